@@ -1,0 +1,259 @@
+//! Everything that goes into an engine and comes out of it: plain data.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::ids::{BindingId, ConnId, FlowRef, PointId, ShardId, Side, Transport};
+use crate::sip::Message;
+
+/// A TCP connection that a listener of this shard has accepted. For TLS the handshake is still to come.
+#[derive(Clone, Copy, Debug)]
+pub struct Accept {
+    /// The listening point.
+    pub point: PointId,
+    /// The peer's address and port.
+    pub peer: SocketAddr,
+}
+
+/// Why a new connection is not taken. The shell closes it at once, before a TLS handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// `connections_max` of this shard is reached.
+    Connections,
+    /// Too many unregistered connections from this source address.
+    Source,
+    /// Shutting down.
+    Draining,
+}
+
+/// Why a connection was closed, by us or by the peer. Declared once, counted and logged by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CloseReason {
+    /// The peer closed in an orderly way (FIN or close_notify).
+    Peer,
+    /// Reset by the peer.
+    Reset,
+    /// `TCP_USER_TIMEOUT` or keep-alives found the peer dead.
+    Dead,
+    /// Another socket error.
+    Error,
+    /// The TLS handshake failed (the reason is counted apart).
+    Handshake,
+    /// The TLS handshake took too long.
+    HandshakeTimeout,
+    /// A TLS fault after the handshake.
+    TlsFault,
+    /// No message within the time for the first one.
+    FirstMessageTimeout,
+    /// A message was begun and not finished in time.
+    SlowMessage,
+    /// Idle and without a binding.
+    Idle,
+    /// The stream cannot be framed any more (after its 400).
+    Framing,
+    /// More waits to be sent than the bound allows.
+    SendQueueFull,
+    /// Nothing could be sent for too long.
+    SendStalled,
+    /// A panic was caught while its message was handled.
+    Panic,
+    /// Shutting down.
+    Shutdown,
+    /// It could not be opened.
+    Connect(ConnectFailure),
+}
+
+/// Why an outbound connection did not come about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ConnectFailure {
+    /// Connection refused.
+    Refused,
+    /// No route, or host unreachable.
+    Unreachable,
+    /// No answer in time.
+    Timeout,
+    /// Out of descriptors or ports.
+    Resources,
+    /// The peer's certificate was refused, or the TLS handshake failed.
+    Tls,
+}
+
+/// What goes in.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// A datagram arrived at a UDP point.
+    Datagram {
+        #[allow(missing_docs, reason = "see Point")]
+        point: PointId,
+        /// Its source.
+        from: SocketAddr,
+        /// Its payload.
+        bytes: &'a [u8],
+    },
+    /// A connection is ready for SIP: the accepted TLS handshake is done, or the outbound connection (and its
+    /// handshake) is. For accepted TCP it follows `accept` at once.
+    Ready {
+        #[allow(missing_docs, reason = "see ConnId")]
+        conn: ConnId,
+    },
+    /// Plaintext arrived on a connection: any part of the stream, split anywhere.
+    Bytes {
+        #[allow(missing_docs, reason = "see ConnId")]
+        conn: ConnId,
+        /// The bytes.
+        bytes: &'a [u8],
+    },
+    /// A connection is gone, not at the engine's request (an [`Output::Close`] is not echoed).
+    Closed {
+        #[allow(missing_docs, reason = "see ConnId")]
+        conn: ConnId,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// The system reported that a UDP destination cannot be reached (ICMP).
+    Unreachable {
+        /// The socket that it was sent from.
+        point: PointId,
+        /// Where it was sent.
+        to: SocketAddr,
+    },
+    /// Mail from another shard.
+    Mail {
+        /// The sender.
+        from: ShardId,
+        /// What it says.
+        mail: Mail,
+    },
+    /// A mail that was to go to `to` did not fit its mailbox and is dropped (never for directory changes).
+    MailRefused {
+        /// The shard whose mailbox is full.
+        to: ShardId,
+        /// The mail.
+        mail: Mail,
+    },
+    /// No new work from now on; what is in flight goes on.
+    Drain,
+}
+
+/// What comes out.
+#[derive(Debug)]
+pub enum Output {
+    /// Send one datagram.
+    Datagram {
+        /// From this UDP point.
+        point: PointId,
+        /// To this address.
+        to: SocketAddr,
+        /// Give it back with `Engine::recycle`.
+        bytes: Vec<u8>,
+    },
+    /// Append to what the connection has to send; flushed once at the end of the pass.
+    Bytes {
+        #[allow(missing_docs, reason = "see ConnId")]
+        conn: ConnId,
+        /// Give it back with `Engine::recycle`.
+        bytes: Vec<u8>,
+    },
+    /// Open a connection from the point's address (port of the system's choice), and with `Transport::Tls` do
+    /// the client handshake. Ends in `Input::Ready` or in `Input::Closed` with `CloseReason::Connect`.
+    /// Bytes for it may follow at once and wait.
+    Connect {
+        /// The slot that the engine has given it.
+        conn: ConnId,
+        /// The point whose address it leaves from.
+        point: PointId,
+        /// Tcp or Tls.
+        transport: Transport,
+        /// The peer.
+        to: SocketAddr,
+        /// Which side's trust and certificate count.
+        side: Side,
+    },
+    /// Send what waits, then close (with close_notify over TLS). The slot is free already.
+    Close {
+        #[allow(missing_docs, reason = "see ConnId")]
+        conn: ConnId,
+        /// Counted already.
+        reason: CloseReason,
+    },
+    /// To another shard's mailbox.
+    Mail {
+        /// The receiver.
+        to: ShardId,
+        /// What it says.
+        mail: Mail,
+    },
+    /// Something that an operator should hear: logged at a bounded rate.
+    Event(Event),
+}
+
+/// Where a message that is passed to another shard came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The flow that it arrived on.
+    pub flow: FlowRef,
+    /// The peer's address and port as seen.
+    pub peer: SocketAddr,
+    /// The side that its sender was found to be on.
+    pub side: Side,
+    /// The binding of the flow that it arrived on, if it has one.
+    pub binding: Option<BindingId>,
+}
+
+/// What shards say to each other. Directory changes (`is_directory`) are never dropped.
+#[derive(Debug)]
+pub enum Mail {
+    /// A message to be handled by the receiver, as placement asks.
+    Message {
+        /// Parsed where it landed; the spans travel with their bytes.
+        message: Box<Message>,
+        #[allow(missing_docs, reason = "see Source")]
+        source: Source,
+    },
+}
+
+impl Mail {
+    /// Whether it must wait for room instead of being dropped when the mailbox is full.
+    #[must_use]
+    pub fn is_directory(&self) -> bool {
+        false
+    }
+
+    /// Whether it may not use the last quarter of the mailbox (new requests).
+    #[must_use]
+    pub fn is_new_work(&self) -> bool {
+        matches!(self, Self::Message { .. })
+    }
+}
+
+/// What an operator should hear. The shell writes each kind at a bounded rate.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// The fixed words, by which the rate is bounded.
+    pub what: &'static str,
+    /// The peer.
+    pub peer: Option<SocketAddr>,
+    /// The AOR, Call-ID or other name concerned.
+    pub about: String,
+}
+
+/// One binding, as `hawser where` shows it.
+#[derive(Clone, Debug)]
+pub struct Located {
+    /// Canonical AOR.
+    pub aor: String,
+    /// The phone's own Contact URI.
+    pub contact: String,
+    /// Instance-id, or empty.
+    pub instance: String,
+    /// The flow: shard, connection, point.
+    pub flow: FlowRef,
+    /// TLS, TCP or UDP.
+    pub transport: Transport,
+    /// The phone's address as seen.
+    pub peer: SocketAddr,
+    /// Until it expires.
+    pub expires_in: Duration,
+    /// Since the REGISTER that last refreshed it.
+    pub age: Duration,
+}

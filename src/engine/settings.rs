@@ -1,0 +1,114 @@
+//! What one engine is made with: plain data, keys and seeds included.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::ids::{PointId, ShardId, Side, Transport};
+
+/// How the SIP Server finds the way back to a phone (DESIGN.md, What it does on the wire, 3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the values of the setting `sticky`")]
+pub enum Sticky {
+    Path,
+    Contact,
+    Aor,
+}
+
+/// A local listening point. Its index in [`Settings::points`] is its `PointId`.
+#[derive(Clone, Debug)]
+pub struct Point {
+    /// UDP, TCP or TLS.
+    pub transport: Transport,
+    /// The address and port that the socket is bound to.
+    pub bind: SocketAddr,
+    /// The host part as written into Via, Record-Route and Path: a name, an IPv4 address or a bracketed
+    /// IPv6 address.
+    pub advertised_host: String,
+    /// The port as written there.
+    pub advertised_port: u16,
+    /// The one side that it serves; `None` for both.
+    pub side: Option<Side>,
+}
+
+/// A SIP Server.
+#[derive(Clone, Debug)]
+pub struct ServerTarget {
+    /// The pair's name in the settings.
+    pub name: String,
+    /// Its address and port.
+    pub address: SocketAddr,
+    /// The internal protocol.
+    pub transport: Transport,
+}
+
+/// Everything that an engine is told from outside.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// This shard.
+    pub shard: ShardId,
+    /// How many shards there are.
+    pub shards: u8,
+    /// Listening points; the same list on every shard.
+    pub points: Vec<Point>,
+    /// The SIP Server of this release; pairs come with the health of servers.
+    pub server: ServerTarget,
+    /// `trusted-sources`: (network address, prefix length).
+    pub trusted: Vec<(std::net::IpAddr, u8)>,
+    /// `domains`, in lower case.
+    pub domains: Vec<String>,
+    /// `sticky`.
+    pub sticky: Sticky,
+    /// `path-add-supported`.
+    pub path_add_supported: bool,
+    /// `flow-grace`; zero for off.
+    pub flow_grace: Duration,
+    /// `[timers]` t1, t2, t4 and c.
+    pub t1: Duration,
+    #[allow(missing_docs, reason = "RFC 3261 table 4")]
+    pub t2: Duration,
+    #[allow(missing_docs, reason = "RFC 3261 table 4")]
+    pub t4: Duration,
+    #[allow(missing_docs, reason = "RFC 3261 §16.6 step 11")]
+    pub timer_c: Duration,
+    /// `udp-oversize-action = "reject"`, `"udp"` or `"tcp"`.
+    pub udp_oversize: UdpOversize,
+    /// The key of tokens (`flow-token-key-file`): the same on all shards and, if the file is shared, in the pool.
+    pub token_key: [u8; 32],
+    /// Random, of this start; the same on all shards.
+    pub boot: u32,
+    /// This member of the pool.
+    pub member: u16,
+    /// Seed of this shard's random numbers (branches, tags, jitter). From the system in the shell, from the
+    /// seed in a test.
+    pub seed: [u8; 32],
+    /// Connections that this shard may hold.
+    pub connections_max: u32,
+    /// Transactions that this shard may hold.
+    pub transactions_max: u32,
+    /// Unregistered connections from one source address.
+    pub unregistered_per_source_max: u32,
+}
+
+/// What becomes of a request that would pass 1,300 bytes over UDP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the values of the setting `udp-oversize-action`")]
+pub enum UdpOversize {
+    Tcp,
+    Udp,
+    Reject,
+}
+
+impl Settings {
+    /// A listening point.
+    #[must_use]
+    pub fn point(&self, id: PointId) -> &Point {
+        &self.points[usize::from(id.0)]
+    }
+
+    /// The point that messages towards `side` over `transport` leave from.
+    #[must_use]
+    pub fn point_for(&self, transport: Transport, side: Side) -> Option<PointId> {
+        let at = self.points.iter().position(|p| p.transport == transport && p.side.is_none_or(|s| s == side))?;
+        u8::try_from(at).ok().map(PointId)
+    }
+}

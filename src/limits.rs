@@ -1,0 +1,36 @@
+//! Every bound by name, with its unit last (DESIGN.md, Bounds). Nothing here is read from a setting.
+
+use std::time::Duration;
+
+/// A message on a stream or in a datagram.
+pub const MESSAGE_LEN_MAX: usize = 64 * 1024;
+/// Start line and header fields.
+pub const HEADER_BLOCK_LEN_MAX: usize = 32 * 1024;
+/// Header fields in a message.
+pub const FIELDS_MAX: usize = 256;
+/// Via or Route values in a message.
+pub const VALUES_MAX: usize = 70;
+/// A URI.
+pub const URI_LEN_MAX: usize = 2 * 1024;
+/// A TLS handshake, from accept or connect.
+pub const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// From the moment that a connection is ready until its first whole message.
+pub const FIRST_MESSAGE_MAX: Duration = Duration::from_secs(30);
+/// From the first byte of a message to its last.
+pub const MESSAGE_BEGUN_MAX: Duration = Duration::from_secs(30);
+/// What may wait to be sent on one connection.
+pub const SEND_QUEUE_LEN_MAX: usize = 256 * 1024;
+/// Without progress while something waits to be sent.
+pub const SEND_STALL_MAX: Duration = Duration::from_secs(10);
+/// Without a message and without a binding.
+pub const IDLE_UNREGISTERED_MAX: Duration = Duration::from_secs(120);
+/// Connections without a binding from one source address.
+pub const UNREGISTERED_PER_SOURCE_MAX: u32 = 1_024;
+/// Mails that wait for one shard from one other.
+pub const MAILBOX_COUNT_MAX: usize = 16 * 1024;
+/// From so many mails on, new requests are refused where they landed.
+pub const MAILBOX_NEW_WORK_COUNT_MAX: usize = MAILBOX_COUNT_MAX / 4 * 3;
+/// The size from which a request over UDP counts as too large (RFC 3261 §18.1.1).
+pub const UDP_REQUEST_LEN_MAX: usize = 1_300;
+/// Shards of a process.
+pub const SHARDS_MAX: usize = 64;

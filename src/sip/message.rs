@@ -142,3 +142,9 @@ pub struct Message {
     pub(super) request_uri: Option<Uri>,
     pub(super) fault: Option<Fault>,
 }
+
+impl std::fmt::Debug for Message {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Message({:?}, {} bytes)", self.start, self.buf.len())
+    }
+}

@@ -1,1 +1,3 @@
 //! See DESIGN.md, Layers.
+
+pub mod engine;

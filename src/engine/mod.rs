@@ -4,10 +4,9 @@
 //! connections, `fire` when `poll_timeout` has passed), then `poll_output` until it is empty, then flush.
 
 mod io;
-mod settings;
 
+pub use crate::config::engine::{Point, ServerTarget, Settings, Sticky, UdpOversize};
 pub use io::{Accept, CloseReason, ConnectFailure, Event, Input, Located, Mail, Output, Refusal};
-pub use settings::{Point, ServerTarget, Settings, Sticky};
 
 use crate::clock::Time;
 use crate::ids::ConnId;

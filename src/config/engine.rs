@@ -1,4 +1,5 @@
-//! What one engine is made with: plain data, keys and seeds included.
+//! What one engine is made with: plain data, keys and seeds included. It stands here because `proxy` and
+//! `config` use its types too, and imports only go down.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -3,6 +3,7 @@
 //! The loop of whoever drives it: `handle(input, now)` for everything that is ready (and `accept` for new
 //! connections, `fire` when `poll_timeout` has passed), then `poll_output` until it is empty, then flush.
 
+mod count;
 mod io;
 
 pub use crate::config::engine::{Point, ServerTarget, Settings, Sticky, UdpOversize};

@@ -4,6 +4,7 @@
 //! parsed once, keeps its buffer, and is forwarded by copying spans and applying [`Edits`]; nothing here
 //! prints a message from an object model. Must not touch: sockets, clocks, logs, randomness.
 
+mod count;
 pub mod edit;
 pub mod framer;
 pub mod message;

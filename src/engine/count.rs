@@ -1,0 +1,101 @@
+//! Which counter belongs to a close, a failed connect or a refused connection: one exhaustive match each.
+
+use super::{CloseReason, ConnectFailure, Refusal};
+use crate::stats::Counter;
+
+impl Counter {
+    /// A connection that was closed, or one that could not be opened.
+    #[must_use]
+    pub fn closed(reason: CloseReason) -> Self {
+        match reason {
+            CloseReason::Peer => Self::ClosedPeer,
+            CloseReason::Reset => Self::ClosedReset,
+            CloseReason::Dead => Self::ClosedDead,
+            CloseReason::Error => Self::ClosedError,
+            CloseReason::Handshake => Self::ClosedHandshake,
+            CloseReason::HandshakeTimeout => Self::ClosedHandshakeTimeout,
+            CloseReason::TlsFault => Self::ClosedTlsFault,
+            CloseReason::FirstMessageTimeout => Self::ClosedFirstMessageTimeout,
+            CloseReason::SlowMessage => Self::ClosedSlowMessage,
+            CloseReason::Idle => Self::ClosedIdle,
+            CloseReason::Framing => Self::ClosedFraming,
+            CloseReason::SendQueueFull => Self::ClosedSendQueueFull,
+            CloseReason::SendStalled => Self::ClosedSendStalled,
+            CloseReason::Panic => Self::ClosedPanic,
+            CloseReason::Shutdown => Self::ClosedShutdown,
+            CloseReason::Connect(ConnectFailure::Refused) => Self::ConnectRefused,
+            CloseReason::Connect(ConnectFailure::Unreachable) => Self::ConnectUnreachable,
+            CloseReason::Connect(ConnectFailure::Timeout) => Self::ConnectTimeout,
+            CloseReason::Connect(ConnectFailure::Resources) => Self::ConnectResources,
+            CloseReason::Connect(ConnectFailure::Tls) => Self::ConnectTls,
+        }
+    }
+
+    /// A connection that was not taken.
+    #[must_use]
+    pub fn accept_refused(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Connections => Self::AcceptRefusedConnections,
+            Refusal::Source => Self::AcceptRefusedSource,
+            Refusal::Draining => Self::AcceptRefusedDraining,
+        }
+    }
+
+    /// The bound that was reached when a connection is closed for `reason`; `None` when none was.
+    #[must_use]
+    pub fn limit_of_close(reason: CloseReason) -> Option<Self> {
+        match reason {
+            CloseReason::HandshakeTimeout => Some(Self::LimitHandshake),
+            CloseReason::FirstMessageTimeout => Some(Self::LimitFirstMessage),
+            CloseReason::SlowMessage => Some(Self::LimitMessageBegun),
+            CloseReason::Idle => Some(Self::LimitIdleUnregistered),
+            CloseReason::SendQueueFull => Some(Self::LimitSendQueueLen),
+            CloseReason::SendStalled => Some(Self::LimitSendStall),
+            CloseReason::Peer
+            | CloseReason::Reset
+            | CloseReason::Dead
+            | CloseReason::Error
+            | CloseReason::Handshake
+            | CloseReason::TlsFault
+            | CloseReason::Framing
+            | CloseReason::Panic
+            | CloseReason::Shutdown
+            | CloseReason::Connect(_) => None,
+        }
+    }
+}
+
+impl CloseReason {
+    /// As counted and logged: the `reason` label of its counter.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Counter::closed(self).row().label("reason").unwrap_or("error")
+    }
+}
+
+impl Refusal {
+    /// As counted and logged: the `reason` label of its counter.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Counter::accept_refused(self).row().label("reason").unwrap_or("connections")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_has_one_name_for_metrics_and_log() {
+        assert_eq!(CloseReason::SendQueueFull.name(), "send_queue_full");
+        assert_eq!(CloseReason::Connect(ConnectFailure::Refused).name(), "refused");
+        assert_eq!(
+            Counter::closed(CloseReason::Connect(ConnectFailure::Tls)).row().name,
+            "hawser_connect_failures_total"
+        );
+        assert_eq!(Refusal::Source.name(), "source");
+        assert_eq!(Counter::limit_of_close(CloseReason::Peer), None);
+        let limit = Counter::limit_of_close(CloseReason::SlowMessage).expect("a message has a time");
+        assert_eq!(limit.row().label("limit"), Some("message_begun"));
+    }
+}

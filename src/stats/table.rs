@@ -1,0 +1,482 @@
+//! The table of metrics: each name once, with its help and one variant for each set of labels.
+//!
+//! To add one, add a row; where a reason has a type of its own, its constructor (`Counter::closed` and the like)
+//! is an exhaustive match, so that the compiler asks for the row.
+
+use super::Row;
+
+macro_rules! metrics {
+    (
+        $(#[$doc:meta])* $kind:ident, $table:ident;
+        $($name:literal, $help:literal: $($variant:ident { $($key:ident = $value:literal),* })*;)*
+    ) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u16)]
+        #[allow(missing_docs, reason = "the help text in the table says it")]
+        pub enum $kind { $($($variant,)*)* }
+
+        /// Name, help and labels, in the order of the variants.
+        pub const $table: &[Row] = &[$($(
+            Row { name: $name, help: $help, labels: &[$((stringify!($key), $value)),*] },
+        )*)*];
+
+        impl $kind {
+            /// Its line in the table.
+            #[must_use]
+            pub fn row(self) -> &'static Row {
+                &$table[self as usize]
+            }
+        }
+    };
+}
+
+metrics! {
+/// A monotonic counter.
+Counter, COUNTERS;
+
+// Messages.
+
+"hawser_requests_total", "Requests received, by the side that sent them, without retransmissions.":
+    RequestServerInvite { side = "server", method = "INVITE" }
+    RequestServerAck { side = "server", method = "ACK" }
+    RequestServerBye { side = "server", method = "BYE" }
+    RequestServerCancel { side = "server", method = "CANCEL" }
+    RequestServerRegister { side = "server", method = "REGISTER" }
+    RequestServerOptions { side = "server", method = "OPTIONS" }
+    RequestServerPrack { side = "server", method = "PRACK" }
+    RequestServerSubscribe { side = "server", method = "SUBSCRIBE" }
+    RequestServerNotify { side = "server", method = "NOTIFY" }
+    RequestServerPublish { side = "server", method = "PUBLISH" }
+    RequestServerInfo { side = "server", method = "INFO" }
+    RequestServerRefer { side = "server", method = "REFER" }
+    RequestServerMessage { side = "server", method = "MESSAGE" }
+    RequestServerUpdate { side = "server", method = "UPDATE" }
+    RequestServerOther { side = "server", method = "other" }
+    RequestEndpointInvite { side = "endpoint", method = "INVITE" }
+    RequestEndpointAck { side = "endpoint", method = "ACK" }
+    RequestEndpointBye { side = "endpoint", method = "BYE" }
+    RequestEndpointCancel { side = "endpoint", method = "CANCEL" }
+    RequestEndpointRegister { side = "endpoint", method = "REGISTER" }
+    RequestEndpointOptions { side = "endpoint", method = "OPTIONS" }
+    RequestEndpointPrack { side = "endpoint", method = "PRACK" }
+    RequestEndpointSubscribe { side = "endpoint", method = "SUBSCRIBE" }
+    RequestEndpointNotify { side = "endpoint", method = "NOTIFY" }
+    RequestEndpointPublish { side = "endpoint", method = "PUBLISH" }
+    RequestEndpointInfo { side = "endpoint", method = "INFO" }
+    RequestEndpointRefer { side = "endpoint", method = "REFER" }
+    RequestEndpointMessage { side = "endpoint", method = "MESSAGE" }
+    RequestEndpointUpdate { side = "endpoint", method = "UPDATE" }
+    RequestEndpointOther { side = "endpoint", method = "other" };
+
+"hawser_responses_received_total", "Responses received, by the side that sent them.":
+    ResponseFromServer1xx { side = "server", class = "1xx" }
+    ResponseFromServer2xx { side = "server", class = "2xx" }
+    ResponseFromServer3xx { side = "server", class = "3xx" }
+    ResponseFromServer4xx { side = "server", class = "4xx" }
+    ResponseFromServer5xx { side = "server", class = "5xx" }
+    ResponseFromServer6xx { side = "server", class = "6xx" }
+    ResponseFromEndpoint1xx { side = "endpoint", class = "1xx" }
+    ResponseFromEndpoint2xx { side = "endpoint", class = "2xx" }
+    ResponseFromEndpoint3xx { side = "endpoint", class = "3xx" }
+    ResponseFromEndpoint4xx { side = "endpoint", class = "4xx" }
+    ResponseFromEndpoint5xx { side = "endpoint", class = "5xx" }
+    ResponseFromEndpoint6xx { side = "endpoint", class = "6xx" };
+
+"hawser_responses_sent_total", "Responses passed on or made here, by the side that they went to, without retransmissions.":
+    ResponseToServer1xx { side = "server", class = "1xx" }
+    ResponseToServer2xx { side = "server", class = "2xx" }
+    ResponseToServer3xx { side = "server", class = "3xx" }
+    ResponseToServer4xx { side = "server", class = "4xx" }
+    ResponseToServer5xx { side = "server", class = "5xx" }
+    ResponseToServer6xx { side = "server", class = "6xx" }
+    ResponseToEndpoint1xx { side = "endpoint", class = "1xx" }
+    ResponseToEndpoint2xx { side = "endpoint", class = "2xx" }
+    ResponseToEndpoint3xx { side = "endpoint", class = "3xx" }
+    ResponseToEndpoint4xx { side = "endpoint", class = "4xx" }
+    ResponseToEndpoint5xx { side = "endpoint", class = "5xx" }
+    ResponseToEndpoint6xx { side = "endpoint", class = "6xx" };
+
+"hawser_calls_total", "INVITEs outside a dialog, and how they ended.":
+    CallsBegun { event = "begun" }
+    CallsAnswered { event = "answered" }
+    CallsRejected { event = "rejected" }
+    CallsCancelled { event = "cancelled" };
+
+"hawser_retransmissions_absorbed_total", "Retransmissions that a transaction of ours took, by what was sent again.":
+    AbsorbedRequest { message = "request" }
+    AbsorbedResponse { message = "response" }
+    AbsorbedAck { message = "ack" };
+
+"hawser_retransmissions_sent_total", "Messages that a transaction of ours sent again.":
+    ResentRequest { message = "request" }
+    ResentResponse { message = "response" }
+    ResentAck { message = "ack" };
+
+"hawser_messages_received_total", "SIP messages received, by transport.":
+    MessagesInUdp { transport = "udp" }
+    MessagesInTcp { transport = "tcp" }
+    MessagesInTls { transport = "tls" };
+
+"hawser_messages_sent_total", "SIP messages sent, by transport.":
+    MessagesOutUdp { transport = "udp" }
+    MessagesOutTcp { transport = "tcp" }
+    MessagesOutTls { transport = "tls" };
+
+"hawser_received_bytes_total", "Bytes received, by transport (TLS: of plaintext).":
+    BytesInUdp { transport = "udp" }
+    BytesInTcp { transport = "tcp" }
+    BytesInTls { transport = "tls" };
+
+"hawser_sent_bytes_total", "Bytes sent, by transport (TLS: of plaintext).":
+    BytesOutUdp { transport = "udp" }
+    BytesOutTcp { transport = "tcp" }
+    BytesOutTls { transport = "tls" };
+
+"hawser_keepalives_total", "Keep-alives answered: CRLFCRLF on a stream, a STUN binding request over UDP.":
+    KeepalivePing { kind = "crlf" }
+    KeepaliveStun { kind = "stun" };
+
+"hawser_deliveries_total", "Requests sent towards an endpoint, by whether its flow was on the same shard.":
+    DeliveredLocal { flow = "local" }
+    DeliveredAcross { flow = "across" };
+
+"hawser_service_checks_total", "OPTIONS to the proxy itself that were answered.":
+    ServiceCheckServer200 { side = "server", code = "200" }
+    ServiceCheckServer503 { side = "server", code = "503" }
+    ServiceCheckEndpoint200 { side = "endpoint", code = "200" }
+    ServiceCheckEndpoint503 { side = "endpoint", code = "503" };
+
+"hawser_path_support_added_total", "REGISTERs that got Supported: path added, for their phone does not say it.":
+    PathSupportAdded {};
+
+"hawser_x_genesys_stripped_total", "Messages that X-Genesys header fields were taken out of.":
+    XGenesysStrippedServer { side = "server" }
+    XGenesysStrippedEndpoint { side = "endpoint" };
+
+// What could not be read.
+
+"hawser_unparsable_dropped_total", "Messages dropped since they could not even be answered.":
+    ScanStartLine { reason = "start_line" }
+    ScanTruncated { reason = "truncated" }
+    ScanTooLarge { reason = "too_large" }
+    ScanUnanswerable { reason = "unanswerable" };
+
+"hawser_faults_total", "Requests that were answered with 400, 416 or 505 for what is wrong in them.":
+    FaultVersion { fault = "version" }
+    FaultRequestLine { fault = "request_line" }
+    FaultRequestUri { fault = "request_uri" }
+    FaultScheme { fault = "scheme" }
+    FaultHeaderSyntax { fault = "header_syntax" }
+    FaultTooManyValues { fault = "too_many_values" }
+    FaultViaSyntax { fault = "via_syntax" }
+    FaultMissingTo { fault = "to_missing" }
+    FaultToSyntax { fault = "to_syntax" }
+    FaultDuplicateTo { fault = "to_duplicate" }
+    FaultMissingFrom { fault = "from_missing" }
+    FaultFromSyntax { fault = "from_syntax" }
+    FaultDuplicateFrom { fault = "from_duplicate" }
+    FaultMissingCallId { fault = "call_id_missing" }
+    FaultCallIdSyntax { fault = "call_id_syntax" }
+    FaultDuplicateCallId { fault = "call_id_duplicate" }
+    FaultMissingCseq { fault = "cseq_missing" }
+    FaultCseqSyntax { fault = "cseq_syntax" }
+    FaultCseqMethod { fault = "cseq_method" }
+    FaultDuplicateCseq { fault = "cseq_duplicate" }
+    FaultMaxForwardsSyntax { fault = "max_forwards_syntax" }
+    FaultDuplicateMaxForwards { fault = "max_forwards_duplicate" }
+    FaultContentLengthSyntax { fault = "content_length_syntax" }
+    FaultContentLengthConflict { fault = "content_length_conflict" }
+    FaultContentLengthMissing { fault = "content_length_missing" }
+    FaultContentLengthTooLarge { fault = "content_length_too_large" }
+    FaultRouteSyntax { fault = "route_syntax" }
+    FaultContactSyntax { fault = "contact_syntax" }
+    FaultExpiresSyntax { fault = "expires_syntax" };
+
+// What was refused.
+
+"hawser_refusals_total", "Requests that Hawser itself answered with an error, by code and reason (400 for a malformed one: see hawser_faults_total).":
+    Refused400Malformed { code = "400", reason = "malformed" }
+    Refused400Host { code = "400", reason = "host" }
+    Refused400Port { code = "400", reason = "port" }
+    Refused400Transport { code = "400", reason = "transport" }
+    Refused403ForeignRoute { code = "403", reason = "foreign_route" }
+    Refused403ForgedToken { code = "403", reason = "forged_token" }
+    Refused403BorrowedToken { code = "403", reason = "borrowed_token" }
+    Refused403Stranger { code = "403", reason = "stranger" }
+    Refused408TimerB { code = "408", reason = "timer_b" }
+    Refused408TimerC { code = "408", reason = "timer_c" }
+    Refused416Scheme { code = "416", reason = "scheme" }
+    Refused420ProxyRequire { code = "420", reason = "proxy_require" }
+    Refused430FlowGone { code = "430", reason = "flow_gone" }
+    Refused430FlowLost { code = "430", reason = "flow_lost" }
+    Refused440Breadth { code = "440", reason = "breadth" }
+    Refused480FlowGone { code = "480", reason = "flow_gone" }
+    Refused480FlowLost { code = "480", reason = "flow_lost" }
+    Refused480Grace { code = "480", reason = "grace" }
+    Refused480NotBound { code = "480", reason = "not_bound" }
+    Refused481Cancel { code = "481", reason = "cancel" }
+    Refused482Loop { code = "482", reason = "loop" }
+    Refused483Hops { code = "483", reason = "hops" }
+    Refused500Internal { code = "500", reason = "internal" }
+    Refused500Endpoint503 { code = "500", reason = "endpoint_503" }
+    Refused502Certificate { code = "502", reason = "certificate" }
+    Refused503Overload { code = "503", reason = "overload" }
+    Refused503DialogRate { code = "503", reason = "dialog_rate" }
+    Refused503Mailbox { code = "503", reason = "mailbox" }
+    Refused503Transactions { code = "503", reason = "transactions" }
+    Refused503Connections { code = "503", reason = "connections" }
+    Refused503NoServer { code = "503", reason = "no_server" }
+    Refused503ServerConnect { code = "503", reason = "server_connect" }
+    Refused503ServerTimeout { code = "503", reason = "server_timeout" }
+    Refused503EndpointConnect { code = "503", reason = "endpoint_connect" }
+    Refused503NoTransport { code = "503", reason = "no_transport" }
+    Refused503Draining { code = "503", reason = "draining" }
+    Refused505Version { code = "505", reason = "version" }
+    Refused513Oversize { code = "513", reason = "oversize" };
+
+"hawser_shed_total", "New work that gave way under overload, by what it was.":
+    ShedHandshake { work = "handshake" }
+    ShedRegister { work = "register" }
+    ShedInvite { work = "invite" }
+    ShedRefresh { work = "refresh" }
+    ShedInDialog { work = "in_dialog" }
+    ShedOther { work = "other" };
+
+"hawser_tokens_refused_total", "Tokens that named no target, by reason.":
+    TokenSyntax { reason = "syntax" }
+    TokenForged { reason = "forged" }
+    TokenOtherDialog { reason = "other_dialog" }
+    TokenOtherKind { reason = "other_kind" };
+
+"hawser_tokens_other_boot_total", "Authentic tokens of another start or another member of the pool.":
+    TokenOtherBoot {};
+
+"hawser_responses_dropped_total", "Responses dropped, by reason.":
+    ResponseStray { reason = "stray" }
+    ResponseForeignVia { reason = "foreign_via" }
+    ResponseConnectionGone { reason = "connection_gone" }
+    ResponseUnsendable { reason = "unsendable" }
+    ResponseMailbox { reason = "mailbox" };
+
+"hawser_acks_dropped_total", "ACKs dropped, by reason: nothing may answer them.":
+    AckFlowGone { reason = "flow_gone" }
+    AckStray { reason = "stray" }
+    AckRefused { reason = "refused" }
+    AckMailbox { reason = "mailbox" };
+
+"hawser_udp_oversize_total", "Requests that would have passed 1,300 bytes over UDP, by what became of them.":
+    OversizeTcp { action = "tcp" }
+    OversizeUdp { action = "udp" }
+    OversizeReject { action = "reject" };
+
+// Registrations.
+
+"hawser_registrations_total", "What became of bindings.":
+    BindingBound { event = "bound" }
+    BindingRefreshed { event = "refreshed" }
+    BindingMoved { event = "moved" }
+    BindingRemoved { event = "removed" }
+    BindingExpired { event = "expired" }
+    BindingFlowLost { event = "flow_lost" };
+
+"hawser_flows_total", "Flows that got their first binding, and flows that lost their last or were closed.":
+    FlowOpened { event = "opened" }
+    FlowClosed { event = "closed" };
+
+"hawser_home_resolves_total", "Questions to a binding's home shard where the phone is, by the answer.":
+    ResolvedFound { answer = "found" }
+    ResolvedMoved { answer = "moved" }
+    ResolvedMissing { answer = "missing" };
+
+"hawser_flow_grace_total", "In-dialog requests that waited for their phone to come back.":
+    GraceBegun { event = "begun" }
+    GraceRescued { event = "rescued" }
+    GraceFailed { event = "failed" };
+
+// Transactions.
+
+"hawser_timers_fired_total", "Timers of RFC 3261 and RFC 6026 that fired and did something.":
+    TimerA { timer = "A" }
+    TimerB { timer = "B" }
+    TimerC { timer = "C" }
+    TimerD { timer = "D" }
+    TimerE { timer = "E" }
+    TimerF { timer = "F" }
+    TimerG { timer = "G" }
+    TimerH { timer = "H" }
+    TimerI { timer = "I" }
+    TimerJ { timer = "J" }
+    TimerK { timer = "K" }
+    TimerL { timer = "L" }
+    TimerM { timer = "M" }
+    TimerTrying { timer = "trying" };
+
+// Connections.
+
+"hawser_connections_opened_total", "Connections that became ready for SIP.":
+    AcceptedTcp { direction = "in", transport = "tcp" }
+    AcceptedTls { direction = "in", transport = "tls" }
+    OpenedTcp { direction = "out", transport = "tcp" }
+    OpenedTls { direction = "out", transport = "tls" };
+
+"hawser_connections_refused_total", "Connections closed as soon as they were accepted.":
+    AcceptRefusedConnections { reason = "connections" }
+    AcceptRefusedSource { reason = "source" }
+    AcceptRefusedDraining { reason = "draining" };
+
+"hawser_connections_closed_total", "Connections closed, by reason.":
+    ClosedPeer { reason = "peer" }
+    ClosedReset { reason = "reset" }
+    ClosedDead { reason = "dead" }
+    ClosedError { reason = "error" }
+    ClosedHandshake { reason = "handshake" }
+    ClosedHandshakeTimeout { reason = "handshake_timeout" }
+    ClosedTlsFault { reason = "tls_fault" }
+    ClosedFirstMessageTimeout { reason = "first_message_timeout" }
+    ClosedSlowMessage { reason = "slow_message" }
+    ClosedIdle { reason = "idle" }
+    ClosedFraming { reason = "framing" }
+    ClosedSendQueueFull { reason = "send_queue_full" }
+    ClosedSendStalled { reason = "send_stalled" }
+    ClosedPanic { reason = "panic" }
+    ClosedShutdown { reason = "shutdown" };
+
+"hawser_connect_failures_total", "Connections that could not be opened, by reason.":
+    ConnectRefused { reason = "refused" }
+    ConnectUnreachable { reason = "unreachable" }
+    ConnectTimeout { reason = "timeout" }
+    ConnectResources { reason = "resources" }
+    ConnectTls { reason = "tls" };
+
+"hawser_tls_handshakes_total", "TLS handshakes that succeeded.":
+    HandshakeServerFull { side = "server", kind = "full" }
+    HandshakeServerResumed { side = "server", kind = "resumed" }
+    HandshakeEndpointFull { side = "endpoint", kind = "full" }
+    HandshakeEndpointResumed { side = "endpoint", kind = "resumed" };
+
+"hawser_tls_handshake_failures_total", "TLS handshakes that failed, by side and reason.":
+    HandshakeServerNone { side = "server", reason = "none" }
+    HandshakeServerExpired { side = "server", reason = "expired" }
+    HandshakeServerNotYetValid { side = "server", reason = "not_yet_valid" }
+    HandshakeServerUnknownCa { side = "server", reason = "unknown_ca" }
+    HandshakeServerSelfSigned { side = "server", reason = "self_signed" }
+    HandshakeServerRevoked { side = "server", reason = "revoked" }
+    HandshakeServerUsage { side = "server", reason = "usage" }
+    HandshakeServerName { side = "server", reason = "name" }
+    HandshakeServerSignature { side = "server", reason = "signature" }
+    HandshakeServerVersion { side = "server", reason = "version" }
+    HandshakeServerCipher { side = "server", reason = "cipher" }
+    HandshakeServerAlpn { side = "server", reason = "alpn" }
+    HandshakeServerTimeout { side = "server", reason = "timeout" }
+    HandshakeServerReset { side = "server", reason = "reset" }
+    HandshakeServerProtocol { side = "server", reason = "protocol" }
+    HandshakeEndpointNone { side = "endpoint", reason = "none" }
+    HandshakeEndpointExpired { side = "endpoint", reason = "expired" }
+    HandshakeEndpointNotYetValid { side = "endpoint", reason = "not_yet_valid" }
+    HandshakeEndpointUnknownCa { side = "endpoint", reason = "unknown_ca" }
+    HandshakeEndpointSelfSigned { side = "endpoint", reason = "self_signed" }
+    HandshakeEndpointRevoked { side = "endpoint", reason = "revoked" }
+    HandshakeEndpointUsage { side = "endpoint", reason = "usage" }
+    HandshakeEndpointName { side = "endpoint", reason = "name" }
+    HandshakeEndpointSignature { side = "endpoint", reason = "signature" }
+    HandshakeEndpointVersion { side = "endpoint", reason = "version" }
+    HandshakeEndpointCipher { side = "endpoint", reason = "cipher" }
+    HandshakeEndpointAlpn { side = "endpoint", reason = "alpn" }
+    HandshakeEndpointTimeout { side = "endpoint", reason = "timeout" }
+    HandshakeEndpointReset { side = "endpoint", reason = "reset" }
+    HandshakeEndpointProtocol { side = "endpoint", reason = "protocol" };
+
+"hawser_datagrams_dropped_total", "Datagrams that could not be sent or read, by reason.":
+    DatagramSocketFull { reason = "socket_full" }
+    DatagramUnreachable { reason = "unreachable" }
+    DatagramSendError { reason = "send_error" }
+    DatagramReceiveError { reason = "receive_error" };
+
+"hawser_accept_errors_total", "Times that the system refused to hand over a new connection (descriptors, memory).":
+    AcceptError {};
+
+// Bounds (the constants of `limits`, by name).
+
+"hawser_limit_hits_total", "Times that a bound was reached, by its name in limits.":
+    LimitMessageLen { limit = "message_len" }
+    LimitHeaderBlockLen { limit = "header_block_len" }
+    LimitFields { limit = "fields" }
+    LimitValues { limit = "values" }
+    LimitUriLen { limit = "uri_len" }
+    LimitHandshake { limit = "handshake" }
+    LimitFirstMessage { limit = "first_message" }
+    LimitMessageBegun { limit = "message_begun" }
+    LimitSendQueueLen { limit = "send_queue_len" }
+    LimitSendStall { limit = "send_stall" }
+    LimitIdleUnregistered { limit = "idle_unregistered" }
+    LimitUnregisteredPerSource { limit = "unregistered_per_source" }
+    LimitMailboxCount { limit = "mailbox_count" }
+    LimitMailboxNewWorkCount { limit = "mailbox_new_work_count" }
+    LimitConnections { limit = "connections" }
+    LimitTransactions { limit = "transactions" }
+    LimitBindings { limit = "bindings" };
+
+// Shards.
+
+"hawser_placed_total", "Messages passed to the shard that placement names.":
+    Placed {};
+"hawser_mail_sent_total", "Mails sent to other shards.":
+    MailSent {};
+"hawser_mail_received_total", "Mails received from other shards.":
+    MailReceived {};
+"hawser_mail_wakes_total", "Times that a sleeping shard was woken for mail.":
+    MailWakes {};
+"hawser_mail_refused_total", "Mails that found the mailbox full.":
+    MailRefused {};
+"hawser_mail_waited_total", "Changes to the directory that had to wait for room in a mailbox.":
+    MailWaited {};
+"hawser_shard_passes_total", "Passes of the loop over all that was ready.":
+    Passes {};
+"hawser_shard_stalls_nudged_total", "Stalled executors that the watchdog woke.":
+    StallsNudged {};
+"hawser_panics_total", "Panics caught while a message was handled.":
+    Panics {};
+"hawser_log_suppressed_total", "Log lines left out to keep their rate bounded.":
+    LogSuppressed {};
+}
+
+metrics! {
+/// A value of this moment. All are counts, so that the sum over shards means something.
+Gauge, GAUGES;
+
+"hawser_connections", "Connections that are open, by transport.":
+    ConnectionsTcp { transport = "tcp" }
+    ConnectionsTls { transport = "tls" };
+"hawser_connections_unregistered", "Connections that are open and hold no binding.":
+    ConnectionsUnregistered {};
+"hawser_connections_limit", "Connections that the shards may hold.":
+    ConnectionsLimit {};
+"hawser_tls_handshakes_in_progress", "TLS handshakes begun and not finished.":
+    HandshakesInProgress {};
+"hawser_registered_flows", "Flows that hold at least one binding, by transport.":
+    RegisteredFlowsUdp { transport = "udp" }
+    RegisteredFlowsTcp { transport = "tcp" }
+    RegisteredFlowsTls { transport = "tls" };
+"hawser_udp_flows", "UDP flows that are remembered.":
+    UdpFlows {};
+"hawser_bindings", "Bindings in the directory, by the shard that is their home.":
+    Bindings {};
+"hawser_transactions", "Transactions that are not at their end.":
+    TransactionsServer { kind = "server" }
+    TransactionsClient { kind = "client" };
+"hawser_transactions_limit", "Transactions that the shards may hold.":
+    TransactionsLimit {};
+"hawser_contexts_waiting", "Requests that wait, by what for: the phone to come back, a binding's home shard, a connection.":
+    ContextsGrace { wait = "grace" }
+    ContextsHome { wait = "home" }
+    ContextsConnect { wait = "connect" };
+"hawser_timers", "Timers that run.":
+    Timers {};
+"hawser_mailbox_length", "Mails that wait for the shard.":
+    MailboxLength {};
+"hawser_send_queue_bytes", "Bytes that wait to be sent on connections.":
+    SendQueueBytes {};
+"hawser_draining", "1 while no new work is taken.":
+    Draining {};
+}

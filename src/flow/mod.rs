@@ -1,1 +1,10 @@
-//! See DESIGN.md, Layers.
+//! How phones are found again: keyed hashes, flow tokens, the connection table, and the part of the
+//! directory that one home shard holds (DESIGN.md, Words and "The token").
+//!
+//! All of it is pure: keys and the present are arguments.
+
+pub mod keys;
+pub mod token;
+
+pub use keys::{Identity, Keys, Tag};
+pub use token::{Facing, Kind, Token, TokenError};

@@ -1,0 +1,421 @@
+//! Flow tokens: the signed text in a URI's user part that names a flow and the binding that it was made for.
+//!
+//! Owns: the layout, the MAC, the text form. Must not touch: any table; whether a named flow is still there is
+//! for who asks. Implements the integrity that RFC 5626 §5.2 asks for, with a layout of our own.
+//!
+//! Layout, before base64url without padding; integers are little-endian:
+//!
+//! | bytes | what |
+//! | --- | --- |
+//! | 1 | kind (2 bits from the top), facing (2), `ob` (1), form of the flow (2), has a binding (1) |
+//! | 2 | pool member |
+//! | 4 | boot id |
+//! | 0, 10, 8 or 20 | flow: none; shard, point, slot, generation; shard, point, IPv4 or IPv6 address, port |
+//! | 0 or 10 | binding: hash of the user, hash |
+//! | 10 | MAC over all of the above; for a Record-Route over the dialog's Call-ID too |
+//!
+//! An alias (`sticky = "contact"`) has only the first byte, the binding and the MAC, so its text is the same
+//! over every connection, restart and member with the same key. The longest token has 63 characters.
+//!
+//! Left out on purpose: secrecy. Slot, generation, shard and a UDP phone's address can be read by who receives
+//! the token, as they can from a Via; that none of them can be *changed* is what counts. Scope ids of link-local
+//! IPv6 addresses are not carried.
+
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::keys::Keys;
+use crate::ids::{BindingId, ConnId, FlowRef, PointId, ShardId};
+
+/// Characters of the longest token.
+pub const TOKEN_LEN_MAX: usize = 63;
+const RAW_LEN_MAX: usize = 1 + 2 + 4 + 20 + 10 + MAC_LEN;
+/// 80 bits: a forger who sends 10,000 guesses a second has one chance in three million after a million years.
+const MAC_LEN: usize = 10;
+
+/// Which header the token stands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Path (RFC 3327).
+    Path,
+    /// Record-Route; good only in the dialog with the Call-ID that it was made for.
+    RecordRoute,
+    /// The Contact towards the SIP Server with `sticky = "contact"`; names a binding and nothing else.
+    Alias,
+}
+
+/// The side that the value with this token faces (RFC 5658: one value for each side, or one for both).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "see Side")]
+pub enum Facing {
+    Server,
+    Endpoint,
+    Both,
+}
+
+/// What a token says. Authentic once decoded, but what it names may be long gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Token {
+    /// The member of the pool that made it.
+    pub member: u16,
+    /// The boot that made it: of another boot, `flow` means nothing, and the binding decides.
+    pub boot: u32,
+    #[allow(missing_docs, reason = "see Kind")]
+    pub kind: Kind,
+    #[allow(missing_docs, reason = "see Facing")]
+    pub facing: Facing,
+    /// The phone registered with `ob`, or with a reg-id (RFC 5626 §5.3.1 asks for 430 then).
+    pub ob: bool,
+    /// The flow; `None` in a Record-Route that faces servers only.
+    pub flow: Option<FlowRef>,
+    /// The binding that the flow had, if it had one.
+    pub binding: Option<BindingId>,
+}
+
+/// Why a text is no token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenError {
+    /// Wrong length, alphabet or layout: somebody else's user part.
+    NotAToken,
+    /// Looks like one and its MAC is wrong: forged, of another key, or carried to another dialog.
+    Forged,
+}
+
+impl Token {
+    /// The alias of a binding.
+    #[must_use]
+    pub fn alias(binding: BindingId) -> Self {
+        Self {
+            member: 0,
+            boot: 0,
+            kind: Kind::Alias,
+            facing: Facing::Both,
+            ob: false,
+            flow: None,
+            binding: Some(binding),
+        }
+    }
+
+    /// Appends the text. `call_id` counts for a Record-Route only. An alias is made with [`Token::alias`]: of
+    /// its fields only the binding is written.
+    pub fn encode(&self, keys: &Keys, call_id: &[u8], out: &mut Vec<u8>) {
+        let mut raw = Raw { bytes: [0; RAW_LEN_MAX], len: 0 };
+        self.write(&mut raw);
+        let mac = mac(keys, self.kind, raw.as_slice(), call_id);
+        raw.put(&mac);
+        let mut text = [0; TOKEN_LEN_MAX];
+        let len = URL_SAFE_NO_PAD.encode_slice(raw.as_slice(), &mut text).expect("the longest token fits");
+        out.extend_from_slice(&text[..len]);
+    }
+
+    /// Reads a text. `call_id` is the message's; it counts for a Record-Route only.
+    ///
+    /// # Errors
+    /// `NotAToken` when it does not have the form of one, `Forged` when its MAC is wrong.
+    pub fn decode(text: &[u8], keys: &Keys, call_id: &[u8]) -> Result<Self, TokenError> {
+        if text.len() > TOKEN_LEN_MAX {
+            return Err(TokenError::NotAToken);
+        }
+        let mut raw = [0; RAW_LEN_MAX];
+        // Refuses padding and stray bits in the last character: a token has exactly one text.
+        let len = URL_SAFE_NO_PAD.decode_slice(text, &mut raw).map_err(|_| TokenError::NotAToken)?;
+        let (body, theirs) = raw[..len].split_last_chunk::<MAC_LEN>().ok_or(TokenError::NotAToken)?;
+        let token = Self::read(body).ok_or(TokenError::NotAToken)?;
+        let ours = mac(keys, token.kind, body, call_id);
+        // All bytes are looked at whatever they are, so that time does not tell how many were right.
+        let difference = ours.iter().zip(theirs).fold(0, |sum, (a, b)| sum | (a ^ b));
+        if black_box(difference) == 0 { Ok(token) } else { Err(TokenError::Forged) }
+    }
+
+    fn write(&self, raw: &mut Raw) {
+        if self.kind == Kind::Alias {
+            debug_assert!(self.binding.is_some(), "an alias names a binding");
+            raw.put(&[ALIAS]);
+        } else {
+            let form = match self.flow {
+                None => Form::None,
+                Some(FlowRef::Stream { .. }) => Form::Stream,
+                Some(FlowRef::Udp { remote: SocketAddr::V4(_), .. }) => Form::Udp4,
+                Some(FlowRef::Udp { remote: SocketAddr::V6(_), .. }) => Form::Udp6,
+            };
+            let (kind, facing) = (self.kind as u8, self.facing as u8);
+            let bound = u8::from(self.binding.is_some());
+            raw.put(&[kind << 6 | facing << 4 | u8::from(self.ob) << 3 | (form as u8) << 1 | bound]);
+            raw.put(&self.member.to_le_bytes());
+            raw.put(&self.boot.to_le_bytes());
+            if let Some(flow) = self.flow {
+                raw.put(&[flow.shard().0, flow.point().0]);
+            }
+            match self.flow {
+                None => {}
+                Some(FlowRef::Stream { conn, .. }) => {
+                    raw.put(&conn.slot.to_le_bytes());
+                    raw.put(&conn.generation.to_le_bytes());
+                }
+                Some(FlowRef::Udp { remote, .. }) => {
+                    match remote.ip() {
+                        IpAddr::V4(ip) => raw.put(&ip.octets()),
+                        IpAddr::V6(ip) => raw.put(&ip.octets()),
+                    }
+                    raw.put(&remote.port().to_le_bytes());
+                }
+            }
+        }
+        if let Some(binding) = self.binding {
+            raw.put(&binding.user.to_le_bytes());
+            raw.put(&binding.hash.to_le_bytes());
+        }
+    }
+
+    /// `None` when the bytes are not exactly what `write` makes of some token.
+    fn read(body: &[u8]) -> Option<Self> {
+        let mut rest = body;
+        let [first] = take::<1>(&mut rest)?;
+        let token = if first == ALIAS {
+            Self::alias(take_binding(&mut rest)?)
+        } else {
+            let kind = match first >> 6 {
+                0 => Kind::Path,
+                1 => Kind::RecordRoute,
+                _ => return None,
+            };
+            let facing = match first >> 4 & 3 {
+                0 => Facing::Server,
+                1 => Facing::Endpoint,
+                2 => Facing::Both,
+                _ => return None,
+            };
+            let member = u16::from_le_bytes(take(&mut rest)?);
+            let boot = u32::from_le_bytes(take(&mut rest)?);
+            let form = first >> 1 & 3;
+            let flow = if form == Form::None as u8 { None } else { Some(take_flow(form, &mut rest)?) };
+            let binding = if first & 1 == 0 { None } else { Some(take_binding(&mut rest)?) };
+            Self { member, boot, kind, facing, ob: first & 8 != 0, flow, binding }
+        };
+        rest.is_empty().then_some(token)
+    }
+}
+
+/// The first byte of an alias: its kind, and that it has a binding.
+const ALIAS: u8 = (Kind::Alias as u8) << 6 | 1;
+
+#[repr(u8)]
+enum Form {
+    None,
+    Stream,
+    Udp4,
+    Udp6,
+}
+
+fn mac(keys: &Keys, kind: Kind, body: &[u8], call_id: &[u8]) -> [u8; MAC_LEN] {
+    let call_id = if kind == Kind::RecordRoute { call_id } else { b"" };
+    let full = keys.mac(body, call_id).to_le_bytes();
+    *full.first_chunk().expect("80 of 128 bits")
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (chunk, after) = rest.split_first_chunk()?;
+    *rest = after;
+    Some(*chunk)
+}
+
+fn take_flow(form: u8, rest: &mut &[u8]) -> Option<FlowRef> {
+    let [shard, point] = take(rest)?;
+    let (shard, point) = (ShardId(shard), PointId(point));
+    let ip: IpAddr = if form == Form::Stream as u8 {
+        let slot = u32::from_le_bytes(take(rest)?);
+        let generation = u32::from_le_bytes(take(rest)?);
+        return Some(FlowRef::Stream { shard, conn: ConnId { slot, generation }, point });
+    } else if form == Form::Udp4 as u8 {
+        Ipv4Addr::from(take::<4>(rest)?).into()
+    } else {
+        Ipv6Addr::from(take::<16>(rest)?).into()
+    };
+    let port = u16::from_le_bytes(take(rest)?);
+    Some(FlowRef::Udp { shard, point, remote: SocketAddr::new(ip, port) })
+}
+
+fn take_binding(rest: &mut &[u8]) -> Option<BindingId> {
+    Some(BindingId { user: u16::from_le_bytes(take(rest)?), hash: u64::from_le_bytes(take(rest)?) })
+}
+
+/// Bytes on the stack.
+struct Raw {
+    bytes: [u8; RAW_LEN_MAX],
+    len: usize,
+}
+
+impl Raw {
+    fn put(&mut self, bytes: &[u8]) {
+        self.bytes[self.len..self.len + bytes.len()].copy_from_slice(bytes);
+        self.len += bytes.len();
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CALL_ID: &[u8] = b"a84b4c76e66710@pc33.atlanta.example.com";
+
+    fn keys() -> Keys {
+        Keys::new(&[42; 32])
+    }
+
+    fn text(token: &Token, call_id: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        token.encode(&keys(), call_id, &mut out);
+        out
+    }
+
+    /// Every combination of kind, facing, ob, flow and binding.
+    fn shapes() -> Vec<Token> {
+        let (shard, point) = (ShardId(63), PointId(255));
+        let conn = ConnId { slot: u32::MAX, generation: 0x8000_0001 };
+        let udp = |remote: &str| FlowRef::Udp { shard, point, remote: remote.parse().expect("an address") };
+        let flows = [
+            None,
+            Some(FlowRef::Stream { shard, conn, point }),
+            Some(udp("192.0.2.17:5060")),
+            Some(udp("[2001:db8::17]:65535")),
+        ];
+        let bindings = [None, Some(BindingId { user: 0xfffe, hash: 0x0123_4567_89ab_cdef })];
+        let mut all = vec![Token::alias(BindingId { user: 1, hash: u64::MAX })];
+        for kind in [Kind::Path, Kind::RecordRoute] {
+            for facing in [Facing::Server, Facing::Endpoint, Facing::Both] {
+                for ob in [false, true] {
+                    for flow in flows {
+                        for binding in bindings {
+                            all.push(Token { member: 0xabcd, boot: 0xdead_beef, kind, facing, ob, flow, binding });
+                        }
+                    }
+                }
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn every_shape_comes_back_and_fits() {
+        for token in shapes() {
+            let text = text(&token, CALL_ID);
+            assert!(text.len() <= TOKEN_LEN_MAX && TOKEN_LEN_MAX <= 64, "{token:?}: {}", text.len());
+            assert!(text.iter().all(|c| c.is_ascii_alphanumeric() || b"-_".contains(c)), "{token:?}");
+            assert_eq!(Token::decode(&text, &keys(), CALL_ID), Ok(token));
+        }
+    }
+
+    #[test]
+    fn every_changed_character_is_noticed() {
+        for token in shapes() {
+            let good = text(&token, CALL_ID);
+            for at in 0..good.len() {
+                for changed in 0..=255_u8 {
+                    if changed == good[at] {
+                        continue;
+                    }
+                    let mut bad = good.clone();
+                    bad[at] = changed;
+                    let result = Token::decode(&bad, &keys(), CALL_ID);
+                    assert!(result.is_err(), "{token:?}: character {at} as {changed:#x}");
+                    if !(changed.is_ascii_alphanumeric() || b"-_".contains(&changed)) {
+                        assert_eq!(result, Err(TokenError::NotAToken), "{changed:#x}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_of_body_and_mac_is_noticed() {
+        for token in shapes() {
+            let good = URL_SAFE_NO_PAD.decode(text(&token, CALL_ID)).expect("our own text");
+            for bit in 0..good.len() * 8 {
+                let mut bad = good.clone();
+                bad[bit / 8] ^= 1 << (bit % 8);
+                let bad = URL_SAFE_NO_PAD.encode(bad);
+                assert!(Token::decode(bad.as_bytes(), &keys(), CALL_ID).is_err(), "{token:?}: bit {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_token_cut_or_lengthened_is_none() {
+        for token in shapes() {
+            let good = text(&token, CALL_ID);
+            for len in 0..good.len() {
+                assert!(Token::decode(&good[..len], &keys(), CALL_ID).is_err(), "{token:?}: {len}");
+            }
+            for more in [&b"A"[..], b"AA", b"AAAA", b"=", b"=="] {
+                let long = [&good, more].concat();
+                assert_eq!(Token::decode(&long, &keys(), CALL_ID), Err(TokenError::NotAToken), "{token:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_route_is_good_in_its_dialog_only() {
+        for token in shapes() {
+            let elsewhere = Token::decode(&text(&token, CALL_ID), &keys(), b"another@dialog");
+            if token.kind == Kind::RecordRoute {
+                assert_eq!(elsewhere, Err(TokenError::Forged));
+            } else {
+                assert_eq!(elsewhere, Ok(token));
+            }
+        }
+    }
+
+    /// The kind is under the MAC: a phone that learns its Path cannot send it as a Record-Route.
+    #[test]
+    fn one_kind_does_not_pass_for_another() {
+        for token in shapes().into_iter().filter(|t| t.kind == Kind::Path) {
+            let mut raw = URL_SAFE_NO_PAD.decode(text(&token, CALL_ID)).expect("our own text");
+            raw[0] |= (Kind::RecordRoute as u8) << 6;
+            for call_id in [CALL_ID, b""] {
+                let result = Token::decode(URL_SAFE_NO_PAD.encode(&raw).as_bytes(), &keys(), call_id);
+                assert_eq!(result, Err(TokenError::Forged));
+            }
+        }
+    }
+
+    #[test]
+    fn another_key_refuses_it() {
+        let other = Keys::new(&[43; 32]);
+        for token in shapes() {
+            assert_eq!(Token::decode(&text(&token, CALL_ID), &other, CALL_ID), Err(TokenError::Forged));
+        }
+    }
+
+    #[test]
+    fn an_alias_is_the_same_text_whatever_made_it() {
+        let token = Token::alias(BindingId { user: 9, hash: 10 });
+        let dressed = Token { member: 5, boot: 6, ob: true, facing: Facing::Server, ..token };
+        assert_eq!(text(&token, b""), text(&dressed, CALL_ID));
+        assert_eq!(text(&token, b"").len(), 28);
+    }
+
+    #[test]
+    fn user_parts_of_phones_are_not_tokens() {
+        for user in ["", "1000", "alice", "+4989123456", "A", "AAAA", "unavailable-1", "bob%40x", "=", "line1;x=y"] {
+            assert_eq!(Token::decode(user.as_bytes(), &keys(), b""), Err(TokenError::NotAToken), "{user}");
+        }
+        assert_eq!(Token::decode(&[b'A'; 64 * 1024], &keys(), b""), Err(TokenError::NotAToken));
+    }
+
+    #[test]
+    fn random_texts_are_refused() {
+        let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+        let mut rng = fastrand::Rng::with_seed(1);
+        for _ in 0..100_000 {
+            let text: Vec<u8> = (0..rng.usize(0..70)).map(|_| alphabet[rng.usize(0..64)]).collect();
+            assert!(Token::decode(&text, &keys(), CALL_ID).is_err(), "{}", String::from_utf8_lossy(&text));
+        }
+    }
+}

@@ -1,3 +1,293 @@
-//! See DESIGN.md, Layers.
+//! The settings: a TOML text becomes a typed, validated [`Config`], or one fault with file, line and key.
+//!
+//! [`Config::parse`] reads no file: paths of certificates and keys are kept as they are written. The steps, each
+//! in its file: `document` (TOML, lines, unknown keys), `read` (types, ranges, defaults), `not_yet` (what asks
+//! for a feature of a later release), `check` (what must fit together). [`KEYS`] lists the schema.
+//!
+//! Left out on purpose: faults are told one at a time, as a start that fails has one line to say so.
 
+mod check;
+mod document;
 pub mod engine;
+mod error;
+mod keys;
+mod not_yet;
+mod read;
+#[cfg(test)]
+mod tests;
+mod value;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use engine::{Sticky, UdpOversize};
+pub use error::{ConfigError, Expected, Fault};
+pub use keys::{KEYS, Key};
+pub use value::{ClientEku, Cores, CoresFault, Host, LogLevel, Network, ServerAddress, Verify};
+
+use crate::ids::{Side, Transport};
+
+/// A whole configuration, valid in itself.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `[sipproxy]`, but for what is in [`Config::listeners`].
+    pub sipproxy: SipProxy,
+    /// `[[listener]]`; without any, the one that `[sipproxy]` describes. At least one, with a port that is on.
+    pub listeners: Vec<Listener>,
+    /// `[[sip-server]]`, at least one.
+    pub servers: Vec<Server>,
+    /// `[[peer-proxy]]`.
+    pub peers: Vec<PeerProxy>,
+    /// `[[device]]`.
+    pub devices: Vec<Device>,
+    /// `[security]`.
+    pub security: Security,
+    /// `[dns]`.
+    pub dns: Dns,
+    /// `[timers]`.
+    pub timers: Timers,
+    /// `[log]`.
+    pub log: Log,
+}
+
+/// `[sipproxy]`.
+#[derive(Clone, Debug)]
+pub struct SipProxy {
+    /// Bound, and where connections to servers come from.
+    pub sip_address: IpAddr,
+    /// 0 = off.
+    pub http_port: u16,
+    /// Where `http_port` is bound.
+    pub http_address: IpAddr,
+    /// HTTPS.
+    pub http_tls: bool,
+    /// The file with the bearer token.
+    pub http_token_file: Option<PathBuf>,
+    /// HTTP on an address that is not loopback is wanted.
+    pub http_in_the_clear: bool,
+    /// Names that mean us or our pool, in lower case; IPv6 in brackets.
+    pub domains: Vec<String>,
+    /// Which cores get a shard.
+    pub cores: Cores,
+    /// Where a server does not say otherwise; [`Server::transport`] has it in.
+    pub internal_protocol: Transport,
+    /// How the SIP Server finds the way back.
+    pub sticky: Sticky,
+    /// Whether `Supported: path` is added.
+    pub path_add_supported: bool,
+    /// `None`: a key of this start.
+    pub flow_token_key_file: Option<PathBuf>,
+    /// Zero = off.
+    pub flow_grace: Duration,
+    /// Zero = off.
+    pub oos_check: Duration,
+    /// Between attempts while no server answers.
+    pub oos_force: Duration,
+    /// INVITE/s; 0 = off.
+    pub overload_ctrl_dialog_rate: u32,
+    /// `None`: left to the system.
+    pub sip_ip_tos: Option<u8>,
+    /// Index into [`Config::servers`].
+    pub serving_sipserver: Option<usize>,
+    /// Further sources that count as the server side.
+    pub trusted_sources: Vec<Network>,
+    /// What becomes of large requests over UDP.
+    pub udp_oversize_action: UdpOversize,
+    /// Zero = park at once.
+    pub spin_before_park: Duration,
+    /// Zero = no wait.
+    pub gather: Duration,
+}
+
+/// A listening address with its ports.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// The one side that it serves; `None` for both.
+    pub side: Option<Side>,
+    /// Bound.
+    pub address: IpAddr,
+    /// Written into Via, Record-Route and Path in place of `address`.
+    pub advertise: Option<Host>,
+    /// UDP and TCP; 0 = off.
+    pub sip_port: u16,
+    /// 0 = off.
+    pub tls_port: u16,
+}
+
+impl Listener {
+    /// Transports with the address that each is bound to; those that are off left out.
+    pub fn sockets(&self) -> impl Iterator<Item = (Transport, SocketAddr)> + use<> {
+        let ports = [(Transport::Udp, self.sip_port), (Transport::Tcp, self.sip_port), (Transport::Tls, self.tls_port)];
+        let address = self.address;
+        ports.into_iter().filter(|(_, port)| *port != 0).map(move |(by, port)| (by, SocketAddr::new(address, port)))
+    }
+
+    /// The host part as it is written into Via, Record-Route and Path.
+    #[must_use]
+    pub fn advertised_host(&self) -> String {
+        match &self.advertise {
+            Some(host) => host.to_string(),
+            None => Host::Ip(self.address).to_string(),
+        }
+    }
+
+    /// The port of a transport; 0 = off.
+    #[must_use]
+    pub fn port(&self, transport: Transport) -> u16 {
+        match transport {
+            Transport::Udp | Transport::Tcp => self.sip_port,
+            Transport::Tls => self.tls_port,
+        }
+    }
+}
+
+/// A SIP Server pair.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Unique.
+    pub name: String,
+    /// Address or name.
+    pub primary: ServerAddress,
+    /// Its backup.
+    pub backup: Option<ServerAddress>,
+    /// Its own or `internal-protocol`.
+    pub transport: Transport,
+    /// What its certificate must carry; `None`: the name or address of `primary`.
+    pub tls_name: Option<Host>,
+    /// How far its certificate is checked.
+    pub verify: Verify,
+}
+
+/// The proxy of another site.
+#[derive(Clone, Debug)]
+pub struct PeerProxy {
+    /// Unique.
+    pub name: String,
+    /// The SIP Servers behind it.
+    pub servers: Vec<IpAddr>,
+    /// Where it is.
+    pub contact: Host,
+    /// How it is reached.
+    pub protocol: Transport,
+    /// Its TLS port.
+    pub port_tls: u16,
+    /// What its certificate must carry; `None`: `contact`.
+    pub tls_name: Option<Host>,
+    /// How far its certificate is checked.
+    pub verify: Verify,
+}
+
+/// A rule for devices that do not register.
+#[derive(Clone, Debug)]
+pub struct Device {
+    /// Their addresses.
+    pub network: Network,
+    /// What their certificates must carry; `None`: the target of the request.
+    pub tls_name: Option<Host>,
+    /// How far their certificates are checked.
+    pub verify: Verify,
+}
+
+/// `[security]`, with the overrides of each side in.
+#[derive(Clone, Debug)]
+pub struct Security {
+    /// Towards SIP Servers.
+    pub server: SideSecurity,
+    /// Towards endpoints.
+    pub endpoint: SideSecurity,
+    /// Certificates by domain.
+    pub sni: Vec<Sni>,
+}
+
+impl Security {
+    /// The settings of one side.
+    #[must_use]
+    pub fn side(&self, side: Side) -> &SideSecurity {
+        match side {
+            Side::Server => &self.server,
+            Side::Endpoint => &self.endpoint,
+        }
+    }
+}
+
+/// TLS of one side.
+#[derive(Clone, Debug)]
+pub struct SideSecurity {
+    /// Client certificates are verified.
+    pub tls_mutual: bool,
+    /// PEM; there if and only if `certificate_key` is.
+    pub certificate: Option<PathBuf>,
+    /// PEM.
+    pub certificate_key: Option<PathBuf>,
+    /// PEM.
+    pub trusted_ca: Option<PathBuf>,
+    /// The system's CAs count too.
+    pub system_roots: bool,
+    /// PEM.
+    pub crl: Option<PathBuf>,
+    /// Usages of client certificates.
+    pub client_eku: ClientEku,
+    /// `None`: a secret of this start.
+    pub ticket_key_file: Option<PathBuf>,
+    /// How long a ticket key is used.
+    pub ticket_key_hours: u32,
+}
+
+/// A certificate for a domain.
+#[derive(Clone, Debug)]
+pub struct Sni {
+    /// The name that a client asks for.
+    pub domain: Host,
+    /// PEM.
+    pub certificate: PathBuf,
+    /// PEM.
+    pub certificate_key: PathBuf,
+}
+
+/// `[dns]`.
+#[derive(Clone, Debug)]
+pub struct Dns {
+    /// Empty: those of resolv.conf.
+    pub servers: Vec<SocketAddr>,
+    /// How long expired records serve while no resolver answers.
+    pub ttl_stale: Duration,
+}
+
+/// `[timers]`, RFC 3261 table 4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the RFC's names")]
+pub struct Timers {
+    pub t1: Duration,
+    pub t2: Duration,
+    pub t4: Duration,
+    pub c: Duration,
+}
+
+/// `[log]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// The least important that is written.
+    pub level: LogLevel,
+}
+
+impl Config {
+    /// Reads a configuration text. `file` is what faults are told under.
+    ///
+    /// # Errors
+    /// The first fault that is found.
+    pub fn parse(text: &str, file: &str) -> Result<Self, ConfigError> {
+        let document = document::Document::parse(text, file)?;
+        let config = read::config(&document)?;
+        not_yet::refuse(&config, &document.lines)?;
+        check::check(&config, &document.lines)?;
+        Ok(config)
+    }
+
+    /// The pair that requests of endpoints go to.
+    #[must_use]
+    pub fn serving(&self) -> &Server {
+        // `check` has seen to it that there is one, and that several come with `serving-sipserver`.
+        &self.servers[self.sipproxy.serving_sipserver.unwrap_or(0)]
+    }
+}

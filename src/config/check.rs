@@ -1,0 +1,165 @@
+//! What must fit together: the checks that look at more than one key.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::document::Lines;
+use super::error::{ConfigError, Fault};
+use super::{Config, Listener};
+use crate::ids::{Side, Transport};
+
+pub(super) fn check(config: &Config, lines: &Lines) -> Result<(), ConfigError> {
+    listeners(config, lines)?;
+    http(config, lines)?;
+    certificates(config, lines)?;
+    servers(config, lines)?;
+    peers(config, lines)?;
+    if config.timers.t2 < config.timers.t1 {
+        return Err(lines.error("timers.t2", 0, Fault::TimerOrder));
+    }
+    Ok(())
+}
+
+/// The key of a listener's setting: in `[[listener]]`, or in `[sipproxy]` when there is none.
+fn listener_key(lines: &Lines, key: &str) -> String {
+    let explicit = lines.has("listener", 0);
+    match (explicit, key) {
+        (true, key) => format!("listener.{key}"),
+        (false, "address") => "sipproxy.sip-address".to_owned(),
+        (false, key) => format!("sipproxy.{key}"),
+    }
+}
+
+fn listeners(config: &Config, lines: &Lines) -> Result<(), ConfigError> {
+    let mut used: Vec<(bool, SocketAddr)> = Vec::new();
+    for (index, listener) in config.listeners.iter().enumerate() {
+        let fault = |key, fault| Err(lines.error(&listener_key(lines, key), index, fault));
+        if listener.sip_port == 0 && listener.tls_port == 0 {
+            return fault("sip-port", Fault::NoListener);
+        }
+        if listener.address.is_unspecified() && listener.advertise.is_none() {
+            return fault("address", Fault::ExternalNeeded);
+        }
+        for (transport, address) in listener.sockets() {
+            let key = if transport == Transport::Tls { "tls-port" } else { "sip-port" };
+            let clash =
+                |(stream, other): &(bool, SocketAddr)| *stream == transport.is_stream() && meet(*other, address);
+            if used.iter().any(clash) {
+                return fault(key, Fault::AddressTwice(address));
+            }
+            used.push((transport.is_stream(), address));
+        }
+    }
+    Ok(())
+}
+
+fn http(config: &Config, lines: &Lines) -> Result<(), ConfigError> {
+    let sipproxy = &config.sipproxy;
+    if sipproxy.http_port == 0 {
+        return Ok(());
+    }
+    let address = SocketAddr::new(sipproxy.http_address, sipproxy.http_port);
+    let mut streams = config.listeners.iter().flat_map(Listener::sockets).filter(|(by, _)| by.is_stream());
+    if streams.any(|(_, other)| meet(other, address)) {
+        return Err(lines.error("sipproxy.http-port", 0, Fault::AddressTwice(address)));
+    }
+    let guarded = sipproxy.http_tls && sipproxy.http_token_file.is_some();
+    if !(sipproxy.http_address.is_loopback() || guarded || sipproxy.http_in_the_clear) {
+        return Err(lines.error("sipproxy.http-address", 0, Fault::HttpExposed));
+    }
+    Ok(())
+}
+
+/// Whether two sockets of one protocol cannot both be bound.
+fn meet(a: SocketAddr, b: SocketAddr) -> bool {
+    let same_family = a.is_ipv4() == b.is_ipv4();
+    let overlap = a.ip() == b.ip() || (same_family && (a.ip().is_unspecified() || b.ip().is_unspecified()));
+    a.port() == b.port() && overlap
+}
+
+fn certificates(config: &Config, lines: &Lines) -> Result<(), ConfigError> {
+    for (side, table) in [(Side::Server, "security.server"), (Side::Endpoint, "security.endpoint")] {
+        let security = config.security.side(side);
+        // The fault is told where the value stands: in the side's table, else in [security].
+        let fault = |key: &str, fault| {
+            let own = format!("{table}.{key}");
+            let key = if lines.has(&own, 0) { own } else { format!("security.{key}") };
+            Err(lines.error(&key, 0, fault))
+        };
+        match (&security.certificate, &security.certificate_key) {
+            (Some(_), None) => return fault("certificate", Fault::KeyNeeded),
+            (None, Some(_)) => return fault("certificate-key", Fault::CertificateOfKeyNeeded),
+            _ => {}
+        }
+    }
+    for (index, listener) in config.listeners.iter().enumerate() {
+        let sides = match listener.side {
+            Some(side) => [side, side],
+            None => [Side::Server, Side::Endpoint],
+        };
+        // A port for both sides shows the endpoint side's certificate, so one is enough there.
+        let shown = sides.iter().any(|side| config.security.side(*side).certificate.is_some());
+        if listener.tls_port != 0 && !shown {
+            return Err(lines.error(&listener_key(lines, "tls-port"), index, Fault::CertificateNeeded));
+        }
+    }
+    Ok(())
+}
+
+fn servers(config: &Config, lines: &Lines) -> Result<(), ConfigError> {
+    if config.servers.is_empty() {
+        return Err(lines.error("sip-server", 0, Fault::NoServer));
+    }
+    if config.servers.len() > 1 && config.sipproxy.serving_sipserver.is_none() {
+        return Err(lines.error("sipproxy.serving-sipserver", 0, Fault::ServingNeeded));
+    }
+    let mut used: Vec<SocketAddr> = Vec::new();
+    for (index, server) in config.servers.iter().enumerate() {
+        if config.servers[..index].iter().any(|other| other.name == server.name) {
+            return Err(lines.error("sip-server.name", index, Fault::NameTwice));
+        }
+        let targets = [("sip-server.primary", Some(&server.primary)), ("sip-server.backup", server.backup.as_ref())];
+        for (key, target) in targets {
+            let Some(address) = target.and_then(|target| target.address()) else { continue };
+            let fault = |fault| Err(lines.error(key, index, fault));
+            if used.contains(&address) {
+                return fault(Fault::AddressTwice(address));
+            }
+            used.push(address);
+            let mut own = config.listeners.iter().filter(|l| l.side != Some(Side::Endpoint));
+            if !own.any(|l| same_family(l.address, address.ip())) {
+                return fault(Fault::FamilyDiffers);
+            }
+            let mut sockets = config.listeners.iter().flat_map(Listener::sockets);
+            if sockets.any(|(transport, own)| transport == server.transport && own == address) {
+                return fault(Fault::ServerIsSelf);
+            }
+        }
+        let transport_key = match lines.has("sip-server.transport", index) {
+            true => ("sip-server.transport", index),
+            false => ("sipproxy.internal-protocol", 0),
+        };
+        let fault = |fault| Err(lines.error(transport_key.0, transport_key.1, fault));
+        let mut facing = config.listeners.iter().filter(|l| l.side != Some(Side::Endpoint));
+        if !facing.any(|l| l.port(server.transport) != 0) {
+            return fault(Fault::TransportOff);
+        }
+        let security = &config.security.server;
+        if server.transport == Transport::Tls && security.trusted_ca.is_none() && !security.system_roots {
+            return fault(Fault::RootsNeeded);
+        }
+    }
+    Ok(())
+}
+
+fn same_family(a: IpAddr, b: IpAddr) -> bool {
+    a.is_ipv4() == b.is_ipv4()
+}
+
+fn peers(config: &Config, lines: &Lines) -> Result<(), ConfigError> {
+    for (index, peer) in config.peers.iter().enumerate() {
+        if config.peers[..index].iter().any(|other| other.name == peer.name) {
+            return Err(lines.error("peer-proxy.name", index, Fault::NameTwice));
+        }
+    }
+    Ok(())
+}

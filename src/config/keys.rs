@@ -1,0 +1,154 @@
+//! Every key of the schema, once: what the README's table is made from and what an unknown key is told by.
+
+/// A key of the configuration file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// Dotted: table and key.
+    pub name: &'static str,
+    /// As it is written in TOML; empty when the key has to be given.
+    pub default: &'static str,
+    /// Meaning, unit and range.
+    pub meaning: &'static str,
+}
+
+const fn key(name: &'static str, default: &'static str, meaning: &'static str) -> Key {
+    Key { name, default, meaning }
+}
+
+/// Every key. Those of `[security]` stand in `[security.server]` and `[security.endpoint]` too.
+pub const KEYS: &[Key] = &[
+    key("sipproxy.sip-address", "\"127.0.0.1\"", "Address that is bound, and written into Via, Record-Route and Path."),
+    key(
+        "sipproxy.external-address",
+        "\"\"",
+        "Name or address to write into Via, Record-Route and Path when it differs from the one that is bound.",
+    ),
+    key("sipproxy.sip-port", "5060", "Port for UDP and TCP; 0–65535, 0 = off."),
+    key("sipproxy.tls-port", "5061", "Port for TLS, the same on every proxy of a pool; 0–65535, 0 = off."),
+    key("sipproxy.http-port", "8080", "Port for statistics and control; 0–65535, 0 = off."),
+    key("sipproxy.http-address", "\"127.0.0.1\"", "Address of http-port."),
+    key("sipproxy.http-tls", "false", "HTTPS on http-port, with the certificate of [security]."),
+    key("sipproxy.http-token-file", "\"\"", "File with the bearer token that http-port asks for."),
+    key(
+        "sipproxy.http-in-the-clear",
+        "false",
+        "Says that http-port on an address that is not loopback is wanted without TLS and token.",
+    ),
+    key("sipproxy.domains", "[]", "Names that mean this proxy or its pool."),
+    key("sipproxy.cores", "\"all\"", "Cores that get a shard each: \"all\" or numbers such as \"0-3,6\"; at most 64."),
+    key("sipproxy.internal-protocol", "\"udp\"", "Transport between SIP Server and proxy: udp, tcp or tls."),
+    key("sipproxy.sticky", "\"path\"", "How the SIP Server finds the way back to a phone: path, contact or aor."),
+    key(
+        "sipproxy.path-add-supported",
+        "true",
+        "Adds `Supported: path` for phones that do not say it, and takes Path out of their 2xx.",
+    ),
+    key(
+        "sipproxy.flow-token-key-file",
+        "\"\"",
+        "Key of flow tokens, 64 hex digits, shared and lasting; made when missing. \"\" = made at start.",
+    ),
+    key(
+        "sipproxy.flow-grace",
+        "3",
+        "Seconds that an in-dialog request waits for a phone to come back; 0–32, fractions allowed, 0 = off.",
+    ),
+    key("sipproxy.oos-check", "5", "Seconds between OPTIONS to the active SIP Server; 0–300, 0 = off."),
+    key("sipproxy.oos-force", "5", "Seconds between OPTIONS while no SIP Server answers; 1–32, fractions allowed."),
+    key("sipproxy.overload-ctrl-dialog-rate", "0", "Hard cap on INVITEs each second; 0–1000000, 0 = off."),
+    key("sipproxy.sip-ip-tos", "256", "IP TOS byte of SIP packets; 0–255, 256 = left to the system."),
+    key("sipproxy.serving-sipserver", "\"\"", "Name of the pair that all endpoint requests go to."),
+    key("sipproxy.trusted-sources", "[]", "Further addresses and networks that count as the SIP Server."),
+    key(
+        "sipproxy.udp-oversize-action",
+        "\"tcp\"",
+        "What becomes of a request of more than 1,300 bytes over UDP: tcp (then udp), udp, or reject (513).",
+    ),
+    key(
+        "sipproxy.spin-before-park-us",
+        "0",
+        "Microseconds that an idle core spins before it sleeps, for lower latency; 0–1000000.",
+    ),
+    key(
+        "sipproxy.gather-us",
+        "0",
+        "Microseconds to wait for more before each pass under load: less CPU, more latency; 0–10000.",
+    ),
+    key("listener.side", "\"both\"", "Which side the listener serves: endpoint, server or both."),
+    key("listener.address", "", "Address that is bound."),
+    key("listener.advertise", "\"\"", "Name or address for Via, Record-Route and Path."),
+    key("listener.sip-port", "5060", "Port for UDP and TCP; 0–65535, 0 = off."),
+    key("listener.tls-port", "5061", "Port for TLS; 0–65535, 0 = off."),
+    key("sip-server.name", "", "Name of the pair; 1 to 64 letters, digits, '.', '_' or '-'."),
+    key("sip-server.primary", "", "Address and port of the SIP Server, or a name to resolve."),
+    key("sip-server.backup", "\"\"", "The same for its backup."),
+    key("sip-server.transport", "internal-protocol", "udp, tcp or tls for this server."),
+    key("sip-server.tls-name", "\"\"", "Name that its certificate must carry; \"\" = the name or address of primary."),
+    key("sip-server.verify", "\"name\"", "name, or chain to leave the name out."),
+    key("peer-proxy.name", "", "Name of the site; 1 to 64 letters, digits, '.', '_' or '-'."),
+    key("peer-proxy.servers", "", "Addresses of the SIP Servers of that site."),
+    key("peer-proxy.peer-proxy-contact", "", "Name or address of that site's proxy."),
+    key("peer-proxy.peer-proxy-protocol", "\"tls\"", "udp, tcp or tls."),
+    key("peer-proxy.peer-proxy-port-tls", "5061", "TLS port of that site's proxy; 1–65535."),
+    key("peer-proxy.tls-name", "\"\"", "Name that its certificate must carry; \"\" = peer-proxy-contact."),
+    key("peer-proxy.verify", "\"name\"", "name, or chain to leave the name out."),
+    key("device.network", "", "Addresses of devices that do not register."),
+    key("device.tls-name", "\"\"", "Name that their certificates must carry; \"\" = the target of the request."),
+    key("device.verify", "\"name\"", "name, or chain to leave the name out."),
+    key("security.tls-mutual", "0", "1 = client certificates are asked for and verified on every TLS port; 0 or 1."),
+    key("security.certificate", "\"\"", "PEM file with our certificate and its chain."),
+    key("security.certificate-key", "\"\"", "PEM file with its private key."),
+    key("security.trusted-ca", "\"\"", "PEM file with the CAs that peers are verified against."),
+    key("security.system-roots", "false", "The system's CAs count too."),
+    key("security.crl", "\"\"", "PEM file with certificate revocation lists."),
+    key(
+        "security.client-eku",
+        "\"strict\"",
+        "Extended key usage of client certificates: strict (clientAuth or none) or any (serverAuth too).",
+    ),
+    key(
+        "security.ticket-key-file",
+        "\"\"",
+        "Secret of session tickets, 64 hex digits; made when missing. \"\" = a secret of this start.",
+    ),
+    key("security.ticket-key-hours", "12", "Hours that a ticket key is used; 1–168."),
+    key("security.sni.domain", "", "Name for which a certificate of its own is shown."),
+    key("security.sni.certificate", "", "PEM file with that certificate and its chain."),
+    key("security.sni.certificate-key", "", "PEM file with its private key."),
+    key("dns.servers", "[]", "Resolvers, such as \"127.0.0.1:53\"; [] = those of resolv.conf."),
+    key("dns.ttl-stale", "3600", "Seconds that expired records serve while no resolver answers; 0–604800."),
+    key("timers.t1", "500", "Milliseconds, RFC 3261 table 4; 10–10000."),
+    key("timers.t2", "4000", "Milliseconds, at least t1; 10–60000."),
+    key("timers.t4", "5000", "Milliseconds; 10–60000."),
+    key("timers.c", "180000", "Milliseconds, may be less than 3 minutes; 100–86400000."),
+    key("log.level", "\"info\"", "off, error, warn, info, debug or trace."),
+];
+
+/// The tables of one side, which override `[security]`.
+pub(super) const SIDE_TABLES: [&str; 2] = ["security.server", "security.endpoint"];
+
+/// What a name in the document stands for.
+pub(super) enum Kind {
+    Table,
+    Tables,
+    Key,
+}
+
+/// What a dotted name stands for; `None` for one that the schema does not have.
+pub(super) fn kind(name: &str) -> Option<Kind> {
+    match name {
+        "sipproxy" | "security" | "security.server" | "security.endpoint" | "dns" | "timers" | "log" => {
+            Some(Kind::Table)
+        }
+        "listener" | "sip-server" | "peer-proxy" | "device" | "security.sni" => Some(Kind::Tables),
+        _ => is_key(name).then_some(Kind::Key),
+    }
+}
+
+fn is_key(name: &str) -> bool {
+    let side_key = SIDE_TABLES.iter().find_map(|table| name.strip_prefix(table)?.strip_prefix('.'));
+    match side_key {
+        Some(bare) => KEYS.iter().any(|key| key.name.strip_prefix("security.") == Some(bare) && !bare.contains('.')),
+        None => KEYS.iter().any(|key| key.name == name),
+    }
+}

@@ -1,0 +1,77 @@
+//! What this release does not have: a key that asks for it is refused, never ignored.
+//!
+//! One row for each feature. The change that brings a feature deletes its row.
+
+use std::time::Duration;
+
+use super::document::Lines;
+use super::error::{ConfigError, Fault};
+use super::{ClientEku, Config, ServerAddress, SideSecurity};
+use crate::ids::Side;
+
+/// A key, and the index of the first table that asks for its feature.
+struct Row {
+    key: &'static str,
+    asks: fn(&Config, &Lines) -> Option<usize>,
+}
+
+/// A key of `[security]`, and whether a side asks for its feature.
+struct SideRow {
+    key: &'static str,
+    asks: fn(&SideSecurity) -> bool,
+}
+
+const ROWS: &[Row] = &[
+    Row { key: "listener", asks: |_, lines| first(lines.has("listener", 0)) },
+    Row { key: "sip-server", asks: |config, _| (config.servers.len() > 1).then_some(1) },
+    Row {
+        key: "sip-server.primary",
+        asks: |config, _| config.servers.iter().position(|s| matches!(s.primary, ServerAddress::Name(..))),
+    },
+    Row { key: "sip-server.backup", asks: |config, _| config.servers.iter().position(|s| s.backup.is_some()) },
+    Row { key: "peer-proxy", asks: |config, _| first(!config.peers.is_empty()) },
+    Row { key: "device", asks: |config, _| first(!config.devices.is_empty()) },
+    Row { key: "sipproxy.oos-check", asks: |config, _| first(config.sipproxy.oos_check != Duration::ZERO) },
+    // Any value asks, for it has no value that means off.
+    Row { key: "sipproxy.oos-force", asks: |_, lines| first(lines.has("sipproxy.oos-force", 0)) },
+    Row {
+        key: "sipproxy.overload-ctrl-dialog-rate",
+        asks: |config, _| first(config.sipproxy.overload_ctrl_dialog_rate != 0),
+    },
+    Row { key: "sipproxy.sip-ip-tos", asks: |config, _| first(config.sipproxy.sip_ip_tos.is_some()) },
+    Row { key: "sipproxy.http-tls", asks: |config, _| first(config.sipproxy.http_tls) },
+    Row { key: "sipproxy.http-token-file", asks: |config, _| first(config.sipproxy.http_token_file.is_some()) },
+    Row { key: "security.sni", asks: |config, _| first(!config.security.sni.is_empty()) },
+    Row { key: "dns.servers", asks: |config, _| first(!config.dns.servers.is_empty()) },
+    Row { key: "dns.ttl-stale", asks: |config, _| first(config.dns.ttl_stale != Duration::from_secs(3600)) },
+];
+
+const SIDE_ROWS: &[SideRow] = &[
+    SideRow { key: "tls-mutual", asks: |side| side.tls_mutual },
+    SideRow { key: "crl", asks: |side| side.crl.is_some() },
+    SideRow { key: "client-eku", asks: |side| side.client_eku != ClientEku::Strict },
+    SideRow { key: "ticket-key-file", asks: |side| side.ticket_key_file.is_some() },
+    SideRow { key: "ticket-key-hours", asks: |side| side.ticket_key_hours != 12 },
+];
+
+pub(super) fn refuse(config: &Config, lines: &Lines) -> Result<(), ConfigError> {
+    for row in ROWS {
+        if let Some(index) = (row.asks)(config, lines) {
+            return Err(lines.error(row.key, index, Fault::NotYet));
+        }
+    }
+    for row in SIDE_ROWS {
+        for (side, table) in [(Side::Server, "security.server"), (Side::Endpoint, "security.endpoint")] {
+            if (row.asks)(config.security.side(side)) {
+                let own = format!("{table}.{}", row.key);
+                let asked = if lines.has(&own, 0) { own } else { format!("security.{}", row.key) };
+                return Err(lines.error(&asked, 0, Fault::NotYet));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn first(asks: bool) -> Option<usize> {
+    asks.then_some(0)
+}

@@ -6,6 +6,8 @@
 
 use smallvec::SmallVec;
 
+use super::scan::{Extent, scan};
+use super::value::{ViaError, parse_u32, split_values};
 use super::{Name, Span, Uri, Via};
 
 /// A request method (RFC 3261 §7.1 and its extensions); `Other` is forwarded as it is.
@@ -27,6 +29,30 @@ pub enum Method {
     Message,
     Update,
     Other,
+}
+
+impl Method {
+    /// By its text. Methods are case-sensitive (RFC 3261 §7.1).
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        match bytes {
+            b"INVITE" => Self::Invite,
+            b"ACK" => Self::Ack,
+            b"BYE" => Self::Bye,
+            b"CANCEL" => Self::Cancel,
+            b"REGISTER" => Self::Register,
+            b"OPTIONS" => Self::Options,
+            b"PRACK" => Self::Prack,
+            b"SUBSCRIBE" => Self::Subscribe,
+            b"NOTIFY" => Self::Notify,
+            b"PUBLISH" => Self::Publish,
+            b"INFO" => Self::Info,
+            b"REFER" => Self::Refer,
+            b"MESSAGE" => Self::Message,
+            b"UPDATE" => Self::Update,
+            _ => Self::Other,
+        }
+    }
 }
 
 /// The start line.
@@ -122,8 +148,34 @@ pub enum Fault {
     /// Over UDP: larger than what follows the header block.
     ContentLengthTooLarge,
     RouteSyntax,
+    /// Of a REGISTER; elsewhere Contact is not looked at.
     ContactSyntax,
-    ExpiresSyntax,
+    /// 414.
+    RequestUriTooLong,
+    RequestUriHost,
+    RequestUriPort,
+    /// On a stream: 513.
+    HeaderBlockTooLarge,
+    /// On a stream: 513.
+    MessageTooLarge,
+}
+
+impl Fault {
+    /// Whether nobody can say where the message ends, so that a stream must not go on after it.
+    #[must_use]
+    pub fn ends_stream(self) -> bool {
+        matches!(
+            self,
+            Self::RequestLine
+                | Self::HeaderSyntax
+                | Self::ContentLengthSyntax
+                | Self::ContentLengthConflict
+                | Self::ContentLengthMissing
+                | Self::ContentLengthTooLarge
+                | Self::HeaderBlockTooLarge
+                | Self::MessageTooLarge
+        )
+    }
 }
 
 /// A message with its buffer. `Debug` prints the start line and lengths.
@@ -132,6 +184,8 @@ pub struct Message {
     pub(super) buf: Vec<u8>,
     pub(super) start: Start,
     pub(super) fields: SmallVec<[Field; 24]>,
+    pub(super) first_field: u32,
+    pub(super) head_end: u32,
     pub(super) body: Span,
     pub(super) top_via: Via,
     pub(super) call_id: Span,
@@ -146,5 +200,275 @@ pub struct Message {
 impl std::fmt::Debug for Message {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Message({:?}, {} bytes)", self.start, self.buf.len())
+    }
+}
+
+/// Spans to leave out of a message.
+pub type Cuts = SmallVec<[Span; 4]>;
+
+impl Message {
+    /// Parses a datagram, or one message that the framer cut out of a stream. Empty lines before the start
+    /// line are taken off, and so is what follows the body by Content-Length (RFC 3261 §7.5, §18.3).
+    ///
+    /// # Errors
+    /// What [`ScanError`] says, with the buffer, so that it can be used again.
+    pub fn scan(mut buf: Vec<u8>, stream: bool) -> Result<Self, (ScanError, Vec<u8>)> {
+        if matches!(buf.first(), Some(b'\r' | b'\n')) {
+            let blank = buf.chunks(2).take_while(|pair| pair == b"\r\n").count() * 2;
+            buf.drain(..blank);
+        }
+        let extent = if stream { Extent::Stream } else { Extent::Datagram };
+        match scan(&buf, extent) {
+            Ok(mut message) => {
+                buf.truncate(message.body.end as usize);
+                message.buf = buf;
+                Ok(message)
+            }
+            Err(error) => Err((error, buf)),
+        }
+    }
+
+    /// Parses the header block that a [`super::FrameFault`] holds, so that the request can be answered. The
+    /// message has the fault for which the framer stopped, and no body.
+    ///
+    /// # Errors
+    /// As [`Message::scan`].
+    pub fn scan_head(mut head: Vec<u8>) -> Result<Self, (ScanError, Vec<u8>)> {
+        let mut cut_off = false;
+        if !head.ends_with(b"\r\n\r\n") {
+            // Only whole lines count, and the last of them may be followed by a fold.
+            cut_off = true;
+            let end = memchr::memmem::rfind(&head, b"\r\n").map_or(0, |at| at + 2);
+            head.truncate(end);
+            head.extend_from_slice(b"\r\n");
+        }
+        match scan(&head, Extent::HeadOnly { cut_off }) {
+            Ok(mut message) => {
+                message.buf = head;
+                Ok(message)
+            }
+            Err(error) => Err((error, head)),
+        }
+    }
+
+    /// The whole message.
+    #[must_use]
+    pub fn buf(&self) -> &[u8] {
+        &self.buf
+    }
+
+    /// Gives the buffer back.
+    #[must_use]
+    pub fn into_buf(self) -> Vec<u8> {
+        self.buf
+    }
+
+    /// The bytes of a span of this message.
+    #[must_use]
+    pub fn text(&self, span: Span) -> &[u8] {
+        span.of(&self.buf)
+    }
+
+    /// The start line.
+    #[must_use]
+    pub fn start(&self) -> Start {
+        self.start
+    }
+
+    /// Whether it is a request.
+    #[must_use]
+    pub fn is_request(&self) -> bool {
+        matches!(self.start, Start::Request { .. })
+    }
+
+    /// A request's method; `None` for a response.
+    #[must_use]
+    pub fn method(&self) -> Option<Method> {
+        match self.start {
+            Start::Request { method, .. } => Some(method),
+            Start::Status { .. } => None,
+        }
+    }
+
+    /// The method as written: a request's own, a response's by its CSeq.
+    #[must_use]
+    pub fn method_text(&self) -> &[u8] {
+        match self.start {
+            Start::Request { method_span, .. } => self.text(method_span),
+            Start::Status { .. } => self.text(self.cseq.method_span),
+        }
+    }
+
+    /// A response's status code; `None` for a request.
+    #[must_use]
+    pub fn status(&self) -> Option<u16> {
+        match self.start {
+            Start::Request { .. } => None,
+            Start::Status { code, .. } => Some(code),
+        }
+    }
+
+    /// A request's Request-URI; `None` for a response, and when its syntax is a fault.
+    #[must_use]
+    pub fn request_uri(&self) -> Option<&Uri> {
+        self.request_uri.as_ref()
+    }
+
+    /// The first thing that is wrong with it. Only requests have one.
+    #[must_use]
+    pub fn fault(&self) -> Option<Fault> {
+        self.fault
+    }
+
+    /// All header fields in their order.
+    #[must_use]
+    pub fn fields(&self) -> &[Field] {
+        &self.fields
+    }
+
+    /// The first field of that name.
+    #[must_use]
+    pub fn first(&self, name: Name) -> Option<&Field> {
+        self.fields.iter().find(|field| field.name == name)
+    }
+
+    /// The values of a list header, across its fields and the commas in them.
+    pub fn values(&self, name: Name) -> impl Iterator<Item = Span> + '_ {
+        let fields = self.fields.iter().filter(move |field| field.name == name);
+        fields.flat_map(|field| split_values(&self.buf, field.value))
+    }
+
+    /// How many values a list header has.
+    #[must_use]
+    pub fn count_values(&self, name: Name) -> usize {
+        self.values(name).count()
+    }
+
+    /// The topmost Via.
+    #[must_use]
+    pub fn top_via(&self) -> &Via {
+        &self.top_via
+    }
+
+    /// All Via values from the top. Only the first is known to be well formed.
+    pub fn vias(&self) -> impl Iterator<Item = Result<Via, ViaError>> + '_ {
+        self.values(Name::Via).map(|span| Via::parse(&self.buf, span))
+    }
+
+    /// The Call-ID; empty when its absence is the fault.
+    #[must_use]
+    pub fn call_id(&self) -> &[u8] {
+        self.text(self.call_id)
+    }
+
+    /// The CSeq; number 0 with an empty method when its absence is the fault.
+    #[must_use]
+    pub fn cseq(&self) -> Cseq {
+        self.cseq
+    }
+
+    /// From's tag; empty when there is none (RFC 2543).
+    #[must_use]
+    pub fn from_tag(&self) -> &[u8] {
+        self.text(self.from_tag)
+    }
+
+    /// To's tag; empty outside of a dialog.
+    #[must_use]
+    pub fn to_tag(&self) -> &[u8] {
+        self.text(self.to_tag)
+    }
+
+    /// Max-Forwards, 0–255.
+    #[must_use]
+    pub fn max_forwards(&self) -> Option<u32> {
+        self.max_forwards
+    }
+
+    /// Expires in seconds; `None` when it is missing or malformed, which counts as the default
+    /// (RFC 3261 §10.2.1.1).
+    #[must_use]
+    pub fn expires(&self) -> Option<u32> {
+        self.first(Name::Expires).and_then(|field| parse_u32(self.text(field.value)))
+    }
+
+    /// The body.
+    #[must_use]
+    pub fn body(&self) -> &[u8] {
+        self.text(self.body)
+    }
+
+    /// Where the body is.
+    #[must_use]
+    pub fn body_span(&self) -> Span {
+        self.body
+    }
+
+    /// Where the empty line's CRLF is: a header line inserted here becomes the last one.
+    #[must_use]
+    pub fn head_end(&self) -> usize {
+        self.head_end as usize
+    }
+
+    /// Right after the start line: a header line inserted here becomes the first one.
+    #[must_use]
+    pub fn first_field_at(&self) -> usize {
+        self.first_field as usize
+    }
+
+    /// Whether a list of tokens (Supported, Require, Proxy-Require) holds this one, in any case.
+    #[must_use]
+    pub fn has_option(&self, name: Name, option: &[u8]) -> bool {
+        self.values(name).any(|value| self.text(value).eq_ignore_ascii_case(option))
+    }
+
+    /// What to leave out so that the first `n` values of a list header vanish: whole lines where all
+    /// values of a line go, else values with the comma behind them.
+    #[must_use]
+    pub fn cut_values(&self, name: Name, n: usize) -> Cuts {
+        self.cut_values_where(name, |index, _| index < n)
+    }
+
+    /// What to leave out so that the value with that index vanishes.
+    #[must_use]
+    pub fn cut_value(&self, name: Name, index: usize) -> Cuts {
+        self.cut_values_where(name, |at, _| at == index)
+    }
+
+    /// What to leave out so that all values vanish for which `cut` holds, given index and value. To cut
+    /// several, call it once: cuts of single values made apart would leave commas behind.
+    #[must_use]
+    pub fn cut_values_where(&self, name: Name, mut cut: impl FnMut(usize, Span) -> bool) -> Cuts {
+        let mut cuts = Cuts::new();
+        let mut index = 0;
+        for field in self.fields.iter().filter(|field| field.name == name) {
+            let values: SmallVec<[(Span, bool); 8]> = split_values(&self.buf, field.value)
+                .map(|value| {
+                    index += 1;
+                    (value, cut(index - 1, value))
+                })
+                .collect();
+            if values.is_empty() || values.iter().all(|(_, goes)| !goes) {
+                continue;
+            }
+            let Some(first_kept) = values.iter().position(|(_, goes)| !goes) else {
+                cuts.push(field.line);
+                continue;
+            };
+            if first_kept > 0 {
+                cuts.push(Span { start: values[0].0.start, end: values[first_kept].0.start });
+            }
+            // Behind a value that stays, a value goes with the comma before it.
+            for pair in values[first_kept..].windows(2).filter(|pair| pair[1].1) {
+                cuts.push(Span { start: pair[0].0.end, end: pair[1].0.end });
+            }
+        }
+        cuts
+    }
+
+    /// The lines of all fields for which `cut` holds.
+    #[must_use]
+    pub fn cut_fields(&self, mut cut: impl FnMut(&Field) -> bool) -> Cuts {
+        self.fields.iter().filter(|field| cut(field)).map(|field| field.line).collect()
     }
 }

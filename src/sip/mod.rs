@@ -4,12 +4,15 @@
 //! parsed once, keeps its buffer, and is forwarded by copying spans and applying [`Edits`]; nothing here
 //! prints a message from an object model. Must not touch: sockets, clocks, logs, randomness.
 
+mod chars;
 mod count;
 pub mod edit;
 pub mod framer;
+mod lines;
 pub mod message;
 pub mod name;
 pub mod response;
+mod scan;
 pub mod span;
 pub mod uri;
 pub mod value;
@@ -18,6 +21,7 @@ pub use edit::Edits;
 pub use framer::{FrameFault, Framed, Framer};
 pub use message::{Cseq, Fault, Field, Message, Method, ScanError, Start};
 pub use name::Name;
+pub use response::Reply;
 pub use span::Span;
-pub use uri::{Host, Scheme, Uri};
-pub use value::{NameAddr, Params, Via};
+pub use uri::{Host, Scheme, Uri, UriError};
+pub use value::{NameAddr, NameAddrError, Params, Via, ViaError, parse_u32, split_values};

@@ -1,8 +1,15 @@
 //! URIs (RFC 3261 §19.1): spans into the buffer that they stand in.
+//!
+//! Strict about what decides where a request goes (host, port, escapes, white space), lenient about the
+//! bytes of user part and parameters, which are passed on as they are. An unescaped `@` divides user and
+//! host, and there can be only one. `header` parts are found but not taken apart, except to compare.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::Span;
+use super::chars::{eq_unescaped_ignore_case, escaped, unescaped};
+use crate::ids::Transport;
+use crate::limits::URI_LEN_MAX;
 
 /// The scheme.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,4 +52,343 @@ pub struct Uri {
     pub params: Span,
     /// After `?`; empty when there are none.
     pub headers: Span,
+}
+
+/// Why bytes are no URI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UriError {
+    /// Nothing there.
+    Empty,
+    /// Over `URI_LEN_MAX`.
+    TooLong,
+    /// No scheme with a colon at the start.
+    Scheme,
+    /// White space, a control, `<`, `>` or `"`: never part of a URI.
+    Character,
+    /// A `%` without two hexadecimal digits.
+    Escape,
+    /// An `@` without a user before it.
+    User,
+    /// Neither a name nor an address.
+    Host,
+    /// Not 1–65535 in digits.
+    Port,
+}
+
+impl Uri {
+    /// Parses the URI that fills `span`.
+    ///
+    /// # Errors
+    /// What [`UriError`] says. A scheme other than sip and sips is no error.
+    pub fn parse(buf: &[u8], span: Span) -> Result<Self, UriError> {
+        let bytes = span.of(buf);
+        if bytes.is_empty() {
+            return Err(UriError::Empty);
+        }
+        if bytes.len() > URI_LEN_MAX {
+            return Err(UriError::TooLong);
+        }
+        let base = span.start as usize;
+        let colon = memchr::memchr(b':', bytes).ok_or(UriError::Scheme)?;
+        let scheme = scheme(&bytes[..colon])?;
+        if bytes.iter().any(|&byte| byte <= b' ' || matches!(byte, b'<' | b'>' | b'"' | 0x7f)) {
+            return Err(UriError::Character);
+        }
+        let empty = Span::new(base + bytes.len(), base + bytes.len());
+        let mut uri = Self {
+            all: span,
+            scheme,
+            user: empty,
+            password: empty,
+            host: Host::Name(empty),
+            host_span: empty,
+            port: None,
+            params: empty,
+            headers: empty,
+        };
+        if scheme == Scheme::Other {
+            return if colon + 1 < bytes.len() { Ok(uri) } else { Err(UriError::Empty) };
+        }
+        if memchr::memchr_iter(b'%', bytes).any(|at| escaped(&bytes[at..]).is_none()) {
+            return Err(UriError::Escape);
+        }
+        let mut at = colon + 1;
+        if let Some(length) = memchr::memchr(b'@', &bytes[at..]) {
+            let userinfo = &bytes[at..at + length];
+            let user_len = memchr::memchr(b':', userinfo).unwrap_or(length);
+            if user_len == 0 {
+                return Err(UriError::User);
+            }
+            uri.user = Span::new(base + at, base + at + user_len);
+            if user_len < length {
+                uri.password = Span::new(base + at + user_len + 1, base + at + length);
+            }
+            at += length + 1;
+        }
+        let host_len = host_len(&bytes[at..]).ok_or(UriError::Host)?;
+        uri.host_span = Span::new(base + at, base + at + host_len);
+        uri.host = Host::parse(buf, uri.host_span).ok_or(UriError::Host)?;
+        at += host_len;
+        if bytes.get(at) == Some(&b':') {
+            let rest = &bytes[at + 1..];
+            let length = memchr::memchr2(b';', b'?', rest).unwrap_or(rest.len());
+            uri.port = Some(parse_port(&rest[..length]).ok_or(UriError::Port)?);
+            at += 1 + length;
+        }
+        if bytes.get(at) == Some(&b';') {
+            let length = memchr::memchr(b'?', &bytes[at..]).unwrap_or(bytes.len() - at);
+            if memchr::memchr(b'@', &bytes[at..at + length]).is_some() {
+                return Err(UriError::Host);
+            }
+            uri.params = Span::new(base + at, base + at + length);
+            at += length;
+        }
+        match bytes.get(at) {
+            None => Ok(uri),
+            Some(b'?') => {
+                uri.headers = Span::new(base + at + 1, base + bytes.len());
+                Ok(uri)
+            }
+            Some(_) => Err(UriError::Host),
+        }
+    }
+
+    /// Whether it is sip or sips.
+    #[must_use]
+    pub fn is_sip(&self) -> bool {
+        self.scheme != Scheme::Other
+    }
+
+    /// A parameter's value as written, by its name in any case; `Some(b"")` when it has none.
+    #[must_use]
+    pub fn param<'a>(&self, buf: &'a [u8], name: &str) -> Option<&'a [u8]> {
+        params(self.params.of(buf)).find(|(found, _)| eq_unescaped_ignore_case(found, name.as_bytes())).map(|it| it.1)
+    }
+
+    /// The `transport` parameter: `None` without one, `Some(None)` when it is none of ours.
+    #[must_use]
+    pub fn transport(&self, buf: &[u8]) -> Option<Option<Transport>> {
+        let value = self.param(buf, "transport")?;
+        Some(
+            [Transport::Udp, Transport::Tcp, Transport::Tls]
+                .into_iter()
+                .find(|transport| eq_unescaped_ignore_case(value, transport.param_name().as_bytes())),
+        )
+    }
+
+    /// Whether it has the `lr` parameter (RFC 3261 §19.1.1), with a value or without.
+    #[must_use]
+    pub fn has_lr(&self, buf: &[u8]) -> bool {
+        self.param(buf, "lr").is_some()
+    }
+
+    /// Appends the user part with its escapes undone.
+    pub fn user_unescaped(&self, buf: &[u8], out: &mut Vec<u8>) {
+        let user = self.user.of(buf);
+        if memchr::memchr(b'%', user).is_none() {
+            out.extend_from_slice(user);
+        } else {
+            out.extend(unescaped(user).map(|(byte, _)| byte));
+        }
+    }
+
+    /// Appends the canonical address of record (RFC 3261 §10.3): password, parameters and headers dropped,
+    /// escapes undone, host in lower case without a final dot (addresses in their shortest form), sips as
+    /// sip, the scheme's default port removed. A key to compare, not a URI to send. Other schemes as
+    /// written.
+    pub fn write_aor(&self, buf: &[u8], out: &mut Vec<u8>) {
+        if self.scheme == Scheme::Other {
+            out.extend_from_slice(self.all.of(buf));
+            return;
+        }
+        out.extend_from_slice(b"sip:");
+        if !self.user.is_empty() {
+            self.user_unescaped(buf, out);
+            out.push(b'@');
+        }
+        self.host.write(buf, out);
+        let default = if self.scheme == Scheme::Sips { 5061 } else { 5060 };
+        if let Some(port) = self.port.filter(|&port| port != default) {
+            out.push(b':');
+            super::value::write_u32(u32::from(port), out);
+        }
+    }
+}
+
+impl Host {
+    /// Parses a host that fills `span`: `[IPv6]`, IPv4, or a name. Underscores in names are let pass.
+    #[must_use]
+    pub fn parse(buf: &[u8], span: Span) -> Option<Self> {
+        let bytes = span.of(buf);
+        if let [b'[', inner @ .., b']'] = bytes {
+            return std::str::from_utf8(inner).ok()?.parse().ok().map(Self::V6);
+        }
+        if bytes.is_empty() {
+            return None;
+        }
+        // What looks like an IPv4 address must be one: a name of digits and dots would be read by others
+        // as an address that we did not check.
+        if bytes.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.') {
+            return std::str::from_utf8(bytes).ok()?.parse().ok().map(Self::V4);
+        }
+        let ok = bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'));
+        (ok && bytes[0] != b'.' && bytes[0] != b'-').then_some(Self::Name(span))
+    }
+
+    /// The address, when it is one.
+    #[must_use]
+    pub fn ip(&self) -> Option<IpAddr> {
+        match *self {
+            Self::Name(_) => None,
+            Self::V4(ip) => Some(IpAddr::V4(ip)),
+            Self::V6(ip) => Some(IpAddr::V6(ip)),
+        }
+    }
+
+    /// Whether it is this address; an IPv4 address mapped into IPv6 is the IPv4 address.
+    #[must_use]
+    pub fn matches_ip(&self, ip: IpAddr) -> bool {
+        self.ip().is_some_and(|own| own.to_canonical() == ip.to_canonical())
+    }
+
+    /// Appends the canonical text: names in lower case without a final dot, addresses in their shortest
+    /// form, IPv6 in brackets.
+    pub fn write(&self, buf: &[u8], out: &mut Vec<u8>) {
+        use std::io::Write;
+        // Writing to a Vec cannot fail.
+        let _ = match *self {
+            Self::Name(span) => {
+                out.extend(name_without_dot(span.of(buf)).iter().map(u8::to_ascii_lowercase));
+                Ok(())
+            }
+            Self::V4(ip) => write!(out, "{ip}"),
+            Self::V6(ip) => write!(out, "[{ip}]"),
+        };
+    }
+}
+
+/// Whether a host is the one that `text` names: names in any case and with or without a final dot,
+/// addresses in any spelling, IPv6 with or without brackets.
+#[must_use]
+pub fn host_eq(host: &Host, buf: &[u8], text: &[u8]) -> bool {
+    let bare = match text {
+        [b'[', inner @ .., b']'] => inner,
+        _ => text,
+    };
+    let ip = std::str::from_utf8(bare).ok().and_then(|text| text.parse::<IpAddr>().ok());
+    match (host, ip) {
+        (Host::Name(_), Some(_)) => false,
+        (Host::Name(span), None) => name_without_dot(span.of(buf)).eq_ignore_ascii_case(name_without_dot(text)),
+        (_, Some(ip)) => host.matches_ip(ip),
+        (_, None) => false,
+    }
+}
+
+/// Whether two URIs are equivalent (RFC 3261 §19.1.4). Following the examples there, a `transport` that
+/// only one of them has is a difference. Other schemes are compared byte by byte.
+#[must_use]
+pub fn equivalent(a: &Uri, a_buf: &[u8], b: &Uri, b_buf: &[u8]) -> bool {
+    if a.scheme != b.scheme {
+        return false;
+    }
+    if a.scheme == Scheme::Other {
+        return a.all.of(a_buf) == b.all.of(b_buf);
+    }
+    let same_host = match (&a.host, &b.host) {
+        (Host::Name(x), Host::Name(y)) => {
+            name_without_dot(x.of(a_buf)).eq_ignore_ascii_case(name_without_dot(y.of(b_buf)))
+        }
+        (x, y) => x.ip().is_some() && x.ip() == y.ip(),
+    };
+    same_host
+        && a.port == b.port
+        && eq_text(a.user.of(a_buf), b.user.of(b_buf))
+        && eq_text(a.password.of(a_buf), b.password.of(b_buf))
+        && params_agree(a, a_buf, b, b_buf)
+        && params_agree(b, b_buf, a, a_buf)
+        && headers_agree(a.headers.of(a_buf), b.headers.of(b_buf))
+}
+
+/// Parameters of `a` against those of `b`, one direction.
+fn params_agree(a: &Uri, a_buf: &[u8], b: &Uri, b_buf: &[u8]) -> bool {
+    const DECISIVE: [&[u8]; 5] = [b"user", b"ttl", b"method", b"maddr", b"transport"];
+    params(a.params.of(a_buf)).all(|(name, value)| {
+        let twin = params(b.params.of(b_buf)).find(|(other, _)| {
+            unescaped(other).map(|it| it.0.to_ascii_lowercase()).eq(unescaped(name).map(|it| it.0.to_ascii_lowercase()))
+        });
+        match twin {
+            Some((_, other)) => unescaped(value)
+                .map(|it| it.0.to_ascii_lowercase())
+                .eq(unescaped(other).map(|it| it.0.to_ascii_lowercase())),
+            None => !DECISIVE.iter().any(|decisive| eq_unescaped_ignore_case(name, decisive)),
+        }
+    })
+}
+
+/// Header parts in any order, as often in one as in the other.
+fn headers_agree(a: &[u8], b: &[u8]) -> bool {
+    let parts = |bytes| split(bytes, b'&').filter(|part: &&[u8]| !part.is_empty());
+    let same = |x: &[u8], y: &[u8]| {
+        let (x_name, x_value) = name_and_value(x);
+        let (y_name, y_value) = name_and_value(y);
+        x_name.eq_ignore_ascii_case(y_name) && unescaped(x_value).map(|it| it.0).eq(unescaped(y_value).map(|it| it.0))
+    };
+    let occurs = |part: &[u8], bytes| parts(bytes).filter(|other| same(part, other)).count();
+    parts(a).count() == parts(b).count() && parts(a).all(|part| occurs(part, a) == occurs(part, b))
+}
+
+/// Case-sensitive; a byte is the same escaped and not, unless it is reserved (RFC 3261 §19.1.4).
+fn eq_text(a: &[u8], b: &[u8]) -> bool {
+    let weighed = |(byte, was_escaped): (u8, bool)| {
+        let reserved = matches!(byte, b';' | b'/' | b'?' | b':' | b'@' | b'&' | b'=' | b'+' | b'$' | b',');
+        (byte, was_escaped && reserved)
+    };
+    unescaped(a).map(weighed).eq(unescaped(b).map(weighed))
+}
+
+fn scheme(bytes: &[u8]) -> Result<Scheme, UriError> {
+    if bytes.eq_ignore_ascii_case(b"sip") {
+        return Ok(Scheme::Sip);
+    }
+    if bytes.eq_ignore_ascii_case(b"sips") {
+        return Ok(Scheme::Sips);
+    }
+    let rest_ok = bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'));
+    if rest_ok && bytes.first().is_some_and(u8::is_ascii_alphabetic) {
+        Ok(Scheme::Other)
+    } else {
+        Err(UriError::Scheme)
+    }
+}
+
+/// How many bytes at the start are a host: up to `:`, `;`, `?` or the end, past the bracket for IPv6.
+pub(super) fn host_len(bytes: &[u8]) -> Option<usize> {
+    if bytes.first() == Some(&b'[') {
+        return memchr::memchr(b']', bytes).map(|at| at + 1);
+    }
+    Some(memchr::memchr3(b':', b';', b'?', bytes).unwrap_or(bytes.len()))
+}
+
+/// 1–65535 in digits.
+pub(super) fn parse_port(bytes: &[u8]) -> Option<u16> {
+    super::value::parse_u32(bytes).and_then(|port| u16::try_from(port).ok()).filter(|&port| port != 0)
+}
+
+fn name_without_dot(name: &[u8]) -> &[u8] {
+    name.strip_suffix(b".").unwrap_or(name)
+}
+
+fn params(bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    split(bytes, b';').filter(|part| !part.is_empty()).map(name_and_value)
+}
+
+fn split(bytes: &[u8], by: u8) -> impl Iterator<Item = &[u8]> {
+    bytes.split(move |byte| *byte == by)
+}
+
+fn name_and_value(bytes: &[u8]) -> (&[u8], &[u8]) {
+    match memchr::memchr(b'=', bytes) {
+        Some(at) => (&bytes[..at], &bytes[at + 1..]),
+        None => (bytes, b""),
+    }
 }

@@ -1,5 +1,10 @@
 //! Header values with structure: Via, name-addr, parameters (RFC 3261 §20, §25.1).
+//!
+//! White space and folds are allowed wherever the grammar has SEMI, EQUAL, SLASH, COLON or COMMA. A
+//! display name may hold any bytes that cannot be taken for structure, for phones do not always quote.
 
+use super::chars::{is_lws, is_token, quoted_end, skip_lws, trim};
+use super::uri::{host_len, parse_port};
 use super::{Host, Span};
 use crate::ids::Transport;
 
@@ -24,6 +29,115 @@ pub struct Via {
     pub received: Option<Span>,
 }
 
+/// What is wrong with a Via value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ViaError {
+    /// Not `name/version/transport` and white space.
+    Protocol,
+    /// sent-by's host.
+    Host,
+    /// sent-by's port.
+    Port,
+    /// A parameter without a name, an empty `branch`, `rport=` or `received`, one of them twice, or
+    /// something that is no parameter.
+    Params,
+}
+
+impl Via {
+    /// Parses one value.
+    ///
+    /// # Errors
+    /// What [`ViaError`] says.
+    pub fn parse(buf: &[u8], span: Span) -> Result<Self, ViaError> {
+        let (via, fault) = Self::parse_answerable(buf, span)?;
+        fault.map_or(Ok(via), Err)
+    }
+
+    /// Parses one value so far that an answer can be sent by it, and says what else is wrong with it.
+    pub(super) fn parse_answerable(buf: &[u8], span: Span) -> Result<(Self, Option<ViaError>), ViaError> {
+        let end = (span.end as usize).min(buf.len());
+        let mut at = skip_lws(buf, span.start as usize, end);
+        for _ in 0..2 {
+            let slash = memchr::memchr(b'/', &buf[at..end]).ok_or(ViaError::Protocol)? + at;
+            if !is_token(trim(buf, at, slash).of(buf)) {
+                return Err(ViaError::Protocol);
+            }
+            at = skip_lws(buf, slash + 1, end);
+        }
+        let transport_end = buf[at..end].iter().position(|&byte| is_lws(byte)).ok_or(ViaError::Protocol)? + at;
+        let transport_text = &buf[at..transport_end];
+        if !is_token(transport_text) {
+            return Err(ViaError::Protocol);
+        }
+        let transport = [Transport::Udp, Transport::Tcp, Transport::Tls]
+            .into_iter()
+            .find(|transport| transport_text.eq_ignore_ascii_case(transport.via_name().as_bytes()));
+        at = skip_lws(buf, transport_end, end);
+        let length = host_len(&buf[at..end]).ok_or(ViaError::Host)?;
+        let host_span = trim(buf, at, at + length);
+        let host = Host::parse(buf, host_span).ok_or(ViaError::Host)?;
+        at = skip_lws(buf, at + length, end);
+        let mut port = None;
+        if at < end && buf[at] == b':' {
+            let port_end = memchr::memchr(b';', &buf[at..end]).map_or(end, |length| at + length);
+            port = Some(parse_port(trim(buf, at + 1, port_end).of(buf)).ok_or(ViaError::Port)?);
+            at = port_end;
+        }
+        if at < end && buf[at] != b';' {
+            return Err(ViaError::Host);
+        }
+        let none = Span::new(end, end);
+        let mut via = Self {
+            all: trim(buf, span.start as usize, end),
+            transport,
+            host,
+            host_span,
+            port,
+            branch: none,
+            rport: None,
+            received: None,
+        };
+        let fault = via.read_params(buf, at, end);
+        Ok((via, fault))
+    }
+
+    fn read_params(&mut self, buf: &[u8], at: usize, end: usize) -> Option<ViaError> {
+        let mut fault = None;
+        let mut params = Params::over(buf, Span::new(at, end));
+        let mut branches = 0;
+        while let Some((name, value)) = params.next_spans() {
+            let text = name.of(buf);
+            let mut bad = !is_token(text) || value.is_some_and(Span::is_empty);
+            if text.eq_ignore_ascii_case(b"branch") {
+                branches += 1;
+                bad |= value.is_none() || branches > 1;
+                if branches == 1 {
+                    self.branch = value.unwrap_or(self.branch);
+                }
+            } else if text.eq_ignore_ascii_case(b"rport") {
+                bad |= self.rport.is_some();
+                self.rport = self.rport.or(Some(value.unwrap_or(Span::new(name.end as usize, name.end as usize))));
+            } else if text.eq_ignore_ascii_case(b"received") {
+                bad |= value.is_none() || self.received.is_some();
+                self.received = self.received.or(value);
+            }
+            if bad {
+                fault = Some(ViaError::Params);
+            }
+        }
+        if params.malformed { Some(ViaError::Params) } else { fault }
+    }
+
+    /// A parameter's value by its name in any case, as [`Params`] yields it; `Some(b"")` when it has none.
+    #[must_use]
+    pub fn param<'a>(&self, buf: &'a [u8], name: &str) -> Option<&'a [u8]> {
+        let from = self.host_span.end as usize;
+        let rest = Span::new(from, (self.all.end as usize).max(from)).of(buf);
+        let at = from + memchr::memchr(b';', rest)?;
+        find_param(buf, Span::new(at, self.all.end as usize), name)
+    }
+}
+
 /// One value of Contact, Route, Record-Route, Path, From or To.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NameAddr {
@@ -37,6 +151,277 @@ pub struct NameAddr {
     pub params: Span,
 }
 
-/// Iterates over `;name=value` parameters.
+/// What is wrong with a name-addr.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameAddrError {
+    /// A quote that does not end, or structure where a display name should stand.
+    DisplayName,
+    /// No closing bracket, nothing between them, white space in the URI, or a bare one with a `?` or `,`.
+    Uri,
+    /// Something other than parameters after the URI.
+    Params,
+}
+
+impl NameAddr {
+    /// Parses one value. The URI's own syntax is left to [`super::Uri::parse`].
+    ///
+    /// # Errors
+    /// What [`NameAddrError`] says.
+    pub fn parse(buf: &[u8], span: Span) -> Result<Self, NameAddrError> {
+        let all = trim(buf, span.start as usize, (span.end as usize).min(buf.len()));
+        let (start, end) = (all.start as usize, all.end as usize);
+        let mut at = start;
+        if at < end && buf[at] == b'"' {
+            at = quoted_end(buf, at, end).ok_or(NameAddrError::DisplayName)?;
+            at = skip_lws(buf, at, end);
+            if at >= end || buf[at] != b'<' {
+                return Err(NameAddrError::DisplayName);
+            }
+        }
+        let (uri, bracketed, after) = match memchr::memchr(b'<', &buf[at..end]) {
+            // An angle bracket behind a `;` would belong to a parameter of a bare URI.
+            Some(length) if memchr::memchr(b';', &buf[at..at + length]).is_none() => {
+                if buf[at..at + length].iter().any(|byte| matches!(byte, b'"' | b'>' | b',')) {
+                    return Err(NameAddrError::DisplayName);
+                }
+                let open = at + length;
+                let close = open + memchr::memchr(b'>', &buf[open..end]).ok_or(NameAddrError::Uri)?;
+                (Span::new(open + 1, close), true, close + 1)
+            }
+            _ => {
+                let uri_end = memchr::memchr(b';', &buf[at..end]).map_or(end, |length| at + length);
+                (trim(buf, at, uri_end), false, uri_end)
+            }
+        };
+        let text = uri.of(buf);
+        let forbidden = |byte: &u8| {
+            *byte <= b' '
+                || *byte == 0x7f
+                || matches!(byte, b'<' | b'>' | b'"')
+                || (!bracketed && matches!(byte, b'?' | b','))
+        };
+        if text.is_empty() || text.iter().any(forbidden) {
+            return Err(NameAddrError::Uri);
+        }
+        let at = skip_lws(buf, after, end);
+        if at < end && buf[at] != b';' {
+            return Err(NameAddrError::Params);
+        }
+        let addr = Self { all, uri, bracketed, params: Span::new(at, end) };
+        let mut params = Params::over(buf, addr.params);
+        while let Some((name, _)) = params.next_spans() {
+            if !is_token(name.of(buf)) {
+                return Err(NameAddrError::Params);
+            }
+        }
+        if params.malformed && params.unclosed { Err(NameAddrError::Params) } else { Ok(addr) }
+    }
+
+    /// A parameter's value by its name in any case, as [`Params`] yields it; `Some(b"")` when it has none.
+    #[must_use]
+    pub fn param<'a>(&self, buf: &'a [u8], name: &str) -> Option<&'a [u8]> {
+        find_param(buf, self.params, name)
+    }
+
+    /// The value of the `tag` parameter; `None` when there is none, an empty one, or two.
+    pub(super) fn tag(&self, buf: &[u8]) -> Result<Option<Span>, NameAddrError> {
+        let mut tag = None;
+        let mut params = Params::over(buf, self.params);
+        while let Some((name, value)) = params.next_spans() {
+            if name.of(buf).eq_ignore_ascii_case(b"tag") {
+                let value = value.filter(|value| is_token(value.of(buf)) && tag.is_none());
+                tag = Some(value.ok_or(NameAddrError::Params)?);
+            }
+        }
+        Ok(tag)
+    }
+}
+
+fn find_param<'a>(buf: &'a [u8], span: Span, name: &str) -> Option<&'a [u8]> {
+    Params::over(buf, span)
+        .find(|(found, _)| found.eq_ignore_ascii_case(name.as_bytes()))
+        .map(|(_, value)| value.unwrap_or(b""))
+}
+
+/// Iterates over `;name=value` parameters as `(name, value)`; a quoted value keeps its quotes
+/// ([`unquoted`] takes them off). White space and folds around `;` and `=` are left out, empty parameters
+/// are skipped.
 #[derive(Clone, Debug)]
-pub struct Params;
+pub struct Params<'a> {
+    buf: &'a [u8],
+    at: usize,
+    end: usize,
+    /// An empty parameter was skipped, or `unclosed`.
+    pub(super) malformed: bool,
+    /// A quote did not end, or something followed one.
+    pub(super) unclosed: bool,
+}
+
+impl<'a> Params<'a> {
+    /// Over bytes that begin with `;`, or with the first name.
+    #[must_use]
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self::over(bytes, Span::new(0, bytes.len()))
+    }
+
+    /// Over a span of a buffer, such as [`NameAddr::params`].
+    #[must_use]
+    pub fn over(buf: &'a [u8], span: Span) -> Self {
+        let end = (span.end as usize).min(buf.len());
+        let at = skip_lws(buf, span.start as usize, end);
+        let at = if at < end && buf[at] == b';' { at + 1 } else { at };
+        // A `;` with nothing after it is as wrong as two of them, but nothing at all is no parameters.
+        Self { buf, at, end, malformed: at == end && !span.is_empty(), unclosed: false }
+    }
+
+    /// The next parameter's name and value as spans.
+    pub fn next_spans(&mut self) -> Option<(Span, Option<Span>)> {
+        while self.at < self.end {
+            let start = self.at;
+            let mut equal = None;
+            let mut at = start;
+            // The parameter ends at the next `;` outside of quotes.
+            loop {
+                match memchr::memchr3(b';', b'=', b'"', &self.buf[at..self.end]).map(|length| at + length) {
+                    None => {
+                        at = self.end;
+                        break;
+                    }
+                    Some(found) if self.buf[found] == b';' => {
+                        at = found;
+                        break;
+                    }
+                    Some(found) if self.buf[found] == b'=' => {
+                        equal = equal.or(Some(found));
+                        at = found + 1;
+                    }
+                    Some(found) => {
+                        let Some(past) = quoted_end(self.buf, found, self.end) else {
+                            self.malformed = true;
+                            self.unclosed = true;
+                            at = self.end;
+                            break;
+                        };
+                        at = past;
+                    }
+                }
+            }
+            // `;` as the last byte leaves an empty parameter behind it.
+            self.malformed |= at + 1 == self.end;
+            self.at = at + 1;
+            let name = trim(self.buf, start, equal.unwrap_or(at));
+            let value = equal.map(|equal| trim(self.buf, equal + 1, at));
+            if name.is_empty() && value.is_none() {
+                self.malformed = true;
+                continue;
+            }
+            if value.is_some_and(|value| !is_plain_or_quoted(value.of(self.buf))) {
+                self.malformed = true;
+                self.unclosed = true;
+            }
+            return Some((name, value));
+        }
+        None
+    }
+}
+
+/// A value without quotes and inner white space, or one quoted string and nothing else.
+fn is_plain_or_quoted(value: &[u8]) -> bool {
+    if value.first() == Some(&b'"') {
+        return quoted_end(value, 0, value.len()) == Some(value.len());
+    }
+    !value.iter().any(|&byte| byte == b'"' || is_lws(byte))
+}
+
+impl<'a> Iterator for Params<'a> {
+    type Item = (&'a [u8], Option<&'a [u8]>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (name, value) = self.next_spans()?;
+        Some((name.of(self.buf), value.map(|value| value.of(self.buf))))
+    }
+}
+
+/// A parameter's value without the quotes around it. Escapes inside stay.
+#[must_use]
+pub fn unquoted(value: &[u8]) -> &[u8] {
+    match value {
+        [b'"', inner @ .., b'"'] => inner,
+        _ => value,
+    }
+}
+
+/// Splits a list on commas outside of quotes and angle brackets, without the white space around them. A
+/// blank span holds no value; between two commas stands an empty one.
+pub fn split_values(buf: &[u8], span: Span) -> Values<'_> {
+    let end = (span.end as usize).min(buf.len());
+    let at = skip_lws(buf, span.start as usize, end);
+    Values { buf, at, end, done: at >= end }
+}
+
+/// Iterator of [`split_values`].
+#[derive(Clone, Debug)]
+pub struct Values<'a> {
+    buf: &'a [u8],
+    at: usize,
+    end: usize,
+    done: bool,
+}
+
+impl Iterator for Values<'_> {
+    type Item = Span;
+
+    fn next(&mut self) -> Option<Span> {
+        if self.done {
+            return None;
+        }
+        let start = self.at;
+        let mut at = start;
+        loop {
+            let Some(found) = memchr::memchr3(b',', b'"', b'<', &self.buf[at..self.end]).map(|length| at + length)
+            else {
+                self.done = true;
+                return Some(trim(self.buf, start, self.end));
+            };
+            at = match self.buf[found] {
+                b',' => {
+                    self.at = found + 1;
+                    return Some(trim(self.buf, start, found));
+                }
+                b'"' => quoted_end(self.buf, found, self.end),
+                _ => memchr::memchr(b'>', &self.buf[found..self.end]).map(|length| found + length + 1),
+            }
+            .unwrap_or(self.end);
+        }
+    }
+}
+
+/// Digits and nothing else, up to `u32::MAX`.
+#[must_use]
+pub fn parse_u32(bytes: &[u8]) -> Option<u32> {
+    if bytes.is_empty() {
+        return None;
+    }
+    bytes.iter().try_fold(0u32, |value, byte| {
+        if !byte.is_ascii_digit() {
+            return None;
+        }
+        value.checked_mul(10)?.checked_add(u32::from(byte - b'0'))
+    })
+}
+
+/// Appends a number in digits.
+pub fn write_u32(mut value: u32, out: &mut Vec<u8>) {
+    let mut digits = [0u8; 10];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        // A remainder of ten is one digit.
+        digits[at] = b'0' + (value % 10) as u8;
+        value /= 10;
+        if value == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}

@@ -1,0 +1,359 @@
+//! From bytes to a [`Message`]: start line, fields, and the few values that every message needs
+//! (RFC 3261 §7, §8.1.1, §18.3).
+//!
+//! A bare CR or LF and NUL in the header block are faults: others take them for the end of a line or of a
+//! string, and a request could hide behind them. Values of header fields that the proxy does not act on
+//! are not looked at.
+
+use smallvec::SmallVec;
+
+use super::chars::{is_lws, is_token, trim};
+use super::lines::{ContentLength, FieldLines, head_len, message_len};
+use super::message::{Cseq, Fault, Field, Message, Method, ScanError, Start};
+use super::value::{NameAddr, Via, parse_u32, split_values};
+use super::{Name, Scheme, Span, Uri, UriError};
+use crate::limits::{FIELDS_MAX, HEADER_BLOCK_LEN_MAX, VALUES_MAX};
+
+/// How the end of the message is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// A datagram: its end, or before it by Content-Length.
+    Datagram,
+    /// Cut out of a stream: Content-Length is a must.
+    Stream,
+    /// Only the header block of a message that a stream cannot go on after.
+    HeadOnly {
+        /// Its own end is missing.
+        cut_off: bool,
+    },
+}
+
+/// Parses `buf`, without leading empty lines. The message's own `buf` is left empty.
+pub(super) fn scan(buf: &[u8], extent: Extent) -> Result<Message, ScanError> {
+    let bounded = &buf[..buf.len().min(HEADER_BLOCK_LEN_MAX + 2)];
+    let Some(head_len) = head_len(bounded, 0).filter(|&length| length <= HEADER_BLOCK_LEN_MAX + 2) else {
+        return Err(if buf.len() > HEADER_BLOCK_LEN_MAX { ScanError::TooLarge } else { ScanError::Truncated });
+    };
+    let head_end = head_len - 2;
+    let line_end = memchr::memchr(b'\n', buf).map_or(head_end, |at| at + 1);
+    let mut faults = Faults::default();
+    let line = buf[..line_end].strip_suffix(b"\n").unwrap_or(&buf[..line_end]);
+    let clean = line.strip_suffix(b"\r").filter(|line| memchr::memchr2(b'\r', 0, line).is_none());
+    if clean.is_none() {
+        faults.add(Fault::RequestLine);
+    }
+    let start = start_line(buf, trim_end(line).len(), clean.unwrap_or(line).len(), &mut faults)?;
+
+    let empty = Span::new(head_end, head_end);
+    let mut message = Message {
+        buf: Vec::new(),
+        start,
+        fields: SmallVec::new(),
+        first_field: line_end as u32,
+        head_end: head_end as u32,
+        body: Span::new(head_len, head_len),
+        top_via: Via {
+            all: empty,
+            transport: None,
+            host: super::Host::Name(empty),
+            host_span: empty,
+            port: None,
+            branch: empty,
+            rport: None,
+            received: None,
+        },
+        call_id: empty,
+        cseq: Cseq { number: 0, method: Method::Other, method_span: empty },
+        from_tag: empty,
+        to_tag: empty,
+        max_forwards: None,
+        request_uri: None,
+        fault: None,
+    };
+    let mut content_length = ContentLength::default();
+    let mut seen = Seen::default();
+    for (field, well_formed) in FieldLines::new(buf, line_end, head_end) {
+        if message.fields.len() == FIELDS_MAX {
+            return Err(ScanError::TooLarge);
+        }
+        if !well_formed {
+            faults.add(Fault::HeaderSyntax);
+        }
+        seen.read(buf, &field, &mut message, &mut content_length, &mut faults);
+        message.fields.push(field);
+    }
+    if !seen.top_via {
+        return Err(ScanError::Unanswerable);
+    }
+    seen.check_missing(&mut faults);
+    check_cseq_method(buf, &message, &mut faults);
+    match extent {
+        // Why the stream ended comes before all else that is wrong.
+        Extent::HeadOnly { cut_off: true } => faults.first = Some(Fault::HeaderBlockTooLarge),
+        Extent::HeadOnly { cut_off: false } => {
+            faults.first = message_len(&buf[..head_len]).err().or(faults.first);
+        }
+        Extent::Datagram | Extent::Stream => {
+            measure_body(buf, extent, content_length.value, &mut message, &mut faults);
+        }
+    }
+    // The scheme comes last, for nothing is wrong with the syntax (RFC 3261 §16.3).
+    read_request_uri(buf, &mut message, &mut faults);
+    message.fault = faults.first;
+    if message.fault.is_some() && !message.is_request() {
+        return Err(ScanError::Unanswerable);
+    }
+    Ok(message)
+}
+
+/// Keeps the first fault.
+#[derive(Debug, Default)]
+struct Faults {
+    first: Option<Fault>,
+}
+
+impl Faults {
+    fn add(&mut self, fault: Fault) {
+        self.first.get_or_insert(fault);
+    }
+}
+
+fn trim_end(bytes: &[u8]) -> &[u8] {
+    let blanks = bytes.iter().rev().take_while(|&&byte| is_lws(byte)).count();
+    &bytes[..bytes.len() - blanks]
+}
+
+/// `trimmed` is the line's length without blanks at its end, `length` with them.
+fn start_line(buf: &[u8], trimmed: usize, length: usize, faults: &mut Faults) -> Result<Start, ScanError> {
+    let line = &buf[..trimmed];
+    if line.get(..4).is_some_and(|prefix| prefix.eq_ignore_ascii_case(b"sip/")) {
+        return status_line(&buf[..length]);
+    }
+    let method_len = memchr::memchr(b' ', line).ok_or(ScanError::StartLine)?;
+    if !is_token(&line[..method_len]) {
+        return Err(ScanError::StartLine);
+    }
+    let version_at = line.iter().rposition(|&byte| is_lws(byte)).map_or(0, |at| at + 1);
+    let version = &line[version_at..];
+    if !version.get(..4).is_some_and(|prefix| prefix.eq_ignore_ascii_case(b"sip/")) {
+        return Err(ScanError::StartLine);
+    }
+    let uri = trim(buf, method_len, version_at);
+    if version_at <= method_len || uri.is_empty() {
+        return Err(ScanError::StartLine);
+    }
+    if !version.eq_ignore_ascii_case(b"SIP/2.0") {
+        faults.add(if is_version(&version[4..]) { Fault::Version } else { Fault::RequestLine });
+    }
+    // Exactly one space between the three of them and nothing after (RFC 3261 §7.1).
+    let exact = uri.start as usize == method_len + 1 && uri.end as usize + 1 == version_at && length == trimmed;
+    if !exact || buf[version_at - 1] != b' ' || uri.of(buf).iter().any(|&byte| is_lws(byte)) {
+        faults.add(Fault::RequestLine);
+    }
+    let method_span = Span::new(0, method_len);
+    Ok(Start::Request { method: Method::of(method_span.of(buf)), method_span, uri })
+}
+
+fn is_version(bytes: &[u8]) -> bool {
+    memchr::memchr(b'.', bytes).is_some_and(|dot| {
+        let digits = |part: &[u8]| !part.is_empty() && part.iter().all(u8::is_ascii_digit);
+        digits(&bytes[..dot]) && digits(&bytes[dot + 1..])
+    })
+}
+
+fn status_line(line: &[u8]) -> Result<Start, ScanError> {
+    let rest = match line.get(..8) {
+        Some(version) if version.eq_ignore_ascii_case(b"SIP/2.0 ") => &line[8..],
+        _ => return Err(ScanError::Unanswerable),
+    };
+    // Some leave the space out when the reason phrase is empty.
+    let (code, reason_at) = match memchr::memchr(b' ', rest) {
+        Some(at) => (&rest[..at], 8 + at + 1),
+        None => (rest, line.len()),
+    };
+    let code = parse_u32(code).filter(|code| rest.len() >= 3 && (100..700).contains(code));
+    let code = code.and_then(|code| u16::try_from(code).ok()).ok_or(ScanError::Unanswerable)?;
+    Ok(Start::Status { code, reason: Span::new(reason_at, line.len()) })
+}
+
+/// Which header fields were there.
+#[derive(Debug, Default)]
+struct Seen {
+    top_via: bool,
+    vias: usize,
+    routes: usize,
+    to: bool,
+    from: bool,
+    call_id: bool,
+    cseq: bool,
+    max_forwards: bool,
+}
+
+impl Seen {
+    fn read(
+        &mut self,
+        buf: &[u8],
+        field: &Field,
+        message: &mut Message,
+        content_length: &mut ContentLength,
+        faults: &mut Faults,
+    ) {
+        let value = field.value;
+        match field.name {
+            Name::Via => self.read_vias(buf, value, message, faults),
+            Name::From if std::mem::replace(&mut self.from, true) => faults.add(Fault::DuplicateFrom),
+            Name::From => match tag_of(buf, value) {
+                Some(tag) => message.from_tag = tag.unwrap_or(message.from_tag),
+                None => faults.add(Fault::FromSyntax),
+            },
+            Name::To if std::mem::replace(&mut self.to, true) => faults.add(Fault::DuplicateTo),
+            Name::To => match tag_of(buf, value) {
+                Some(tag) => message.to_tag = tag.unwrap_or(message.to_tag),
+                None => faults.add(Fault::ToSyntax),
+            },
+            Name::CallId if std::mem::replace(&mut self.call_id, true) => faults.add(Fault::DuplicateCallId),
+            Name::CallId => {
+                message.call_id = value;
+                if value.is_empty() || value.of(buf).iter().any(|&byte| is_lws(byte)) {
+                    faults.add(Fault::CallIdSyntax);
+                }
+            }
+            Name::CSeq if std::mem::replace(&mut self.cseq, true) => faults.add(Fault::DuplicateCseq),
+            Name::CSeq => match cseq(buf, value) {
+                Some(cseq) => message.cseq = cseq,
+                None => faults.add(Fault::CseqSyntax),
+            },
+            Name::MaxForwards if std::mem::replace(&mut self.max_forwards, true) => {
+                faults.add(Fault::DuplicateMaxForwards);
+            }
+            Name::MaxForwards => match parse_u32(value.of(buf)).filter(|&hops| hops <= 255) {
+                Some(hops) => message.max_forwards = Some(hops),
+                None => faults.add(Fault::MaxForwardsSyntax),
+            },
+            Name::ContentLength => {
+                if let Err(fault) = content_length.add(value.of(buf)) {
+                    faults.add(fault);
+                }
+            }
+            Name::Route if message.is_request() => {
+                for route in split_values(buf, value) {
+                    self.routes += 1;
+                    if self.routes > VALUES_MAX {
+                        faults.add(Fault::TooManyValues);
+                        break;
+                    }
+                    if !NameAddr::parse(buf, route).is_ok_and(|route| route.bracketed) {
+                        faults.add(Fault::RouteSyntax);
+                    }
+                }
+            }
+            Name::Contact if message.method() == Some(Method::Register) => {
+                let ok = |contact: Span| contact.of(buf) == b"*" || NameAddr::parse(buf, contact).is_ok();
+                if !split_values(buf, value).all(ok) {
+                    faults.add(Fault::ContactSyntax);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The top value is taken apart; of the others only that there is something, for what they say is for
+    /// those who put them there.
+    fn read_vias(&mut self, buf: &[u8], value: Span, message: &mut Message, faults: &mut Faults) {
+        for via in split_values(buf, value) {
+            self.vias += 1;
+            if self.vias > VALUES_MAX {
+                faults.add(Fault::TooManyValues);
+                break;
+            }
+            if self.vias == 1 {
+                match Via::parse_answerable(buf, via) {
+                    Ok((via, fault)) => {
+                        self.top_via = true;
+                        message.top_via = via;
+                        if fault.is_some() {
+                            faults.add(Fault::ViaSyntax);
+                        }
+                    }
+                    Err(_) => faults.add(Fault::ViaSyntax),
+                }
+            } else if matches!(via.of(buf).first(), None | Some(b';')) {
+                faults.add(Fault::ViaSyntax);
+            }
+        }
+    }
+
+    fn check_missing(&self, faults: &mut Faults) {
+        for (seen, fault) in [
+            (self.to, Fault::MissingTo),
+            (self.from, Fault::MissingFrom),
+            (self.call_id, Fault::MissingCallId),
+            (self.cseq, Fault::MissingCseq),
+        ] {
+            if !seen {
+                faults.add(fault);
+            }
+        }
+    }
+}
+
+/// The tag of a From or To: `None` when the value is malformed, `Some(None)` when it has no tag.
+fn tag_of(buf: &[u8], value: Span) -> Option<Option<Span>> {
+    NameAddr::parse(buf, value).and_then(|addr| addr.tag(buf)).ok()
+}
+
+fn cseq(buf: &[u8], value: Span) -> Option<Cseq> {
+    let digits = value.of(buf).iter().position(|&byte| is_lws(byte))?;
+    let number_end = value.start as usize + digits;
+    let number = parse_u32(&buf[value.start as usize..number_end]).filter(|&number| number < 1 << 31)?;
+    let method_span = trim(buf, number_end, value.end as usize);
+    let text = method_span.of(buf);
+    is_token(text).then(|| Cseq { number, method: Method::of(text), method_span })
+}
+
+fn check_cseq_method(buf: &[u8], message: &Message, faults: &mut Faults) {
+    if let Start::Request { method_span, .. } = message.start
+        && !message.cseq.method_span.is_empty()
+        && method_span.of(buf) != message.cseq.method_span.of(buf)
+    {
+        faults.add(Fault::CseqMethod);
+    }
+}
+
+fn measure_body(buf: &[u8], extent: Extent, wanted: Option<u32>, message: &mut Message, faults: &mut Faults) {
+    let head_len = message.body.start as usize;
+    let present = buf.len() - head_len;
+    let length = match wanted.map(|length| length as usize) {
+        None => {
+            if extent == Extent::Stream {
+                faults.add(Fault::ContentLengthMissing);
+            }
+            present
+        }
+        Some(wanted) if wanted > present => {
+            faults.add(Fault::ContentLengthTooLarge);
+            present
+        }
+        Some(wanted) => wanted,
+    };
+    message.body = Span::new(head_len, head_len + length);
+}
+
+fn read_request_uri(buf: &[u8], message: &mut Message, faults: &mut Faults) {
+    let Start::Request { uri, .. } = message.start else { return };
+    match Uri::parse(buf, uri) {
+        Ok(uri) => {
+            message.request_uri = Some(uri);
+            if uri.scheme == Scheme::Other {
+                faults.add(Fault::Scheme);
+            } else if !uri.headers.is_empty() {
+                // Header parts may not stand in a Request-URI (RFC 3261 §19.1.1).
+                faults.add(Fault::RequestUri);
+            }
+        }
+        Err(UriError::TooLong) => faults.add(Fault::RequestUriTooLong),
+        Err(UriError::Host) => faults.add(Fault::RequestUriHost),
+        Err(UriError::Port) => faults.add(Fault::RequestUriPort),
+        Err(_) => faults.add(Fault::RequestUri),
+    }
+}

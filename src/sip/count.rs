@@ -85,7 +85,11 @@ impl Counter {
             Fault::ContentLengthTooLarge => Self::FaultContentLengthTooLarge,
             Fault::RouteSyntax => Self::FaultRouteSyntax,
             Fault::ContactSyntax => Self::FaultContactSyntax,
-            Fault::ExpiresSyntax => Self::FaultExpiresSyntax,
+            Fault::RequestUriTooLong => Self::FaultRequestUriTooLong,
+            Fault::RequestUriHost => Self::FaultRequestUriHost,
+            Fault::RequestUriPort => Self::FaultRequestUriPort,
+            Fault::HeaderBlockTooLarge => Self::FaultHeaderBlockTooLarge,
+            Fault::MessageTooLarge => Self::FaultMessageTooLarge,
         }
     }
 }

@@ -221,7 +221,10 @@ impl Host {
     pub fn parse(buf: &[u8], span: Span) -> Option<Self> {
         let bytes = span.of(buf);
         if let [b'[', inner @ .., b']'] = bytes {
-            return std::str::from_utf8(inner).ok()?.parse().ok().map(Self::V6);
+            let text = std::str::from_utf8(inner).ok()?;
+            // RFC 3261's grammar allows a third colon before an IPv4 part (RFC 5118 §4.10).
+            let tolerant = || text.contains(":::").then(|| text.replacen(":::", "::", 1).parse().ok())?;
+            return text.parse().ok().or_else(tolerant).map(Self::V6);
         }
         if bytes.is_empty() {
             return None;

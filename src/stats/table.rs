@@ -162,7 +162,7 @@ Counter, COUNTERS;
     ScanTooLarge { reason = "too_large" }
     ScanUnanswerable { reason = "unanswerable" };
 
-"hawser_faults_total", "Requests that were answered with 400, 416 or 505 for what is wrong in them.":
+"hawser_faults_total", "Requests that were answered with 400, 414, 416, 505 or 513 for what is wrong in them.":
     FaultVersion { fault = "version" }
     FaultRequestLine { fault = "request_line" }
     FaultRequestUri { fault = "request_uri" }
@@ -191,7 +191,11 @@ Counter, COUNTERS;
     FaultContentLengthTooLarge { fault = "content_length_too_large" }
     FaultRouteSyntax { fault = "route_syntax" }
     FaultContactSyntax { fault = "contact_syntax" }
-    FaultExpiresSyntax { fault = "expires_syntax" };
+    FaultRequestUriTooLong { fault = "request_uri_too_long" }
+    FaultRequestUriHost { fault = "request_uri_host" }
+    FaultRequestUriPort { fault = "request_uri_port" }
+    FaultHeaderBlockTooLarge { fault = "header_block_too_large" }
+    FaultMessageTooLarge { fault = "message_too_large" };
 
 // What was refused.
 

@@ -30,6 +30,8 @@ pub const UNREGISTERED_PER_SOURCE_MAX: u32 = 1_024;
 pub const MAILBOX_COUNT_MAX: usize = 16 * 1024;
 /// From so many mails on, new requests are refused where they landed.
 pub const MAILBOX_NEW_WORK_COUNT_MAX: usize = MAILBOX_COUNT_MAX / 4 * 3;
+/// Bindings of one AOR.
+pub const BINDINGS_PER_AOR_MAX: usize = 128;
 /// The size from which a request over UDP counts as too large (RFC 3261 §18.1.1).
 pub const UDP_REQUEST_LEN_MAX: usize = 1_300;
 /// Shards of a process.

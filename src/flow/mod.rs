@@ -3,8 +3,12 @@
 //!
 //! All of it is pure: keys and the present are arguments.
 
+pub mod directory;
 pub mod keys;
+pub mod table;
 pub mod token;
 
+pub use directory::{Binding, Bound, Change, Directory, Full, Replaced};
 pub use keys::{Identity, Keys, Tag};
+pub use table::Slots;
 pub use token::{Facing, Kind, Token, TokenError};

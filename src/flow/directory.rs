@@ -1,0 +1,462 @@
+//! The part of the directory that one home shard holds: which binding has which flow.
+//!
+//! Owns: the bindings whose AOR has its home here, found by name, AOR and Contact; and for Contacts with their
+//! home here whose AOR lives elsewhere, the name of the binding. Must not touch: a flow (it only names them), a
+//! timer (the engine arms one for each binding and calls [`Directory::expire`]), a message.
+//!
+//! The rules are those of RFC 3261 §10.3 and RFC 5626 §6, as far as somebody who looks over a registrar's
+//! shoulder needs them: what the registrar accepted is bound, what it replaced is replaced.
+//!
+//! - A binding with the same name takes the place of the old one, whatever flow it came over.
+//! - A phone without reg-id that registers the same Contact for the same AOR under another name (it has
+//!   restarted and has a new Call-ID) takes the place of its former self. With a reg-id, the same Contact may
+//!   stand in several bindings (RFC 5626 §4.2.1), and two different instance-ids are two phones, though both
+//!   may call themselves 192.168.1.10 behind their NATs: these stay apart.
+//!
+//! Bindings of one AOR, and bindings of one Contact, hang in two linked lists through the slab, the most
+//! recently bound first. Lists are found by a keyed 64-bit hash. Entries of an AOR's list are compared by the
+//! AOR's bytes, so that a collision costs a comparison; a Contact is known by its hash alone, like a binding.
+//!
+//! Left out on purpose: q-values and forking (the registrar's job), URI comparison by RFC 3261 §19.1.4 (the
+//! caller makes things canonical), order of CSeq (the registrar has judged it before its 2xx).
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::net::SocketAddr;
+
+use slab::Slab;
+
+use super::keys::{Keys, Tag};
+use crate::clock::Time;
+use crate::ids::{BindingId, FlowRef};
+use crate::limits::BINDINGS_PER_AOR_MAX;
+
+/// One registered way to a phone.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Binding {
+    /// Its name, made with [`Keys::binding`].
+    pub id: BindingId,
+    /// The canonical AOR.
+    pub aor: Box<[u8]>,
+    /// The phone's own Contact URI as it was registered, whole.
+    pub contact: Box<[u8]>,
+    /// `Keys::hash64(Tag::Contact, …)` of the Contact URI in the canonical form that it is looked up by.
+    pub contact_hash: u64,
+    /// The instance-id, or empty.
+    pub instance: Box<[u8]>,
+    /// The reg-id, with which RFC 5626 §6 governs the binding.
+    pub reg_id: Option<u32>,
+    /// The flow that it was last accepted over.
+    pub flow: FlowRef,
+    /// The phone's address as seen.
+    pub peer: SocketAddr,
+    /// When it ends unless it is refreshed.
+    pub expires: Time,
+    /// When the REGISTER that last refreshed it was accepted.
+    pub refreshed: Time,
+    /// Keyed hash of that REGISTER's Call-ID.
+    pub call_id_hash: u64,
+    /// That REGISTER's CSeq.
+    pub cseq: u32,
+    /// The Contact carries `ob` (RFC 5626 §5.3.1 asks for 430 then).
+    pub ob: bool,
+}
+
+impl fmt::Debug for Binding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Binding")
+            .field("id", &self.id)
+            .field("aor", &String::from_utf8_lossy(&self.aor))
+            .field("contact", &String::from_utf8_lossy(&self.contact))
+            .field("reg_id", &self.reg_id)
+            .field("flow", &self.flow)
+            .field("expires", &self.expires)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a `bind` has done.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Bound {
+    #[allow(missing_docs, reason = "see Change")]
+    pub change: Change,
+    /// Another binding that gave way. Its flow, if that is another one, is to be told.
+    pub replaced: Option<Replaced>,
+}
+
+/// What became of the name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It was not known.
+    New,
+    /// It was known with the same flow.
+    Refreshed,
+    /// It was known with another flow.
+    Moved {
+        /// The flow that it had.
+        from: FlowRef,
+    },
+}
+
+/// A binding with another name that gave way.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Replaced {
+    /// The same phone before its restart: the same AOR and Contact.
+    SameContact(Binding),
+    /// The longest unrefreshed one of an AOR that has `BINDINGS_PER_AOR_MAX`. Only who may register for an AOR
+    /// can fill it, and harms nobody else.
+    Oldest(Binding),
+}
+
+/// The table is at its bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+/// One home shard's part of the directory.
+#[derive(Debug)]
+pub struct Directory {
+    keys: Keys,
+    bindings_max: usize,
+    entries: Slab<Entry>,
+    by_id: HashMap<BindingId, u32, AlreadyHashed>,
+    /// First entry of each list, by AOR hash and by Contact hash.
+    heads: [HashMap<u64, u32, AlreadyHashed>; 2],
+    remote_contacts: HashMap<u64, BindingId, AlreadyHashed>,
+    /// Makes collisions of AORs likely in tests.
+    #[cfg(test)]
+    aor_hash_mask: u64,
+}
+
+/// Index of a list in [`Directory::heads`] and [`Entry::links`].
+#[derive(Clone, Copy, Debug)]
+enum By {
+    Aor,
+    Contact,
+}
+
+#[derive(Debug)]
+struct Entry {
+    binding: Binding,
+    aor_hash: u64,
+    links: [Links; 2],
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Links {
+    next: u32,
+    prev: u32,
+}
+
+const NIL: u32 = u32::MAX;
+const UNLINKED: Links = Links { next: NIL, prev: NIL };
+
+impl Entry {
+    fn hash(&self, by: By) -> u64 {
+        match by {
+            By::Aor => self.aor_hash,
+            By::Contact => self.binding.contact_hash,
+        }
+    }
+}
+
+impl Directory {
+    /// An empty part. `bindings_max` bounds the bindings, and the Contacts of other shards' bindings apart from
+    /// them. Memory grows with use.
+    #[must_use]
+    pub fn new(keys: Keys, bindings_max: usize) -> Self {
+        Self {
+            keys,
+            bindings_max,
+            entries: Slab::new(),
+            by_id: HashMap::default(),
+            heads: [HashMap::default(), HashMap::default()],
+            remote_contacts: HashMap::default(),
+            #[cfg(test)]
+            aor_hash_mask: u64::MAX,
+        }
+    }
+
+    /// Takes a binding that the registrar has accepted. It counts as the most recently refreshed one. The
+    /// caller arms its expiry and tells the flows that have lost something.
+    ///
+    /// # Errors
+    /// `Full` when it would be one too many; then nothing has changed.
+    pub fn bind(&mut self, binding: Binding) -> Result<Bound, Full> {
+        let known = self.by_id.get(&binding.id).copied();
+        let giving_way = self.giving_way(&binding, known.is_none());
+        if known.is_none() && giving_way.is_none() && self.entries.len() >= self.bindings_max {
+            return Err(Full);
+        }
+        let replaced = giving_way.map(|(index, wrap)| wrap(self.take_out(index)));
+        let aor_hash = self.aor_hash(&binding.aor);
+        let change = match known {
+            None => {
+                let id = binding.id;
+                let entry = Entry { binding, aor_hash, links: [UNLINKED; 2] };
+                let index = u32::try_from(self.entries.insert(entry)).expect("bindings_max is far below 2^32");
+                self.by_id.insert(id, index);
+                self.link(index);
+                Change::New
+            }
+            Some(index) => {
+                self.unlink(index);
+                let entry = &mut self.entries[index as usize];
+                let from = entry.binding.flow;
+                let change = if from == binding.flow { Change::Refreshed } else { Change::Moved { from } };
+                entry.aor_hash = aor_hash;
+                entry.binding = binding;
+                self.link(index);
+                change
+            }
+        };
+        Ok(Bound { change, replaced })
+    }
+
+    /// Removes one binding.
+    pub fn remove(&mut self, id: BindingId) -> Option<Binding> {
+        let index = *self.by_id.get(&id)?;
+        Some(self.take_out(index))
+    }
+
+    /// Removes all bindings of an AOR (`Contact: *`).
+    pub fn remove_aor(&mut self, aor: &[u8]) -> Vec<Binding> {
+        self.remove_where(aor, |_| true)
+    }
+
+    /// Removes the bindings of an AOR with this Contact and without a reg-id. One with a reg-id goes by its
+    /// name.
+    pub fn remove_contact(&mut self, aor: &[u8], contact_hash: u64) -> Vec<Binding> {
+        self.remove_where(aor, |binding| binding.contact_hash == contact_hash && binding.reg_id.is_none())
+    }
+
+    /// Removes a binding whose flow is gone, unless it has moved to another flow meanwhile.
+    pub fn flow_gone(&mut self, id: BindingId, flow: FlowRef) -> Option<Binding> {
+        if self.find(id)?.flow != flow {
+            return None;
+        }
+        self.remove(id)
+    }
+
+    /// Removes a binding whose time is up; leaves one that was refreshed since its timer was armed.
+    pub fn expire(&mut self, id: BindingId, now: Time) -> Option<Binding> {
+        if self.find(id)?.expires > now {
+            return None;
+        }
+        self.remove(id)
+    }
+
+    /// The binding with this name.
+    #[must_use]
+    pub fn find(&self, id: BindingId) -> Option<&Binding> {
+        let index = *self.by_id.get(&id)?;
+        Some(&self.entries[index as usize].binding)
+    }
+
+    /// The bindings of a canonical AOR, the most recently refreshed first.
+    pub fn by_aor(&self, aor: &[u8]) -> impl Iterator<Item = &Binding> {
+        self.list(By::Aor, self.aor_hash(aor)).map(|(_, entry)| &entry.binding).filter(move |b| *b.aor == *aor)
+    }
+
+    /// The most recently refreshed binding with this Contact, whatever its AOR.
+    #[must_use]
+    pub fn by_contact(&self, contact_hash: u64) -> Option<&Binding> {
+        self.list(By::Contact, contact_hash).next().map(|(_, entry)| &entry.binding)
+    }
+
+    /// Notes that a Contact, whose home is this shard, is that of a binding whose AOR's home is another. The
+    /// latest one counts.
+    ///
+    /// # Errors
+    /// `Full` when it would be one too many.
+    pub fn put_contact(&mut self, contact_hash: u64, id: BindingId) -> Result<(), Full> {
+        if self.remote_contacts.len() >= self.bindings_max && !self.remote_contacts.contains_key(&contact_hash) {
+            return Err(Full);
+        }
+        self.remote_contacts.insert(contact_hash, id);
+        Ok(())
+    }
+
+    /// Forgets such a Contact, unless another binding has taken it over; `true` when it was forgotten.
+    pub fn drop_contact(&mut self, contact_hash: u64, id: BindingId) -> bool {
+        let held = self.contact(contact_hash) == Some(id);
+        if held {
+            self.remote_contacts.remove(&contact_hash);
+        }
+        held
+    }
+
+    /// The binding of such a Contact.
+    #[must_use]
+    pub fn contact(&self, contact_hash: u64) -> Option<BindingId> {
+        self.remote_contacts.get(&contact_hash).copied()
+    }
+
+    /// All bindings, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = &Binding> {
+        self.entries.iter().map(|(_, entry)| &entry.binding)
+    }
+
+    /// Bindings held here.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is no binding.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Contacts held here for other shards' bindings.
+    #[must_use]
+    pub fn remote_contacts_len(&self) -> usize {
+        self.remote_contacts.len()
+    }
+
+    /// Walks everything; for tests and simulators.
+    ///
+    /// # Panics
+    /// When an invariant is broken: each binding is found by its name and stands once in each of its two
+    /// lists; no list is empty; no bound is passed; no two bindings that `bind` merges stand side by side.
+    pub fn check(&self) {
+        assert!(self.entries.len() <= self.bindings_max && self.remote_contacts.len() <= self.bindings_max);
+        assert_eq!(self.by_id.len(), self.entries.len());
+        for (id, &index) in &self.by_id {
+            assert_eq!(self.entries[index as usize].binding.id, *id);
+        }
+        for by in [By::Aor, By::Contact] {
+            let mut seen = 0;
+            for (&hash, &head) in &self.heads[by as usize] {
+                let mut prev = NIL;
+                assert!(self.entries.contains(head as usize));
+                for (index, entry) in self.list(by, hash) {
+                    assert_eq!(entry.hash(by), hash);
+                    assert_eq!(entry.links[by as usize].prev, prev);
+                    prev = index;
+                    seen += 1;
+                    assert!(seen <= self.entries.len(), "a list goes round in a circle");
+                }
+            }
+            assert_eq!(seen, self.entries.len());
+        }
+        for binding in self.iter() {
+            assert_eq!(self.aor_hash(&binding.aor), self.entries[self.by_id[&binding.id] as usize].aor_hash);
+            assert!(self.by_aor(&binding.aor).count() <= BINDINGS_PER_AOR_MAX);
+            assert_eq!(self.by_aor(&binding.aor).filter(|other| same_phone(binding, other)).count(), 0);
+        }
+    }
+
+    /// Which other binding of its AOR gives way to a binding, and as what.
+    fn giving_way(&self, binding: &Binding, is_new: bool) -> Option<(u32, fn(Binding) -> Replaced)> {
+        let (mut count, mut oldest) = (0, NIL);
+        for (index, entry) in self.list(By::Aor, self.aor_hash(&binding.aor)) {
+            if entry.binding.aor == binding.aor {
+                if same_phone(&entry.binding, binding) {
+                    return Some((index, Replaced::SameContact));
+                }
+                count += 1;
+                oldest = index;
+            }
+        }
+        (is_new && count >= BINDINGS_PER_AOR_MAX).then_some((oldest, Replaced::Oldest))
+    }
+
+    fn remove_where(&mut self, aor: &[u8], gone: impl Fn(&Binding) -> bool) -> Vec<Binding> {
+        let ids: Vec<BindingId> = self.by_aor(aor).filter(|binding| gone(binding)).map(|binding| binding.id).collect();
+        ids.into_iter().filter_map(|id| self.remove(id)).collect()
+    }
+
+    fn take_out(&mut self, index: u32) -> Binding {
+        self.unlink(index);
+        let binding = self.entries.remove(index as usize).binding;
+        self.by_id.remove(&binding.id);
+        binding
+    }
+
+    fn aor_hash(&self, aor: &[u8]) -> u64 {
+        let hash = self.keys.hash64(Tag::Aor, &[aor]);
+        #[cfg(test)]
+        let hash = hash & self.aor_hash_mask;
+        hash
+    }
+
+    /// One list, most recent first, with whatever else has the same hash.
+    fn list(&self, by: By, hash: u64) -> impl Iterator<Item = (u32, &Entry)> {
+        let mut next = self.heads[by as usize].get(&hash).copied().unwrap_or(NIL);
+        std::iter::from_fn(move || {
+            let entry = self.entries.get(next as usize)?;
+            let index = std::mem::replace(&mut next, entry.links[by as usize].next);
+            Some((index, entry))
+        })
+    }
+
+    /// Puts an entry at the head of both its lists.
+    fn link(&mut self, index: u32) {
+        for by in [By::Aor, By::Contact] {
+            let hash = self.entries[index as usize].hash(by);
+            let next = self.heads[by as usize].insert(hash, index).unwrap_or(NIL);
+            self.entries[index as usize].links[by as usize] = Links { next, prev: NIL };
+            if next != NIL {
+                self.entries[next as usize].links[by as usize].prev = index;
+            }
+        }
+    }
+
+    fn unlink(&mut self, index: u32) {
+        for by in [By::Aor, By::Contact] {
+            let entry = &self.entries[index as usize];
+            let (hash, Links { next, prev }) = (entry.hash(by), entry.links[by as usize]);
+            if next != NIL {
+                self.entries[next as usize].links[by as usize].prev = prev;
+            }
+            if prev != NIL {
+                self.entries[prev as usize].links[by as usize].next = next;
+            } else if next != NIL {
+                self.heads[by as usize].insert(hash, next);
+            } else {
+                self.heads[by as usize].remove(&hash);
+            }
+        }
+    }
+}
+
+/// Whether two bindings of one AOR are the same phone before and after a restart.
+fn same_phone(one: &Binding, other: &Binding) -> bool {
+    one.id != other.id
+        && one.contact_hash == other.contact_hash
+        && one.reg_id.is_none()
+        && other.reg_id.is_none()
+        && one.instance == other.instance
+}
+
+/// The keys of these maps are keyed hashes: to hash them again would cost time and bring nothing.
+type AlreadyHashed = BuildHasherDefault<TakeAsIs>;
+
+#[derive(Clone, Copy, Debug, Default)]
+struct TakeAsIs(u64);
+
+impl Hasher for TakeAsIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u16(&mut self, n: u16) {
+        self.0 ^= u64::from(n);
+    }
+
+    fn write_u64(&mut self, n: u64) {
+        self.0 ^= n;
+    }
+}
+
+#[cfg(test)]
+#[path = "directory_tests.rs"]
+mod tests;

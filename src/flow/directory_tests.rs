@@ -1,0 +1,278 @@
+//! Tests of the directory: its rules one by one, and random work against a list.
+
+use super::*;
+use crate::ids::{ConnId, PointId, ShardId};
+
+fn keys() -> Keys {
+    Keys::new(&[5; 32])
+}
+
+fn flow(n: u32) -> FlowRef {
+    FlowRef::Stream { shard: ShardId(0), conn: ConnId { slot: n, generation: 1 }, point: PointId(0) }
+}
+
+fn id(n: u64) -> BindingId {
+    BindingId { user: n as u16, hash: n.wrapping_mul(0x9e37_79b9_7f4a_7c15) }
+}
+
+fn contact_hash(contact: &str) -> u64 {
+    keys().hash64(Tag::Contact, &[contact.as_bytes()])
+}
+
+fn binding(name: u64, aor: &str, contact: &str, over: u32) -> Binding {
+    Binding {
+        id: id(name),
+        aor: aor.as_bytes().into(),
+        contact: contact.as_bytes().into(),
+        contact_hash: contact_hash(contact),
+        instance: Box::default(),
+        reg_id: None,
+        flow: flow(over),
+        peer: ([192, 0, 2, 1], 5060).into(),
+        expires: Time(60_000_000),
+        refreshed: Time(0),
+        call_id_hash: name,
+        cseq: 1,
+        ob: false,
+    }
+}
+
+fn outbound(name: u64, reg_id: u32, over: u32) -> Binding {
+    let instance = b"urn:uuid:0".to_vec().into();
+    Binding { reg_id: Some(reg_id), instance, ..binding(name, "sip:bob@x", "sip:bob@10.0.0.1", over) }
+}
+
+fn names<'a>(bindings: impl Iterator<Item = &'a Binding>) -> Vec<BindingId> {
+    bindings.map(|binding| binding.id).collect()
+}
+
+#[test]
+fn a_name_bound_again_is_refreshed_or_moved() {
+    let mut directory = Directory::new(keys(), 10);
+    let first = binding(1, "sip:bob@x", "sip:bob@10.0.0.1", 1);
+    assert_eq!(directory.bind(first.clone()), Ok(Bound { change: Change::New, replaced: None }));
+    assert_eq!(directory.bind(first.clone()), Ok(Bound { change: Change::Refreshed, replaced: None }));
+    let moved = Binding { flow: flow(2), ..first };
+    let change = Change::Moved { from: flow(1) };
+    assert_eq!(directory.bind(moved.clone()), Ok(Bound { change, replaced: None }));
+    assert_eq!(directory.find(id(1)), Some(&moved));
+    directory.check();
+}
+
+#[test]
+fn a_contact_that_changes_is_found_by_the_new_one_only() {
+    let mut directory = Directory::new(keys(), 10);
+    directory.bind(binding(1, "sip:bob@x", "sip:bob@10.0.0.1", 1)).expect("room");
+    directory.bind(binding(1, "sip:bob@x", "sip:bob@10.0.0.2", 1)).expect("room");
+    assert_eq!(directory.by_contact(contact_hash("sip:bob@10.0.0.1")), None);
+    assert_eq!(directory.by_contact(contact_hash("sip:bob@10.0.0.2")).map(|b| b.id), Some(id(1)));
+    directory.check();
+}
+
+#[test]
+fn a_phone_after_its_restart_takes_the_place_of_its_former_self() {
+    let mut directory = Directory::new(keys(), 10);
+    let before = binding(1, "sip:bob@x", "sip:bob@10.0.0.1", 1);
+    directory.bind(before.clone()).expect("room");
+    let after = binding(2, "sip:bob@x", "sip:bob@10.0.0.1", 2);
+    let replaced = Some(Replaced::SameContact(before));
+    assert_eq!(directory.bind(after), Ok(Bound { change: Change::New, replaced }));
+    assert_eq!(names(directory.by_aor(b"sip:bob@x")), [id(2)]);
+    assert_eq!(directory.find(id(1)), None);
+    directory.check();
+}
+
+#[test]
+fn another_contact_another_aor_and_another_instance_stay_apart() {
+    let mut directory = Directory::new(keys(), 10);
+    let base = binding(1, "sip:bob@x", "sip:bob@10.0.0.1", 1);
+    let other_instance = Binding { id: id(4), instance: b"urn:uuid:9".to_vec().into(), ..base.clone() };
+    let all = [
+        base,
+        binding(2, "sip:bob@x", "sip:bob@10.0.0.2", 2),
+        binding(3, "sip:bob@y", "sip:bob@10.0.0.1", 3),
+        other_instance,
+    ];
+    for binding in all {
+        assert_eq!(directory.bind(binding), Ok(Bound { change: Change::New, replaced: None }));
+    }
+    assert_eq!(names(directory.by_aor(b"sip:bob@x")), [id(4), id(2), id(1)]);
+    assert_eq!(names(directory.by_aor(b"sip:bob@y")), [id(3)]);
+    directory.check();
+}
+
+/// RFC 5626 §4.2.1: one Contact over several flows, told apart by reg-id.
+#[test]
+fn two_reg_ids_with_one_contact_are_two_bindings() {
+    let mut directory = Directory::new(keys(), 10);
+    directory.bind(outbound(1, 1, 1)).expect("room");
+    assert_eq!(directory.bind(outbound(2, 2, 2)), Ok(Bound { change: Change::New, replaced: None }));
+    assert_eq!(names(directory.by_aor(b"sip:bob@x")), [id(2), id(1)]);
+    assert_eq!(directory.by_contact(contact_hash("sip:bob@10.0.0.1")).map(|b| b.id), Some(id(2)));
+    assert_eq!(directory.remove_contact(b"sip:bob@x", contact_hash("sip:bob@10.0.0.1")), []);
+    assert_eq!(directory.remove(id(2)).map(|b| b.reg_id), Some(Some(2)));
+    assert_eq!(directory.by_contact(contact_hash("sip:bob@10.0.0.1")).map(|b| b.id), Some(id(1)));
+    directory.check();
+}
+
+#[test]
+fn the_bound_holds_at_its_edge() {
+    let mut directory = Directory::new(keys(), 2);
+    directory.bind(binding(1, "sip:a@x", "sip:a@10.0.0.1", 1)).expect("room");
+    directory.bind(binding(2, "sip:b@x", "sip:b@10.0.0.1", 2)).expect("room");
+    assert_eq!(directory.bind(binding(3, "sip:c@x", "sip:c@10.0.0.1", 3)), Err(Full));
+    assert_eq!(directory.len(), 2);
+    // Neither a refresh nor a restart of a phone needs more room.
+    assert!(directory.bind(binding(2, "sip:b@x", "sip:b@10.0.0.1", 4)).is_ok());
+    assert!(directory.bind(binding(4, "sip:b@x", "sip:b@10.0.0.1", 5)).is_ok());
+    directory.check();
+    assert_eq!(directory.put_contact(1, id(1)), Ok(()));
+    assert_eq!(directory.put_contact(2, id(1)), Ok(()));
+    assert_eq!(directory.put_contact(3, id(1)), Err(Full));
+    assert_eq!(directory.put_contact(2, id(2)), Ok(()));
+}
+
+#[test]
+fn one_aor_too_many_makes_the_oldest_give_way() {
+    let mut directory = Directory::new(keys(), 10 * BINDINGS_PER_AOR_MAX);
+    let nth = |n: usize| binding(n as u64, "sip:bob@x", &format!("sip:bob@10.0.0.1:{n}"), 1);
+    for n in 0..BINDINGS_PER_AOR_MAX {
+        assert_eq!(directory.bind(nth(n)), Ok(Bound { change: Change::New, replaced: None }), "{n}");
+    }
+    // A refresh at the bound takes nobody's place, and makes the next one the oldest.
+    assert_eq!(directory.bind(nth(0)), Ok(Bound { change: Change::Refreshed, replaced: None }));
+    let replaced = Some(Replaced::Oldest(nth(1)));
+    assert_eq!(directory.bind(nth(BINDINGS_PER_AOR_MAX)), Ok(Bound { change: Change::New, replaced }));
+    directory.check();
+}
+
+#[test]
+fn only_the_flow_that_it_has_can_take_a_binding_along() {
+    let mut directory = Directory::new(keys(), 10);
+    directory.bind(binding(1, "sip:bob@x", "sip:bob@10.0.0.1", 1)).expect("room");
+    directory.bind(binding(1, "sip:bob@x", "sip:bob@10.0.0.1", 2)).expect("room");
+    assert_eq!(directory.flow_gone(id(1), flow(1)), None);
+    assert_eq!(directory.flow_gone(id(9), flow(2)), None);
+    assert_eq!(directory.flow_gone(id(1), flow(2)).map(|b| b.flow), Some(flow(2)));
+    assert!(directory.is_empty());
+}
+
+#[test]
+fn a_binding_ends_at_its_time_and_not_before() {
+    let mut directory = Directory::new(keys(), 10);
+    let bound = binding(1, "sip:bob@x", "sip:bob@10.0.0.1", 1);
+    let end = bound.expires;
+    directory.bind(bound.clone()).expect("room");
+    assert_eq!(directory.expire(id(1), Time(end.0 - 1)), None);
+    assert_eq!(directory.expire(id(1), end), Some(bound));
+    assert_eq!(directory.expire(id(1), end), None);
+}
+
+#[test]
+fn a_star_clears_one_aor() {
+    let mut directory = Directory::new(keys(), 10);
+    directory.bind(binding(1, "sip:bob@x", "sip:bob@10.0.0.1", 1)).expect("room");
+    directory.bind(binding(2, "sip:bob@x", "sip:bob@10.0.0.2", 2)).expect("room");
+    directory.bind(binding(3, "sip:eve@x", "sip:eve@10.0.0.3", 3)).expect("room");
+    assert_eq!(names(directory.remove_aor(b"sip:bob@x").iter()), [id(2), id(1)]);
+    assert_eq!(directory.remove_aor(b"sip:bob@x"), []);
+    assert_eq!(names(directory.iter()), [id(3)]);
+    directory.check();
+}
+
+#[test]
+fn a_contact_of_another_shard_is_dropped_by_the_binding_that_has_it() {
+    let mut directory = Directory::new(keys(), 10);
+    directory.put_contact(7, id(1)).expect("room");
+    directory.put_contact(7, id(2)).expect("room");
+    assert!(!directory.drop_contact(7, id(1)), "it has been taken over");
+    assert_eq!(directory.contact(7), Some(id(2)));
+    assert!(directory.drop_contact(7, id(2)));
+    assert_eq!((directory.contact(7), directory.remote_contacts_len()), (None, 0));
+}
+
+#[test]
+fn an_entry_stays_small() {
+    // Without the texts of AOR, Contact and instance-id; 4.7 KB is what the connection of a phone costs.
+    assert!(size_of::<Entry>() <= 224, "{}", size_of::<Entry>());
+}
+
+/// Random work, compared with a list of bindings, the most recently bound first.
+#[test]
+fn behaves_as_a_list_does() {
+    for seed in 0..32 {
+        // One bit of hash: most AORs collide.
+        for mask in [u64::MAX, 1] {
+            model_run(seed, mask);
+        }
+    }
+}
+
+fn model_run(seed: u64, aor_hash_mask: u64) {
+    const MAX: usize = 12;
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut directory = Directory { aor_hash_mask, ..Directory::new(keys(), MAX) };
+    let mut model: Vec<Binding> = Vec::new();
+    for step in 0..600 {
+        let place = format!("seed {seed} mask {aor_hash_mask:x} step {step}");
+        let name = rng.u64(0..16);
+        // As with real names, a name belongs to one AOR.
+        let aor = format!("sip:{}@x", name % 5);
+        let contact = format!("sip:c@10.0.0.{}", rng.u8(0..4));
+        let now = Time(step * 1_000);
+        let at = model.iter().position(|b| b.id == id(name));
+        match rng.u8(0..12) {
+            0..=5 => {
+                let new = Binding {
+                    instance: if rng.bool() { Box::default() } else { b"i".to_vec().into() },
+                    reg_id: rng.bool().then_some(1),
+                    expires: now.after(std::time::Duration::from_millis(rng.u64(1..200))),
+                    ..binding(name, &aor, &contact, rng.u32(0..4))
+                };
+                let gone = model.iter().position(|b| b.aor == new.aor && same_phone(b, &new));
+                let expected = if at.is_none() && gone.is_none() && model.len() == MAX {
+                    Err(Full)
+                } else {
+                    let change = match at {
+                        None => Change::New,
+                        Some(at) if model[at].flow == new.flow => Change::Refreshed,
+                        Some(at) => Change::Moved { from: model[at].flow },
+                    };
+                    let replaced = gone.map(|gone| Replaced::SameContact(model[gone].clone()));
+                    model.retain(|b| b.id != new.id && !(b.aor == new.aor && same_phone(b, &new)));
+                    model.insert(0, new.clone());
+                    Ok(Bound { change, replaced })
+                };
+                assert_eq!(directory.bind(new), expected, "{place}");
+            }
+            6 => assert_eq!(directory.remove(id(name)), at.map(|at| model.remove(at)), "{place}"),
+            7 => {
+                let over = flow(rng.u32(0..4));
+                let expected = at.filter(|&at| model[at].flow == over).map(|at| model.remove(at));
+                assert_eq!(directory.flow_gone(id(name), over), expected, "{place}");
+            }
+            8 | 9 => {
+                let expected = at.filter(|&at| model[at].expires <= now).map(|at| model.remove(at));
+                assert_eq!(directory.expire(id(name), now), expected, "{place}");
+            }
+            10 => {
+                let gone = |b: &mut Binding| {
+                    *b.aor == *aor.as_bytes() && *b.contact == *contact.as_bytes() && b.reg_id.is_none()
+                };
+                let expected: Vec<Binding> = model.extract_if(.., gone).collect();
+                assert_eq!(directory.remove_contact(aor.as_bytes(), contact_hash(&contact)), expected, "{place}");
+            }
+            _ => {
+                let expected: Vec<Binding> = model.extract_if(.., |b| *b.aor == *aor.as_bytes()).collect();
+                assert_eq!(directory.remove_aor(aor.as_bytes()), expected, "{place}");
+            }
+        }
+        directory.check();
+        assert_eq!(directory.len(), model.len(), "{place}");
+        assert_eq!(directory.find(id(name)), model.iter().find(|b| b.id == id(name)), "{place}");
+        let of_aor: Vec<&Binding> = model.iter().filter(|b| *b.aor == *aor.as_bytes()).collect();
+        assert_eq!(directory.by_aor(aor.as_bytes()).collect::<Vec<_>>(), of_aor, "{place}");
+        let of_contact = model.iter().find(|b| *b.contact == *contact.as_bytes());
+        assert_eq!(directory.by_contact(contact_hash(&contact)), of_contact, "{place}");
+    }
+}

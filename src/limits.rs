@@ -36,3 +36,15 @@ pub const BINDINGS_PER_AOR_MAX: usize = 128;
 pub const UDP_REQUEST_LEN_MAX: usize = 1_300;
 /// Shards of a process.
 pub const SHARDS_MAX: usize = 64;
+/// Connections to the HTTP port that are served at once; more wait to be accepted.
+pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+/// The head of an HTTP request.
+pub const ADMIN_HEAD_LEN_MAX: usize = 8 * 1024;
+/// From the start of an HTTP connection until the head of its request is there.
+pub const ADMIN_HEAD_MAX: Duration = Duration::from_secs(5);
+/// An HTTP connection as a whole: one request, one answer.
+pub const ADMIN_CONNECTION_MAX: Duration = Duration::from_secs(30);
+/// How long an HTTP request waits for the shards' answers before it is answered with 503.
+pub const ADMIN_ANSWER_MAX: Duration = Duration::from_secs(1);
+/// Questions to the shards that may wait for their answers at once.
+pub const ADMIN_QUESTIONS_MAX: usize = 8;

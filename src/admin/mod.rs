@@ -1,1 +1,88 @@
-//! See DESIGN.md, Layers.
+//! Statistics over HTTP: `/metrics`, `/stats`, `/where`, `/healthz`, `/readyz` and a page for people.
+//!
+//! Owns: one plain thread with an HTTP server on it, and what the answers look like. It reads the shards only
+//! through [`Source`], whose calls may block: they run on threads of their own, a bounded number at once and
+//! for a bounded time, so that a shard that does not answer costs its asker a 503 and nobody else anything.
+//! Must not touch: a shard's state, sockets of SIP, the executors' threads.
+//!
+//! | path | answer |
+//! | --- | --- |
+//! | `/metrics` | every counter and gauge by shard, in the OpenMetrics text format that Prometheus reads |
+//! | `/stats` | the same as JSON, by shard and in total, and what runs here |
+//! | `/where?aor=` | the bindings of an AOR as a JSON array; 404 and `[]` when there is none |
+//! | `/healthz` | 200 while every shard answers |
+//! | `/readyz` | 200 while new work is taken, else 503 with the reason |
+//! | `/` | a page that shows the numbers and renews them |
+//!
+//! Left out on purpose: keep-alive (one request for each connection, so that nobody can hold one for ever),
+//! request bodies, and everything that changes state.
+
+mod metrics;
+mod page;
+mod process;
+mod route;
+mod serve;
+mod stats;
+#[cfg(test)]
+mod tests;
+mod token;
+
+use std::time::{Duration, SystemTime};
+
+use crate::engine::Located;
+use crate::stats::Snapshot;
+
+pub use serve::{Admin, start};
+pub use token::Token;
+
+/// Where the numbers come from: the shards of this process. Every call may block.
+pub trait Source: Send + Sync + 'static {
+    /// One snapshot for each shard that answered, in any order; the others are missing.
+    fn snapshots(&self) -> Vec<Snapshot>;
+
+    /// The bindings of an AOR, given as a SIP URI; `None` when the shard that would know did not answer.
+    fn locate(&self, aor: &str) -> Option<Vec<Located>>;
+
+    /// Whether new work is taken.
+    fn readiness(&self) -> Readiness;
+
+    /// What runs here.
+    fn about(&self) -> About;
+}
+
+/// Whether new work is taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// It is.
+    Ready,
+    /// It is not, and why in a few words.
+    Not(String),
+}
+
+/// What runs here: what does not change, or seldom.
+#[derive(Clone, Debug)]
+pub struct About {
+    /// Hawser's version.
+    pub version: String,
+    /// How long the process has run.
+    pub uptime: Duration,
+    /// How many shards there are.
+    pub shards: u8,
+    /// Each listening point in words, such as `tls 192.0.2.1:5061`.
+    pub listeners: Vec<String>,
+    /// The SIP Server in words, such as `sips1 udp 192.0.2.2:5060`.
+    pub server: String,
+    /// The setting `sticky`.
+    pub sticky: String,
+    /// The certificates that Hawser shows to others.
+    pub certificates: Vec<Certificate>,
+}
+
+/// A certificate of ours, for its expiry.
+#[derive(Clone, Debug)]
+pub struct Certificate {
+    /// The file that it was read from.
+    pub file: String,
+    /// When it stops to be valid.
+    pub not_after: SystemTime,
+}

@@ -1,0 +1,160 @@
+//! `/metrics`: the tables of `stats` with a `shard` label, and what the process says about itself.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+
+use super::process::Process;
+use super::{About, Readiness};
+use crate::stats::{Row, Snapshot};
+
+/// The content type of what [`encode`] writes.
+pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Everything that one scrape shows.
+#[derive(Debug)]
+pub(super) struct Scrape {
+    pub about: About,
+    pub readiness: Readiness,
+    /// By shard number; a shard that did not answer is missing.
+    pub snapshots: Vec<Snapshot>,
+    pub process: Process,
+    /// Answers of the HTTP port so far, by status.
+    pub answers: Vec<(u16, u64)>,
+}
+
+/// The text of a scrape.
+///
+/// # Errors
+/// None that a `String` can give; the encoder's signature has one.
+pub(super) fn encode(scrape: Scrape) -> Result<String, fmt::Error> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(scrape));
+    let mut out = String::new();
+    text::encode(&mut out, &registry)?;
+    Ok(out)
+}
+
+type Labels<'a> = Vec<(&'a str, Cow<'a, str>)>;
+
+impl Collector for Scrape {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        table(&mut encoder, MetricType::Counter, &self.snapshots, |snapshot, visit| {
+            snapshot.counters.rows().try_for_each(|(row, value)| visit(row, value))
+        })?;
+        table(&mut encoder, MetricType::Gauge, &self.snapshots, |snapshot, visit| {
+            snapshot.gauges.rows().try_for_each(|(row, value)| visit(row, value))
+        })?;
+        self.encode_own(&mut encoder)
+    }
+}
+
+impl Scrape {
+    fn encode_own(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let mut up = gauge(encoder, "hawser_shard_up", "1 when the shard answered this scrape.")?;
+        for shard in 0..self.about.shards {
+            let answered = self.snapshots.iter().any(|s| s.shard == shard);
+            let labels: Labels<'_> = vec![("shard", Cow::Owned(shard.to_string()))];
+            up.encode_family(&labels)?.encode_gauge(&u64::from(answered))?;
+        }
+        gauge(encoder, "hawser_ready", "1 while new work is taken.")?
+            .encode_gauge(&u64::from(self.readiness == Readiness::Ready))?;
+        gauge(encoder, "hawser_uptime_seconds", "How long the process has run.")?
+            .encode_gauge(&self.about.uptime.as_secs_f64())?;
+        let mut build = encoder.encode_descriptor("hawser_build", "What runs here.", None, MetricType::Info)?;
+        let labels: Labels<'_> = vec![("version", escaped(&self.about.version))];
+        build.encode_info(&labels)?;
+
+        if !self.about.certificates.is_empty() {
+            let help = "When a certificate of Hawser's own stops to be valid, in seconds since 1970.";
+            let mut metric = gauge(encoder, "hawser_certificate_not_after_seconds", help)?;
+            for certificate in &self.about.certificates {
+                let at = certificate.not_after.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+                let labels: Labels<'_> = vec![("file", escaped(&certificate.file))];
+                metric.encode_family(&labels)?.encode_gauge(&at.as_secs())?;
+            }
+        }
+        let help = "Answers of the HTTP port, by status.";
+        let mut answers = encoder.encode_descriptor("hawser_admin_answers", help, None, MetricType::Counter)?;
+        for (code, count) in &self.answers {
+            let labels: Labels<'_> = vec![("code", Cow::Owned(code.to_string()))];
+            answers.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, f64>(count, None)?;
+        }
+        let process = [
+            ("process_resident_memory_bytes", "Resident memory.", self.process.resident),
+            ("process_open_fds", "Open descriptors.", self.process.descriptors),
+            ("process_max_fds", "The soft limit of open descriptors.", self.process.descriptors_max),
+        ];
+        for (name, help, value) in process {
+            if let Some(value) = value {
+                gauge(encoder, name, help)?.encode_gauge(&value)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn gauge<'a>(
+    encoder: &'a mut DescriptorEncoder<'_>,
+    name: &'a str,
+    help: &str,
+) -> Result<MetricEncoder<'a>, fmt::Error> {
+    encoder.encode_descriptor(name, help, None, MetricType::Gauge)
+}
+
+/// A label's value with what the format escapes; the encoder writes values as they are.
+fn escaped(value: &str) -> Cow<'_, str> {
+    if value.contains(['\\', '"', '\n']) {
+        Cow::Owned(value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
+    } else {
+        Cow::Borrowed(value)
+    }
+}
+
+/// Writes one table of `stats`: a family for each name, a line for each of its rows and each shard.
+///
+/// The tables keep rows of a name together, so a family is a run of rows; OpenMetrics forbids to open one twice.
+fn table(
+    encoder: &mut DescriptorEncoder<'_>,
+    kind: MetricType,
+    snapshots: &[Snapshot],
+    each: impl Fn(&Snapshot, &mut dyn FnMut(&'static Row, u64) -> fmt::Result) -> fmt::Result,
+) -> fmt::Result {
+    let mut lines: Vec<(&'static Row, Vec<u64>)> = Vec::new();
+    for (nth, snapshot) in snapshots.iter().enumerate() {
+        let mut at = 0;
+        each(snapshot, &mut |row, value| {
+            if nth == 0 {
+                lines.push((row, Vec::with_capacity(snapshots.len())));
+            }
+            lines[at].1.push(value);
+            at += 1;
+            Ok(())
+        })?;
+    }
+    for family in lines.chunk_by(|(a, _), (b, _)| a.name == b.name) {
+        let row = family[0].0;
+        // The encoder appends the `_total` that a counter's name ends with.
+        let counter = matches!(kind, MetricType::Counter);
+        let name = if counter { row.name.strip_suffix("_total").unwrap_or(row.name) } else { row.name };
+        let mut metric = encoder.encode_descriptor(name, row.help, None, kind)?;
+        for (row, values) in family {
+            for (snapshot, value) in snapshots.iter().zip(values) {
+                let mut labels: Labels<'_> = vec![("shard", Cow::Owned(snapshot.shard.to_string()))];
+                labels.extend(row.labels.iter().map(|(key, value)| (*key, Cow::Borrowed(*value))));
+                let mut line = metric.encode_family(&labels)?;
+                if counter {
+                    line.encode_counter::<NoLabelSet, u64, f64>(value, None)?;
+                } else {
+                    line.encode_gauge(value)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}

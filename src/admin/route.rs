@@ -1,0 +1,224 @@
+//! Which answer a request gets.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, WWW_AUTHENTICATE};
+use hyper::header::{HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use hyper::{Method, Request, Response, StatusCode};
+use tokio::sync::Semaphore;
+
+use super::metrics::{self, Scrape};
+use super::process::Process;
+use super::{Readiness, Source, Token, page, stats};
+use crate::limits::{ADMIN_ANSWER_MAX, ADMIN_QUESTIONS_MAX};
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+const HTML: &str = "text/html; charset=utf-8";
+
+pub(super) type Answer = Response<Full<Bytes>>;
+
+/// The source, with a bound on how many may ask it at once.
+pub(super) struct Router<S> {
+    source: Arc<S>,
+    token: Option<Token>,
+    questions: Arc<Semaphore>,
+    /// Answers so far by status; only this thread takes the lock, and never across an await.
+    answers: Mutex<BTreeMap<u16, u64>>,
+}
+
+impl<S: Source> Router<S> {
+    pub(super) fn new(source: S, token: Option<Token>) -> Self {
+        Self {
+            source: Arc::new(source),
+            token,
+            questions: Arc::new(Semaphore::new(ADMIN_QUESTIONS_MAX)),
+            answers: Mutex::default(),
+        }
+    }
+
+    /// Answers one request; its body, if any, is not read.
+    pub(super) async fn answer<B>(&self, request: &Request<B>) -> Answer {
+        let answer = self.route(request).await;
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        *answers.entry(answer.status().as_u16()).or_default() += 1;
+        answer
+    }
+
+    async fn route<B>(&self, request: &Request<B>) -> Answer {
+        let path = request.uri().path();
+        if !matches!(path, "/" | "/metrics" | "/stats" | "/where" | "/healthz" | "/readyz") {
+            return plain(StatusCode::NOT_FOUND, "no such page: / /metrics /stats /where /healthz /readyz\n");
+        }
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let answer = plain(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD\n");
+            return with(answer, ALLOW, "GET, HEAD");
+        }
+        // The page holds no numbers, and probes seldom carry a token and learn one word.
+        let open = matches!(path, "/" | "/healthz" | "/readyz");
+        let given = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
+        if !open && self.token.as_ref().is_some_and(|token| !token.admits(given)) {
+            let answer = plain(StatusCode::UNAUTHORIZED, "a bearer token is needed\n");
+            return with(answer, WWW_AUTHENTICATE, "Bearer realm=\"hawser\"");
+        }
+        match path {
+            "/" => with(answer(StatusCode::OK, HTML, page::PAGE), CONTENT_SECURITY_POLICY, page::POLICY),
+            "/metrics" => self.metrics().await,
+            "/stats" => self.stats().await,
+            "/where" => self.bindings(request.uri().query()).await,
+            "/healthz" => self.health().await,
+            _ => self.readiness().await,
+        }
+    }
+
+    async fn metrics(&self) -> Answer {
+        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner).clone().into_iter().collect();
+        let asked = self.ask(|source| {
+            let mut snapshots = source.snapshots();
+            snapshots.sort_by_key(|snapshot| snapshot.shard);
+            let (about, readiness) = (source.about(), source.readiness());
+            metrics::encode(Scrape { about, readiness, snapshots, process: Process::read(), answers }).ok()
+        });
+        match asked.await.flatten() {
+            Some(text) => answer(StatusCode::OK, metrics::CONTENT_TYPE, text),
+            None => no_answer(),
+        }
+    }
+
+    async fn stats(&self) -> Answer {
+        let asked = self.ask(|source| {
+            let mut snapshots = source.snapshots();
+            snapshots.sort_by_key(|snapshot| snapshot.shard);
+            stats::stats(&source.about(), &source.readiness(), &snapshots).to_string()
+        });
+        match asked.await {
+            Some(text) => answer(StatusCode::OK, JSON, text),
+            None => no_answer(),
+        }
+    }
+
+    async fn bindings(&self, query: Option<&str>) -> Answer {
+        let Some(aor) = query.and_then(aor_of) else {
+            return plain(StatusCode::BAD_REQUEST, "which? /where?aor=sip:alice@example.com\n");
+        };
+        match self.ask(move |source| source.locate(&aor)).await.flatten() {
+            Some(located) => {
+                let status = if located.is_empty() { StatusCode::NOT_FOUND } else { StatusCode::OK };
+                answer(status, JSON, stats::bindings(&located).to_string())
+            }
+            None => no_answer(),
+        }
+    }
+
+    async fn health(&self) -> Answer {
+        let asked = self.ask(|source| {
+            let answered = source.snapshots().iter().fold(0_u128, |seen, s| seen | 1_u128 << (s.shard & 127));
+            (answered.count_ones(), u32::from(source.about().shards))
+        });
+        match asked.await {
+            Some((answered, shards)) if answered >= shards => plain(StatusCode::OK, "ok\n"),
+            Some((answered, shards)) => {
+                plain(StatusCode::SERVICE_UNAVAILABLE, format!("{answered} of {shards} shards answered\n"))
+            }
+            None => no_answer(),
+        }
+    }
+
+    async fn readiness(&self) -> Answer {
+        match self.ask(Source::readiness).await {
+            Some(Readiness::Ready) => plain(StatusCode::OK, "ready\n"),
+            Some(Readiness::Not(why)) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+            None => no_answer(),
+        }
+    }
+
+    /// Asks the source on a thread where it may block. `None` when the answer takes too long, when too many
+    /// wait already, or when the question panicked.
+    async fn ask<T: Send + 'static>(&self, question: impl FnOnce(&S) -> T + Send + 'static) -> Option<T> {
+        let place = Arc::clone(&self.questions).try_acquire_owned().ok()?;
+        let source = Arc::clone(&self.source);
+        let asked = tokio::task::spawn_blocking(move || {
+            // Held until the question has really ended: one that hangs keeps its place after its asker has gone.
+            let _place = place;
+            question(&source)
+        });
+        tokio::time::timeout(ADMIN_ANSWER_MAX, asked).await.ok()?.ok()
+    }
+}
+
+fn no_answer() -> Answer {
+    plain(StatusCode::SERVICE_UNAVAILABLE, "a shard did not answer in time\n")
+}
+
+fn plain(status: StatusCode, text: impl Into<Bytes>) -> Answer {
+    answer(status, TEXT, text)
+}
+
+fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Full::new(body.into()));
+    *answer.status_mut() = status;
+    let answer = with(answer, CONTENT_TYPE, content_type);
+    let answer = with(answer, CACHE_CONTROL, "no-store");
+    with(answer, X_CONTENT_TYPE_OPTIONS, "nosniff")
+}
+
+fn with(mut answer: Answer, name: HeaderName, value: &'static str) -> Answer {
+    answer.headers_mut().insert(name, HeaderValue::from_static(value));
+    answer
+}
+
+/// The `aor` parameter of a query as a SIP URI: `sip:` is added when it has no scheme. A plus sign is one (it
+/// begins telephone numbers), not a space.
+fn aor_of(query: &str) -> Option<String> {
+    let raw = query.split('&').find_map(|pair| pair.strip_prefix("aor="))?;
+    let aor = percent_decoded(raw)?;
+    if aor.is_empty() || aor.chars().any(char::is_control) {
+        return None;
+    }
+    let has_scheme = ["sip:", "sips:", "tel:"]
+        .iter()
+        .any(|scheme| aor.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)));
+    Some(if has_scheme { aor } else { format!("sip:{aor}") })
+}
+
+fn percent_decoded(raw: &str) -> Option<String> {
+    let mut out = Vec::with_capacity(raw.len());
+    let mut rest = raw.as_bytes();
+    while let [byte, tail @ ..] = rest {
+        rest = tail;
+        if *byte == b'%' {
+            let [high, low, tail @ ..] = rest else { return None };
+            let digit = |b: &u8| char::from(*b).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+            out.push(digit(high)? << 4 | digit(low)?);
+            rest = tail;
+        } else {
+            out.push(*byte);
+        }
+    }
+    String::from_utf8(out).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_aor_is_taken_with_and_without_its_scheme() {
+        for query in ["aor=sip:alice@example.com", "aor=alice@example.com", "x=1&aor=sip%3Aalice%40example.com"] {
+            assert_eq!(aor_of(query).as_deref(), Some("sip:alice@example.com"), "{query}");
+        }
+        assert_eq!(aor_of("aor=SIPS:alice@example.com").as_deref(), Some("SIPS:alice@example.com"));
+        assert_eq!(aor_of("aor=+4930123@example.com").as_deref(), Some("sip:+4930123@example.com"));
+        assert_eq!(aor_of("aor=[2001:db8::1]").as_deref(), Some("sip:[2001:db8::1]"));
+    }
+
+    #[test]
+    fn what_is_no_aor_is_refused() {
+        for query in ["", "aor=", "aor", "who=alice", "aor=%4", "aor=%zz", "aor=a%0d%0ab", "aor=%ff"] {
+            assert_eq!(aor_of(query), None, "{query}");
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! The thread, its listener, and the bounds of each connection.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::{Semaphore, oneshot};
+
+use super::route::Router;
+use super::{Source, Token};
+use crate::limits::{
+    ADMIN_CONNECTION_MAX, ADMIN_CONNECTIONS_MAX, ADMIN_HEAD_LEN_MAX, ADMIN_HEAD_MAX, ADMIN_QUESTIONS_MAX,
+};
+
+/// How long to wait after the system would not hand over a connection (no descriptor left): at once again would
+/// only spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The running server. It ends when this is dropped.
+#[derive(Debug)]
+pub struct Admin {
+    address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Admin {
+    /// The address and port that it listens on.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Admin {
+    fn drop(&mut self) {
+        // The receiver is gone only when the thread has ended, and then there is nothing to stop.
+        let _ = self.stop.take().map(|stop| stop.send(()));
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread was printed when it happened; to raise it again in a drop would abort.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Serves HTTP on `listener` from a thread of its own until the result is dropped. With a token, every request
+/// but those for `/`, `/healthz` and `/readyz` must carry it.
+///
+/// # Errors
+/// When the listener cannot be made non-blocking, or the thread or its event loop cannot be made.
+pub fn start<S: Source>(listener: TcpListener, source: S, token: Option<Token>) -> io::Result<Admin> {
+    let address = listener.local_addr()?;
+    listener.set_nonblocking(true)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .max_blocking_threads(ADMIN_QUESTIONS_MAX)
+        .thread_name("hawser-ask")
+        .build()?;
+    let listener = {
+        let _entered = runtime.enter();
+        tokio::net::TcpListener::from_std(listener)?
+    };
+    let (stop, stopped) = oneshot::channel();
+    let router = Arc::new(Router::new(source, token));
+    let thread = std::thread::Builder::new().name("hawser-admin".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                () = accept(listener, router) => {}
+                _ = stopped => {}
+            }
+        });
+        // A question that a shard never answers must not hold up the end.
+        runtime.shutdown_background();
+    })?;
+    Ok(Admin { address, stop: Some(stop), thread: Some(thread) })
+}
+
+async fn accept<S: Source>(listener: tokio::net::TcpListener, router: Arc<Router<S>>) {
+    let places = Arc::new(Semaphore::new(ADMIN_CONNECTIONS_MAX));
+    loop {
+        // A place first: when all are taken, further connections wait in the listener's queue, and each place
+        // is free again after `ADMIN_CONNECTION_MAX` at the latest.
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(_) => {
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let router = Arc::clone(&router);
+        tokio::spawn(async move {
+            let _place = place;
+            let service = service_fn(|request| {
+                let router = Arc::clone(&router);
+                async move { Ok::<_, std::convert::Infallible>(router.answer(&request).await) }
+            });
+            let served = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(ADMIN_HEAD_MAX)
+                .max_buf_size(ADMIN_HEAD_LEN_MAX)
+                .keep_alive(false)
+                .serve_connection(TokioIo::new(stream), service);
+            // What goes wrong on one of these connections is its client's matter; the answers are counted.
+            let _ = tokio::time::timeout(ADMIN_CONNECTION_MAX, served).await;
+        });
+    }
+}

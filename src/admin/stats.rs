@@ -1,0 +1,82 @@
+//! `/stats` and `/where` as JSON.
+
+use serde_json::{Map, Value, json};
+
+use super::{About, Readiness};
+use crate::engine::Located;
+use crate::ids::FlowRef;
+use crate::stats::{Counters, Gauges, Row, Snapshot};
+
+/// What runs here, the sum of all shards, and each shard.
+pub(super) fn stats(about: &About, readiness: &Readiness, snapshots: &[Snapshot]) -> Value {
+    let mut counters = Counters::default();
+    let mut gauges = Gauges::default();
+    for snapshot in snapshots {
+        counters.merge(&snapshot.counters);
+        gauges.merge(&snapshot.gauges);
+    }
+    let why = match readiness {
+        Readiness::Ready => Value::Null,
+        Readiness::Not(why) => Value::from(why.as_str()),
+    };
+    json!({
+        "about": {
+            "version": about.version,
+            "uptime_s": about.uptime.as_secs(),
+            "shards": about.shards,
+            "listeners": about.listeners,
+            "server": about.server,
+            "sticky": about.sticky,
+        },
+        "ready": readiness == &Readiness::Ready,
+        "why_not_ready": why,
+        "total": { "counters": rows(counters.rows()), "gauges": rows(gauges.rows()) },
+        "shards": snapshots.iter().map(|snapshot| json!({
+            "shard": snapshot.shard,
+            "counters": rows(snapshot.counters.rows()),
+            "gauges": rows(snapshot.gauges.rows()),
+        })).collect::<Vec<_>>(),
+    })
+}
+
+/// By name: a number when the metric has no labels, else a list of objects with the labels and `value`.
+fn rows(rows: impl Iterator<Item = (&'static Row, u64)>) -> Value {
+    let mut out = Map::new();
+    for (row, value) in rows {
+        if row.labels.is_empty() {
+            out.insert(row.name.to_owned(), value.into());
+            continue;
+        }
+        let mut line: Map<_, _> =
+            row.labels.iter().map(|(key, value)| ((*key).to_owned(), Value::from(*value))).collect();
+        line.insert("value".to_owned(), value.into());
+        if let Value::Array(lines) = out.entry(row.name).or_insert_with(|| Value::Array(Vec::new())) {
+            lines.push(Value::Object(line));
+        }
+    }
+    Value::Object(out)
+}
+
+/// The bindings of an AOR.
+pub(super) fn bindings(located: &[Located]) -> Value {
+    located
+        .iter()
+        .map(|binding| {
+            let conn = match binding.flow {
+                FlowRef::Stream { conn, .. } => Value::from(format!("{}.{}", conn.slot, conn.generation)),
+                FlowRef::Udp { .. } => Value::Null,
+            };
+            json!({
+                "aor": binding.aor,
+                "contact": binding.contact,
+                "instance": binding.instance,
+                "shard": binding.flow.shard().0,
+                "conn": conn,
+                "transport": binding.transport.param_name(),
+                "peer": binding.peer.to_string(),
+                "expires_in_s": binding.expires_in.as_secs(),
+                "age_s": binding.age.as_secs(),
+            })
+        })
+        .collect()
+}

@@ -1,6 +1,7 @@
 //! Hawser: a SIP proxy that keeps every phone moored to the connection that it registered over.
 
 pub mod admin;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod engine;

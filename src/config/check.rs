@@ -92,13 +92,9 @@ fn certificates(config: &Config, lines: &Lines) -> Result<(), ConfigError> {
         }
     }
     for (index, listener) in config.listeners.iter().enumerate() {
-        let sides = match listener.side {
-            Some(side) => [side, side],
-            None => [Side::Server, Side::Endpoint],
-        };
-        // A port for both sides shows the endpoint side's certificate, so one is enough there.
-        let shown = sides.iter().any(|side| config.security.side(*side).certificate.is_some());
-        if listener.tls_port != 0 && !shown {
+        // A port for both sides shows the endpoint side's certificate: who calls is known only later.
+        let shown = config.security.side(listener.side.unwrap_or(Side::Endpoint));
+        if listener.tls_port != 0 && shown.certificate.is_none() {
             return Err(lines.error(&listener_key(lines, "tls-port"), index, Fault::CertificateNeeded));
         }
     }

@@ -1,0 +1,216 @@
+//! The command line: arguments, and what each command does. A fault is one line on stderr and a status that is
+//! not zero: 2 for arguments, 1 for all else.
+//!
+//! Must not touch sockets of SIP or the shards: `server` starts those. Left out on purpose: no environment
+//! variable is read, so that the file says everything.
+
+mod locate;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Config, ConfigError, Cores, CoresFault, LogLevel};
+use crate::server::{self, StartError};
+
+/// A SIP proxy that keeps every phone moored to the connection that it registered over.
+#[derive(Debug, Parser)]
+#[command(name = "hawser", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+struct Cli {
+    /// The configuration file; conf/hawser.toml is the commented example.
+    #[arg(long, value_name = "FILE", required = true)]
+    config: Option<PathBuf>,
+    /// Cores to run on in place of the file's: "all", or numbers such as 0-3,6.
+    #[arg(long, value_name = "LIST")]
+    cores: Option<Cores>,
+    /// Validate, read certificates and keys, print what would run, and exit.
+    #[arg(long)]
+    check: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Ask a running proxy where a phone is: shard, connection, peer address and binding.
+    Where {
+        /// Address of record, such as sip:alice@example.com.
+        aor: String,
+        /// The running proxy's configuration file, for its http-address and http-port.
+        #[arg(long, value_name = "FILE", conflicts_with = "http")]
+        config: Option<PathBuf>,
+        /// The running proxy's http-address and http-port.
+        #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080")]
+        http: String,
+    },
+}
+
+/// Why a command failed.
+#[derive(Debug)]
+enum CliError {
+    Read(PathBuf, io::Error),
+    Config(ConfigError),
+    Affinity(io::Error),
+    Cores(CoresFault),
+    Start(StartError),
+    Locate(locate::LocateError),
+}
+
+impl fmt::Display for CliError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Read(path, fault) => write!(f, "{}: cannot be read: {fault}", path.display()),
+            Self::Config(fault) => fault.fmt(f),
+            Self::Affinity(fault) => write!(f, "{AFFINITY_FILE}: cannot be read: {fault}"),
+            Self::Cores(fault) => write!(f, "cores: {fault}"),
+            Self::Start(fault) => fault.fmt(f),
+            Self::Locate(fault) => fault.fmt(f),
+        }
+    }
+}
+
+/// Runs the command of these arguments (the first is the program's name) to its end.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(fault) if fault.use_stderr() => {
+            eprintln!("{}", usage_line(&fault));
+            return ExitCode::from(2);
+        }
+        Err(help) => {
+            print!("{help}");
+            return ExitCode::SUCCESS;
+        }
+    };
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fault) => {
+            eprintln!("{fault}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), CliError> {
+    match (cli.command, cli.config) {
+        (Some(Command::Where { aor, config, http }), _) => {
+            let http = match config {
+                Some(path) => locate::http_of(&load(&path)?).map_err(CliError::Locate)?,
+                None => http,
+            };
+            let table = locate::locate(&aor, &http).map_err(CliError::Locate)?;
+            print!("{table}");
+            Ok(())
+        }
+        (None, Some(path)) => {
+            let config = load(&path)?;
+            let cores = cli.cores.as_ref().unwrap_or(&config.sipproxy.cores);
+            let cores = cores.resolve(&cores_available().map_err(CliError::Affinity)?).map_err(CliError::Cores)?;
+            if cli.check {
+                print!("{}", server::check(&config, &cores).map_err(CliError::Start)?);
+                return Ok(());
+            }
+            env_logger::Builder::new().filter_level(level(config.log.level)).init();
+            server::run(config, cores).map_err(CliError::Start)
+        }
+        // clap has asked for --config where there is no subcommand.
+        (None, None) => Ok(()),
+    }
+}
+
+fn load(path: &Path) -> Result<Config, CliError> {
+    let text = fs::read_to_string(path).map_err(|fault| CliError::Read(path.to_owned(), fault))?;
+    Config::parse(&text, &path.display().to_string()).map_err(CliError::Config)
+}
+
+const AFFINITY_FILE: &str = "/proc/self/status";
+
+/// The cores that this process may run on.
+fn cores_available() -> io::Result<Vec<usize>> {
+    let status = fs::read_to_string(AFFINITY_FILE)?;
+    cores_allowed(&status).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// The kernel's own notation is the one that `cores` takes, but has no bound.
+fn cores_allowed(status: &str) -> Option<Vec<usize>> {
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
+    let mut cores = Vec::new();
+    for part in list.trim().split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        cores.extend(first.parse::<usize>().ok()?..=last.parse::<usize>().ok()?);
+    }
+    Some(cores)
+}
+
+fn level(level: LogLevel) -> log::LevelFilter {
+    match level {
+        LogLevel::Off => log::LevelFilter::Off,
+        LogLevel::Error => log::LevelFilter::Error,
+        LogLevel::Warn => log::LevelFilter::Warn,
+        LogLevel::Info => log::LevelFilter::Info,
+        LogLevel::Debug => log::LevelFilter::Debug,
+        LogLevel::Trace => log::LevelFilter::Trace,
+    }
+}
+
+/// clap tells a fault in a paragraph; this is its gist on one line.
+fn usage_line(fault: &clap::Error) -> String {
+    let text = fault.to_string();
+    let end = |line: &&str| !(line.starts_with("Usage:") || line.starts_with("For more information"));
+    let gist: Vec<_> = text.lines().map(str::trim).take_while(end).filter(|line| !line.is_empty()).collect();
+    format!("hawser: {} (see hawser --help)", gist.join(" ").trim_start_matches("error: "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, String> {
+        Cli::try_parse_from(line.split(' ')).map_err(|fault| usage_line(&fault))
+    }
+
+    #[test]
+    fn the_file_is_asked_for() {
+        let line = "hawser: the following required arguments were not provided: --config <FILE> (see hawser --help)";
+        assert_eq!(parse("hawser").unwrap_err(), line);
+        assert_eq!(parse("hawser --check").unwrap_err(), line);
+        assert_eq!(parse("hawser --config a.toml").unwrap().config, Some(PathBuf::from("a.toml")));
+    }
+
+    #[test]
+    fn cores_are_read_where_they_stand() {
+        let cli = parse("hawser --config a.toml --cores 0-1,4 --check").unwrap();
+        assert_eq!(cli.cores, Some(Cores::List(vec![0, 1, 4])));
+        assert!(cli.check);
+        assert_eq!(
+            parse("hawser --config a.toml --cores 1-0").unwrap_err(),
+            "hawser: invalid value '1-0' for '--cores <LIST>': expected \"all\" or numbers of cores such as \
+             \"0-3,6\" (see hawser --help)"
+        );
+    }
+
+    #[test]
+    fn where_needs_no_file() {
+        let Some(Command::Where { aor, config, http }) = parse("hawser where sip:alice@example.com").unwrap().command
+        else {
+            panic!("not where");
+        };
+        assert_eq!((aor.as_str(), config, http.as_str()), ("sip:alice@example.com", None, "127.0.0.1:8080"));
+        assert!(parse("hawser where a --http 127.0.0.1:1 --config b").is_err());
+        assert!(parse("hawser where").is_err());
+    }
+
+    #[test]
+    fn the_kernels_list_of_cores_is_read() {
+        assert_eq!(cores_allowed("A: 1\nCpus_allowed_list:\t0-2,8\n"), Some(vec![0, 1, 2, 8]));
+        assert_eq!(cores_allowed("Cpus_allowed_list:\t5\n"), Some(vec![5]));
+        assert_eq!(cores_allowed("Cpus_allowed_list:\tx\n"), None);
+        assert_eq!(cores_allowed(""), None);
+        assert!(!cores_available().unwrap().is_empty());
+    }
+}

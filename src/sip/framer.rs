@@ -30,7 +30,7 @@ impl std::fmt::Debug for Framer {
 }
 
 /// What was found.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Framed {
     /// One whole message, without empty lines before it.
     Message(Vec<u8>),
@@ -39,7 +39,7 @@ pub enum Framed {
 }
 
 /// Why the stream cannot go on.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FrameFault {
     /// What is wrong.
     pub fault: Fault,

@@ -56,6 +56,8 @@ impl Iterator for FieldLines<'_> {
             match buf[found] {
                 b'\r' if at < self.end && buf[at] == b'\n' => at += 1,
                 b'\n' => well_formed = false,
+                // A quoted pair may hold NUL (RFC 3261 §25.1).
+                0 if found > start && buf[found - 1] == b'\\' => continue,
                 _ => {
                     well_formed = false;
                     continue;

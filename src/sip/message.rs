@@ -166,8 +166,7 @@ impl Fault {
     pub fn ends_stream(self) -> bool {
         matches!(
             self,
-            Self::RequestLine
-                | Self::HeaderSyntax
+            Self::HeaderSyntax
                 | Self::ContentLengthSyntax
                 | Self::ContentLengthConflict
                 | Self::ContentLengthMissing

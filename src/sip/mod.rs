@@ -14,6 +14,8 @@ pub mod name;
 pub mod response;
 mod scan;
 pub mod span;
+#[cfg(test)]
+mod torture;
 pub mod uri;
 pub mod value;
 

@@ -200,10 +200,10 @@ fn write_field(buf: &[u8], name: &str, field: Option<&Field>, out: &mut Vec<u8>)
 
 /// Copies a value on one line, so that nothing in a malformed request becomes a header line of ours.
 fn write_unfolded(value: &[u8], out: &mut Vec<u8>) {
-    if memchr::memchr3(b'\r', b'\n', 0, value).is_none() {
+    if memchr::memchr2(b'\r', b'\n', value).is_none() {
         out.extend_from_slice(value);
     } else {
-        out.extend(value.iter().map(|&byte| if matches!(byte, b'\r' | b'\n' | 0) { b' ' } else { byte }));
+        out.extend(value.iter().map(|&byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { byte }));
     }
 }
 

@@ -419,7 +419,7 @@ Counter, COUNTERS;
     LimitMailboxNewWorkCount { limit = "mailbox_new_work_count" }
     LimitConnections { limit = "connections" }
     LimitTransactions { limit = "transactions" }
-    LimitBindings { limit = "bindings" };
+    LimitBindings { limit = "bindings_per_aor" };
 
 // Shards.
 

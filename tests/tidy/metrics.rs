@@ -1,0 +1,106 @@
+//! Metric names and limits: each declared once, used, and counted.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::lexer::Kind;
+use crate::{Fault, File};
+
+/// Limits that no counter of a shard belongs to, and why.
+const NOT_COUNTED: &[(&str, &str)] = &[
+    ("SHARDS_MAX", "more is refused at start"),
+    ("UDP_REQUEST_LEN_MAX", "hawser_udp_oversize_total says what became of it"),
+    ("ADMIN_CONNECTIONS_MAX", "further connections only wait"),
+    ("ADMIN_HEAD_LEN_MAX", "answered with 431 by the HTTP library"),
+    ("ADMIN_HEAD_MAX", "the connection ends without a request to count"),
+    ("ADMIN_CONNECTION_MAX", "the connection ends; its answer is counted"),
+    ("ADMIN_ANSWER_MAX", "hawser_admin_answers_total{code=\"503\"}"),
+    ("ADMIN_QUESTIONS_MAX", "hawser_admin_answers_total{code=\"503\"}"),
+];
+
+/// A text that is a metric's name stands in one place of the product's code.
+pub fn names_are_declared_once(files: &[File]) -> Vec<Fault> {
+    let mut places: BTreeMap<&str, Vec<Fault>> = BTreeMap::new();
+    for file in files.iter().filter(|file| file.path.starts_with("src/") && !file.path.starts_with("src/lab/")) {
+        for token in &file.code {
+            if let Kind::Text(text) = &token.kind {
+                let rest = text.strip_prefix("hawser_");
+                if rest
+                    .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
+                {
+                    places.entry(text).or_default().push(file.fault(token.line, format!("{text} is declared twice")));
+                }
+            }
+        }
+    }
+    places.into_values().filter(|places| places.len() > 1).flatten().collect()
+}
+
+/// Every constant of `limits` has a doc, is named elsewhere in the product, and has its row in
+/// `hawser_limit_hits_total` unless [`NOT_COUNTED`] says why not.
+pub fn limits_are_used_and_counted(files: &[File]) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let Some(limits) = files.iter().find(|file| file.path == "src/limits.rs") else {
+        return vec!["src/limits.rs is missing".to_owned()];
+    };
+    let used: BTreeSet<&str> =
+        files.iter().filter(|f| f.path != limits.path && f.path.starts_with("src/")).flat_map(words).collect();
+    let labels: BTreeSet<&str> = files
+        .iter()
+        .filter(|file| file.path == "src/stats/table.rs")
+        .flat_map(|file| file.code.windows(3))
+        .filter(|three| three[0].is("limit") && three[1].is_sign('='))
+        .filter_map(|three| if let Kind::Text(text) = &three[2].kind { Some(text.as_str()) } else { None })
+        .collect();
+    for pair in limits.code.windows(2).filter(|pair| pair[0].is("const")) {
+        let (line, Some(name)) = (pair[1].line, pair[1].word()) else { continue };
+        let above = line.checked_sub(2).and_then(|nth| limits.text.lines().nth(nth)).unwrap_or("");
+        if !above.trim_start().starts_with("/// ") {
+            faults.push(limits.fault(line, format!("{name} has no doc")));
+        }
+        if !used.contains(name) {
+            faults.push(limits.fault(line, format!("{name} is used nowhere")));
+        }
+        let label = name.trim_end_matches("_MAX").to_ascii_lowercase();
+        let excused = NOT_COUNTED.iter().any(|(excused, _)| *excused == name);
+        if !excused && !labels.contains(label.as_str()) {
+            faults.push(limits.fault(line, format!("no row of hawser_limit_hits_total has limit = \"{label}\"")));
+        }
+    }
+    faults
+}
+
+fn words(file: &File) -> impl Iterator<Item = &str> {
+    file.code.iter().filter_map(|token| token.word())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree;
+
+    #[test]
+    fn a_metric_that_is_declared_twice_is_found() {
+        let text = "const X: &str = \"hawser_x_total\";";
+        assert_eq!(names_are_declared_once(&tree(&[("src/a.rs", text), ("src/b.rs", text)])).len(), 2);
+        let once = [("src/a.rs", text), ("src/lab/b.rs", text), ("tests/c.rs", text)];
+        assert!(names_are_declared_once(&tree(&once)).is_empty());
+    }
+
+    #[test]
+    fn a_limit_without_doc_use_or_counter_is_found() {
+        let table = ("src/stats/table.rs", "LimitX { limit = \"x\" }");
+        let user = ("src/a.rs", "use crate::limits::X_MAX;");
+        let faults = |limits: &str, files: &[(&'static str, &'static str)]| {
+            let mut all = vec![("src/limits.rs", limits)];
+            all.extend(files);
+            limits_are_used_and_counted(&tree(&all)).len()
+        };
+        let whole = "//! Limits.\n/// Its unit.\npub const X_MAX: u32 = 1;";
+        assert_eq!(faults(whole, &[table, user]), 0);
+        assert_eq!(faults("//! Limits.\npub const X_MAX: u32 = 1;", &[table, user]), 1);
+        assert_eq!(faults(whole, &[table]), 1);
+        assert_eq!(faults(whole, &[user]), 1);
+        assert_eq!(faults(whole, &[table, ("src/a.rs", "#[cfg(test)] mod t { use X_MAX; }")]), 1);
+        assert_eq!(faults("/// A\npub const SHARDS_MAX: u8 = 1;", &[table, ("src/a.rs", "SHARDS_MAX")]), 0);
+    }
+}

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{Config, ConfigError, Cores, CoresFault, LogLevel};
+use crate::config::{self, Config, ConfigError, Cores, CoresFault, LogLevel};
 use crate::server::{self, StartError};
 
 /// A SIP proxy that keeps every phone moored to the connection that it registered over.
@@ -37,6 +37,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Print every setting with its default and meaning, as a table in Markdown.
+    Settings,
     /// Ask a running proxy where a phone is: shard, connection, peer address and binding.
     Where {
         /// Address of record, such as sip:alice@example.com.
@@ -98,6 +100,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn run(cli: Cli) -> Result<(), CliError> {
     match (cli.command, cli.config) {
+        (Some(Command::Settings), _) => {
+            print!("{}", config::markdown());
+            Ok(())
+        }
         (Some(Command::Where { aor, config, http }), _) => {
             let http = match config {
                 Some(path) => locate::http_of(&load(&path)?).map_err(CliError::Locate)?,
@@ -203,6 +209,14 @@ mod tests {
         assert_eq!((aor.as_str(), config, http.as_str()), ("sip:alice@example.com", None, "127.0.0.1:8080"));
         assert!(parse("hawser where a --http 127.0.0.1:1 --config b").is_err());
         assert!(parse("hawser where").is_err());
+    }
+
+    #[test]
+    fn the_readme_names_every_setting() {
+        // The README comes with the release's last step; until then there is nothing to compare.
+        let Ok(readme) = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")) else { return };
+        let missing: Vec<_> = config::KEYS.iter().map(|key| key.name).filter(|name| !readme.contains(name)).collect();
+        assert!(missing.is_empty(), "`hawser settings` prints the table; the README lacks {missing:?}");
     }
 
     #[test]

@@ -53,7 +53,7 @@ impl<'t> Document<'t> {
                     file: file.to_owned(),
                     line,
                     key: String::new(),
-                    fault: Fault::Syntax(fault),
+                    fault: Fault::Syntax(Box::new(fault)),
                 });
             }
         };
@@ -223,7 +223,7 @@ impl Section<'_> {
     pub(super) fn host(&self, key: &str) -> Result<Option<Host>, ConfigError> {
         let read = self.read(key, Expected::Host, |v| match v.as_str()? {
             "" => Some(None),
-            text => Host::parse(text).map(Some),
+            text => Host::parse(text).filter(Host::can_be_peer).map(Some),
         });
         read.map(Option::flatten)
     }

@@ -20,7 +20,7 @@ pub struct ConfigError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The text is not TOML; a key given twice is found here too.
-    Syntax(toml::de::Error),
+    Syntax(Box<toml::de::Error>),
     /// Not a key of the schema.
     UnknownKey,
     /// A value of the wrong type or out of range.
@@ -212,7 +212,7 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.fault {
-            Fault::Syntax(fault) => Some(fault),
+            Fault::Syntax(fault) => Some(fault.as_ref()),
             _ => None,
         }
     }

@@ -1,5 +1,7 @@
 //! Every key of the schema, once: what the README's table is made from and what an unknown key is told by.
 
+use super::not_yet;
+
 /// A key of the configuration file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
@@ -9,6 +11,29 @@ pub struct Key {
     pub default: &'static str,
     /// Meaning, unit and range.
     pub meaning: &'static str,
+}
+
+impl Key {
+    /// Whether this release takes nothing for it but the value that means off.
+    #[must_use]
+    pub fn is_later(&self) -> bool {
+        not_yet::is_later(self.name)
+    }
+}
+
+/// The schema as a table in Markdown.
+#[must_use]
+pub fn markdown() -> String {
+    let mut table = "| key | default | meaning |\n| --- | --- | --- |\n".to_owned();
+    for Key { name, default, meaning } in KEYS {
+        let default = match *default {
+            "" => "must be given".to_owned(),
+            text => format!("`{text}`"),
+        };
+        let later = if not_yet::is_later(name) { " (later release)" } else { "" };
+        table.push_str(&format!("| `{name}` | {default} | {meaning}{later} |\n"));
+    }
+    table
 }
 
 const fn key(name: &'static str, default: &'static str, meaning: &'static str) -> Key {
@@ -53,7 +78,7 @@ pub const KEYS: &[Key] = &[
         "3",
         "Seconds that an in-dialog request waits for a phone to come back; 0–32, fractions allowed, 0 = off.",
     ),
-    key("sipproxy.oos-check", "5", "Seconds between OPTIONS to the active SIP Server; 0–300, 0 = off."),
+    key("sipproxy.oos-check", "0", "Seconds between OPTIONS to the active SIP Server; 0–300, 0 = off."),
     key("sipproxy.oos-force", "5", "Seconds between OPTIONS while no SIP Server answers; 1–32, fractions allowed."),
     key("sipproxy.overload-ctrl-dialog-rate", "0", "Hard cap on INVITEs each second; 0–1000000, 0 = off."),
     key("sipproxy.sip-ip-tos", "256", "IP TOS byte of SIP packets; 0–255, 256 = left to the system."),
@@ -95,7 +120,11 @@ pub const KEYS: &[Key] = &[
     key("device.network", "", "Addresses of devices that do not register."),
     key("device.tls-name", "\"\"", "Name that their certificates must carry; \"\" = the target of the request."),
     key("device.verify", "\"name\"", "name, or chain to leave the name out."),
-    key("security.tls-mutual", "0", "1 = client certificates are asked for and verified on every TLS port; 0 or 1."),
+    key(
+        "security.tls-mutual",
+        "0",
+        "Whether client certificates are asked for and verified on every TLS port; 0 or 1.",
+    ),
     key("security.certificate", "\"\"", "PEM file with our certificate and its chain."),
     key("security.certificate-key", "\"\"", "PEM file with its private key."),
     key("security.trusted-ca", "\"\"", "PEM file with the CAs that peers are verified against."),

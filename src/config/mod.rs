@@ -23,7 +23,7 @@ use std::time::Duration;
 
 pub use engine::{Sticky, UdpOversize};
 pub use error::{ConfigError, Expected, Fault};
-pub use keys::{KEYS, Key};
+pub use keys::{KEYS, Key, markdown};
 pub use value::{ClientEku, Cores, CoresFault, Host, LogLevel, Network, ServerAddress, Verify};
 
 use crate::ids::{Side, Transport};

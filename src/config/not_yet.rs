@@ -9,9 +9,11 @@ use super::error::{ConfigError, Fault};
 use super::{ClientEku, Config, ServerAddress, SideSecurity};
 use crate::ids::Side;
 
-/// A key, and the index of the first table that asks for its feature.
+/// A key or `[[table]]`, and the index of the first table that asks for its feature.
 struct Row {
     key: &'static str,
+    /// Whether there are values that this release takes, besides the one that means off.
+    partly: bool,
     asks: fn(&Config, &Lines) -> Option<usize>,
 }
 
@@ -22,28 +24,46 @@ struct SideRow {
 }
 
 const ROWS: &[Row] = &[
-    Row { key: "listener", asks: |_, lines| first(lines.has("listener", 0)) },
-    Row { key: "sip-server", asks: |config, _| (config.servers.len() > 1).then_some(1) },
+    Row { key: "listener", partly: false, asks: |_, lines| first(lines.has("listener", 0)) },
+    Row { key: "sip-server", partly: true, asks: |config, _| (config.servers.len() > 1).then_some(1) },
     Row {
         key: "sip-server.primary",
+        partly: true,
         asks: |config, _| config.servers.iter().position(|s| matches!(s.primary, ServerAddress::Name(..))),
     },
-    Row { key: "sip-server.backup", asks: |config, _| config.servers.iter().position(|s| s.backup.is_some()) },
-    Row { key: "peer-proxy", asks: |config, _| first(!config.peers.is_empty()) },
-    Row { key: "device", asks: |config, _| first(!config.devices.is_empty()) },
-    Row { key: "sipproxy.oos-check", asks: |config, _| first(config.sipproxy.oos_check != Duration::ZERO) },
+    Row {
+        key: "sip-server.backup",
+        partly: false,
+        asks: |config, _| config.servers.iter().position(|s| s.backup.is_some()),
+    },
+    Row { key: "peer-proxy", partly: false, asks: |config, _| first(!config.peers.is_empty()) },
+    Row { key: "device", partly: false, asks: |config, _| first(!config.devices.is_empty()) },
+    Row {
+        key: "sipproxy.oos-check",
+        partly: false,
+        asks: |config, _| first(config.sipproxy.oos_check != Duration::ZERO),
+    },
     // Any value asks, for it has no value that means off.
-    Row { key: "sipproxy.oos-force", asks: |_, lines| first(lines.has("sipproxy.oos-force", 0)) },
+    Row { key: "sipproxy.oos-force", partly: false, asks: |_, lines| first(lines.has("sipproxy.oos-force", 0)) },
     Row {
         key: "sipproxy.overload-ctrl-dialog-rate",
+        partly: false,
         asks: |config, _| first(config.sipproxy.overload_ctrl_dialog_rate != 0),
     },
-    Row { key: "sipproxy.sip-ip-tos", asks: |config, _| first(config.sipproxy.sip_ip_tos.is_some()) },
-    Row { key: "sipproxy.http-tls", asks: |config, _| first(config.sipproxy.http_tls) },
-    Row { key: "sipproxy.http-token-file", asks: |config, _| first(config.sipproxy.http_token_file.is_some()) },
-    Row { key: "security.sni", asks: |config, _| first(!config.security.sni.is_empty()) },
-    Row { key: "dns.servers", asks: |config, _| first(!config.dns.servers.is_empty()) },
-    Row { key: "dns.ttl-stale", asks: |config, _| first(config.dns.ttl_stale != Duration::from_secs(3600)) },
+    Row { key: "sipproxy.sip-ip-tos", partly: false, asks: |config, _| first(config.sipproxy.sip_ip_tos.is_some()) },
+    Row { key: "sipproxy.http-tls", partly: false, asks: |config, _| first(config.sipproxy.http_tls) },
+    Row {
+        key: "sipproxy.http-token-file",
+        partly: false,
+        asks: |config, _| first(config.sipproxy.http_token_file.is_some()),
+    },
+    Row { key: "security.sni", partly: false, asks: |config, _| first(!config.security.sni.is_empty()) },
+    Row { key: "dns.servers", partly: false, asks: |config, _| first(!config.dns.servers.is_empty()) },
+    Row {
+        key: "dns.ttl-stale",
+        partly: false,
+        asks: |config, _| first(config.dns.ttl_stale != Duration::from_secs(3600)),
+    },
 ];
 
 const SIDE_ROWS: &[SideRow] = &[
@@ -70,6 +90,14 @@ pub(super) fn refuse(config: &Config, lines: &Lines) -> Result<(), ConfigError> 
         }
     }
     Ok(())
+}
+
+/// Whether this release takes nothing for a key but the value that means off.
+pub(super) fn is_later(name: &str) -> bool {
+    let row =
+        |row: &Row| !row.partly && (name == row.key || name.strip_prefix(row.key).is_some_and(|k| k.starts_with('.')));
+    let side_key = name.strip_prefix("security.");
+    ROWS.iter().any(row) || SIDE_ROWS.iter().any(|row| side_key == Some(row.key))
 }
 
 fn first(asks: bool) -> Option<usize> {

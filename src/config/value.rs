@@ -126,6 +126,16 @@ impl Host {
     }
 }
 
+impl Host {
+    /// Whether somebody can be sent there: an unspecified or multicast address is nobody's.
+    pub(super) fn can_be_peer(&self) -> bool {
+        match self {
+            Self::Ip(ip) => can_be_peer(*ip),
+            Self::Name(_) => true,
+        }
+    }
+}
+
 /// As a URI's host part has it: IPv6 in brackets.
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -76,6 +76,9 @@ impl fmt::Debug for Binding {
     }
 }
 
+/// How a binding gives way: a variant of [`Replaced`].
+type Way = fn(Binding) -> Replaced;
+
 /// What a `bind` has done.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Bound {
@@ -188,7 +191,7 @@ impl Directory {
         if known.is_none() && giving_way.is_none() && self.entries.len() >= self.bindings_max {
             return Err(Full);
         }
-        let replaced = giving_way.map(|(index, wrap)| wrap(self.take_out(index)));
+        let replaced = giving_way.map(|(index, way)| way(self.take_out(index)));
         let aor_hash = self.aor_hash(&binding.aor);
         let change = match known {
             None => {
@@ -349,7 +352,7 @@ impl Directory {
     }
 
     /// Which other binding of its AOR gives way to a binding, and as what.
-    fn giving_way(&self, binding: &Binding, is_new: bool) -> Option<(u32, fn(Binding) -> Replaced)> {
+    fn giving_way(&self, binding: &Binding, is_new: bool) -> Option<(u32, Way)> {
         let (mut count, mut oldest) = (0, NIL);
         for (index, entry) in self.list(By::Aor, self.aor_hash(&binding.aor)) {
             if entry.binding.aor == binding.aor {

@@ -69,6 +69,17 @@ fn a_contact_that_changes_is_found_by_the_new_one_only() {
     directory.check();
 }
 
+/// Real names cover the AOR; the lists hold together all the same.
+#[test]
+fn a_name_bound_for_another_aor_leaves_the_first() {
+    let mut directory = Directory::new(keys(), 10);
+    directory.bind(binding(1, "sip:bob@x", "sip:bob@10.0.0.1", 1)).expect("room");
+    directory.bind(binding(1, "sip:eve@x", "sip:bob@10.0.0.1", 1)).expect("room");
+    assert_eq!(names(directory.by_aor(b"sip:bob@x")), []);
+    assert_eq!(names(directory.by_aor(b"sip:eve@x")), [id(1)]);
+    directory.check();
+}
+
 #[test]
 fn a_phone_after_its_restart_takes_the_place_of_its_former_self() {
     let mut directory = Directory::new(keys(), 10);

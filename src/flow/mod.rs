@@ -3,6 +3,8 @@
 //!
 //! All of it is pure: keys and the present are arguments.
 
+#[cfg(test)]
+mod cost;
 pub mod directory;
 pub mod keys;
 pub mod table;

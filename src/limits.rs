@@ -48,3 +48,29 @@ pub const ADMIN_CONNECTION_MAX: Duration = Duration::from_secs(30);
 pub const ADMIN_ANSWER_MAX: Duration = Duration::from_secs(1);
 /// Questions to the shards that may wait for their answers at once.
 pub const ADMIN_QUESTIONS_MAX: usize = 8;
+/// Datagrams that wait for room in one UDP socket.
+pub const DATAGRAMS_WAITING_COUNT_MAX: usize = 1_024;
+/// Read from one connection before others have their turn.
+pub const READ_LEN_MAX: usize = 16 * 1024;
+/// Reads from one connection before others have their turn.
+pub const READS_PER_PASS_MAX: usize = 4;
+/// Batches of datagrams from one socket before others have their turn.
+pub const BATCHES_PER_PASS_MAX: usize = 4;
+/// Steps of TLS handshakes for each pass of a shard: one costs about 0.1 ms of cryptography.
+pub const HANDSHAKE_STEPS_PER_PASS_MAX: usize = 16;
+/// TLS handshakes in the air of one shard; past it the oldest gives way.
+pub const HANDSHAKES_COUNT_MAX: usize = 256;
+/// From our FIN until a connection is closed for good, so that the peer can read what came before it.
+pub const LINGER_MAX: Duration = Duration::from_secs(2);
+/// Mails that are handled before others have their turn.
+pub const MAILS_PER_PASS_MAX: usize = 256;
+/// Requests of plain threads (snapshots, `where`, drain) that wait for one shard.
+pub const CONTROLS_COUNT_MAX: usize = 64;
+/// Log lines of one kind for each second; the rest is counted and said.
+pub const LOG_LINES_PER_SECOND_MAX: u32 = 5;
+/// Panics of one shard within `PANIC_WINDOW` that take it out of service.
+pub const PANICS_COUNT_MAX: usize = 16;
+/// See `PANICS_COUNT_MAX`.
+pub const PANIC_WINDOW: Duration = Duration::from_secs(10);
+/// How long a stopping process waits for what is in flight.
+pub const DRAIN_MAX: Duration = Duration::from_secs(5);

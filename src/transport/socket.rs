@@ -1,0 +1,156 @@
+//! Builds sockets with all their options before they are bound, which glommio's own constructors cannot do.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+
+use crate::ids::Transport;
+use crate::sys;
+
+/// Connections that wait to be accepted; the system may cut it down (net.core.somaxconn).
+const BACKLOG: i32 = 4096;
+/// What a UDP socket may hold before datagrams are lost; the system may cut it down (net.core.rmem_max).
+const UDP_BUFFER_LEN: usize = 4 << 20;
+/// `TCP_USER_TIMEOUT`: sent bytes that stay unacknowledged for so long end the connection.
+const USER_TIMEOUT: Duration = Duration::from_secs(20);
+/// Silence after which the system asks whether the peer is still there.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_COUNT: u32 = 3;
+
+/// Leaves the type of service to the system.
+pub const TOS_UNSET: u32 = 256;
+
+fn build(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+    socket.set_nonblocking(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
+}
+
+/// `sip-ip-tos`, when it is not [`TOS_UNSET`].
+fn set_tos(socket: &SockRef<'_>, v6: bool, tos: u32) -> io::Result<()> {
+    match (tos, v6) {
+        (TOS_UNSET.., _) => Ok(()),
+        (tos, false) => socket.set_tos_v4(tos),
+        (tos, true) => socket.set_tclass_v6(tos),
+    }
+}
+
+/// Whether something else listens there: binds once without SO_REUSEPORT and lets go again.
+///
+/// # Errors
+/// `AddrInUse` when it does; what the system says otherwise (an address that is not ours, a privileged port).
+pub fn probe(address: SocketAddr, transport: Transport) -> io::Result<()> {
+    let (kind, protocol) = match transport {
+        Transport::Udp => (Type::DGRAM, Protocol::UDP),
+        Transport::Tcp | Transport::Tls => (Type::STREAM, Protocol::TCP),
+    };
+    let socket = build(address, kind, protocol)?;
+    if kind == Type::STREAM {
+        // Connections of a former run in TIME_WAIT do not count as something that listens.
+        socket.set_reuse_address(true)?;
+    }
+    socket.bind(&address.into())?;
+    if kind == Type::STREAM { socket.listen(1) } else { Ok(()) }
+}
+
+/// A listener beside those of the other shards on the same port.
+///
+/// # Errors
+/// What the system says.
+pub fn listen(address: SocketAddr, tos: u32) -> io::Result<Socket> {
+    let socket = build(address, Type::STREAM, Protocol::TCP)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    set_tos(&SockRef::from(&socket), address.is_ipv6(), tos)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+/// A UDP socket beside those of the other shards on the same port.
+///
+/// # Errors
+/// What the system says.
+pub fn udp(address: SocketAddr, tos: u32) -> io::Result<Socket> {
+    let socket = build(address, Type::DGRAM, Protocol::UDP)?;
+    socket.set_reuse_port(true)?;
+    set_tos(&SockRef::from(&socket), address.is_ipv6(), tos)?;
+    socket.set_recv_buffer_size(UDP_BUFFER_LEN)?;
+    socket.set_send_buffer_size(UDP_BUFFER_LEN)?;
+    sys::errqueue::enable(socket.as_raw_fd(), address.is_ipv6())?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// Options of every stream connection, accepted or opened.
+///
+/// # Errors
+/// What the system says.
+pub fn set_stream_options(socket: &SockRef<'_>) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new()
+            .with_time(KEEPALIVE_IDLE)
+            .with_interval(KEEPALIVE_INTERVAL)
+            .with_retries(KEEPALIVE_COUNT),
+    )
+}
+
+/// Begins a connection from `from`'s address and a port of the system's choice; it may still be under way when this
+/// returns.
+///
+/// # Errors
+/// What the system says at once.
+pub fn connect(from: SocketAddr, to: SocketAddr, tos: u32) -> io::Result<Socket> {
+    let socket = build(to, Type::STREAM, Protocol::TCP)?;
+    let options = SockRef::from(&socket);
+    set_stream_options(&options)?;
+    set_tos(&options, to.is_ipv6(), tos)?;
+    if !from.ip().is_unspecified() && from.is_ipv4() == to.is_ipv4() {
+        socket.bind(&SocketAddr::new(from.ip(), 0).into())?;
+    }
+    match socket.connect(&to.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+        _ => Ok(socket),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn any() -> SocketAddr {
+        "127.0.0.1:0".parse().unwrap()
+    }
+
+    #[test]
+    fn a_port_that_another_holds_with_reuseport_is_found_taken() {
+        for transport in [Transport::Udp, Transport::Tcp] {
+            let held = if transport == Transport::Udp { udp(any(), TOS_UNSET) } else { listen(any(), TOS_UNSET) }.unwrap();
+            let address = held.local_addr().unwrap().as_socket().unwrap();
+            assert_eq!(probe(address, transport).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+            drop(held);
+            probe(address, transport).unwrap();
+        }
+    }
+
+    #[test]
+    fn shards_share_a_port_and_sockets_carry_their_options() {
+        let first = listen(any(), 0x60).unwrap();
+        let address = first.local_addr().unwrap().as_socket().unwrap();
+        let second = listen(address, 0x60).unwrap();
+        assert_eq!(second.local_addr().unwrap().as_socket().unwrap(), address);
+        assert_eq!(second.tos_v4().unwrap(), 0x60);
+        let client = connect(any(), address, TOS_UNSET).unwrap();
+        assert!(client.tcp_nodelay().unwrap() && client.keepalive().unwrap());
+        assert_eq!(client.tcp_user_timeout().unwrap(), Some(USER_TIMEOUT));
+    }
+}

@@ -33,9 +33,7 @@ pub fn with_socket<R>(owner: &impl AsRawFd, f: impl FnOnce(socket2::SockRef<'_>)
 pub fn send(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
     loop {
         // SAFETY: the pointer and the length are those of a live slice, which the call only reads.
-        let n = unsafe {
-            libc::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
-        };
+        let n = unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
         if let Ok(n) = usize::try_from(n) {
             return Ok(n);
         }

@@ -97,10 +97,7 @@ pub fn set_stream_options(socket: &SockRef<'_>) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
     socket.set_tcp_keepalive(
-        &TcpKeepalive::new()
-            .with_time(KEEPALIVE_IDLE)
-            .with_interval(KEEPALIVE_INTERVAL)
-            .with_retries(KEEPALIVE_COUNT),
+        &TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_COUNT),
     )
 }
 
@@ -134,7 +131,8 @@ mod tests {
     #[test]
     fn a_port_that_another_holds_with_reuseport_is_found_taken() {
         for transport in [Transport::Udp, Transport::Tcp] {
-            let held = if transport == Transport::Udp { udp(any(), TOS_UNSET) } else { listen(any(), TOS_UNSET) }.unwrap();
+            let held =
+                if transport == Transport::Udp { udp(any(), TOS_UNSET) } else { listen(any(), TOS_UNSET) }.unwrap();
             let address = held.local_addr().unwrap().as_socket().unwrap();
             assert_eq!(probe(address, transport).unwrap_err().kind(), io::ErrorKind::AddrInUse);
             drop(held);

@@ -40,11 +40,7 @@ impl Outgoing {
 
     /// Sends all that the socket takes. Buffers that are done with go to `recycle`; destinations that cannot be
     /// reached are told to `unreachable`.
-    pub fn flush(
-        &mut self,
-        mut recycle: impl FnMut(Vec<u8>),
-        mut unreachable: impl FnMut(SocketAddr),
-    ) -> Flushed {
+    pub fn flush(&mut self, mut recycle: impl FnMut(Vec<u8>), mut unreachable: impl FnMut(SocketAddr)) -> Flushed {
         let mut flushed = Flushed::default();
         // A pending error belongs to an earlier datagram, so that the first one is tried again after it, once.
         let mut tried_again = false;

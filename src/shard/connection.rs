@@ -1,0 +1,709 @@
+//! The connections of one shard: from accept or connect to the last byte.
+//!
+//! ```text
+//! accept ──► Handshaking ──► Open ──► Leaving ──► gone
+//! connect ─► Connecting ─┴──────┘         (what waits, close_notify, FIN, the peer's FIN or 2 s)
+//! ```
+//! TCP skips the handshake. A connection that the peer, the system or a bound ends goes at once.
+//!
+//! The engine owns every deadline but three: a send that stalls, the lingering after our FIN, and how many
+//! handshakes may be in the air.
+
+use std::io;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::task::{Context, Poll, Waker};
+
+use super::core::Core;
+use crate::clock::Time;
+use crate::engine::{Accept, CloseReason, ConnectFailure, Engine, Input};
+use crate::ids::{ConnId, PointId, Side, Transport};
+use crate::limits::{
+    HANDSHAKE_STEPS_PER_PASS_MAX, HANDSHAKES_COUNT_MAX, LINGER_MAX, READS_PER_PASS_MAX, SEND_QUEUE_LEN_MAX,
+    SEND_STALL_MAX,
+};
+use crate::stats::{Counter, HandshakeFailure};
+use crate::sys;
+use crate::tls::failure;
+use crate::tls::session::{Progress, Session};
+use crate::transport::socket;
+use crate::transport::stream::{Flushed, Stream};
+
+/// Text that is sent in the middle of a pass instead of being gathered further.
+const FLUSH_EARLY_LEN: usize = 64 * 1024;
+
+/// A connection of this shard, as its task knows it: a slot that is used again has another serial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Key {
+    index: usize,
+    serial: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Connecting,
+    Handshaking,
+    Open,
+    Leaving { fin_sent: bool },
+}
+
+pub(super) struct Conn {
+    /// The engine's name for it; free again while it is leaving.
+    id: ConnId,
+    serial: u64,
+    peer: SocketAddr,
+    side: Side,
+    outbound: bool,
+    phase: Phase,
+    stream: Stream,
+    /// Of its task.
+    waker: Option<Waker>,
+    flush_queued: bool,
+    /// Since when the socket takes nothing.
+    stalled: Option<Time>,
+    stall_queued: bool,
+}
+
+impl Conn {
+    pub(super) fn waiting_len(&self) -> usize {
+        self.stream.waiting_len()
+    }
+
+    fn wake(&mut self) {
+        self.waker.take().into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Core {
+    fn conn(&mut self, key: Key) -> Option<&mut Conn> {
+        self.conns.get_mut(key.index).filter(|conn| conn.serial == key.serial)
+    }
+
+    fn insert(&mut self, id: ConnId, peer: SocketAddr, side: Side, phase: Phase, stream: Stream) -> Key {
+        self.serial += 1;
+        let serial = self.serial;
+        let outbound = phase == Phase::Connecting;
+        let index = self.conns.insert(Conn {
+            id,
+            serial,
+            peer,
+            side,
+            outbound,
+            phase,
+            stream,
+            waker: None,
+            flush_queued: false,
+            stalled: None,
+            stall_queued: false,
+        });
+        let slot = id.slot as usize;
+        if self.by_slot.len() <= slot {
+            self.by_slot.resize(slot + 1, None);
+        }
+        let key = Key { index, serial };
+        self.by_slot[slot] = Some(key);
+        key
+    }
+
+    fn find(&self, id: ConnId) -> Option<Key> {
+        let key = (*self.by_slot.get(id.slot as usize)?)?;
+        (self.conns.get(key.index)?.id == id).then_some(key)
+    }
+
+    /// Takes an accepted connection in, or lets it go at once. Its task must be started when it is taken.
+    pub(super) fn accepted(
+        &mut self,
+        point: PointId,
+        socket: glommio::net::TcpStream,
+        peer: SocketAddr,
+    ) -> Option<Key> {
+        let now = self.clock.now();
+        let Self { engine, .. } = self;
+        let accept = Accept { point, peer };
+        let id = match catch_unwind(AssertUnwindSafe(|| engine.accept(accept, now))) {
+            Ok(Ok(id)) => id,
+            Ok(Err(_)) => {
+                // Counted by the engine, which may have an event to tell.
+                self.set_dirty();
+                return None;
+            }
+            Err(panic) => {
+                self.on_panic(panic.as_ref());
+                return None;
+            }
+        };
+        // A socket that takes no option is one whose peer has gone, which the first read finds out.
+        let _ = sys::with_socket(&socket, |socket| socket::set_stream_options(&socket));
+        let point = self.engine.settings().point(point);
+        let (transport, side) = (point.transport, point.side.unwrap_or(Side::Endpoint));
+        let session = match (transport, self.tls.accept.clone()) {
+            (Transport::Tls, Some(config)) => match Session::accept(config) {
+                Ok(session) => Some(Box::new(session)),
+                Err(fault) => {
+                    self.say("a TLS session could not be begun", Some(peer), fault.to_string());
+                    self.tell_closed(id, CloseReason::Error);
+                    return None;
+                }
+            },
+            _ => None,
+        };
+        let phase = if session.is_some() { Phase::Handshaking } else { Phase::Open };
+        let key = self.insert(id, peer, side, phase, Stream::new(socket, session));
+        if phase == Phase::Handshaking {
+            self.handshake_begun(key);
+        } else if !self.input(Input::Ready { conn: id }) {
+            self.lost(key, CloseReason::Panic);
+            return None;
+        }
+        Some(key)
+    }
+
+    /// Carries out `Output::Connect`.
+    pub(super) fn connect(&mut self, id: ConnId, point: PointId, transport: Transport, to: SocketAddr, side: Side) {
+        let from = self.engine.settings().point(point).bind;
+        let session = match (transport, &self.tls.server) {
+            (Transport::Tls, Some(outbound)) => {
+                match Session::connect(outbound.config.clone(), outbound.name.clone()) {
+                    Ok(session) => Some(Box::new(session)),
+                    Err(fault) => {
+                        self.say("a TLS session could not be begun", Some(to), fault.to_string());
+                        return self.tell_closed(id, CloseReason::Connect(ConnectFailure::Tls));
+                    }
+                }
+            }
+            // Text is never sent in the clear because a configuration is missing.
+            (Transport::Tls, None) => {
+                self.say("no certificates are configured for a TLS connection", Some(to), String::new());
+                return self.tell_closed(id, CloseReason::Connect(ConnectFailure::Tls));
+            }
+            _ => None,
+        };
+        match socket::connect(from, to, self.tos) {
+            Ok(socket) => {
+                let stream = Stream::new(sys::adopt(socket), session);
+                let key = self.insert(id, to, side, Phase::Connecting, stream);
+                self.to_spawn.push(key);
+            }
+            Err(error) => {
+                self.say("a connection could not be opened", Some(to), error.to_string());
+                self.tell_closed(id, CloseReason::Connect(connect_failure(&error)));
+            }
+        }
+    }
+
+    /// Carries out `Output::Bytes`.
+    pub(super) fn push_bytes(&mut self, id: ConnId, bytes: Vec<u8>) {
+        let Some(key) = self.find(id) else { return self.engine.recycle(bytes) };
+        let Some(conn) = self.conn(key) else { return self.engine.recycle(bytes) };
+        let back = conn.stream.push(bytes);
+        let waiting_len = conn.stream.waiting_len();
+        let ready = conn.phase == Phase::Open;
+        let queue = ready && !std::mem::replace(&mut conn.flush_queued, ready);
+        back.into_iter().for_each(|buffer| self.engine.recycle(buffer));
+        if queue {
+            self.to_flush.push(key);
+        }
+        if ready && waiting_len >= FLUSH_EARLY_LEN {
+            self.flush(key);
+        } else if waiting_len > SEND_QUEUE_LEN_MAX {
+            self.lost(key, CloseReason::SendQueueFull);
+        }
+    }
+
+    /// Carries out `Output::Close`.
+    pub(super) fn close(&mut self, id: ConnId, reason: CloseReason) {
+        let Some(key) = self.find(id) else { return };
+        self.free_slot(id, key);
+        let Some(conn) = self.conn(key) else { return };
+        let (peer, side) = (conn.peer, conn.side);
+        match (conn.phase, reason) {
+            (Phase::Handshaking, CloseReason::HandshakeTimeout | CloseReason::Connect(ConnectFailure::Timeout)) => {
+                self.handshake_failed(side, peer, HandshakeFailure::Timeout, "not finished in time");
+                self.remove(key);
+            }
+            (Phase::Open, CloseReason::SendStalled | CloseReason::SendQueueFull | CloseReason::Panic) => {
+                conn.stream.abort();
+                self.remove(key);
+            }
+            (Phase::Open, _) => self.leave(key),
+            (Phase::Connecting | Phase::Handshaking, _) => self.remove(key),
+            (Phase::Leaving { .. }, _) => {}
+        }
+    }
+
+    /// Closes every connection in an orderly way, as far as the sockets take it at once.
+    pub(super) fn close_all(&mut self) {
+        let keys: Vec<Key> = self.conns.iter().map(|(index, conn)| Key { index, serial: conn.serial }).collect();
+        for key in keys {
+            if self.conn(key).is_some_and(|conn| conn.phase == Phase::Open) {
+                self.leave(key);
+            }
+        }
+    }
+
+    /// Closes every socket that is left.
+    pub(super) fn remove_all(&mut self) {
+        let keys: Vec<Key> = self.conns.iter().map(|(index, conn)| Key { index, serial: conn.serial }).collect();
+        keys.into_iter().for_each(|key| self.remove(key));
+    }
+
+    /// Sends what waits, says goodbye and waits for the peer's FIN, so that it can read what was sent last.
+    fn leave(&mut self, key: Key) {
+        let now = self.clock.now();
+        let Self { conns, engine, lent, .. } = self;
+        let Some(conn) = conns.get_mut(key.index).filter(|conn| conn.serial == key.serial) else { return };
+        let sent = conn.stream.flush(lent, |buffer| engine.recycle(buffer)).and_then(|_| {
+            conn.stream.say_goodbye(lent);
+            conn.stream.flush(lent, |buffer| engine.recycle(buffer))
+        });
+        match sent {
+            Err(_) => return self.remove(key),
+            Ok(flushed) => {
+                let fin_sent = flushed == Flushed::All;
+                if fin_sent {
+                    conn.stream.shut();
+                }
+                conn.phase = Phase::Leaving { fin_sent };
+            }
+        }
+        conn.wake();
+        self.lingers.push_back((now.after(LINGER_MAX), key));
+    }
+
+    /// The connection is gone, and the engine does not know it yet.
+    fn lost(&mut self, key: Key, reason: CloseReason) {
+        let Some(conn) = self.conn(key) else { return };
+        let (id, told) = (conn.id, matches!(conn.phase, Phase::Leaving { .. }));
+        if matches!(reason, CloseReason::SendQueueFull | CloseReason::SendStalled | CloseReason::Panic) {
+            conn.stream.abort();
+        }
+        self.remove(key);
+        if !told {
+            self.tell_closed(id, reason);
+        }
+    }
+
+    /// Its task panicked outside the engine.
+    pub(super) fn panicked(&mut self, key: Key) {
+        self.lost(key, CloseReason::Panic);
+    }
+
+    /// Closes the socket and ends the task.
+    fn remove(&mut self, key: Key) {
+        if self.conn(key).is_none() {
+            return;
+        }
+        let mut conn = self.conns.remove(key.index);
+        self.free_slot(conn.id, key);
+        if conn.phase == Phase::Handshaking {
+            self.handshaking -= 1;
+        }
+        conn.wake();
+    }
+
+    /// A wake of the connection's task: connected, readable, room to send, or told to leave. `Ready` ends the task.
+    pub(super) fn poll_conn(&mut self, key: Key, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(conn) = self.conn(key) else { return Poll::Ready(()) };
+        if conn.waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
+            conn.waker = Some(cx.waker().clone());
+        }
+        if conn.phase == Phase::Connecting {
+            match conn.stream.poll_connected(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(error)) => {
+                    let peer = conn.peer;
+                    self.say("a connection could not be opened", Some(peer), error.to_string());
+                    self.lost(key, CloseReason::Connect(connect_failure(&error)));
+                    return Poll::Ready(());
+                }
+                Poll::Ready(Ok(())) => self.connected(key),
+            }
+        }
+        if self.poll_send(key, cx).is_ready() {
+            return Poll::Ready(());
+        }
+        let mut reads = 0;
+        while let Some(conn) = self.conn(key) {
+            if conn.phase == Phase::Handshaking {
+                if self.handshake_steps_left == 0 {
+                    self.deferred.push_back(key);
+                    self.set_dirty();
+                    return Poll::Pending;
+                }
+                self.handshake_steps_left -= 1;
+            }
+            if reads == READS_PER_PASS_MAX {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            reads += 1;
+            if self.poll_read(key, cx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// The peer took our SYN.
+    fn connected(&mut self, key: Key) {
+        let Some(conn) = self.conn(key) else { return };
+        if conn.stream.session.is_some() {
+            conn.phase = Phase::Handshaking;
+            self.handshake_begun(key);
+            // The session's first message.
+            self.records(key, 0);
+        } else {
+            self.open(key);
+        }
+    }
+
+    fn open(&mut self, key: Key) {
+        let Some(conn) = self.conn(key) else { return };
+        conn.phase = Phase::Open;
+        let id = conn.id;
+        self.queue_flush(key);
+        if !self.input(Input::Ready { conn: id }) {
+            self.lost(key, CloseReason::Panic);
+        }
+    }
+
+    fn queue_flush(&mut self, key: Key) {
+        let Some(conn) = self.conn(key) else { return };
+        if !std::mem::replace(&mut conn.flush_queued, true) {
+            self.to_flush.push(key);
+        }
+        self.set_dirty();
+    }
+
+    /// `Ready` when the connection is gone.
+    fn poll_send(&mut self, key: Key, cx: &mut Context<'_>) -> Poll<()> {
+        let now = self.clock.now();
+        let Some(conn) = self.conn(key) else { return Poll::Ready(()) };
+        if !conn.stream.is_blocked() {
+            return Poll::Pending;
+        }
+        match conn.stream.poll_flush(cx) {
+            Poll::Pending => {}
+            Poll::Ready(Err(error)) => {
+                self.lost(key, close_reason(&error));
+                return Poll::Ready(());
+            }
+            Poll::Ready(Ok(progress)) => {
+                if conn.stream.is_blocked() {
+                    if progress {
+                        conn.stalled = Some(now);
+                    }
+                } else {
+                    conn.stalled = None;
+                    match conn.phase {
+                        Phase::Leaving { fin_sent: false } => {
+                            conn.stream.shut();
+                            conn.phase = Phase::Leaving { fin_sent: true };
+                        }
+                        _ if conn.stream.waiting_len() > 0 => self.queue_flush(key),
+                        _ => {}
+                    }
+                }
+            }
+        }
+        Poll::Pending
+    }
+
+    /// One read, and what becomes of it. `Pending` when there is nothing to read.
+    fn poll_read(&mut self, key: Key, cx: &mut Context<'_>) -> Poll<()> {
+        let Self { conns, scratch, .. } = self;
+        let Some(conn) = conns.get_mut(key.index).filter(|conn| conn.serial == key.serial) else {
+            return Poll::Ready(());
+        };
+        let (part_len, end) = match conn.stream.poll_read(cx, scratch) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Ok(read)) => read,
+            Poll::Ready(Err(error)) => {
+                self.ended(key, close_reason(&error));
+                return Poll::Ready(());
+            }
+        };
+        if end == part_len {
+            self.ended(key, CloseReason::Peer);
+        } else if matches!(conn.phase, Phase::Leaving { .. }) {
+            // Nobody reads it any more.
+        } else if conn.stream.session.is_some() {
+            self.records(key, end);
+        } else {
+            let id = conn.id;
+            if !self.bytes(id, 0, end) {
+                self.lost(key, CloseReason::Panic);
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// Hands a part of the scratch buffer to the engine.
+    fn bytes(&mut self, id: ConnId, start: usize, end: usize) -> bool {
+        let scratch = std::mem::take(&mut self.scratch);
+        let fine = self.input(Input::Bytes { conn: id, bytes: &scratch[start..end] });
+        self.scratch = scratch;
+        fine
+    }
+
+    /// The peer or the system has ended the connection.
+    fn ended(&mut self, key: Key, reason: CloseReason) {
+        let Some(conn) = self.conn(key) else { return };
+        let (peer, side, outbound) = (conn.peer, conn.side, conn.outbound);
+        if conn.phase == Phase::Handshaking {
+            self.handshake_failed(side, peer, HandshakeFailure::Reset, "the peer closed the connection");
+            self.lost(key, handshake_close(outbound));
+        } else {
+            self.lost(key, reason);
+        }
+    }
+
+    /// Feeds the session with the scratch buffer up to `end`.
+    fn records(&mut self, key: Key, end: usize) {
+        let now = self.clock.now();
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let mut lent = std::mem::take(&mut self.lent);
+        lent.clear();
+        let mut panicked = None;
+        let Self { conns, engine, .. } = self;
+        let result = match conns.get_mut(key.index).filter(|conn| conn.serial == key.serial) {
+            Some(Conn { id, stream: Stream { session: Some(session), .. }, phase, .. }) => {
+                let id = *id;
+                let opened = *phase == Phase::Open;
+                Some(feed(session, &mut scratch[..end], &mut lent, engine, id, opened, now, &mut panicked))
+            }
+            _ => None,
+        };
+        self.scratch = scratch;
+        self.set_dirty();
+        if let (Some(conn), false) = (self.conn(key), lent.is_empty()) {
+            conn.stream.push_wire(&lent);
+        }
+        self.lent = lent;
+        if let Some(panic) = panicked {
+            self.on_panic(panic.as_ref());
+            return self.lost(key, CloseReason::Panic);
+        }
+        match result {
+            None => {}
+            Some(Ok((progress, early))) => self.fed(key, progress, &early),
+            Some(Err(fault)) => self.tls_fault(key, &fault),
+        }
+    }
+
+    fn fed(&mut self, key: Key, progress: Progress, early: &[u8]) {
+        let Some(conn) = self.conn(key) else { return };
+        let handshaking = conn.phase == Phase::Handshaking;
+        let done = conn.stream.session.as_ref().is_some_and(|session| !session.is_handshaking());
+        if handshaking && done {
+            let resumed = conn.stream.session.as_ref().is_some_and(|session| session.is_resumed());
+            let (id, side) = (conn.id, conn.side);
+            self.handshaking -= 1;
+            self.count(Counter::handshake(side, resumed));
+            self.open(key);
+            if !early.is_empty() && !self.input(Input::Bytes { conn: id, bytes: early }) {
+                self.lost(key, CloseReason::Panic);
+            }
+        } else if handshaking {
+            // Handshake records leave at once: the peer waits for them.
+            self.flush(key);
+        } else {
+            self.queue_flush(key);
+        }
+        if progress == Progress::PeerClosed {
+            self.peer_closed(key);
+        }
+    }
+
+    /// The peer's close_notify: ours goes back, and that is all.
+    fn peer_closed(&mut self, key: Key) {
+        let Some(conn) = self.conn(key) else { return };
+        let (id, phase) = (conn.id, conn.phase);
+        match phase {
+            Phase::Open => {
+                self.free_slot(id, key);
+                self.leave(key);
+                self.tell_closed(id, CloseReason::Peer);
+            }
+            Phase::Handshaking => self.ended(key, CloseReason::Peer),
+            Phase::Connecting | Phase::Leaving { .. } => {}
+        }
+    }
+
+    /// The session gave up; its alert is in what waits to be sent.
+    fn tls_fault(&mut self, key: Key, fault: &rustls::Error) {
+        let Some(conn) = self.conn(key) else { return };
+        let (id, peer, side, phase, outbound) = (conn.id, conn.peer, conn.side, conn.phase, conn.outbound);
+        let reason = if phase == Phase::Handshaking {
+            self.handshake_failed(side, peer, failure::reason(fault), &fault.to_string());
+            handshake_close(outbound)
+        } else {
+            self.say("a TLS fault ended a connection", Some(peer), fault.to_string());
+            CloseReason::TlsFault
+        };
+        self.free_slot(id, key);
+        if phase == Phase::Handshaking {
+            self.handshaking -= 1;
+        }
+        if let Some(conn) = self.conn(key) {
+            conn.phase = Phase::Leaving { fin_sent: false };
+        }
+        self.leave(key);
+        self.tell_closed(id, reason);
+    }
+
+    fn handshake_failed(&mut self, side: Side, peer: SocketAddr, why: HandshakeFailure, detail: &str) {
+        self.count(Counter::handshake_failed(side, why));
+        self.say("a TLS handshake failed", Some(peer), format!("{}: {detail}", why.name()));
+    }
+
+    fn handshake_begun(&mut self, key: Key) {
+        self.handshaking += 1;
+        self.handshakes.push_back(key);
+        while let Some(&first) = self.handshakes.front() {
+            let in_the_air = self.conn(first).filter(|conn| conn.phase == Phase::Handshaking);
+            if let Some(conn) = in_the_air {
+                let (peer, side, outbound) = (conn.peer, conn.side, conn.outbound);
+                if self.handshaking <= HANDSHAKES_COUNT_MAX {
+                    break;
+                }
+                self.handshake_failed(side, peer, HandshakeFailure::Timeout, "it gave way to newer ones");
+                let reason = if outbound { handshake_close(outbound) } else { CloseReason::HandshakeTimeout };
+                self.lost(first, reason);
+            }
+            self.handshakes.pop_front();
+        }
+    }
+
+    /// Lets the handshakes go on that had to wait for the next pass.
+    pub(super) fn resume_handshakes(&mut self) {
+        self.handshake_steps_left = HANDSHAKE_STEPS_PER_PASS_MAX;
+        for _ in 0..HANDSHAKE_STEPS_PER_PASS_MAX {
+            let Some(key) = self.deferred.pop_front() else { break };
+            self.conn(key).into_iter().for_each(Conn::wake);
+        }
+    }
+
+    /// Flushes every connection that was given something; says whether there were any.
+    pub(super) fn flush_conns(&mut self) -> bool {
+        let mut keys = std::mem::take(&mut self.to_flush);
+        let some = !keys.is_empty();
+        for key in keys.drain(..) {
+            self.flush(key);
+        }
+        // What was queued meanwhile is for the next round; the longer buffer is kept.
+        keys.append(&mut self.to_flush);
+        self.to_flush = keys;
+        some
+    }
+
+    fn flush(&mut self, key: Key) {
+        let now = self.clock.now();
+        let Self { conns, engine, lent, .. } = self;
+        let Some(conn) = conns.get_mut(key.index).filter(|conn| conn.serial == key.serial) else { return };
+        conn.flush_queued = false;
+        match conn.stream.flush(lent, |buffer| engine.recycle(buffer)) {
+            Ok(Flushed::All) => conn.stalled = None,
+            Ok(Flushed::Waits { progress }) => {
+                if progress || conn.stalled.is_none() {
+                    conn.stalled = Some(now);
+                }
+                // Its task waits for room.
+                conn.wake();
+                let queue = !std::mem::replace(&mut conn.stall_queued, true);
+                let full = conn.stream.waiting_len() > SEND_QUEUE_LEN_MAX;
+                if queue {
+                    self.stalls.push_back((now.after(SEND_STALL_MAX), key));
+                }
+                if full {
+                    self.lost(key, CloseReason::SendQueueFull);
+                }
+            }
+            Err(error) => {
+                let reason = close_reason(&error);
+                self.ended(key, reason);
+            }
+        }
+    }
+
+    /// Ends what has stalled or lingered for too long.
+    pub(super) fn expire(&mut self, now: Time) {
+        while let Some(&(due, key)) = self.stalls.front().filter(|(due, _)| *due <= now) {
+            self.stalls.pop_front();
+            let Some(conn) = self.conn(key) else { continue };
+            conn.stall_queued = false;
+            match conn.stalled {
+                Some(since) if since.after(SEND_STALL_MAX) <= due => self.lost(key, CloseReason::SendStalled),
+                // There was progress meanwhile; the queue stays nearly in order, and late by one turn at most.
+                Some(_) => {
+                    conn.stall_queued = true;
+                    self.stalls.push_back((now.after(SEND_STALL_MAX), key));
+                }
+                None => {}
+            }
+        }
+        while let Some(&(_, key)) = self.lingers.front().filter(|(due, _)| *due <= now) {
+            self.lingers.pop_front();
+            self.remove(key);
+        }
+    }
+
+    pub(super) fn next_expiry(&self) -> Option<Time> {
+        [self.stalls.front(), self.lingers.front()].into_iter().flatten().map(|(due, _)| *due).min()
+    }
+}
+
+/// Feeds a session. Its text goes to the engine; before the connection is `opened` it is given back instead, for
+/// the engine is to hear of the finished handshake first.
+#[allow(clippy::too_many_arguments, reason = "the parts of one core, borrowed apart")]
+fn feed(
+    session: &mut Session,
+    records: &mut [u8],
+    wire: &mut Vec<u8>,
+    engine: &mut Engine,
+    id: ConnId,
+    opened: bool,
+    now: Time,
+    panicked: &mut Option<Box<dyn std::any::Any + Send>>,
+) -> Result<(Progress, Vec<u8>), rustls::Error> {
+    // A client may send text right behind the end of its handshake, in one segment.
+    let mut early = Vec::new();
+    let progress = session.feed(records, wire, &mut |text| {
+        if !opened {
+            early.extend_from_slice(text);
+        } else if panicked.is_none() {
+            let input = Input::Bytes { conn: id, bytes: text };
+            *panicked = catch_unwind(AssertUnwindSafe(|| engine.handle(input, now))).err();
+        }
+    })?;
+    Ok((progress, early))
+}
+
+/// Why a connection that was being opened, or accepted, did not come about.
+fn handshake_close(outbound: bool) -> CloseReason {
+    if outbound { CloseReason::Connect(ConnectFailure::Tls) } else { CloseReason::Handshake }
+}
+
+fn connect_failure(error: &io::Error) -> ConnectFailure {
+    match (error.kind(), error.raw_os_error()) {
+        (io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset, _) => ConnectFailure::Refused,
+        (io::ErrorKind::TimedOut, _) => ConnectFailure::Timeout,
+        (io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable | io::ErrorKind::OutOfMemory, _)
+        | (_, Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS)) => ConnectFailure::Resources,
+        _ => ConnectFailure::Unreachable,
+    }
+}
+
+fn close_reason(error: &io::Error) -> CloseReason {
+    match error.kind() {
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted => {
+            CloseReason::Reset
+        }
+        // The system's verdict after keep-alives or TCP_USER_TIMEOUT.
+        io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+            CloseReason::Dead
+        }
+        io::ErrorKind::InvalidData => CloseReason::TlsFault,
+        _ => CloseReason::Error,
+    }
+}

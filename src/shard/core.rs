@@ -1,0 +1,470 @@
+//! What one shard owns, in one cell that is never borrowed across an await: the engine, its connections with
+//! their TLS sessions, what waits to be sent, and the buffers that all of them share.
+//!
+//! The tasks of [`super::tasks`] wait for readiness and call in here; nothing here waits. Input goes to the
+//! engine where it is read; what the engine wants done is carried out once for each pass.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+use slab::Slab;
+
+use super::connection::{Conn, Key};
+use super::mailbox::{Inbox, Post, Posted};
+use super::reporter::Reporter;
+use super::shared::{Control, Shared};
+use crate::clock::Time;
+use crate::engine::{CloseReason, Engine, Input, Output, Settings};
+use crate::ids::{ConnId, PointId};
+use crate::limits::{
+    BATCHES_PER_PASS_MAX, HANDSHAKE_STEPS_PER_PASS_MAX, MAILS_PER_PASS_MAX, PANIC_WINDOW, PANICS_COUNT_MAX,
+};
+use crate::stats::{Counter, Gauge, Snapshot};
+use crate::sys::batch::{BATCH_COUNT_MAX, RecvBatch};
+use crate::tls::Tls;
+use crate::transport::stream::SCRATCH_LEN;
+use crate::transport::stun::{self, Stun};
+use crate::transport::udp::{self, Outgoing};
+
+/// When something waits for room that nobody announces (a full socket, a full mailbox), it is tried again after
+/// this.
+const RETRY_AFTER: Duration = Duration::from_millis(1);
+/// Rounds of one pass, in each of which what the flush brought about (closed connections) is carried out.
+const ROUNDS_MAX: usize = 8;
+/// Inputs of a pass from which on a gathering pause is worth its latency.
+const GATHER_INPUTS_MIN: u32 = 4;
+
+/// The clock that all shards of a process share.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    /// Starts at zero.
+    #[must_use]
+    pub fn start() -> Self {
+        Self { start: Instant::now() }
+    }
+
+    /// The present moment.
+    #[must_use]
+    pub fn now(self) -> Time {
+        Time(u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+
+    /// From now until then.
+    pub(super) fn until(self, then: Time) -> Duration {
+        then.since(self.now())
+    }
+}
+
+/// What a pass leaves to its task.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Passed {
+    /// When the next one is due if nothing happens before.
+    pub due: Option<Time>,
+    /// Whether enough came in for a gathering pause to pay.
+    pub gather: bool,
+}
+
+pub(super) struct Core {
+    pub(super) engine: Engine,
+    pub(super) clock: Clock,
+    pub(super) shared: Arc<Shared>,
+    pub(super) conns: Slab<Conn>,
+    /// The connection that an engine's slot stands for.
+    pub(super) by_slot: Vec<Option<Key>>,
+    pub(super) serial: u64,
+    pub(super) tls: Tls,
+    pub(super) tos: u32,
+    /// By point; `None` where it is no UDP point.
+    udp: Vec<Option<Outgoing>>,
+    listeners: Vec<socket2::Socket>,
+    post: Post,
+    inbox: Inbox,
+    controls: crossbeam_channel::Receiver<Control>,
+    batch: RecvBatch,
+    pub(super) scratch: Box<[u8]>,
+    /// The shard's buffer for records.
+    pub(super) lent: Vec<u8>,
+    pub(super) to_flush: Vec<Key>,
+    pub(super) to_spawn: Vec<Key>,
+    /// In the order of time: full sockets, connections that wait for the peer's FIN.
+    pub(super) stalls: VecDeque<(Time, Key)>,
+    pub(super) lingers: VecDeque<(Time, Key)>,
+    /// Handshakes in the air, the oldest first; some are over already.
+    pub(super) handshakes: VecDeque<Key>,
+    pub(super) handshaking: usize,
+    pub(super) handshake_steps_left: usize,
+    pub(super) deferred: VecDeque<Key>,
+    pub(super) reporter: Reporter,
+    panics: VecDeque<Time>,
+    inputs: u32,
+    dirty: bool,
+    drained: Option<Sender<()>>,
+    draining: bool,
+    stopped: bool,
+}
+
+/// What a core is made from.
+pub(super) struct Parts {
+    pub settings: Settings,
+    pub clock: Clock,
+    pub shared: Arc<Shared>,
+    pub tls: Tls,
+    pub tos: u32,
+    pub udp: Vec<Option<Outgoing>>,
+    pub listeners: Vec<socket2::Socket>,
+    pub post: Post,
+    pub inbox: Inbox,
+    pub controls: crossbeam_channel::Receiver<Control>,
+}
+
+impl Core {
+    pub(super) fn new(parts: Parts) -> Self {
+        let reporter = Reporter::new(parts.settings.shard);
+        Self {
+            engine: Engine::new(parts.settings, parts.clock.now()),
+            clock: parts.clock,
+            shared: parts.shared,
+            conns: Slab::new(),
+            by_slot: Vec::new(),
+            serial: 0,
+            tls: parts.tls,
+            tos: parts.tos,
+            udp: parts.udp,
+            listeners: parts.listeners,
+            post: parts.post,
+            inbox: parts.inbox,
+            controls: parts.controls,
+            batch: RecvBatch::default(),
+            scratch: vec![0; SCRATCH_LEN].into_boxed_slice(),
+            lent: Vec::new(),
+            to_flush: Vec::new(),
+            to_spawn: Vec::new(),
+            stalls: VecDeque::new(),
+            lingers: VecDeque::new(),
+            handshakes: VecDeque::new(),
+            handshaking: 0,
+            handshake_steps_left: HANDSHAKE_STEPS_PER_PASS_MAX,
+            deferred: VecDeque::new(),
+            reporter,
+            panics: VecDeque::new(),
+            inputs: 0,
+            dirty: false,
+            drained: None,
+            draining: false,
+            stopped: false,
+        }
+    }
+
+    /// Whether something was done since the last call that asks for a pass.
+    pub(super) fn take_dirty(&mut self) -> bool {
+        std::mem::take(&mut self.dirty)
+    }
+
+    pub(super) fn set_dirty(&mut self) {
+        self.dirty = true;
+    }
+
+    pub(super) fn stopped(&self) -> bool {
+        self.stopped
+    }
+
+    pub(super) fn count(&mut self, counter: Counter) {
+        self.engine.counters_mut().count(counter);
+    }
+
+    pub(super) fn say(&mut self, what: &'static str, peer: Option<SocketAddr>, about: String) {
+        let now = self.clock.now();
+        if !self.reporter.say(what, peer, about, now) {
+            self.count(Counter::LogSuppressed);
+        }
+    }
+
+    /// Hands an input to the engine. `false` when that panicked: the panic is counted, and a connection that the
+    /// input came from has to be closed.
+    pub(super) fn input(&mut self, input: Input<'_>) -> bool {
+        let now = self.clock.now();
+        self.inputs += 1;
+        self.dirty = true;
+        let Self { engine, .. } = self;
+        let result = catch_unwind(AssertUnwindSafe(|| engine.handle(input, now)));
+        match result {
+            Ok(()) => true,
+            Err(panic) => {
+                self.on_panic(panic.as_ref());
+                false
+            }
+        }
+    }
+
+    /// Counts a panic; repeated ones take the shard out of service.
+    pub(super) fn on_panic(&mut self, panic: &(dyn Any + Send)) {
+        let now = self.clock.now();
+        self.count(Counter::Panics);
+        let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        let about = text.unwrap_or("no message").to_owned();
+        self.say("a panic was caught while a message was handled: this is a fault of Hawser", None, about);
+        self.panics.push_back(now);
+        while self.panics.front().is_some_and(|first| now.since(*first) > PANIC_WINDOW) {
+            self.panics.pop_front();
+        }
+        if self.panics.len() >= PANICS_COUNT_MAX && self.shared.in_service() {
+            self.shared.leave_service();
+            self.close_listeners();
+            log::error!(
+                "shard {}: {PANICS_COUNT_MAX} panics within {} s: it takes no new connections any more; restart \
+                 Hawser and report what the log says above",
+                self.engine.settings().shard.0,
+                PANIC_WINDOW.as_secs(),
+            );
+        }
+    }
+
+    /// Ends the permanent accept tasks: their accept fails from now on.
+    fn close_listeners(&mut self) {
+        for listener in self.listeners.drain(..) {
+            // What fails here is a listener that is closed already.
+            let _ = listener.shutdown(std::net::Shutdown::Both);
+        }
+    }
+
+    /// Reads what a UDP socket holds, within bounds. `Ok(true)` when there may be more; `Ok(false)` when it is
+    /// empty.
+    pub(super) fn receive(&mut self, point: PointId, fd: std::os::fd::RawFd) -> bool {
+        for _ in 0..BATCHES_PER_PASS_MAX {
+            let mut batch = std::mem::take(&mut self.batch);
+            let result = batch.recv(fd);
+            let count = *result.as_ref().unwrap_or(&0);
+            for at in 0..count {
+                if let Some((from, bytes)) = batch.datagram(at) {
+                    self.datagram(point, from, bytes);
+                }
+            }
+            self.batch = batch;
+            match result {
+                Ok(BATCH_COUNT_MAX) => {}
+                Ok(_) => return false,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return false,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(_) => self.icmp(point, fd),
+            }
+        }
+        true
+    }
+
+    fn datagram(&mut self, point: PointId, from: SocketAddr, bytes: &[u8]) {
+        match bytes {
+            b"\r\n\r\n" => {
+                self.count(Counter::KeepalivePing);
+                self.push_datagram(point, from, b"\r\n".to_vec());
+            }
+            // An answer to nothing of ours, or half a ping.
+            b"\r\n" | b"" => {}
+            _ => {
+                let mut answer = Vec::new();
+                match stun::respond(bytes, from, &mut answer) {
+                    Stun::No => {
+                        self.input(Input::Datagram { point, from, bytes });
+                    }
+                    Stun::Answered => {
+                        self.count(Counter::KeepaliveStun);
+                        self.push_datagram(point, from, answer);
+                    }
+                    Stun::Dropped => {}
+                }
+            }
+        }
+    }
+
+    fn push_datagram(&mut self, point: PointId, to: SocketAddr, bytes: Vec<u8>) {
+        self.dirty = true;
+        match self.udp.get_mut(usize::from(point.0)) {
+            Some(Some(udp)) => udp.push(to, bytes),
+            _ => self.engine.recycle(bytes),
+        }
+    }
+
+    /// Tells the engine which destinations the system says cannot be reached.
+    pub(super) fn icmp(&mut self, point: PointId, fd: std::os::fd::RawFd) {
+        let mut named = Vec::new();
+        udp::drain_errors(fd, |to| named.push(to));
+        self.unreachable(point, named);
+    }
+
+    fn unreachable(&mut self, point: PointId, named: Vec<SocketAddr>) {
+        for to in named {
+            self.count(Counter::DatagramUnreachable);
+            self.input(Input::Unreachable { point, to });
+        }
+    }
+
+    /// Takes mail and requests of plain threads; says whether more may wait.
+    pub(super) fn read_mail(&mut self) -> bool {
+        self.shared.beat();
+        let mut mails = Vec::new();
+        let taken = self.inbox.drain(MAILS_PER_PASS_MAX, |from, mail| mails.push((from, mail)));
+        self.engine.counters_mut().add(Counter::MailReceived, taken as u64);
+        for (from, mail) in mails {
+            self.input(Input::Mail { from, mail });
+        }
+        while let Ok(control) = self.controls.try_recv() {
+            self.control(control);
+        }
+        !self.inbox.is_empty()
+    }
+
+    fn control(&mut self, control: Control) {
+        // An asker that gave up has dropped its end.
+        match control {
+            Control::Snapshot(reply) => drop(reply.try_send(self.snapshot())),
+            Control::Locate(aor, reply) => drop(reply.try_send(self.engine.locate(&aor, self.clock.now()))),
+            Control::Drain(reply) => {
+                self.draining = true;
+                self.drained = Some(reply);
+                self.close_listeners();
+                self.input(Input::Drain);
+            }
+            Control::Stop => {
+                self.close_listeners();
+                self.close_all();
+                self.stopped = true;
+                self.dirty = true;
+            }
+        }
+    }
+
+    fn snapshot(&mut self) -> Snapshot {
+        let nudges = self.shared.take_nudges();
+        self.engine.counters_mut().add(Counter::StallsNudged, nudges);
+        let mut snapshot = self.engine.snapshot(self.clock.now());
+        snapshot.shard = self.engine.settings().shard.0;
+        snapshot.counters = self.engine.counters_mut().clone();
+        snapshot.gauges.set_len(Gauge::MailboxLength, self.inbox.len());
+        snapshot.gauges.set_len(Gauge::HandshakesInProgress, self.handshaking);
+        let waiting = self.conns.iter().map(|(_, conn)| conn.waiting_len()).sum();
+        snapshot.gauges.set_len(Gauge::SendQueueBytes, waiting);
+        snapshot
+    }
+
+    /// One pass: fire what is due, carry out what the engine wants, flush once, wake other shards once.
+    pub(super) fn pass(&mut self) -> Passed {
+        self.shared.beat();
+        self.shared.set_asked(false);
+        self.dirty = false;
+        self.count(Counter::Passes);
+        let now = self.clock.now();
+        if self.engine.poll_timeout().is_some_and(|due| due <= now) {
+            let Self { engine, .. } = self;
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| engine.fire(now))) {
+                self.on_panic(panic.as_ref());
+            }
+        }
+        self.expire(now);
+        let mut waits = false;
+        for _ in 0..ROUNDS_MAX {
+            let did = self.carry_out();
+            waits = self.flush_datagrams();
+            let flushed = self.flush_conns();
+            if !did && !flushed {
+                // What was put in meanwhile has been carried out too.
+                self.dirty = false;
+                break;
+            }
+        }
+        waits |= self.post.retry();
+        let woken = self.post.wake();
+        self.engine.counters_mut().add(Counter::MailWakes, woken);
+        self.resume_handshakes();
+        self.tell_drained();
+        let retry = (waits || self.dirty || !self.deferred.is_empty()).then(|| now.after(RETRY_AFTER));
+        let due = [self.engine.poll_timeout(), self.next_expiry(), retry].into_iter().flatten().min();
+        self.shared.set_due(due.map(|due| due.0));
+        Passed { due, gather: std::mem::take(&mut self.inputs) >= GATHER_INPUTS_MIN }
+    }
+
+    fn tell_drained(&mut self) {
+        if self.draining && self.engine.in_flight() == 0 {
+            // Told once. Nobody listens any more when the time for draining is over.
+            let _ = self.drained.take().is_some_and(|reply| reply.try_send(()).is_ok());
+        }
+    }
+
+    /// Carries out all outputs; says whether there were any.
+    fn carry_out(&mut self) -> bool {
+        let mut did = false;
+        loop {
+            let Self { engine, .. } = self;
+            match catch_unwind(AssertUnwindSafe(|| engine.poll_output())) {
+                Ok(None) => return did,
+                Ok(Some(output)) => self.output(output),
+                Err(panic) => {
+                    self.on_panic(panic.as_ref());
+                    return did;
+                }
+            }
+            did = true;
+        }
+    }
+
+    fn output(&mut self, output: Output) {
+        match output {
+            Output::Datagram { point, to, bytes } => self.push_datagram(point, to, bytes),
+            Output::Bytes { conn, bytes } => self.push_bytes(conn, bytes),
+            Output::Connect { conn, point, transport, to, side } => self.connect(conn, point, transport, to, side),
+            Output::Close { conn, reason } => self.close(conn, reason),
+            Output::Mail { to, mail } => match self.post.post(to, mail) {
+                Posted::Sent => self.count(Counter::MailSent),
+                Posted::Waits => self.count(Counter::MailWaited),
+                Posted::Refused(mail) => {
+                    self.count(Counter::MailRefused);
+                    self.input(Input::MailRefused { to, mail });
+                }
+            },
+            Output::Event(event) => {
+                let now = self.clock.now();
+                if !self.reporter.report(&event, now) {
+                    self.count(Counter::LogSuppressed);
+                }
+            }
+        }
+    }
+
+    /// Says whether datagrams wait for room.
+    fn flush_datagrams(&mut self) -> bool {
+        let mut waits = false;
+        for at in 0..self.udp.len() {
+            let Self { udp, engine, .. } = self;
+            let Some(out) = &mut udp[at] else { continue };
+            let mut named = Vec::new();
+            let flushed = out.flush(|bytes| engine.recycle(bytes), |to| named.push(to));
+            engine.counters_mut().add(Counter::DatagramSendError, flushed.dropped);
+            waits |= flushed.waiting;
+            // At most 255 points.
+            let point = PointId(u8::try_from(at).unwrap_or(u8::MAX));
+            self.unreachable(point, named);
+        }
+        waits
+    }
+
+    /// Forgets which connection a slot stands for, if it still is this one.
+    pub(super) fn free_slot(&mut self, id: ConnId, key: Key) {
+        if let Some(slot) = self.by_slot.get_mut(id.slot as usize)
+            && *slot == Some(key)
+        {
+            *slot = None;
+        }
+    }
+
+    /// Tells the engine that a connection is gone.
+    pub(super) fn tell_closed(&mut self, conn: ConnId, reason: CloseReason) {
+        self.input(Input::Closed { conn, reason });
+    }
+}

@@ -1,0 +1,170 @@
+//! The channel between shards: one bounded queue for each pair, drained in batches, one wake for each batch.
+//!
+//! Owns: who may use how much of a queue, and what becomes of a mail that does not fit. New work gives way from
+//! three quarters full; changes to the directory wait here and are tried again each pass; nothing blocks. Must
+//! not touch: what a mail says beyond its two questions (`is_new_work`, `is_directory`).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+
+use super::shared::Shared;
+use crate::engine::Mail;
+use crate::ids::ShardId;
+use crate::limits::{MAILBOX_COUNT_MAX, MAILBOX_NEW_WORK_COUNT_MAX};
+
+/// The smallest queue of a pair, however many shards share the bound of one mailbox.
+const QUEUE_COUNT_MIN: usize = 256;
+
+/// One shard's way to all others.
+#[derive(Debug)]
+pub struct Post {
+    ways: Vec<Way>,
+}
+
+#[derive(Debug)]
+struct Way {
+    queue: Sender<Mail>,
+    receiver: Arc<Shared>,
+    /// Changes to the directory that found no room.
+    waiting: VecDeque<Mail>,
+    /// Something was put in since the last wake.
+    fresh: bool,
+}
+
+/// What other shards sent to one.
+#[derive(Debug)]
+pub struct Inbox {
+    queues: Vec<Receiver<Mail>>,
+    /// The queue that is looked at first, so that none is always last.
+    first: usize,
+}
+
+/// What became of a mail.
+#[derive(Debug)]
+pub enum Posted {
+    /// In the receiver's queue.
+    Sent,
+    /// It waits here for room.
+    Waits,
+    /// No room: the sender has to do without.
+    Refused(Mail),
+}
+
+/// The mailboxes of all shards, joined.
+#[must_use]
+pub fn join(shards: &[Arc<Shared>]) -> (Vec<Post>, Vec<Inbox>) {
+    let count_max = queue_count_max(shards.len());
+    let mut posts: Vec<Post> = shards.iter().map(|_| Post { ways: Vec::new() }).collect();
+    let mut inboxes = Vec::new();
+    for receiver in shards {
+        let mut queues = Vec::new();
+        for post in &mut posts {
+            let (queue, out) = crossbeam_channel::bounded(count_max);
+            post.ways.push(Way { queue, receiver: receiver.clone(), waiting: VecDeque::new(), fresh: false });
+            queues.push(out);
+        }
+        inboxes.push(Inbox { queues, first: 0 });
+    }
+    (posts, inboxes)
+}
+
+/// The bound of one pair's queue: the mailbox's, shared among its senders.
+fn queue_count_max(shards: usize) -> usize {
+    (MAILBOX_COUNT_MAX / shards.saturating_sub(1).max(1)).max(QUEUE_COUNT_MIN)
+}
+
+impl Post {
+    /// Puts a mail into the receiver's queue, without waking it yet.
+    pub fn post(&mut self, to: ShardId, mail: Mail) -> Posted {
+        let Some(way) = self.ways.get_mut(usize::from(to.0)) else { return Posted::Refused(mail) };
+        if mail.is_directory() && !way.waiting.is_empty() {
+            way.waiting.push_back(mail);
+            return Posted::Waits;
+        }
+        if mail.is_new_work() {
+            let count_max = way.queue.capacity().unwrap_or(MAILBOX_COUNT_MAX);
+            if way.queue.len() >= count_max * MAILBOX_NEW_WORK_COUNT_MAX / MAILBOX_COUNT_MAX {
+                return Posted::Refused(mail);
+            }
+        }
+        match way.queue.try_send(mail) {
+            Ok(()) => {
+                way.fresh = true;
+                Posted::Sent
+            }
+            Err(TrySendError::Full(mail) | TrySendError::Disconnected(mail)) if mail.is_directory() => {
+                way.waiting.push_back(mail);
+                Posted::Waits
+            }
+            Err(TrySendError::Full(mail) | TrySendError::Disconnected(mail)) => Posted::Refused(mail),
+        }
+    }
+
+    /// Tries again what waits; says whether some of it still does.
+    pub fn retry(&mut self) -> bool {
+        let mut waits = false;
+        for way in &mut self.ways {
+            while let Some(mail) = way.waiting.pop_front() {
+                match way.queue.try_send(mail) {
+                    Ok(()) => way.fresh = true,
+                    Err(TrySendError::Full(mail) | TrySendError::Disconnected(mail)) => {
+                        way.waiting.push_front(mail);
+                        waits = true;
+                        break;
+                    }
+                }
+            }
+        }
+        waits
+    }
+
+    /// Wakes every shard that was sent something since the last call; says how many.
+    pub fn wake(&mut self) -> u64 {
+        let mut woken = 0;
+        for way in self.ways.iter_mut().filter(|way| way.fresh) {
+            way.fresh = false;
+            way.receiver.wake();
+            woken += 1;
+        }
+        woken
+    }
+}
+
+impl Inbox {
+    /// Takes up to `count_max` mails, evenly from all senders; says how many it took.
+    pub fn drain(&mut self, count_max: usize, mut take: impl FnMut(ShardId, Mail)) -> usize {
+        let count = self.queues.len();
+        let share = (count_max / count.max(1)).max(1);
+        let mut taken = 0;
+        for turn in 0..count {
+            let at = (self.first + turn) % count;
+            let from = ShardId(u8::try_from(at).unwrap_or(u8::MAX));
+            for mail in self.queues[at].try_iter().take(share) {
+                take(from, mail);
+                taken += 1;
+            }
+        }
+        self.first = (self.first + 1) % count.max(1);
+        taken
+    }
+
+    /// Mails that wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.queues.iter().map(Receiver::len).sum()
+    }
+
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.queues.iter().all(Receiver::is_empty)
+    }
+
+    /// A second look at the same queues, for the watchdog.
+    #[must_use]
+    pub fn watch(&self) -> Self {
+        Self { queues: self.queues.clone(), first: 0 }
+    }
+}

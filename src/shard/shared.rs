@@ -1,0 +1,249 @@
+//! What other threads may see and do of a shard: wake it, watch it, ask it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use atomic_waker::AtomicWaker;
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+
+use crate::engine::Located;
+use crate::limits::CONTROLS_COUNT_MAX;
+use crate::stats::Snapshot;
+
+/// How long `Handle` waits for the shards' answers.
+const ANSWER_MAX: Duration = Duration::from_secs(1);
+
+/// The few words that all threads may read and write.
+#[derive(Debug)]
+pub struct Shared {
+    waker: AtomicWaker,
+    /// Counts passes and looks into the mailbox: the heartbeat.
+    beat: AtomicU64,
+    /// When the shard wants to run next without being woken, in microseconds of the shards' clock; `u64::MAX` for
+    /// never.
+    due: AtomicU64,
+    /// A pass is asked for and has not run.
+    asked: AtomicBool,
+    /// Nudges of the watchdog that the shard has not counted yet.
+    nudges: AtomicU64,
+    in_service: AtomicBool,
+    retired: AtomicBool,
+    #[cfg(test)]
+    pub(super) lose_wakes: AtomicBool,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            waker: AtomicWaker::new(),
+            beat: AtomicU64::new(0),
+            due: AtomicU64::new(u64::MAX),
+            asked: AtomicBool::new(false),
+            nudges: AtomicU64::new(0),
+            in_service: AtomicBool::new(true),
+            retired: AtomicBool::new(false),
+            #[cfg(test)]
+            lose_wakes: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Shared {
+    /// Wakes the shard's mailbox task. What it is to find must be in its queues before.
+    pub fn wake(&self) {
+        #[cfg(test)]
+        if self.lose_wakes.load(Ordering::SeqCst) {
+            return;
+        }
+        self.waker.wake();
+    }
+
+    /// The watchdog's wake.
+    pub(super) fn nudge(&self, counted: bool) {
+        if counted {
+            self.nudges.fetch_add(1, Ordering::Relaxed);
+        }
+        self.waker.wake();
+    }
+
+    pub(super) fn register(&self, waker: &std::task::Waker) {
+        if !self.retired.load(Ordering::Relaxed) {
+            self.waker.register(waker);
+        }
+    }
+
+    /// Nobody may wake the shard any more: its executor is about to end.
+    pub(super) fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+        drop(self.waker.take());
+    }
+
+    pub(super) fn beat(&self) {
+        // The shard is the only writer.
+        self.beat.store(self.beat.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    }
+
+    pub(super) fn beats(&self) -> u64 {
+        self.beat.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_due(&self, due: Option<u64>) {
+        self.due.store(due.unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    pub(super) fn due(&self) -> u64 {
+        self.due.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_asked(&self, asked: bool) {
+        self.asked.store(asked, Ordering::Relaxed);
+    }
+
+    pub(super) fn asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn take_nudges(&self) -> u64 {
+        self.nudges.swap(0, Ordering::Relaxed)
+    }
+
+    pub(super) fn leave_service(&self) {
+        self.in_service.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether it takes new work: not after repeated panics.
+    #[must_use]
+    pub fn in_service(&self) -> bool {
+        self.in_service.load(Ordering::Relaxed)
+    }
+}
+
+/// What a plain thread asks of a shard.
+#[derive(Debug)]
+pub(super) enum Control {
+    Snapshot(Sender<Snapshot>),
+    Locate(Arc<str>, Sender<Vec<Located>>),
+    /// Take no new work; say once when nothing is in flight any more.
+    Drain(Sender<()>),
+    /// Close everything and end.
+    Stop,
+}
+
+#[derive(Debug)]
+struct Link {
+    control: Sender<Control>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    links: Vec<Link>,
+    draining: AtomicBool,
+}
+
+/// The shards of a process as plain threads see them.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    inner: Arc<Inner>,
+}
+
+impl Handle {
+    /// For these shards, with the ends that their control requests come out of.
+    pub(super) fn new(shards: &[Arc<Shared>]) -> (Self, Vec<Receiver<Control>>) {
+        let (links, controls) = shards
+            .iter()
+            .map(|shared| {
+                let (control, out) = bounded(CONTROLS_COUNT_MAX);
+                (Link { control, shared: shared.clone() }, out)
+            })
+            .unzip();
+        (Self { inner: Arc::new(Inner { links, draining: AtomicBool::new(false) }) }, controls)
+    }
+
+    /// How many shards there are.
+    #[must_use]
+    pub fn shards(&self) -> usize {
+        self.inner.links.len()
+    }
+
+    /// Counters and gauges of every shard that answers within a second, in the order of the shards. Blocks.
+    #[must_use]
+    pub fn snapshots(&self) -> Vec<Snapshot> {
+        let mut all = self.ask(Control::Snapshot);
+        all.sort_by_key(|snapshot| snapshot.shard);
+        all
+    }
+
+    /// All bindings of an AOR, from whichever shard knows them, within a second. Blocks.
+    #[must_use]
+    pub fn locate(&self, aor: &str) -> Vec<Located> {
+        let aor: Arc<str> = aor.into();
+        self.ask(|reply| Control::Locate(aor.clone(), reply)).into_iter().flatten().collect()
+    }
+
+    /// Whether no new work is taken since the process is stopping.
+    #[must_use]
+    pub fn draining(&self) -> bool {
+        self.inner.draining.load(Ordering::Relaxed)
+    }
+
+    /// Whether every shard is in service and none is draining.
+    #[must_use]
+    pub fn ready(&self) -> bool {
+        !self.draining() && self.inner.links.iter().all(|link| link.shared.in_service())
+    }
+
+    /// Asks all shards to take no new work, and waits until nothing is in flight or the time is over. Says
+    /// whether nothing is. `give_up` is asked now and then.
+    pub fn drain(&self, at_most: Duration, give_up: impl Fn() -> bool) -> bool {
+        self.inner.draining.store(true, Ordering::Relaxed);
+        let (reply, done) = bounded(self.shards());
+        let deadline = Instant::now() + at_most;
+        let mut left = self.shards();
+        self.send_all(|| Control::Drain(reply.clone()));
+        while left > 0 && Instant::now() < deadline && !give_up() {
+            if done.recv_timeout(Duration::from_millis(20)).is_ok() {
+                left -= 1;
+            }
+        }
+        left == 0
+    }
+
+    /// Asks all shards to close their connections and to end.
+    pub fn stop(&self) {
+        self.send_all(|| Control::Stop);
+    }
+
+    fn ask<T>(&self, request: impl Fn(Sender<T>) -> Control) -> Vec<T> {
+        let (reply, answers) = bounded(self.shards());
+        let deadline = Instant::now() + ANSWER_MAX;
+        self.send_all(|| request(reply.clone()));
+        drop(reply);
+        let mut all = Vec::with_capacity(self.shards());
+        // Ends early when the last shard has dropped its end.
+        while let Ok(answer) = answers.recv_deadline(deadline) {
+            all.push(answer);
+        }
+        all
+    }
+
+    fn send_all(&self, request: impl Fn() -> Control) {
+        for link in &self.inner.links {
+            match link.control.try_send(request()) {
+                Ok(()) | Err(TrySendError::Disconnected(_)) => {}
+                // A shard with so many questions open does not answer; it is not asked once more.
+                Err(TrySendError::Full(_)) => log::warn!("a shard does not answer: {CONTROLS_COUNT_MAX} requests wait"),
+            }
+            link.shared.wake();
+        }
+    }
+
+    pub(super) fn waiting(&self, shard: usize) -> usize {
+        self.inner.links[shard].control.len()
+    }
+
+    pub(super) fn shared(&self, shard: usize) -> &Shared {
+        &self.inner.links[shard].shared
+    }
+}

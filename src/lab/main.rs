@@ -1,1 +1,45 @@
-fn main() {}
+//! `hawser-lab`: the other parties of a SIP proxy, for tests, the demo and benchmarks.
+//!
+//! Plays the SIP Server (registrar and back-to-back user agent) and any number of phones over UDP, TCP and
+//! TLS, in one thread. The proxy never uses it, and it uses nothing of the proxy: text, transactions and
+//! sockets are its own, so that each checks the other.
+//!
+//! ```text
+//! commands: certs, server, phones, load, story
+//!     │
+//!   bench ── server (registrar, calls of two legs) ─┐
+//!     │   ── phones (registration, calls) ──────────┤── dialog, sdp, tally
+//!     │                                             │
+//!   stack (transactions, wheel) ────────────────────┘
+//!     │
+//!    net (mio, rustls) ── text (framer, parser)
+//! ```
+
+mod bench;
+mod certs;
+mod commands;
+mod dialog;
+mod net;
+mod phones;
+mod registrar;
+mod sdp;
+mod server;
+mod stack;
+mod tally;
+mod text;
+mod wheel;
+
+#[cfg(test)]
+mod tests;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match commands::run() {
+        Ok(code) => code,
+        Err(fault) => {
+            eprintln!("hawser-lab: {fault}");
+            ExitCode::from(2)
+        }
+    }
+}

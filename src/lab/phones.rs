@@ -1,0 +1,799 @@
+//! Any number of phones in one process: they register, answer, call, hang up and watch over which connection
+//! they are reached.
+//!
+//! Owns: each phone's connection and registration, and the phones' calls. Must not touch: the SIP Server.
+//! Implements the user agent rules of RFC 3261 §8, §10.2, §12–15 and RFC 5626 §4 (one flow, instance-id and
+//! reg-id, CRLF keep-alives). Left out on purpose: authentication, a second flow, media.
+//!
+//! A phone keeps no buffer and no text: user, instance and Call-ID are made from its number.
+
+use crate::dialog::{Dialog, Tag};
+use crate::net::{Closed, ConnId, Link, Transport};
+use crate::sdp;
+use crate::server::{LOST_AFTER, Plan};
+use crate::stack::{ClientId, Cookie, Outcome, ServerId, Stack};
+use crate::tally::Tally;
+use crate::text::{self, Message, Name, Start};
+use slab::Slab;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+const KIND_REGISTER: u8 = 0x20;
+const KIND_REFRESH: u8 = 0x21;
+const KIND_RETRY: u8 = 0x22;
+const KIND_KEEP_ALIVE: u8 = 0x23;
+const KIND_INVITE: u8 = 0x24;
+const KIND_BYE: u8 = 0x25;
+const KIND_ACCEPT: u8 = 0x26;
+const KIND_HANG_UP: u8 = 0x27;
+const KIND_LOST: u8 = 0x28;
+
+/// Whether a cookie is one of the phones'.
+pub fn is_phone_cookie(cookie: Cookie) -> bool {
+    (KIND_REGISTER..=KIND_LOST).contains(&cookie.kind)
+}
+
+/// What a phone does when it is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Habit {
+    /// 180 at once, 200 so long after.
+    Accept(Duration),
+    Busy,
+    /// 180 and nothing more until the caller gives up.
+    Ring,
+}
+
+#[derive(Clone, Debug)]
+pub struct PhonesConfig {
+    pub transport: Transport,
+    pub proxy: SocketAddr,
+    pub domain: String,
+    pub user_prefix: String,
+    pub first: u32,
+    pub count: u32,
+    /// Local addresses, used in turn; empty: the system's choice.
+    pub sources: Vec<IpAddr>,
+    /// What Contact and Via claim instead of the true address, as behind a NAT; port 5060.
+    pub contact_host: Option<String>,
+    pub supports_path: bool,
+    pub is_outbound: bool,
+    pub expires_s: u32,
+    pub habit: Habit,
+    pub keep_alive: Option<Duration>,
+    pub reconnects: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Off,
+    Connecting,
+    Registering,
+    Registered,
+}
+
+struct Phone {
+    state: State,
+    link: Option<Link>,
+    /// A connection that takes the place of `link` once it stands.
+    next: Option<ConnId>,
+    registered_over: Option<Link>,
+    cseq: u32,
+    attempts: u8,
+    started_us: u64,
+}
+
+/// Names a call of a phone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PhoneCallRef {
+    slot: u32,
+    serial: u32,
+}
+
+/// Where a phone's call stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Calling,
+    Ringing,
+    Up,
+    /// It is over, or was never there.
+    Gone,
+}
+
+struct Call {
+    serial: u32,
+    phone: u32,
+    dialog: Option<Dialog>,
+    invite_in: Option<ServerId>,
+    invite_out: Option<ClientId>,
+    plan: Option<Plan>,
+    phase: Phase,
+    started_us: u64,
+    acked: bool,
+}
+
+pub struct Phones {
+    pub config: PhonesConfig,
+    phones: Vec<Phone>,
+    calls: Slab<Call>,
+    registered: usize,
+    /// The phones that have registered since the caller last asked.
+    pub fresh: Vec<u32>,
+    /// From the beginning of the connection to the 200 of REGISTER.
+    pub register_times: crate::tally::Histogram,
+}
+
+impl Phones {
+    pub fn new(config: PhonesConfig) -> Self {
+        let phones = (0..config.count)
+            .map(|_| Phone {
+                state: State::Off,
+                link: None,
+                next: None,
+                registered_over: None,
+                cseq: 0,
+                attempts: 0,
+                started_us: 0,
+            })
+            .collect();
+        Self {
+            config,
+            phones,
+            calls: Slab::new(),
+            registered: 0,
+            fresh: Vec::new(),
+            register_times: crate::tally::Histogram::default(),
+        }
+    }
+
+    pub fn len(&self) -> u32 {
+        self.config.count
+    }
+
+    pub fn registered_count(&self) -> usize {
+        self.registered
+    }
+
+    pub fn calls_open(&self) -> usize {
+        self.calls.len()
+    }
+
+    pub fn is_registered(&self, phone: u32) -> bool {
+        self.phones[phone as usize].state == State::Registered
+    }
+
+    pub fn is_off(&self, phone: u32) -> bool {
+        self.phones[phone as usize].state == State::Off
+    }
+
+    pub fn link(&self, phone: u32) -> Option<Link> {
+        self.phones[phone as usize].link
+    }
+
+    pub fn user(&self, phone: u32) -> String {
+        format!("{}{}", self.config.user_prefix, u64::from(self.config.first) + u64::from(phone))
+    }
+
+    pub fn aor(&self, phone: u32) -> String {
+        format!("{}@{}", self.user(phone), self.config.domain)
+    }
+
+    pub fn phase(&self, call: PhoneCallRef) -> Phase {
+        self.calls
+            .get(call.slot as usize)
+            .filter(|found| found.serial == call.serial)
+            .map_or(Phase::Gone, |found| found.phase)
+    }
+
+    /// A call that the phone is in, and whether it stands with its ACK done.
+    pub fn call_at(&self, phone: u32) -> Option<(PhoneCallRef, bool)> {
+        self.calls.iter().find(|(_, call)| call.phone == phone).map(|(slot, call)| {
+            (PhoneCallRef { slot: slot as u32, serial: call.serial }, call.phase == Phase::Up && call.acked)
+        })
+    }
+
+    fn set_state(&mut self, phone: u32, state: State) {
+        let entry = &mut self.phones[phone as usize];
+        let was = entry.state == State::Registered;
+        entry.state = state;
+        let is = state == State::Registered;
+        match (was, is) {
+            (false, true) => self.registered += 1,
+            (true, false) => self.registered -= 1,
+            _ => {}
+        }
+    }
+
+    // Connection and registration.
+
+    fn source(&self, phone: u32) -> Option<IpAddr> {
+        let sources = &self.config.sources;
+        (!sources.is_empty()).then(|| sources[phone as usize % sources.len()])
+    }
+
+    /// Switches a phone on: it connects and registers.
+    pub fn start(&mut self, stack: &mut Stack, phone: u32) {
+        if self.phones[phone as usize].state != State::Off {
+            return;
+        }
+        self.phones[phone as usize].started_us = stack.now_us;
+        let source = self.source(phone);
+        if self.config.transport == Transport::Udp {
+            let link = match self.phones[phone as usize].link {
+                Some(link) => Some(link),
+                None => {
+                    let any = SocketAddr::new(source.unwrap_or(loopback(self.config.proxy)), 0);
+                    let bound = stack.net.bind_udp(phone, any).ok();
+                    bound.map(|(socket, _)| Link::Udp { socket, peer: self.config.proxy })
+                }
+            };
+            self.phones[phone as usize].link = link;
+            if link.is_some() {
+                return self.register(stack, phone, self.config.expires_s);
+            }
+        } else if let Ok(conn) = stack.net.connect(phone, self.config.transport, self.config.proxy, source) {
+            self.phones[phone as usize].link = Some(Link::Stream(conn));
+            return self.set_state(phone, State::Connecting);
+        }
+        Tally::count(&mut stack.tally.register_failures, "no socket");
+        self.retry(stack, phone);
+    }
+
+    /// Opens a second connection and moves the registration there; the first one stays open until then.
+    pub fn move_over(&mut self, stack: &mut Stack, phone: u32) -> bool {
+        let source = self.source(phone);
+        let conn = stack.net.connect(phone, self.config.transport, self.config.proxy, source).ok();
+        self.phones[phone as usize].next = conn;
+        conn.is_some()
+    }
+
+    /// Ends the phone's connection, as when its cable is pulled (`abruptly`) or when it is switched off.
+    pub fn drop_connection(&mut self, stack: &mut Stack, phone: u32, abruptly: bool) {
+        if let Some(Link::Stream(conn)) = self.phones[phone as usize].link.take() {
+            stack.net.close(conn, abruptly);
+            stack.disconnect(conn);
+        }
+        self.phones[phone as usize].registered_over = None;
+        self.set_state(phone, State::Off);
+    }
+
+    /// Sends a REGISTER for the phone's one contact; `expires_s` of zero takes it back.
+    pub fn register(&mut self, stack: &mut Stack, phone: u32, expires_s: u32) {
+        let Some(link) = self.phones[phone as usize].link else { return };
+        let Some(sent_by) = self.sent_by(stack, link) else { return };
+        let (user, domain) = (self.user(phone), &self.config.domain);
+        let boot = stack.boot;
+        let entry = &mut self.phones[phone as usize];
+        entry.cseq += 1;
+        let mut draft = stack.draft("REGISTER", &format!("sip:{domain}"), self.config.transport, sent_by);
+        draft.line("Max-Forwards", 70);
+        draft.line("From", format_args!("<sip:{user}@{domain}>;tag={boot:08x}{phone:x}"));
+        draft.line("To", format_args!("<sip:{user}@{domain}>"));
+        draft.line("Call-ID", format_args!("r{phone:x}.{boot:08x}@phone"));
+        draft.line("CSeq", format_args!("{} REGISTER", entry.cseq));
+        let contact = self.contact(stack.boot, phone, sent_by, false);
+        draft.line("Contact", format_args!("{contact};expires={expires_s}"));
+        match (self.config.supports_path, self.config.is_outbound) {
+            (true, true) => draft.line("Supported", "path, outbound"),
+            (true, false) => draft.line("Supported", "path"),
+            (false, true) => draft.line("Supported", "outbound"),
+            (false, false) => {}
+        }
+        stack.tally.registers_sent += 1;
+        if self.phones[phone as usize].state != State::Registered {
+            self.set_state(phone, State::Registering);
+        }
+        stack.send(draft, phone, link, Cookie { kind: KIND_REGISTER, leg: 0, slot: phone, serial: expires_s }, b"");
+    }
+
+    /// What Via and Contact claim.
+    fn sent_by(&self, stack: &Stack, link: Link) -> Option<SocketAddr> {
+        match self.config.contact_host.as_ref().and_then(|host| text::numeric(host)) {
+            Some(host) => Some(SocketAddr::new(host, 5_060)),
+            None => stack.net.local_addr(link),
+        }
+    }
+
+    fn contact(&self, boot: u32, phone: u32, sent_by: SocketAddr, in_dialog: bool) -> String {
+        let user = self.user(phone);
+        let transport = match (self.config.transport, &self.config.contact_host) {
+            // A phone behind NAT claims what it thinks it has.
+            (_, Some(_)) | (Transport::Udp, _) => String::new(),
+            (transport, None) => format!(";transport={}", transport.param()),
+        };
+        if !self.config.is_outbound {
+            return format!("<sip:{user}@{sent_by}{transport}>");
+        }
+        if in_dialog {
+            return format!("<sip:{user}@{sent_by}{transport};ob>");
+        }
+        format!(
+            "<sip:{user}@{sent_by}{transport}>;reg-id=1;+sip.instance=\"<urn:uuid:{boot:08x}-0000-4000-8000-{phone:012x}>\""
+        )
+    }
+
+    fn retry(&mut self, stack: &mut Stack, phone: u32) {
+        let entry = &mut self.phones[phone as usize];
+        entry.attempts = entry.attempts.saturating_add(1);
+        let attempts = u64::from(entry.attempts.min(6));
+        if self.config.reconnects {
+            // Spread out, so that phones that lost one proxy do not come back in one wave.
+            let after = Duration::from_millis(250 * attempts + u64::from(phone % 64) * 16);
+            stack.alarm_in(after, Cookie { kind: KIND_RETRY, leg: 0, slot: phone, serial: 0 });
+        }
+    }
+
+    pub fn opened(&mut self, stack: &mut Stack, phone: u32, conn: ConnId) {
+        let entry = &mut self.phones[phone as usize];
+        if entry.next == Some(conn) {
+            entry.next = None;
+            entry.link = Some(Link::Stream(conn));
+            return self.register(stack, phone, self.config.expires_s);
+        }
+        if entry.link == Some(Link::Stream(conn)) {
+            self.register(stack, phone, self.config.expires_s);
+        }
+    }
+
+    pub fn closed(&mut self, stack: &mut Stack, phone: u32, conn: ConnId, _why: &Closed) {
+        let entry = &mut self.phones[phone as usize];
+        if entry.next == Some(conn) {
+            entry.next = None;
+        }
+        if entry.link == Some(Link::Stream(conn)) {
+            entry.link = None;
+            entry.registered_over = None;
+            self.set_state(phone, State::Off);
+            self.retry(stack, phone);
+        }
+    }
+
+    fn on_register_outcome(&mut self, stack: &mut Stack, cookie: Cookie, outcome: Outcome<'_, '_>) {
+        let phone = cookie.slot;
+        let reason = match outcome {
+            Outcome::Response(_, code) if code < 200 => return,
+            Outcome::Response(message, code) if code < 300 => {
+                if cookie.serial == 0 {
+                    self.phones[phone as usize].registered_over = None;
+                    return self.set_state(phone, State::Off);
+                }
+                match self.granted_s(stack, phone, message) {
+                    Some(expires_s) => return self.on_registered(stack, phone, expires_s, message),
+                    None => "2xx without our contact".to_owned(),
+                }
+            }
+            Outcome::Response(_, code) => code.to_string(),
+            Outcome::TimedOut => "timeout".to_owned(),
+            Outcome::Disconnected => "disconnected".to_owned(),
+        };
+        Tally::count(&mut stack.tally.register_failures, reason);
+        if self.phones[phone as usize].state == State::Registering {
+            self.drop_connection(stack, phone, false);
+            self.retry(stack, phone);
+        }
+    }
+
+    /// The expiry that the 2xx grants to this phone's contact; `None` when it is not listed.
+    fn granted_s(&self, stack: &Stack, phone: u32, message: &Message<'_>) -> Option<u32> {
+        let sent_by = self.sent_by(stack, self.phones[phone as usize].link?)?;
+        let own = self.contact(stack.boot, phone, sent_by, false);
+        let own = text::uri_of(&own);
+        let contact = message.values(Name::Contact).find(|contact| text::uri_of(contact) == own)?;
+        text::param(contact, "expires").or(message.first(Name::Expires))?.parse().ok()
+    }
+
+    fn on_registered(&mut self, stack: &mut Stack, phone: u32, expires_s: u32, message: &Message<'_>) {
+        let has_path = message.first(Name::Path).is_some();
+        match (has_path, self.config.supports_path) {
+            (true, false) => stack.tally.path_shown_to_phone += 1,
+            (false, true) => stack.tally.path_kept_from_phone += 1,
+            _ => {}
+        }
+        let link = self.phones[phone as usize].link;
+        let before = self.phones[phone as usize].registered_over;
+        if let (Some(Link::Stream(old)), true) = (before, before != link) {
+            stack.net.close(old, false);
+        }
+        if self.phones[phone as usize].state != State::Registered {
+            stack.tally.registered += 1;
+            self.register_times.record(stack.now_us - self.phones[phone as usize].started_us);
+            self.fresh.push(phone);
+            if let Some(after) = self.config.keep_alive {
+                stack.alarm_in(after, Cookie { kind: KIND_KEEP_ALIVE, leg: 0, slot: phone, serial: 0 });
+            }
+        }
+        self.phones[phone as usize].registered_over = link;
+        self.phones[phone as usize].attempts = 0;
+        self.set_state(phone, State::Registered);
+        let serial = self.phones[phone as usize].cseq;
+        let after = Duration::from_secs(u64::from(expires_s)) * 4 / 5;
+        stack.alarm_in(after, Cookie { kind: KIND_REFRESH, leg: 0, slot: phone, serial });
+    }
+
+    // Calls out.
+
+    /// Calls a URI; `None` when the phone has no connection.
+    pub fn place_call(&mut self, stack: &mut Stack, phone: u32, uri: &str, plan: Plan) -> Option<PhoneCallRef> {
+        stack.tally.calls_placed += 1;
+        let way = self.phones[phone as usize].link.and_then(|link| Some((link, self.sent_by(stack, link)?)));
+        let Some((link, sent_by)) = way else {
+            Tally::count(&mut stack.tally.calls_failed, "no connection");
+            return None;
+        };
+        let tag = self.open_call(stack, phone, Some(plan));
+        let (user, domain) = (self.user(phone), &self.config.domain);
+        let call_id = stack.random();
+        let contact = self.contact(stack.boot, phone, sent_by, true);
+        let mut draft = stack.draft("INVITE", uri, self.config.transport, sent_by);
+        draft.line("Max-Forwards", 70);
+        draft.line("From", format_args!("<sip:{user}@{domain}>;tag={}", tag.print(stack.boot)));
+        draft.line("To", format_args!("<{uri}>"));
+        draft.line("Call-ID", format_args!("{call_id:016x}@phone"));
+        draft.line("CSeq", "1 INVITE");
+        draft.line("Contact", contact);
+        draft.line("Allow", "INVITE, ACK, CANCEL, BYE, OPTIONS");
+        draft.line("Content-Type", "application/sdp");
+        let cookie = Cookie { kind: KIND_INVITE, leg: 0, slot: tag.slot, serial: tag.serial };
+        let invite = stack.send(draft, phone, link, cookie, sdp::BODY);
+        self.calls[tag.slot as usize].invite_out = Some(invite);
+        stack.alarm_in(LOST_AFTER, Cookie { kind: KIND_LOST, ..cookie });
+        Some(PhoneCallRef { slot: tag.slot, serial: tag.serial })
+    }
+
+    fn open_call(&mut self, stack: &mut Stack, phone: u32, plan: Option<Plan>) -> Tag {
+        let serial = stack.next_serial();
+        let slot = self.calls.insert(Call {
+            serial,
+            phone,
+            dialog: None,
+            invite_in: None,
+            invite_out: None,
+            plan,
+            phase: Phase::Calling,
+            started_us: stack.now_us,
+            acked: false,
+        });
+        Tag { slot: slot as u32, serial, leg: 0 }
+    }
+
+    /// Ends a call: BYE when it stands, CANCEL or a refusal before.
+    pub fn hang_up(&mut self, stack: &mut Stack, call: PhoneCallRef) {
+        let Some(found) = self.calls.get(call.slot as usize).filter(|found| found.serial == call.serial) else {
+            return;
+        };
+        if let Some(invite) = found.invite_in
+            && stack.is_unanswered(invite)
+        {
+            stack.respond(invite, 603, "Decline", "lab", "", b"");
+            self.calls.remove(call.slot as usize);
+        } else if found.phase == Phase::Up {
+            self.say(stack, call, "BYE", KIND_BYE);
+        } else if let Some(invite) = found.invite_out {
+            stack.cancel(invite);
+        }
+    }
+
+    /// Sends a re-INVITE inside a call that stands.
+    pub fn reinvite(&mut self, stack: &mut Stack, call: PhoneCallRef) -> bool {
+        self.phase(call) == Phase::Up && self.say(stack, call, "INVITE", KIND_INVITE)
+    }
+
+    fn say(&mut self, stack: &mut Stack, call: PhoneCallRef, method: &str, kind: u8) -> bool {
+        let phone = self.calls[call.slot as usize].phone;
+        let way = self.phones[phone as usize].link.and_then(|link| Some((link, self.sent_by(stack, link)?)));
+        let cookie = Cookie { kind, leg: 0, slot: call.slot, serial: call.serial };
+        let (Some((link, sent_by)), Some(dialog)) = (way, self.calls[call.slot as usize].dialog.as_mut()) else {
+            if method == "BYE" {
+                Tally::count(&mut stack.tally.calls_failed, "no connection for BYE");
+                self.calls.remove(call.slot as usize);
+            }
+            return false;
+        };
+        let mut draft = dialog.draft(stack, method, None, self.config.transport, sent_by);
+        let mut body: &[u8] = b"";
+        if method == "INVITE" {
+            draft.line("Contact", self.contact(stack.boot, phone, sent_by, true));
+            draft.line("Content-Type", "application/sdp");
+            body = sdp::BODY;
+        }
+        let sent = stack.send(draft, phone, link, cookie, body);
+        if method == "INVITE" {
+            self.calls[call.slot as usize].invite_out = Some(sent);
+        }
+        true
+    }
+
+    // Requests in.
+
+    pub fn request(&mut self, stack: &mut Stack, id: ServerId, phone: u32, link: Link, message: &Message<'_>) {
+        let Start::Request { method, uri } = message.start else { return };
+        if !self.is_ours(stack, phone, link, uri) {
+            return stack.respond(id, 404, "Not This Phone", "lab", "", b"");
+        }
+        let in_dialog = message.first(Name::To).and_then(|to| text::param(to, "tag")).is_some();
+        match (method, in_dialog) {
+            ("INVITE", false) => self.on_invite(stack, id, phone, link, message),
+            (_, true) => self.on_dialog_request(stack, id, phone, link, message, method),
+            ("OPTIONS" | "MESSAGE" | "NOTIFY", false) => stack.respond(id, 200, "OK", "lab", "", b""),
+            _ => {
+                stack.tally.unmatched_requests += 1;
+                stack.respond(id, 481, "Call/Transaction Does Not Exist", "lab", "", b"");
+            }
+        }
+    }
+
+    /// Whether a request names this phone and came over the connection that it registered over.
+    fn is_ours(&self, stack: &mut Stack, phone: u32, link: Link, uri: &str) -> bool {
+        let entry = &self.phones[phone as usize];
+        let is_right_link = match (link, entry.link, entry.registered_over) {
+            (Link::Udp { socket, .. }, Some(Link::Udp { socket: own, .. }), _) => socket == own,
+            (_, current, registered) => current == Some(link) || registered == Some(link),
+        };
+        if !is_right_link {
+            stack.tally.wrong_connection += 1;
+        }
+        let user = text::Uri::parse(uri).map_or("", |uri| uri.user);
+        let number = user.strip_prefix(self.config.user_prefix.as_str()).and_then(|number| number.parse::<u64>().ok());
+        let is_right_phone = number == Some(u64::from(self.config.first) + u64::from(phone));
+        if !is_right_phone {
+            stack.tally.wrong_phone += 1;
+        }
+        is_right_phone
+    }
+
+    fn on_invite(&mut self, stack: &mut Stack, id: ServerId, phone: u32, link: Link, message: &Message<'_>) {
+        stack.tally.calls_received += 1;
+        if self.config.habit == Habit::Busy {
+            return stack.respond(id, 486, "Busy Here", "lab", "", b"");
+        }
+        let tag = self.open_call(stack, phone, None);
+        let text = tag.print(stack.boot);
+        let cookie = Cookie { kind: KIND_ACCEPT, leg: 0, slot: tag.slot, serial: tag.serial };
+        let call = &mut self.calls[tag.slot as usize];
+        call.dialog = Dialog::of_invite(message, &text);
+        call.invite_in = Some(id);
+        call.phase = Phase::Ringing;
+        let (true, Some(sent_by)) = (call.dialog.is_some(), self.sent_by(stack, link)) else {
+            self.calls.remove(tag.slot as usize);
+            return stack.respond(id, 400, "Contact Missing", &text, "", b"");
+        };
+        stack.mark(id, cookie);
+        let contact = format!("Contact: {}\r\n", self.contact(stack.boot, phone, sent_by, true));
+        stack.respond(id, 180, "Ringing", &text, &contact, b"");
+        match self.config.habit {
+            Habit::Accept(Duration::ZERO) => self.accept(stack, tag),
+            Habit::Accept(after) => stack.alarm_in(after, cookie),
+            Habit::Busy | Habit::Ring => {}
+        }
+    }
+
+    fn accept(&mut self, stack: &mut Stack, tag: Tag) {
+        let call = &mut self.calls[tag.slot as usize];
+        let (phone, Some(id)) = (call.phone, call.invite_in) else { return };
+        let sent_by = self.phones[phone as usize].link.and_then(|link| self.sent_by(stack, link));
+        let Some(sent_by) = sent_by else {
+            // Its connection is gone; whoever waits for the answer is told by the proxy.
+            self.calls.remove(tag.slot as usize);
+            return;
+        };
+        let contact = self.contact(stack.boot, phone, sent_by, true);
+        let lines = format!("Contact: {contact}\r\nContent-Type: application/sdp\r\n");
+        self.calls[tag.slot as usize].phase = Phase::Up;
+        stack.respond(id, 200, "OK", &tag.print(stack.boot), &lines, sdp::BODY);
+    }
+
+    fn on_dialog_request(
+        &mut self,
+        stack: &mut Stack,
+        id: ServerId,
+        phone: u32,
+        link: Link,
+        message: &Message<'_>,
+        method: &str,
+    ) {
+        let tag = Tag::of(message, stack.boot);
+        let tag = tag.filter(|tag| {
+            self.calls.get(tag.slot as usize).is_some_and(|call| call.serial == tag.serial && call.phone == phone)
+        });
+        let Some(tag) = tag else {
+            stack.tally.unmatched_requests += 1;
+            return stack.respond(id, 481, "Call/Transaction Does Not Exist", "lab", "", b"");
+        };
+        let call = &mut self.calls[tag.slot as usize];
+        let is_new = match (&mut call.dialog, message.cseq()) {
+            (Some(dialog), Some((number, _))) => dialog.accepts(number),
+            _ => false,
+        };
+        if !is_new {
+            return stack.respond(id, 500, "CSeq Out Of Order", "lab", "", b"");
+        }
+        match method {
+            "BYE" => {
+                let call = self.calls.remove(tag.slot as usize);
+                if call.plan.is_some() {
+                    stack.tally.calls_ended += 1;
+                }
+                stack.respond(id, 200, "OK", "lab", "", b"");
+            }
+            "INVITE" => {
+                if let Some(dialog) = &mut call.dialog {
+                    dialog.refresh(message);
+                }
+                call.invite_in = Some(id);
+                call.acked = false;
+                let Some(sent_by) = self.sent_by(stack, link) else { return };
+                let contact = self.contact(stack.boot, phone, sent_by, true);
+                let lines = format!("Contact: {contact}\r\nContent-Type: application/sdp\r\n");
+                stack.mark(id, Cookie { kind: KIND_ACCEPT, leg: 0, slot: tag.slot, serial: tag.serial });
+                stack.respond(id, 200, "OK", "lab", &lines, sdp::BODY);
+            }
+            _ => stack.respond(id, 200, "OK", "lab", "", b""),
+        }
+    }
+
+    pub fn ack(&mut self, stack: &mut Stack, phone: u32, message: &Message<'_>) {
+        let found =
+            Tag::of(message, stack.boot).and_then(|tag| self.calls.get_mut(tag.slot as usize).map(|c| (tag, c)));
+        match found {
+            Some((tag, call)) if call.serial == tag.serial && call.phone == phone => {
+                call.acked = true;
+                if let Some(invite) = call.invite_in.take() {
+                    stack.acked(invite);
+                }
+            }
+            _ => stack.tally.unmatched_acks += 1,
+        }
+    }
+
+    pub fn cancel(&mut self, stack: &mut Stack, id: ServerId, cookie: Cookie) {
+        if self.call_of(cookie).is_some() {
+            self.calls.remove(cookie.slot as usize);
+        }
+        stack.respond(id, 487, "Request Terminated", "lab", "", b"");
+    }
+
+    fn call_of(&self, cookie: Cookie) -> Option<&Call> {
+        self.calls.get(cookie.slot as usize).filter(|call| call.serial == cookie.serial)
+    }
+
+    // Outcomes and alarms.
+
+    pub fn outcome(&mut self, stack: &mut Stack, id: ClientId, cookie: Cookie, outcome: Outcome<'_, '_>) {
+        match cookie.kind {
+            KIND_REGISTER => self.on_register_outcome(stack, cookie, outcome),
+            KIND_INVITE => self.on_invite_outcome(stack, id, cookie, outcome),
+            KIND_BYE => {
+                let code = match outcome {
+                    Outcome::Response(_, code) if code < 200 => return,
+                    Outcome::Response(_, code) => code,
+                    _ => 0,
+                };
+                let is_planned = self.call_of(cookie).is_some_and(|call| call.plan.is_some());
+                match code {
+                    200 if is_planned => stack.tally.calls_ended += 1,
+                    0 => stack.tally.byes_lost += 1,
+                    200 => {}
+                    code => Tally::count(&mut stack.tally.calls_failed, format!("bye {code}")),
+                }
+                if self.call_of(cookie).is_some() {
+                    self.calls.remove(cookie.slot as usize);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn on_invite_outcome(&mut self, stack: &mut Stack, id: ClientId, cookie: Cookie, outcome: Outcome<'_, '_>) {
+        if self.call_of(cookie).is_none() {
+            return;
+        }
+        let call = &mut self.calls[cookie.slot as usize];
+        let is_first = call.dialog.is_none();
+        let reason = match outcome {
+            Outcome::Response(_, code) if code < 200 => {
+                if code > 100 && call.phase == Phase::Calling {
+                    call.phase = Phase::Ringing;
+                }
+                return;
+            }
+            Outcome::Response(message, code) if code < 300 => {
+                return self.on_answered(stack, id, cookie, message, is_first);
+            }
+            Outcome::Response(_, code) => code.to_string(),
+            Outcome::TimedOut => "timeout".to_owned(),
+            Outcome::Disconnected => "disconnected".to_owned(),
+        };
+        call.invite_out = None;
+        let reason = if is_first { reason } else { format!("re-INVITE {reason}") };
+        Tally::count(&mut stack.tally.calls_failed, reason);
+        if is_first {
+            self.calls.remove(cookie.slot as usize);
+        }
+    }
+
+    fn on_answered(&mut self, stack: &mut Stack, id: ClientId, cookie: Cookie, answer: &Message<'_>, is_first: bool) {
+        let call = &mut self.calls[cookie.slot as usize];
+        let phone = call.phone;
+        call.invite_out = None;
+        match (&mut call.dialog, is_first) {
+            (Some(dialog), false) => dialog.refresh(answer),
+            (dialog, _) => *dialog = Dialog::of_answer(answer),
+        }
+        let (plan, started_us) = (call.plan, call.started_us);
+        call.phase = Phase::Up;
+        call.acked = true;
+        let way = self.phones[phone as usize].link.and_then(|link| Some((link, self.sent_by(stack, link)?)));
+        let (Some((link, sent_by)), Some(dialog)) = (way, self.calls[cookie.slot as usize].dialog.as_mut()) else {
+            self.calls.remove(cookie.slot as usize);
+            return Tally::count(&mut stack.tally.calls_failed, "answer without Contact or connection");
+        };
+        let number = answer.cseq().map_or(1, |(number, _)| number);
+        let draft = dialog.draft(stack, "ACK", Some(number), self.config.transport, sent_by);
+        stack.send_ack(id, link, draft, b"");
+        if !is_first {
+            return;
+        }
+        stack.tally.calls_answered += 1;
+        stack.tally.setup.record(stack.now_us - started_us);
+        match plan.and_then(|plan| plan.talk) {
+            Some(Duration::ZERO) => {
+                self.say(stack, PhoneCallRef { slot: cookie.slot, serial: cookie.serial }, "BYE", KIND_BYE);
+            }
+            Some(talk) => stack.alarm_in(talk, Cookie { kind: KIND_HANG_UP, ..cookie }),
+            None => {}
+        }
+    }
+
+    pub fn ack_missing(&mut self, stack: &mut Stack, cookie: Cookie) {
+        if self.call_of(cookie).is_some() {
+            let call = PhoneCallRef { slot: cookie.slot, serial: cookie.serial };
+            self.say(stack, call, "BYE", KIND_BYE);
+        }
+    }
+
+    pub fn alarm(&mut self, stack: &mut Stack, cookie: Cookie) {
+        match cookie.kind {
+            KIND_RETRY => self.start(stack, cookie.slot),
+            KIND_REFRESH => {
+                let entry = &self.phones[cookie.slot as usize];
+                if entry.state == State::Registered && entry.cseq == cookie.serial {
+                    self.register(stack, cookie.slot, self.config.expires_s);
+                }
+            }
+            KIND_KEEP_ALIVE => {
+                let entry = &self.phones[cookie.slot as usize];
+                if let (State::Registered, Some(link), Some(after)) = (entry.state, entry.link, self.config.keep_alive)
+                {
+                    if !link.is_lossy() {
+                        stack.net.send(link, b"\r\n\r\n");
+                    }
+                    stack.alarm_in(after, cookie);
+                }
+            }
+            KIND_ACCEPT => {
+                if self.call_of(cookie).is_some_and(|call| call.phase == Phase::Ringing) {
+                    self.accept(stack, Tag { slot: cookie.slot, serial: cookie.serial, leg: 0 });
+                }
+            }
+            KIND_HANG_UP => self.hang_up(stack, PhoneCallRef { slot: cookie.slot, serial: cookie.serial }),
+            KIND_LOST => {
+                let is_lost = self.call_of(cookie).is_some_and(|call| call.dialog.is_none());
+                if is_lost {
+                    stack.tally.calls_lost += 1;
+                    if let Some(invite) = self.calls.remove(cookie.slot as usize).invite_out {
+                        stack.cancel(invite);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn loopback(proxy: SocketAddr) -> IpAddr {
+    match proxy.ip() {
+        IpAddr::V4(ip) if ip.is_loopback() => ip.into(),
+        IpAddr::V6(ip) if ip.is_loopback() => ip.into(),
+        IpAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+    }
+}

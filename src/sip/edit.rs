@@ -102,3 +102,6 @@ impl Edits {
         self.ops.push(Op { cut, insert, order, text });
     }
 }
+
+#[cfg(test)]
+mod tests;

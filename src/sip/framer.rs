@@ -1,7 +1,7 @@
 //! Finds messages in a stream (RFC 3261 §18.3, RFC 5626 §3.5.1).
 //!
-//! Owns the bytes of a message that is begun and nothing else: between messages it holds no memory. It
-//! looks at each byte once, however they arrive, and copies each at most twice. What leaves doubt about
+//! Owns the bytes of a message that is begun and nothing else: between messages it holds no memory. Its
+//! work is linear in the bytes, however they arrive. What leaves doubt about
 //! where a message ends is a fault, after which the stream must be closed: a guess would let somebody's
 //! body be read as somebody else's request. The caller bounds the time that a message may take.
 
@@ -198,3 +198,6 @@ fn fault(fault: Fault, bytes: &[u8], take: &mut dyn FnMut() -> Vec<u8>) -> Frame
     head.extend_from_slice(bytes);
     FrameFault { fault, head }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 use super::scan::{Extent, scan};
 use super::value::{ViaError, parse_u32, split_values};
 use super::{Name, Span, Uri, Via};
+use crate::limits::HEADER_BLOCK_LEN_MAX;
 
 /// A request method (RFC 3261 §7.1 and its extensions); `Other` is forwarded as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -235,8 +236,9 @@ impl Message {
     pub fn scan_head(mut head: Vec<u8>) -> Result<Self, (ScanError, Vec<u8>)> {
         let mut cut_off = false;
         if !head.ends_with(b"\r\n\r\n") {
-            // Only whole lines count, and the last of them may be followed by a fold.
+            // Only whole lines count.
             cut_off = true;
+            head.truncate(HEADER_BLOCK_LEN_MAX);
             let end = memchr::memmem::rfind(&head, b"\r\n").map_or(0, |at| at + 2);
             head.truncate(end);
             head.extend_from_slice(b"\r\n");
@@ -471,3 +473,6 @@ impl Message {
         self.fields.iter().filter(|field| cut(field)).map(|field| field.line).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -86,3 +86,6 @@ impl Name {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -315,3 +315,6 @@ pub fn reason(code: u16) -> &'static str {
         },
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -171,7 +171,7 @@ fn status_line(line: &[u8]) -> Result<Start, ScanError> {
         Some(at) => (&rest[..at], 8 + at + 1),
         None => (rest, line.len()),
     };
-    let code = parse_u32(code).filter(|code| rest.len() >= 3 && (100..700).contains(code));
+    let code = parse_u32(code).filter(|value| code.len() == 3 && (100..700).contains(value));
     let code = code.and_then(|code| u16::try_from(code).ok()).ok_or(ScanError::Unanswerable)?;
     Ok(Start::Status { code, reason: Span::new(reason_at, line.len()) })
 }

@@ -395,3 +395,6 @@ fn name_and_value(bytes: &[u8]) -> (&[u8], &[u8]) {
         None => (bytes, b""),
     }
 }
+
+#[cfg(test)]
+mod tests;

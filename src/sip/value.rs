@@ -214,7 +214,7 @@ impl NameAddr {
                 return Err(NameAddrError::Params);
             }
         }
-        if params.malformed && params.unclosed { Err(NameAddrError::Params) } else { Ok(addr) }
+        if params.unclosed { Err(NameAddrError::Params) } else { Ok(addr) }
     }
 
     /// A parameter's value by its name in any case, as [`Params`] yields it; `Some(b"")` when it has none.
@@ -223,13 +223,15 @@ impl NameAddr {
         find_param(buf, self.params, name)
     }
 
-    /// The value of the `tag` parameter; `None` when there is none, an empty one, or two.
+    /// The value of the `tag` parameter, if there is one; an empty one or two of them are an error.
     pub(super) fn tag(&self, buf: &[u8]) -> Result<Option<Span>, NameAddrError> {
         let mut tag = None;
         let mut params = Params::over(buf, self.params);
         while let Some((name, value)) = params.next_spans() {
             if name.of(buf).eq_ignore_ascii_case(b"tag") {
-                let value = value.filter(|value| is_token(value.of(buf)) && tag.is_none());
+                // Not all keep to a token here, and nothing is lost by it.
+                let plain = |value: &Span| !matches!(value.of(buf).first(), None | Some(b'"'));
+                let value = value.filter(|value| plain(value) && tag.is_none());
                 tag = Some(value.ok_or(NameAddrError::Params)?);
             }
         }
@@ -425,3 +427,6 @@ pub fn write_u32(mut value: u32, out: &mut Vec<u8>) {
     }
     out.extend_from_slice(&digits[at..]);
 }
+
+#[cfg(test)]
+mod tests;

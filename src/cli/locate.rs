@@ -1,4 +1,4 @@
-//! `hawser where AOR`: asks a running proxy's HTTP port, and lays its JSON out as a table.
+//! `hawser where AOR`: asks a running proxy's HTTP port, and lays out what it says for reading.
 //!
 //! A client for this one question, so that the program needs no HTTP client library: HTTP/1.0, whose answers end
 //! with the connection and are never chunked. It does not follow redirects and speaks no TLS.
@@ -70,11 +70,12 @@ pub(super) fn locate(aor: &str, http: &str) -> Result<String, LocateError> {
     let answer = exchange(address, request.as_bytes()).map_err(|fault| LocateError::Unreachable(address, fault))?;
     let (status, body) = status_and_body(&answer).ok_or(LocateError::NotHawser(address))?;
     match status {
-        200 => {
-            let value = serde_json::from_slice(body).map_err(|_| LocateError::NotHawser(address))?;
-            Ok(table(&value))
-        }
-        404 => Err(LocateError::NotFound(aor.to_owned())),
+        // 404 is also what another server says to a path that it does not know.
+        200 | 404 => match serde_json::from_slice(body) {
+            Ok(Value::Array(bindings)) if bindings.is_empty() => Err(LocateError::NotFound(aor.to_owned())),
+            Ok(Value::Array(bindings)) => Ok(table(&bindings)),
+            _ => Err(LocateError::NotHawser(address)),
+        },
         status => Err(LocateError::Status(address, status)),
     }
 }
@@ -116,52 +117,29 @@ fn query_escaped(text: &str) -> String {
     for byte in text.bytes() {
         match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => escaped.push(char::from(byte)),
-            // Writing to a String does not fail.
             _ => write!(escaped, "%{byte:02X}").unwrap_or_default(),
         }
     }
     escaped
 }
 
-/// Lays out JSON for reading: single values as `name  value`, lists of objects as columns.
-fn table(value: &Value) -> String {
+/// The fields of a binding in the order of interest; others follow.
+const FIELDS: [&str; 9] = ["aor", "contact", "instance", "shard", "conn", "transport", "peer", "expires_in_s", "age_s"];
+
+/// Each binding as a block of `name  value`; a phone has one or two, and a row of all that would be too wide.
+fn table(bindings: &[Value]) -> String {
     let mut out = String::new();
-    match value {
-        Value::Object(fields) => {
-            let single = fields.iter().filter(|(_, v)| !v.is_array() && !v.is_object());
-            let rows = single.map(|(name, v)| vec![name.clone(), cell(v)]).collect::<Vec<_>>();
-            align(&rows, &mut out);
-            for (name, inner) in fields.iter().filter(|(_, v)| v.is_array() || v.is_object()) {
-                if !out.is_empty() {
-                    out.push('\n');
-                }
-                out.push_str(name);
-                out.push('\n');
-                out.push_str(&table(inner));
-            }
-        }
-        Value::Array(items) => {
-            let mut columns: Vec<String> = Vec::new();
-            for name in items.iter().filter_map(Value::as_object).flat_map(|fields| fields.keys()) {
-                if !columns.contains(name) {
-                    columns.push(name.clone());
-                }
-            }
-            let row = |item: &Value| match item {
-                Value::Object(fields) => {
-                    columns.iter().map(|name| fields.get(name).map_or(String::new(), cell)).collect()
-                }
-                other => vec![cell(other)],
-            };
-            let mut rows: Vec<Vec<String>> = items.iter().map(row).collect();
-            if !columns.is_empty() {
-                rows.insert(0, columns);
-            }
-            align(&rows, &mut out);
-        }
-        single => {
-            out.push_str(&cell(single));
+    for binding in bindings.iter().filter_map(Value::as_object) {
+        let known = FIELDS.iter().filter_map(|name| binding.get(*name).map(|value| (*name, value)));
+        let others = binding.iter().map(|(name, value)| (name.as_str(), value));
+        let others = others.filter(|(name, _)| !FIELDS.contains(name));
+        if !out.is_empty() {
             out.push('\n');
+        }
+        for (name, value) in known.chain(others) {
+            let name = name.replace('_', " ");
+            // Writing to a String does not fail.
+            writeln!(out, "{name:<12}  {}", cell(value)).unwrap_or_default();
         }
     }
     out
@@ -171,24 +149,13 @@ fn table(value: &Value) -> String {
 fn cell(value: &Value) -> String {
     let text = match value {
         Value::String(text) => text.clone(),
-        Value::Null => "-".to_owned(),
+        Value::Null => String::new(),
         other => other.to_string(),
     };
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
-}
-
-fn align(rows: &[Vec<String>], out: &mut String) {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |at: usize| rows.iter().filter_map(|row| row.get(at)).map(|c| c.chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    for row in rows {
-        let mut line = String::new();
-        for (text, width) in row.iter().zip(&widths) {
-            write!(line, "{text:<width$}  ").unwrap_or_default();
-        }
-        out.push_str(line.trim_end());
-        out.push('\n');
+    if text.is_empty() {
+        return "-".to_owned();
     }
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -197,9 +164,13 @@ mod tests {
     use std::thread;
 
     use super::*;
+    use crate::admin::{self, About, Readiness, Source};
+    use crate::engine::Located;
+    use crate::ids::{ConnId, FlowRef, PointId, ShardId, Transport};
+    use crate::stats::Snapshot;
 
-    /// Answers one request with `answer`; gives the request's first line.
-    fn serve_once(answer: &'static [u8]) -> (String, thread::JoinHandle<String>) {
+    /// Answers one request with `answer`.
+    fn serve_once(answer: &'static [u8]) -> (String, thread::JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let served = thread::spawn(move || {
@@ -212,33 +183,64 @@ mod tests {
                 request.extend_from_slice(&chunk[..n]);
             }
             stream.write_all(answer).unwrap();
-            String::from_utf8(request).unwrap().lines().next().unwrap().to_owned()
         });
         (address, served)
     }
 
-    #[test]
-    fn an_answer_becomes_a_table() {
-        let (http, served) = serve_once(
-            b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n{\"aor\":\"sip:a@b\",\"bindings\":[\
-              {\"shard\":0,\"peer\":\"127.0.0.1:40000\"},{\"shard\":11,\"peer\":\"\\u001b[2J\",\"expires\":null}]}",
-        );
-        let table = locate("sip:a@b;x=\u{fc} &", &http).unwrap();
-        assert_eq!(served.join().unwrap(), "GET /where?aor=sip%3Aa%40b%3Bx%3D%C3%BC%20%26 HTTP/1.0");
-        let lines: Vec<_> = table.lines().collect();
-        assert_eq!(lines[..3], ["aor  sip:a@b", "", "bindings"]);
-        let columns: Vec<_> = lines[3].split_whitespace().collect();
-        assert_eq!(columns, ["peer", "shard", "expires"]);
-        assert_eq!(lines[4].split_whitespace().collect::<Vec<_>>(), ["127.0.0.1:40000", "0"]);
-        assert_eq!(lines[5].split_whitespace().collect::<Vec<_>>(), ["?[2J", "11", "-"]);
-        assert_eq!(lines.len(), 6);
+    /// A proxy that holds one phone, with two bindings.
+    struct OnePhone;
+
+    impl Source for OnePhone {
+        fn snapshots(&self) -> Vec<Snapshot> {
+            Vec::new()
+        }
+
+        fn locate(&self, aor: &str) -> Option<Vec<Located>> {
+            let located = |contact: &str, flow| Located {
+                aor: aor.to_owned(),
+                contact: contact.to_owned(),
+                instance: String::new(),
+                flow,
+                transport: Transport::Tls,
+                peer: "[2001:db8::7]:41000".parse().unwrap(),
+                expires_in: Duration::from_secs(3599),
+                age: Duration::from_secs(1),
+            };
+            let stream =
+                FlowRef::Stream { shard: ShardId(1), conn: ConnId { slot: 5, generation: 9 }, point: PointId(2) };
+            let udp = FlowRef::Udp { shard: ShardId(0), point: PointId(0), remote: "192.0.2.7:5060".parse().unwrap() };
+            let here = aor == "sip:alice;\u{fc}&@example.com";
+            Some(if here { vec![located("sip:a@b", stream), located("sip:\u{1b}[2J", udp)] } else { Vec::new() })
+        }
+
+        fn readiness(&self) -> Readiness {
+            Readiness::Ready
+        }
+
+        fn about(&self) -> About {
+            About {
+                version: String::new(),
+                uptime: Duration::ZERO,
+                shards: 2,
+                listeners: Vec::new(),
+                server: String::new(),
+                sticky: String::new(),
+                certificates: Vec::new(),
+            }
+        }
     }
 
     #[test]
-    fn a_phone_that_is_not_here_is_told() {
-        let (http, served) = serve_once(b"HTTP/1.1 404 Not Found\r\n\r\n{}");
-        assert!(matches!(locate("a", &http), Err(LocateError::NotFound(aor)) if aor == "a"));
-        served.join().unwrap();
+    fn a_running_proxy_says_where_a_phone_is() {
+        let admin = admin::start(TcpListener::bind("127.0.0.1:0").unwrap(), OnePhone, None).unwrap();
+        let http = admin.address().to_string();
+        let table = locate("sip:alice;\u{fc}&@example.com", &http).unwrap();
+        let first = "aor           sip:alice;\u{fc}&@example.com\ncontact       sip:a@b\ninstance      -\n\
+                     shard         1\nconn          5.9\ntransport     tls\npeer          [2001:db8::7]:41000\n\
+                     expires in s  3599\nage s         1\n\n";
+        assert_eq!(table[..first.len()], *first);
+        assert!(table[first.len()..].contains("contact       sip:?[2J\n"), "{table}");
+        assert!(matches!(locate("sip:bob@example.com", &http), Err(LocateError::NotFound(_))));
     }
 
     #[test]
@@ -250,7 +252,13 @@ mod tests {
 
     #[test]
     fn another_server_is_told_apart() {
-        for answer in [&b"SSH-2.0-x\r\n\r\n"[..], b"HTTP/1.1 200 OK\r\n\r\n<html>", b"HTTP/1.1 200 OK\r\n", b""] {
+        for answer in [
+            &b"SSH-2.0-x\r\n\r\n"[..],
+            b"HTTP/1.1 200 OK\r\n\r\n<html>",
+            b"HTTP/1.1 404 No\r\n\r\nno",
+            b"HTTP/1.1 200 OK\r\n",
+            b"",
+        ] {
             let (http, served) = serve_once(answer);
             assert!(matches!(locate("a", &http), Err(LocateError::NotHawser(_))), "{answer:?}");
             served.join().unwrap();

@@ -1,0 +1,158 @@
+//! The program as an operator starts it: every fault ends it within 3 s, with a status that is not zero and one
+//! line on stderr that says where the fault is.
+
+use std::fs;
+use std::io::Read;
+use std::net::{TcpListener, UdpSocket};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+/// DESIGN.md, Settings.
+const START_FAULT_MAX: Duration = Duration::from_secs(3);
+
+struct Ended {
+    status: i32,
+    out: String,
+    err: String,
+}
+
+/// Runs the program to its end, and kills it when it has not ended in time.
+fn hawser(arguments: &[&str]) -> Ended {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_hawser"))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program is there");
+    let (mut out, mut err) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
+    let (done, ended) = mpsc::channel();
+    // Both pipes end with the process.
+    let reader = thread::spawn(move || {
+        let (mut out_text, mut err_text) = (String::new(), String::new());
+        err.read_to_string(&mut err_text).expect("stderr is text");
+        out.read_to_string(&mut out_text).expect("stdout is text");
+        done.send(()).expect("the test waits");
+        (out_text, err_text)
+    });
+    let in_time = ended.recv_timeout(START_FAULT_MAX).is_ok();
+    if !in_time {
+        child.kill().expect("it can be killed");
+    }
+    let status = child.wait().expect("it ends").code();
+    let (out, err) = reader.join().expect("the reader ends");
+    assert!(in_time, "{arguments:?} has not ended after {START_FAULT_MAX:?}: {out}{err}");
+    Ended { status: status.expect("no signal ended it"), out, err }
+}
+
+/// A file of this test process, removed when dropped.
+struct File(PathBuf);
+
+impl File {
+    fn new(name: &str, text: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("hawser-start-{}-{name}", std::process::id()));
+        fs::write(&path, text).expect("the temporary directory can be written");
+        Self(path)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().expect("its name is text")
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        drop(fs::remove_file(&self.0));
+    }
+}
+
+/// A port where UDP and TCP are both free.
+fn free_port() -> u16 {
+    loop {
+        let tcp = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
+        let port = tcp.local_addr().expect("it is bound").port();
+        if UdpSocket::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// A configuration without TLS and HTTP on a free port.
+fn plain(sip_port: u16) -> String {
+    format!(
+        "[sipproxy]\nsip-port = {sip_port}\ntls-port = 0\nhttp-port = 0\n\
+         [[sip-server]]\nname = \"sips1\"\nprimary = \"127.0.0.1:1\"\n"
+    )
+}
+
+#[test]
+fn faults_of_arguments_are_one_line_and_status_2() {
+    for (arguments, line) in [
+        (&[][..], "hawser: the following required arguments were not provided: --config <FILE> (see hawser --help)\n"),
+        (&["--frob"], "hawser: unexpected argument '--frob' found (see hawser --help)\n"),
+        (
+            &["--config", "a", "--cores", "x"],
+            "hawser: invalid value 'x' for '--cores <LIST>': expected \"all\" or numbers of cores such as \"0-3,6\" \
+             (see hawser --help)\n",
+        ),
+    ] {
+        let ended = hawser(arguments);
+        assert_eq!((ended.status, ended.err.as_str(), ended.out.as_str()), (2, line, ""));
+    }
+}
+
+#[test]
+fn faults_of_the_file_are_one_line_and_status_1() {
+    let bad = File::new("bad.toml", "[sipproxy]\n\nsticky = \"cookie\"\n");
+    let good = File::new("good.toml", &plain(free_port()));
+    let binary = File::new("binary.toml", "");
+    fs::write(&binary.0, [0xff, 0xfe]).expect("it can be written");
+    let missing = format!("{}-none", good.path());
+    for (arguments, line) in [
+        (
+            vec!["--config", bad.path()],
+            format!("{}:3: sipproxy.sticky: expected \"path\", \"contact\" or \"aor\"\n", bad.path()),
+        ),
+        (
+            vec!["--config", bad.path(), "--check"],
+            format!("{}:3: sipproxy.sticky: expected \"path\", \"contact\" or \"aor\"\n", bad.path()),
+        ),
+        (vec!["--config", &missing], format!("{missing}: cannot be read: No such file or directory (os error 2)\n")),
+        (
+            vec!["--config", binary.path()],
+            format!("{}: cannot be read: stream did not contain valid UTF-8\n", binary.path()),
+        ),
+        (
+            vec!["--config", good.path(), "--cores", "65535"],
+            "cores: expected cores that this process may run on, not 65535\n".to_owned(),
+        ),
+        (
+            vec!["where", "alice@example.com", "--config", good.path()],
+            "the proxy of this configuration cannot be asked: sipproxy.http-port is 0\n".to_owned(),
+        ),
+    ] {
+        let ended = hawser(&arguments);
+        assert_eq!((ended.status, ended.err, ended.out.as_str()), (1, line, ""), "{arguments:?}");
+    }
+}
+
+#[test]
+fn check_prints_what_would_run() {
+    let port = free_port();
+    let good = File::new("check.toml", &plain(port));
+    let ended = hawser(&["--config", good.path(), "--check"]);
+    assert_eq!((ended.status, ended.err.as_str()), (0, ""));
+    assert!(ended.out.contains(&format!("UDP 127.0.0.1:{port}, as 127.0.0.1:{port}\n")), "{}", ended.out);
+}
+
+#[test]
+fn help_and_settings_go_to_stdout() {
+    for argument in ["--help", "--version", "settings"] {
+        let ended = hawser(&[argument]);
+        assert_eq!((ended.status, ended.err.as_str()), (0, ""), "{argument}");
+        assert!(ended.out.contains("awser") || ended.out.contains("`log.level`"), "{}", ended.out);
+    }
+}

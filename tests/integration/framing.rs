@@ -1,0 +1,240 @@
+//! Where a message's bytes are cut makes no difference: a MESSAGE with a folded line and a blank line in its body is
+//! sent in two pieces, cut at every byte, and three and a half of them are sent at once; what the SIP Server gets is
+//! the same each time. Over TCP, and over TLS cut into records and into segments within a record.
+
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
+
+use crate::harness::certs::Certificates;
+use crate::harness::ports::unread_len;
+use crate::harness::proxy::{Proxy, Settings};
+use crate::harness::{DOMAIN, Scratch};
+
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+
+/// A message that differs from its like in six digits only.
+fn message(number: usize) -> String {
+    let body = "one\r\n\r\ntwo\r\n";
+    format!(
+        "MESSAGE sip:9000@{DOMAIN} SIP/2.0\r\n\
+         Via: SIP/2.0/TCP 192.0.2.1:5060;branch=z9hG4bK{number:06}\r\n\
+         From: \"Split, here\" <sip:raw@{DOMAIN}>;tag=1\r\nTo: <sip:9000@{DOMAIN}>\r\nCall-ID: {number:06}\r\n\
+         CSeq: 1 MESSAGE\r\nMax-Forwards: 70\r\nSubject: folded\r\n  over two lines\r\n\
+         c: text/plain\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// A phone's end of a connection, over TCP or TLS.
+struct Client {
+    tcp: TcpStream,
+    tls: Option<ClientConnection>,
+    received: Vec<u8>,
+}
+
+impl Client {
+    fn tcp(port: u16) -> Self {
+        let tcp = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("the proxy listens");
+        tcp.set_nodelay(true).expect("a socket option");
+        tcp.set_read_timeout(Some(ANSWER_MAX)).expect("a timeout above zero");
+        Self { tcp, tls: None, received: Vec::new() }
+    }
+
+    fn tls(port: u16, certificates: &Certificates) -> Self {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(&certificates.ca).expect("PEM")).expect("a certificate");
+        let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        let name = ServerName::from(std::net::IpAddr::from(Ipv4Addr::LOCALHOST));
+        let mut client = Self::tcp(port);
+        let mut tls = ClientConnection::new(Arc::new(config), name).expect("a client");
+        while tls.is_handshaking() {
+            tls.complete_io(&mut client.tcp).expect("a handshake");
+        }
+        client.tls = Some(tls);
+        client
+    }
+
+    /// The bytes as they go into the connection: with TLS, a record.
+    fn seal(&mut self, plain: &[u8]) -> Vec<u8> {
+        let Some(tls) = &mut self.tls else { return plain.to_vec() };
+        let mut sealed = Vec::new();
+        tls.writer().write_all(plain).expect("room in a record");
+        while tls.wants_write() {
+            tls.write_tls(&mut sealed).expect("a Vec takes all");
+        }
+        sealed
+    }
+
+    /// Sends bytes as one segment and waits until the proxy has read them, so that the next are a segment and a read of
+    /// their own.
+    fn send_and_be_read(&mut self, bytes: &[u8]) {
+        self.tcp.write_all(bytes).expect("the connection is open");
+        let (ours, theirs) = (self.tcp.local_addr().expect("ours"), self.tcp.peer_addr().expect("theirs"));
+        let deadline = Instant::now() + ANSWER_MAX;
+        while unread_len(theirs.port(), ours.port()).expect("the connection is open") > 0 {
+            assert!(Instant::now() < deadline, "the proxy does not read");
+            std::thread::yield_now();
+        }
+    }
+
+    /// The next message from the proxy.
+    fn receive(&mut self) -> String {
+        loop {
+            if let Some(len) = message_len(&self.received) {
+                let message = self.received.drain(..len).collect();
+                return String::from_utf8(message).expect("text");
+            }
+            let mut bytes = [0; 4096];
+            let len = match &mut self.tls {
+                None => self.tcp.read(&mut bytes).expect("bytes in time"),
+                Some(tls) => match tls.reader().read(&mut bytes) {
+                    Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                        assert!(tls.read_tls(&mut self.tcp).expect("bytes in time") > 0, "closed");
+                        tls.process_new_packets().expect("records");
+                        continue;
+                    }
+                    read => read.expect("bytes"),
+                },
+            };
+            assert!(len > 0, "the proxy has closed the connection");
+            self.received.extend_from_slice(&bytes[..len]);
+        }
+    }
+}
+
+/// The length of the first whole message.
+fn message_len(bytes: &[u8]) -> Option<usize> {
+    let text = std::str::from_utf8(bytes).expect("text");
+    let head = text.find("\r\n\r\n")? + 4;
+    let body: usize = field(&text[..head], "Content-Length").map_or(0, |len| len.parse().expect("a length"));
+    (bytes.len() >= head + body).then_some(head + body)
+}
+
+fn field<'m>(message: &'m str, name: &str) -> Option<&'m str> {
+    message.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+}
+
+/// The SIP Server: answers what it gets with 200.
+struct Server(UdpSocket);
+
+impl Server {
+    /// The next message, answered; with its six digits, and with them and the proxy's own branch made equal.
+    fn serve(&self) -> (String, String) {
+        let mut bytes = [0; 65_536];
+        let (len, from) = self.0.recv_from(&mut bytes).expect("a message in time");
+        let message = String::from_utf8(bytes[..len].to_vec()).expect("text");
+        let mut answer = String::from("SIP/2.0 200 OK\r\n");
+        for name in ["Via", "From", "To", "Call-ID", "CSeq"] {
+            for line in message.lines().filter(|line| line.starts_with(&format!("{name}: "))) {
+                answer += line;
+                answer += if name == "To" { ";tag=2\r\n" } else { "\r\n" };
+            }
+        }
+        answer += "Content-Length: 0\r\n\r\n";
+        self.0.send_to(answer.as_bytes(), from).expect("the proxy listens");
+
+        let number = field(&message, "Call-ID").expect("a Call-ID").to_owned();
+        let via = field(&message, "Via").expect("a Via");
+        let branch = via.split_once("branch=").expect("a branch").1;
+        let branch = branch.split([';', ',', '\r']).next().expect("split gives one").to_owned();
+        (number.clone(), message.replace(&branch, "BRANCH").replace(&number, "NUMBER"))
+    }
+}
+
+/// What is cut.
+#[derive(Clone, Copy, Debug)]
+enum Cut {
+    /// The message: over TLS, each part is a record of its own.
+    Message,
+    /// The bytes on the wire: over TLS, within a record.
+    Wire,
+}
+
+fn bytes_may_be_cut_anywhere(scratch: &Scratch, connect: impl FnOnce(&Settings) -> Client, cut: Cut) {
+    let settings = Settings::new(scratch);
+    let server = Server(UdpSocket::bind((Ipv4Addr::LOCALHOST, settings.server_port)).expect("a free port"));
+    server.0.set_read_timeout(Some(ANSWER_MAX)).expect("a timeout above zero");
+    let proxy = Proxy::start(scratch, settings);
+    let mut client = connect(&proxy.settings);
+
+    let whole = client.seal(message(0).as_bytes());
+    client.send_and_be_read(&whole);
+    let (_, expected) = server.serve();
+    assert!(expected.contains("one\r\n\r\ntwo\r\n"), "{expected}");
+    assert!(client.receive().starts_with("SIP/2.0 200 "));
+
+    let len = match cut {
+        Cut::Message => message(0).len(),
+        Cut::Wire => whole.len(),
+    };
+    for at in 1..len {
+        let message = message(at);
+        let (first, second) = match cut {
+            Cut::Message => {
+                let (first, second) = message.as_bytes().split_at(at);
+                (client.seal(first), client.seal(second))
+            }
+            Cut::Wire => {
+                let mut first = client.seal(message.as_bytes());
+                let second = first.split_off(at);
+                (first, second)
+            }
+        };
+        client.send_and_be_read(&first);
+        client.send_and_be_read(&second);
+        let (_, got) = server.serve();
+        assert_eq!(got, expected, "cut at byte {at}");
+        let answer = client.receive();
+        assert!(answer.starts_with("SIP/2.0 200 "), "cut at byte {at}: {answer}");
+        assert_eq!(field(&answer, "Call-ID"), Some(format!("{at:06}").as_str()));
+    }
+
+    // Three in one segment, with the half of a fourth behind them.
+    let numbers = [900_001, 900_002, 900_003, 900_004];
+    let mut all: String = numbers.map(message).concat();
+    let rest = all.split_off(all.len() - 100);
+    let (first, second) = (client.seal(all.as_bytes()), client.seal(rest.as_bytes()));
+    client.send_and_be_read(&first);
+    let mut got = BTreeMap::new();
+    for _ in 0..3 {
+        let (number, message) = server.serve();
+        got.insert(number, message);
+    }
+    client.send_and_be_read(&second);
+    let (number, message) = server.serve();
+    got.insert(number, message);
+    let mut answered: Vec<String> = numbers.iter().map(|_| client.receive()).collect();
+    answered.sort_by_key(|answer| field(answer, "Call-ID").map(str::to_owned));
+    for (answer, number) in answered.iter().zip(numbers) {
+        assert!(answer.starts_with("SIP/2.0 200 "), "{answer}");
+        assert_eq!(field(answer, "Call-ID"), Some(number.to_string().as_str()));
+        assert_eq!(got[&number.to_string()], expected, "pipelined");
+    }
+}
+
+#[test]
+fn a_message_over_tcp_may_be_cut_at_any_byte() {
+    let scratch = Scratch::new("cut-tcp");
+    bytes_may_be_cut_anywhere(&scratch, |settings| Client::tcp(settings.sip_port), Cut::Wire);
+}
+
+#[test]
+fn a_message_over_tls_may_be_cut_into_records_at_any_byte() {
+    let scratch = Scratch::new("cut-records");
+    let connect = |settings: &Settings| Client::tls(settings.tls_port, &settings.certificates);
+    bytes_may_be_cut_anywhere(&scratch, connect, Cut::Message);
+}
+
+#[test]
+fn a_tls_record_may_be_cut_into_segments_at_any_byte() {
+    let scratch = Scratch::new("cut-segments");
+    let connect = |settings: &Settings| Client::tls(settings.tls_port, &settings.certificates);
+    bytes_may_be_cut_anywhere(&scratch, connect, Cut::Wire);
+}

@@ -1,0 +1,45 @@
+//! Throw-away certificates: one authority and a certificate for the loopback address, made for each test.
+
+use std::path::PathBuf;
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
+
+use super::Scratch;
+
+/// Where the files are.
+#[derive(Clone, Debug)]
+pub struct Certificates {
+    /// The authority's certificate.
+    pub ca: PathBuf,
+    /// The certificate for `127.0.0.1` and for the phones' domain.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// A key that belongs to another certificate.
+    pub other_key: PathBuf,
+}
+
+impl Certificates {
+    /// Makes them in the test's folder.
+    pub fn new(scratch: &Scratch) -> Self {
+        let ca_key = KeyPair::generate().expect("a key");
+        let mut ca = CertificateParams::new(Vec::<String>::new()).expect("no names");
+        ca.distinguished_name.push(DnType::CommonName, "Hawser test authority");
+        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca_certificate = ca.self_signed(&ca_key).expect("a certificate");
+        let issuer = Issuer::new(ca, ca_key);
+
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(vec![super::DOMAIN.to_owned()]).expect("a name");
+        params.distinguished_name.push(DnType::CommonName, "Hawser test");
+        params.subject_alt_names.push(SanType::IpAddress(std::net::Ipv4Addr::LOCALHOST.into()));
+        let certificate = params.signed_by(&key, &issuer).expect("a certificate");
+
+        Self {
+            ca: scratch.write("ca.pem", &ca_certificate.pem()),
+            certificate: scratch.write("server.pem", &certificate.pem()),
+            key: scratch.write("server.key", &key.serialize_pem()),
+            other_key: scratch.write("other.key", &KeyPair::generate().expect("a key").serialize_pem()),
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! Kamailio as the SIP Server: registrar with its default, strict Path.
+
+use std::process::Command;
+
+use super::ports::{Kind, is_bound};
+use super::process::Process;
+use super::{DOMAIN, START_MAX, Scratch, repository};
+
+/// Starts it on a UDP port.
+pub fn start(scratch: &Scratch, port: u16) -> Process {
+    let mut command = Command::new("kamailio");
+    command
+        .arg("-f")
+        .arg(repository("perf/kamailio/registrar.cfg"))
+        .args(["-DD", "-E", "-m", "32", "-M", "4", "-l", &format!("udp:127.0.0.1:{port}")])
+        .args(["-A", &format!("DOMAIN={DOMAIN:?}"), "-Y"])
+        .arg(scratch.path());
+    let mut process = Process::start("kamailio as the SIP Server", &command);
+    process.wait_until("listening", START_MAX, || is_bound(Kind::Udp, port));
+    process
+}

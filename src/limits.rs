@@ -32,6 +32,18 @@ pub const MAILBOX_COUNT_MAX: usize = 16 * 1024;
 pub const MAILBOX_NEW_WORK_COUNT_MAX: usize = MAILBOX_COUNT_MAX / 4 * 3;
 /// Bindings of one AOR.
 pub const BINDINGS_PER_AOR_MAX: usize = 128;
+/// Contacts in one REGISTER.
+pub const CONTACTS_MAX: usize = 16;
+/// The longest that a binding is kept without a refresh, whatever the registrar grants.
+pub const REGISTRATION_MAX: Duration = Duration::from_secs(7 * 24 * 3_600);
+/// How long a requester hears nothing before it gets a 100 (RFC 3261 §17.2.1 allows 200 ms).
+pub const TRYING_AFTER: Duration = Duration::from_millis(150);
+/// How long an INVITE whose flow was lost under way waits for its phone (RFC 5626 §5.3.1: 430 within 2 s).
+pub const INVITE_LOST_MAX: Duration = Duration::from_millis(1_800);
+/// Flows that one request is tried on while its phone keeps moving.
+pub const FLOW_ATTEMPTS_MAX: u8 = 8;
+/// Beyond its wait, how long an answer from a binding's home is waited for.
+pub const HOME_ANSWER_MAX: Duration = Duration::from_secs(1);
 /// The size from which a request over UDP counts as too large (RFC 3261 §18.1.1).
 pub const UDP_REQUEST_LEN_MAX: usize = 1_300;
 /// Shards of a process.

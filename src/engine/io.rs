@@ -3,8 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::clock::Time;
 use crate::ids::{BindingId, ConnId, FlowRef, PointId, ShardId, Side, Transport};
-use crate::sip::Message;
+use crate::sip::{Message, Method};
+use crate::transaction::branch::TxnId;
 
 /// A TCP connection that a listener of this shard has accepted. For TLS the handshake is still to come.
 #[derive(Clone, Copy, Debug)]
@@ -210,19 +212,139 @@ pub enum Mail {
         #[allow(missing_docs, reason = "see Source")]
         source: Source,
     },
+    /// Send these bytes on that connection of yours. Answered only when it is gone: with `Failed` when `txn`
+    /// is given; else the bytes go to the home of `binding`, if there is one.
+    Send {
+        #[allow(missing_docs, reason = "see ConnId")]
+        conn: ConnId,
+        /// The message.
+        bytes: Vec<u8>,
+        /// The binding that it is for: it may have moved to another flow.
+        binding: Option<BindingId>,
+        /// Who wants to hear of a failure.
+        txn: Option<TxnId>,
+    },
+    /// To the sender of `Send`: that connection is gone.
+    Failed {
+        /// As given.
+        txn: TxnId,
+        /// The connection of the answering shard.
+        conn: ConnId,
+    },
+    /// A connection of the sender's, which the receiver has sent on, has closed.
+    ConnGone {
+        #[allow(missing_docs, reason = "see ConnId")]
+        conn: ConnId,
+    },
+    /// To a binding's home: where is it?
+    Resolve {
+        /// Who asks.
+        txn: TxnId,
+        /// Which binding.
+        binding: BindingId,
+        /// A flow that is known to be gone.
+        not: Option<FlowRef>,
+        /// How long to wait for the phone to come back.
+        wait: Duration,
+    },
+    /// The answer: the flow, or `None` when there is none and nobody came back in time.
+    Resolved {
+        /// As given.
+        txn: TxnId,
+        /// Where it is.
+        flow: Option<FlowRef>,
+    },
+    /// To a binding's home: an ACK to a 2xx whose flow is gone.
+    Ack {
+        /// The ACK as received.
+        message: Box<Message>,
+        #[allow(missing_docs, reason = "see Source")]
+        source: Source,
+        /// Whom it is for.
+        binding: BindingId,
+        /// A flow that is known to be gone.
+        not: Option<FlowRef>,
+    },
+    /// To a binding's home: a response whose connection is gone.
+    Deliver {
+        /// The response, without our Via.
+        bytes: Vec<u8>,
+        /// Whom it is for.
+        binding: BindingId,
+        /// A flow that is known to be gone.
+        not: Option<FlowRef>,
+    },
+    /// Home to owner: your flow has this binding now.
+    Bound {
+        /// The flow.
+        flow: FlowRef,
+        /// The binding.
+        binding: BindingId,
+        /// Until when.
+        until: Time,
+    },
+    /// Home to owner: this binding has moved from your flow to another.
+    Moved {
+        /// The flow that it had.
+        flow: FlowRef,
+        /// The binding.
+        binding: BindingId,
+        /// The flow that it has.
+        to: FlowRef,
+    },
+    /// Home to owner: your flow has lost this binding (expired, or taken back).
+    Unbound {
+        /// The flow.
+        flow: FlowRef,
+        /// The binding.
+        binding: BindingId,
+    },
+    /// Owner to home: the flow of this binding is gone.
+    FlowGone {
+        /// The flow.
+        flow: FlowRef,
+        /// The binding.
+        binding: BindingId,
+    },
+    /// To the home of a Contact's user part: this Contact leads to that binding, whose home is elsewhere.
+    PutContact {
+        /// Keyed hash of the canonical Contact URI.
+        contact: u64,
+        /// The binding.
+        binding: BindingId,
+    },
+    /// The reverse of `PutContact`.
+    DropContact {
+        /// Keyed hash of the canonical Contact URI.
+        contact: u64,
+        /// The binding.
+        binding: BindingId,
+    },
 }
 
 impl Mail {
     /// Whether it must wait for room instead of being dropped when the mailbox is full.
     #[must_use]
     pub fn is_directory(&self) -> bool {
-        false
+        matches!(
+            self,
+            Self::ConnGone { .. }
+                | Self::Bound { .. }
+                | Self::Moved { .. }
+                | Self::Unbound { .. }
+                | Self::FlowGone { .. }
+                | Self::PutContact { .. }
+                | Self::DropContact { .. }
+        )
     }
 
-    /// Whether it may not use the last quarter of the mailbox (new requests).
+    /// Whether it may not use the last quarter of the mailbox: requests that begin something new.
     #[must_use]
     pub fn is_new_work(&self) -> bool {
-        matches!(self, Self::Message { .. })
+        match self {
+            Self::Message { message, .. } => !matches!(message.method(), None | Some(Method::Ack | Method::Cancel)),
+            _ => false,
+        }
     }
 }
 

@@ -2,28 +2,156 @@
 //!
 //! The loop of whoever drives it: `handle(input, now)` for everything that is ready (and `accept` for new
 //! connections, `fire` when `poll_timeout` has passed), then `poll_output` until it is empty, then flush.
+//!
+//! A message's way: [`Input`] → `conns` (framer, side) → `placement` (perhaps mail) → `requests` or
+//! `responses` (transactions, the phases of `proxy`) → `outbox` → [`Output`]. `home` holds this shard's part
+//! of the directory and answers where a binding is.
 
+mod conns;
 mod count;
+mod exchange;
+mod home;
 mod io;
+mod outbox;
+mod placement;
+mod pool;
+mod replies;
+mod requests;
+mod responses;
+mod rng;
+mod timers;
+mod udp;
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+
+use smallvec::SmallVec;
 
 pub use crate::config::engine::{Point, ServerTarget, Settings, Sticky, UdpOversize};
-pub use io::{Accept, CloseReason, ConnectFailure, Event, Input, Located, Mail, Output, Refusal};
+pub use io::{Accept, CloseReason, ConnectFailure, Event, Input, Located, Mail, Output, Refusal, Source};
 
 use crate::clock::Time;
-use crate::ids::ConnId;
-use crate::stats::Counters;
+use crate::flow::directory::Directory;
+use crate::flow::keys::{Keys, Tag};
+use crate::flow::table::Slots;
+use crate::ids::{BindingId, ConnId, ShardId, Transport};
+use crate::proxy::Names;
+use crate::proxy::target::Incarnation;
+use crate::sip::Edits;
+use crate::stats::{Counter, Counters, Gauge, Snapshot};
+use crate::transaction::Times;
+use crate::transaction::branch::TxnId;
+use crate::wheel::{TimerId, Wheel};
+
+use conns::Conn;
+use exchange::{Exchange, Which};
+use home::Waiter;
+use pool::Pool;
+use rng::Rng;
+use udp::UdpFlows;
+
+/// What a timer of the wheel is for.
+#[derive(Clone, Copy, Debug)]
+enum Timer {
+    /// A timer of an exchange.
+    Exchange(TxnId, Which),
+    /// A connection has one of its deadlines now, or had when the timer was set.
+    Conn(ConnId),
+    /// A binding may have expired.
+    Binding(BindingId),
+    /// Somebody has waited long enough for a phone to come back.
+    Waiter(ConnId),
+    /// A UDP flow may have expired.
+    Udp(ConnId),
+}
 
 /// One shard's whole state.
 pub struct Engine {
     settings: Settings,
+    names: Names,
+    keys: Keys,
+    here: Incarnation,
+    times: Times,
+    rng: Rng,
     counters: Counters,
+    wheel: Wheel<Timer>,
+    outputs: VecDeque<Output>,
+    /// Mail of this shard to itself, read at the end of each input: nothing is half done then.
+    local: VecDeque<Mail>,
+    pool: Pool,
+    edits: Edits,
+    scratch: Vec<u8>,
+
+    conns: Slots<Conn>,
+    /// Connections without a binding, by source address.
+    unregistered: HashMap<IpAddr, u32, KeyedState>,
+    udp: UdpFlows,
+    /// The connection to the SIP Server, when the internal protocol is a stream.
+    server_conn: Option<ConnId>,
+    /// Until when the SIP Server counts as not answering, because its connection could not be opened.
+    server_down_until: Option<Time>,
+
+    exchanges: Slots<Option<Box<Exchange>>>,
+    by_key: HashMap<u128, TxnId, KeyedState>,
+    /// Exchanges that wait for an answer over a connection.
+    watchers: HashMap<(ShardId, ConnId), SmallVec<[TxnId; 2]>, KeyedState>,
+
+    directory: Directory,
+    binding_timers: HashMap<BindingId, TimerId, KeyedState>,
+    waiters: Slots<Waiter>,
+    waiting: HashMap<BindingId, SmallVec<[ConnId; 2]>, KeyedState>,
+
+    draining: bool,
+}
+
+/// Hasher state from injected keys, for maps whose keys come from the network.
+#[derive(Clone, Debug)]
+struct KeyedState(siphasher::sip::SipHasher13);
+
+impl std::hash::BuildHasher for KeyedState {
+    type Hasher = siphasher::sip::SipHasher13;
+
+    fn build_hasher(&self) -> Self::Hasher {
+        self.0
+    }
 }
 
 impl Engine {
     /// An engine without connections or transactions.
     #[must_use]
-    pub fn new(settings: Settings, _now: Time) -> Self {
-        Self { settings, counters: Counters::default() }
+    pub fn new(settings: Settings, now: Time) -> Self {
+        let keys = Keys::new(&settings.token_key);
+        let mut rng = Rng::new(&settings.seed);
+        let state = KeyedState(siphasher::sip::SipHasher13::new_with_keys(rng.next(), rng.next()));
+        let bindings_max = settings.connections_max.saturating_mul(2).max(1_024) as usize;
+        Self {
+            names: Names::new(&settings),
+            here: Incarnation { boot: settings.boot, member: settings.member, shards: settings.shards },
+            times: Times { t1: settings.t1, t2: settings.t2, t4: settings.t4 },
+            counters: Counters::default(),
+            wheel: Wheel::new(now),
+            outputs: VecDeque::new(),
+            local: VecDeque::new(),
+            pool: Pool::default(),
+            edits: Edits::new(),
+            scratch: Vec::new(),
+            conns: Slots::new(settings.connections_max as usize),
+            unregistered: HashMap::with_hasher(state.clone()),
+            udp: UdpFlows::new(settings.connections_max, state.clone()),
+            server_conn: None,
+            server_down_until: None,
+            exchanges: Slots::new(settings.transactions_max as usize),
+            by_key: HashMap::with_hasher(state.clone()),
+            watchers: HashMap::with_hasher(state.clone()),
+            directory: Directory::new(keys.clone(), bindings_max),
+            binding_timers: HashMap::with_hasher(state.clone()),
+            waiters: Slots::new(settings.transactions_max as usize),
+            waiting: HashMap::with_hasher(state),
+            draining: false,
+            rng,
+            keys,
+            settings,
+        }
     }
 
     /// What it was made with.
@@ -32,54 +160,142 @@ impl Engine {
         &self.settings
     }
 
-    /// A connection was accepted: gives it a slot, or says why it must be closed at once.
-    ///
-    /// # Errors
-    /// A [`Refusal`], counted already.
-    pub fn accept(&mut self, _accept: Accept, _now: Time) -> Result<ConnId, Refusal> {
-        Err(Refusal::Connections)
+    /// Takes one input.
+    pub fn handle(&mut self, input: Input<'_>, now: Time) {
+        match input {
+            Input::Datagram { point, from, bytes } => self.on_datagram(point, from, bytes, now),
+            Input::Ready { conn } => self.on_ready(conn, now),
+            Input::Bytes { conn, bytes } => self.on_bytes(conn, bytes, now),
+            Input::Closed { conn, reason } => self.on_closed(conn, reason, now),
+            Input::Unreachable { to, .. } => self.on_unreachable(to, now),
+            Input::Mail { from, mail } => self.on_mail(from, mail, now),
+            Input::MailRefused { to, mail } => self.on_mail_refused(to, mail, now),
+            Input::Drain => self.draining = true,
+        }
+        self.read_local_mail(now);
     }
 
-    /// Takes one input.
-    pub fn handle(&mut self, _input: Input<'_>, _now: Time) {}
-
     /// Fires every timer that is due.
-    pub fn fire(&mut self, _now: Time) {}
+    pub fn fire(&mut self, now: Time) {
+        while let Some(timer) = self.wheel.poll(now) {
+            self.on_timer(timer, now);
+            self.read_local_mail(now);
+        }
+    }
+
+    fn read_local_mail(&mut self, now: Time) {
+        while let Some(mail) = self.local.pop_front() {
+            self.on_mail(self.settings.shard, mail, now);
+        }
+    }
 
     /// When `fire` must be called next; `None` when no timer runs.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
-        None
+        self.wheel.next()
     }
 
     /// The next thing to do for the shell.
     pub fn poll_output(&mut self) -> Option<Output> {
-        None
+        self.outputs.pop_front()
     }
 
     /// Gives a buffer back that came with an output, to be used again.
-    pub fn recycle(&mut self, _buffer: Vec<u8>) {}
+    pub fn recycle(&mut self, buffer: Vec<u8>) {
+        self.pool.give(buffer);
+    }
 
     /// The counters, which the shell adds its own to.
     pub fn counters_mut(&mut self) -> &mut Counters {
         &mut self.counters
     }
 
-    /// What this shard knows of an AOR's bindings (only its home shard knows any).
+    /// Transactions that still wait for their final response; a drain waits until there are none.
     #[must_use]
-    pub fn locate(&self, _aor: &str, _now: Time) -> Vec<Located> {
-        Vec::new()
+    pub fn in_flight(&self) -> usize {
+        self.exchanges.iter().filter(|(_, slot)| slot.as_ref().is_some_and(|one| one.server.is_open())).count()
     }
 
     /// Counters and gauges of this moment.
     #[must_use]
-    pub fn snapshot(&self, _now: Time) -> crate::stats::Snapshot {
-        crate::stats::Snapshot::default()
+    pub fn snapshot(&self, _now: Time) -> Snapshot {
+        let mut snapshot =
+            Snapshot { shard: self.settings.shard.0, counters: self.counters.clone(), ..Snapshot::default() };
+        let gauges = &mut snapshot.gauges;
+        let (mut tcp, mut tls, mut tcp_bound, mut tls_bound, mut unregistered) = (0, 0, 0, 0, 0);
+        for (_, conn) in self.conns.iter() {
+            let bound = conn.is_registered();
+            match self.settings.point(conn.point).transport {
+                Transport::Tls => (tls, tls_bound) = (tls + 1, tls_bound + u64::from(bound)),
+                _ => (tcp, tcp_bound) = (tcp + 1, tcp_bound + u64::from(bound)),
+            }
+            unregistered += u64::from(!bound);
+        }
+        gauges.set(Gauge::ConnectionsTcp, tcp);
+        gauges.set(Gauge::ConnectionsTls, tls);
+        gauges.set(Gauge::RegisteredFlowsTcp, tcp_bound);
+        gauges.set(Gauge::RegisteredFlowsTls, tls_bound);
+        gauges.set_len(Gauge::RegisteredFlowsUdp, self.udp.len());
+        gauges.set_len(Gauge::UdpFlows, self.udp.len());
+        gauges.set(Gauge::ConnectionsUnregistered, unregistered);
+        gauges.set(Gauge::ConnectionsLimit, u64::from(self.settings.connections_max));
+        gauges.set_len(Gauge::Bindings, self.directory.len());
+        let (mut server, mut client, mut home) = (0, 0, 0);
+        for (_, slot) in self.exchanges.iter() {
+            if let Some(exchange) = slot {
+                server += u64::from(!exchange.server_over);
+                client += u64::from(exchange.client.is_pending());
+                home += u64::from(exchange.resolving);
+            }
+        }
+        gauges.set(Gauge::TransactionsServer, server);
+        gauges.set(Gauge::TransactionsClient, client);
+        gauges.set(Gauge::TransactionsLimit, u64::from(self.settings.transactions_max));
+        gauges.set(Gauge::ContextsHome, home);
+        gauges.set_len(Gauge::ContextsGrace, self.waiters.len());
+        gauges.set_len(Gauge::Timers, self.wheel.len());
+        gauges.set(Gauge::Draining, u64::from(self.draining));
+        snapshot
     }
 
-    /// Transactions that still wait for their end; a drain waits until it is 0.
+    /// Whether nothing is left but idle connections and bindings: what a test asks at its end.
     #[must_use]
-    pub fn in_flight(&self) -> usize {
-        0
+    pub fn is_quiet(&self) -> bool {
+        self.exchanges.len() == 0
+            && self.by_key.is_empty()
+            && self.watchers.is_empty()
+            && self.waiters.len() == 0
+            && self.waiting.is_empty()
+    }
+
+    /// Whether every table is empty.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.is_quiet()
+            && self.conns.len() == 0
+            && self.unregistered.is_empty()
+            && self.udp.len() == 0
+            && self.directory.len() == 0
+            && self.binding_timers.is_empty()
+            && self.wheel.is_empty()
+    }
+
+    fn me(&self) -> ShardId {
+        self.settings.shard
+    }
+
+    fn count(&mut self, counter: Counter) {
+        self.counters.count(counter);
+    }
+
+    fn event(&mut self, what: &'static str, peer: Option<std::net::SocketAddr>, about: &[u8]) {
+        // What a peer sent is shown without what a terminal would obey.
+        let about = about.iter().take(128).map(|&byte| if (32..127).contains(&byte) { byte as char } else { '?' });
+        self.outputs.push_back(Output::Event(Event { what, peer, about: about.collect() }));
+    }
+
+    fn key_of(&self, request: &crate::sip::Message, method: &[u8], source: &Source) -> u128 {
+        let sender = placement::sender_of(source);
+        crate::transaction::key::hashed(request, method, &sender, |parts| self.keys.hash128(Tag::Transaction, parts))
     }
 }

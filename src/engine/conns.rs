@@ -1,0 +1,478 @@
+//! Connections: their slots, framing, deadlines, the side that they are found to be on, and the bindings
+//! that they carry.
+
+use std::net::SocketAddr;
+
+use smallvec::SmallVec;
+
+use super::{Accept, CloseReason, Engine, Mail, Output, Refusal, Source, Timer};
+use crate::clock::Time;
+use crate::ids::{BindingId, ConnId, FlowRef, PointId, ShardId, Side, Transport};
+use crate::limits::{FIRST_MESSAGE_MAX, HANDSHAKE_MAX, IDLE_UNREGISTERED_MAX, MESSAGE_BEGUN_MAX};
+use crate::sip::{FrameFault, Framed, Framer, Message, Method};
+use crate::stats::Counter;
+use crate::wheel::TimerId;
+
+/// A binding that a flow carries, or carried before it moved.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bound {
+    pub(super) binding: BindingId,
+    /// The flow that has it now, when it is another one.
+    pub(super) moved_to: Option<FlowRef>,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Conn {
+    pub(super) point: PointId,
+    pub(super) peer: SocketAddr,
+    /// Found by its first request; an outbound connection has it from the start.
+    pub(super) side: Option<Side>,
+    outbound: bool,
+    ready: bool,
+    /// A whole message has come.
+    heard: bool,
+    framer: Framer,
+    pub(super) bound: SmallVec<[Bound; 1]>,
+    /// Bit n: shard n has sent on this connection, and wants to hear of its end.
+    used_by: u64,
+    /// When it was made, became ready, or last brought a whole message or a ping.
+    last: Time,
+    /// When the message that is begun was begun.
+    begun: Option<Time>,
+    timer: Option<TimerId>,
+}
+
+impl Conn {
+    /// Whether it carries a binding now.
+    pub(super) fn is_registered(&self) -> bool {
+        self.bound.iter().any(|bound| bound.moved_to.is_none())
+    }
+
+    /// The deadline that counts now, and what missing it means.
+    fn deadline(&self) -> Option<(Time, CloseReason)> {
+        if !self.ready {
+            let reason = if self.outbound {
+                CloseReason::Connect(super::ConnectFailure::Timeout)
+            } else {
+                CloseReason::HandshakeTimeout
+            };
+            return Some((self.last.after(HANDSHAKE_MAX), reason));
+        }
+        if let Some(begun) = self.begun {
+            return Some((begun.after(MESSAGE_BEGUN_MAX), CloseReason::SlowMessage));
+        }
+        // Our own connection to a server stays as long as the server lets it.
+        if self.outbound || self.is_registered() || self.side == Some(Side::Server) {
+            return None;
+        }
+        if !self.heard {
+            return Some((self.last.after(FIRST_MESSAGE_MAX), CloseReason::FirstMessageTimeout));
+        }
+        Some((self.last.after(IDLE_UNREGISTERED_MAX), CloseReason::Idle))
+    }
+}
+
+impl Engine {
+    /// A connection was accepted: gives it a slot, or says why it must be closed at once.
+    ///
+    /// # Errors
+    /// A [`Refusal`], counted already.
+    pub fn accept(&mut self, accept: Accept, now: Time) -> Result<ConnId, Refusal> {
+        let held = self.unregistered.get(&accept.peer.ip()).copied().unwrap_or(0);
+        // A server that opens its connections from one address is not held to a phone's measure.
+        let is_server = accept.peer.ip() == self.settings.server.address.ip();
+        let refusal = if self.draining {
+            Some(Refusal::Draining)
+        } else if held >= self.settings.unregistered_per_source_max && !is_server {
+            self.count(Counter::LimitUnregisteredPerSource);
+            Some(Refusal::Source)
+        } else {
+            None
+        };
+        let conn = Conn {
+            point: accept.point,
+            peer: accept.peer,
+            side: None,
+            outbound: false,
+            ready: false,
+            heard: false,
+            framer: Framer::default(),
+            bound: SmallVec::new(),
+            used_by: 0,
+            last: now,
+            begun: None,
+            timer: None,
+        };
+        let refusal = match refusal {
+            Some(refusal) => refusal,
+            None => match self.conns.insert(conn) {
+                Some(id) => {
+                    *self.unregistered.entry(accept.peer.ip()).or_insert(0) += 1;
+                    self.update_deadline(id, now);
+                    return Ok(id);
+                }
+                None => {
+                    self.count(Counter::LimitConnections);
+                    Refusal::Connections
+                }
+            },
+        };
+        self.count(Counter::accept_refused(refusal));
+        self.event("connection refused", Some(accept.peer), refusal.name().as_bytes());
+        Err(refusal)
+    }
+
+    /// Gives an outbound connection its slot and asks for it to be opened.
+    pub(super) fn open(&mut self, point: PointId, to: SocketAddr, side: Side, now: Time) -> Option<ConnId> {
+        let transport = self.settings.point(point).transport;
+        let conn = self.conns.insert(Conn {
+            point,
+            peer: to,
+            side: Some(side),
+            outbound: true,
+            ready: false,
+            heard: true,
+            framer: Framer::default(),
+            bound: SmallVec::new(),
+            used_by: 0,
+            last: now,
+            begun: None,
+            timer: None,
+        });
+        let Some(conn) = conn else {
+            self.count(Counter::LimitConnections);
+            return None;
+        };
+        self.update_deadline(conn, now);
+        self.outputs.push_back(Output::Connect { conn, point, transport, to, side });
+        Some(conn)
+    }
+
+    pub(super) fn on_ready(&mut self, id: ConnId, now: Time) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        conn.ready = true;
+        conn.last = now;
+        let (outbound, side, transport) = (conn.outbound, conn.side, self.settings.point(conn.point).transport);
+        if outbound && side == Some(Side::Server) && self.server_down_until.take().is_some() {
+            let peer = self.settings.server.address;
+            self.event("SIP Server connection is back", Some(peer), b"");
+        }
+        if let Some(counter) = Counter::connection_opened(transport, outbound) {
+            self.count(counter);
+        }
+        self.update_deadline(id, now);
+    }
+
+    /// Sets the connection's timer to its deadline. A timer that runs and is early enough is left alone: it
+    /// looks again when it fires.
+    pub(super) fn update_deadline(&mut self, id: ConnId, _now: Time) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        match (conn.deadline(), conn.timer) {
+            (None, None) => {}
+            (None, Some(timer)) => {
+                self.wheel.cancel(timer);
+                conn.timer = None;
+            }
+            (Some((at, _)), Some(timer)) => {
+                if !self.wheel.rearm(timer, at) {
+                    conn.timer = Some(self.wheel.arm(at, Timer::Conn(id)));
+                }
+            }
+            (Some((at, _)), None) => conn.timer = Some(self.wheel.arm(at, Timer::Conn(id))),
+        }
+    }
+
+    pub(super) fn on_conn_timer(&mut self, id: ConnId, now: Time) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        conn.timer = None;
+        match conn.deadline() {
+            Some((at, reason)) if at <= now => self.close(id, reason, now),
+            _ => self.update_deadline(id, now),
+        }
+    }
+
+    pub(super) fn on_bytes(&mut self, id: ConnId, bytes: &[u8], now: Time) {
+        let mut input = bytes;
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        let transport = self.settings.point(conn.point).transport;
+        let was_begun = conn.begun.is_some();
+        // Taken out while its messages are handled: what a message causes may close the connection.
+        let mut framer = std::mem::take(&mut conn.framer);
+        self.counters.add(Counter::bytes_in(transport), bytes.len() as u64);
+        let mut heard = false;
+        loop {
+            let pool = &mut self.pool;
+            match framer.next(&mut input, &mut || pool.take()) {
+                Ok(Some(Framed::Message(buf))) => {
+                    heard = true;
+                    self.count(Counter::messages_in(transport));
+                    self.on_stream_message(id, buf, now);
+                }
+                Ok(Some(Framed::Ping)) => {
+                    heard = true;
+                    self.count(Counter::KeepalivePing);
+                    let bytes = self.pool.copy(b"\r\n");
+                    self.outputs.push_back(Output::Bytes { conn: id, bytes });
+                }
+                Ok(None) => break,
+                Err(fault) => {
+                    self.on_frame_fault(id, fault, now);
+                    return;
+                }
+            }
+            if self.conns.get(id).is_none() {
+                return;
+            }
+        }
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        let begun = framer.begun();
+        conn.framer = framer;
+        conn.begun = if begun { Some(conn.begun.filter(|_| !heard).unwrap_or(now)) } else { None };
+        if heard {
+            conn.last = now;
+            conn.heard = true;
+        }
+        let now_begun = conn.begun.is_some();
+        // The idle deadline moves with each message; its timer catches up when it fires.
+        if was_begun != now_begun || (heard && conn.timer.is_some() && !conn.is_registered() && now_begun) {
+            self.update_deadline(id, now);
+        }
+    }
+
+    fn stream_source(&self, id: ConnId, message: Option<&Message>) -> Option<Source> {
+        let conn = self.conns.get(id)?;
+        let flow = FlowRef::Stream { shard: self.me(), conn: id, point: conn.point };
+        let binding = message.and_then(|message| self.binding_of(&conn.bound, message));
+        Some(Source { flow, peer: conn.peer, side: conn.side.unwrap_or(Side::Endpoint), binding })
+    }
+
+    /// The binding that a message of a flow belongs to: its only one, or the one of its From's user.
+    pub(super) fn binding_of(&self, bound: &[Bound], message: &Message) -> Option<BindingId> {
+        match bound {
+            [] => None,
+            [only] => Some(only.binding),
+            several => {
+                let user = self.from_user16(message);
+                let of_user = several.iter().find(|bound| Some(bound.binding.user) == user);
+                of_user.or(several.first()).map(|bound| bound.binding)
+            }
+        }
+    }
+
+    fn from_user16(&self, message: &Message) -> Option<u16> {
+        let from = message.first(crate::sip::Name::From)?;
+        let value = crate::sip::NameAddr::parse(message.buf(), from.value).ok()?;
+        let uri = crate::sip::Uri::parse(message.buf(), value.uri).ok()?;
+        let mut user = Vec::new();
+        uri.user_unescaped(message.buf(), &mut user);
+        Some(self.keys.user16(&user))
+    }
+
+    fn on_stream_message(&mut self, id: ConnId, buf: Vec<u8>, now: Time) {
+        match Message::scan(buf, true) {
+            Ok(message) => {
+                self.settle_side(id, &message, now);
+                let Some(source) = self.stream_source(id, Some(&message)) else { return };
+                let ends = message.fault().is_some_and(crate::sip::Fault::ends_stream);
+                self.on_message(Box::new(message), source, now);
+                if ends {
+                    self.close(id, CloseReason::Framing, now);
+                }
+            }
+            Err((error, buf)) => {
+                self.count(Counter::scan_error(error));
+                let peer = self.conns.get(id).map(|conn| conn.peer);
+                self.event("message dropped: it cannot be answered", peer, buf.get(..64).unwrap_or(&buf));
+                self.pool.give(buf);
+            }
+        }
+    }
+
+    /// The side of an accepted connection is found by its first request.
+    fn settle_side(&mut self, id: ConnId, message: &Message, now: Time) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        if conn.side.is_some() || !message.is_request() {
+            return;
+        }
+        let side = self.names.side_of_stream(conn.peer, message.top_via());
+        conn.side = Some(side);
+        if side == Side::Server {
+            let (ip, registered) = (conn.peer.ip(), conn.is_registered());
+            if !registered {
+                self.uncount_source(ip);
+            }
+            self.update_deadline(id, now);
+        }
+    }
+
+    fn on_frame_fault(&mut self, id: ConnId, fault: FrameFault, now: Time) {
+        let what = fault.fault;
+        if let Ok(message) = fault.into_message()
+            && message.is_request()
+            && message.method() != Some(Method::Ack)
+            && let Some(source) = self.stream_source(id, Some(&message))
+        {
+            self.refuse_fault(&message, &source);
+        } else {
+            self.count(Counter::fault(what));
+        }
+        self.close(id, CloseReason::Framing, now);
+    }
+
+    /// Closes a connection of ours: its slot is free at once, what waits for it is told.
+    pub(super) fn close(&mut self, id: ConnId, reason: CloseReason, now: Time) {
+        if self.conns.get(id).is_some() {
+            self.outputs.push_back(Output::Close { conn: id, reason });
+            self.on_closed(id, reason, now);
+        }
+    }
+
+    pub(super) fn on_closed(&mut self, id: ConnId, reason: CloseReason, now: Time) {
+        let Some(conn) = self.conns.remove(id) else { return };
+        if let Some(timer) = conn.timer {
+            self.wheel.cancel(timer);
+        }
+        self.count(Counter::closed(reason));
+        if let Some(limit) = Counter::limit_of_close(reason) {
+            self.count(limit);
+        }
+        if !(conn.outbound || conn.side == Some(Side::Server) || conn.is_registered()) {
+            self.uncount_source(conn.peer.ip());
+        }
+        let quiet = matches!(reason, CloseReason::Peer | CloseReason::Shutdown) && !conn.is_registered();
+        if !quiet {
+            self.event("connection closed", Some(conn.peer), reason.name().as_bytes());
+        }
+        if self.server_conn == Some(id) {
+            self.server_conn = None;
+            if let CloseReason::Connect(_) = reason {
+                self.server_down_until = Some(now.after(super::outbox::SERVER_RETRY));
+                self.event("SIP Server cannot be reached", Some(conn.peer), reason.name().as_bytes());
+            }
+        }
+        let flow = FlowRef::Stream { shard: self.me(), conn: id, point: conn.point };
+        if conn.is_registered() {
+            self.count(Counter::FlowClosed);
+        }
+        for bound in conn.bound.iter().filter(|bound| bound.moved_to.is_none()) {
+            let home = bound.binding.home(self.settings.shards);
+            self.mail(home, Mail::FlowGone { flow, binding: bound.binding });
+        }
+        for shard in 0..self.settings.shards {
+            if conn.used_by & (1 << (shard % 64)) != 0 {
+                self.mail(ShardId(shard), Mail::ConnGone { conn: id });
+            }
+        }
+        self.on_conn_gone(self.me(), id, now);
+    }
+
+    /// A connection of this or another shard has closed: who waits for an answer over it looks further.
+    pub(super) fn on_conn_gone(&mut self, shard: ShardId, conn: ConnId, now: Time) {
+        for id in self.watchers.remove(&(shard, conn)).unwrap_or_default() {
+            let Some(mut exchange) = self.take_exchange(id) else { continue };
+            self.on_next_lost(id, &mut exchange, now);
+            self.put_back(id, exchange);
+        }
+    }
+
+    fn uncount_source(&mut self, ip: std::net::IpAddr) {
+        if let Some(count) = self.unregistered.get_mut(&ip) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.unregistered.remove(&ip);
+            }
+        }
+    }
+
+    /// The flow that has a binding now, by what this shard's connection knows: the connection itself, the flow
+    /// that it moved to, or `None` when the connection is gone.
+    pub(super) fn follow(&self, conn: ConnId, point: PointId, binding: Option<BindingId>) -> Option<FlowRef> {
+        let here = self.conns.get(conn)?;
+        let moved = binding.and_then(|binding| here.bound.iter().find(|bound| bound.binding == binding));
+        match moved.and_then(|bound| bound.moved_to) {
+            Some(flow) => Some(flow),
+            None => Some(FlowRef::Stream { shard: self.me(), conn, point }),
+        }
+    }
+
+    /// The flow that a binding has now, by what is known of a flow of this shard that it had.
+    pub(super) fn moved_from(&self, flow: FlowRef, binding: Option<BindingId>) -> Option<FlowRef> {
+        match flow {
+            FlowRef::Stream { shard, conn, point } if shard == self.me() => self.follow(conn, point, binding),
+            FlowRef::Udp { point, remote, shard } if shard == self.me() => {
+                self.udp.follow(point, remote, binding, flow)
+            }
+            elsewhere => Some(elsewhere),
+        }
+    }
+
+    /// Another shard has sent on this connection.
+    pub(super) fn note_use(&mut self, conn: ConnId, by: ShardId) {
+        if let Some(conn) = self.conns.get_mut(conn) {
+            conn.used_by |= 1 << (by.0 % 64);
+        }
+    }
+
+    pub(super) fn bind_conn(&mut self, conn: ConnId, binding: BindingId, now: Time) -> bool {
+        let Some(here) = self.conns.get_mut(conn) else { return false };
+        let was_registered = here.is_registered();
+        match here.bound.iter_mut().find(|bound| bound.binding == binding) {
+            Some(bound) => bound.moved_to = None,
+            None => here.bound.push(Bound { binding, moved_to: None }),
+        }
+        if !was_registered {
+            let ip = here.peer.ip();
+            let counted = !(here.outbound || here.side == Some(Side::Server));
+            self.count(Counter::FlowOpened);
+            if counted {
+                self.uncount_source(ip);
+            }
+            self.update_deadline(conn, now);
+        }
+        true
+    }
+
+    /// A binding has left this connection, to another flow or for good.
+    pub(super) fn unbind_conn(&mut self, conn: ConnId, binding: BindingId, to: Option<FlowRef>, now: Time) {
+        let Some(here) = self.conns.get_mut(conn) else { return };
+        let was_registered = here.is_registered();
+        match to {
+            Some(flow) => {
+                if let Some(bound) = here.bound.iter_mut().find(|bound| bound.binding == binding) {
+                    bound.moved_to = Some(flow);
+                }
+            }
+            None => here.bound.retain(|bound| bound.binding != binding || bound.moved_to.is_some()),
+        }
+        if was_registered && !here.is_registered() {
+            here.last = now;
+            let ip = here.peer.ip();
+            let counted = !(here.outbound || here.side == Some(Side::Server));
+            self.count(Counter::FlowClosed);
+            if counted {
+                *self.unregistered.entry(ip).or_insert(0) += 1;
+            }
+            self.update_deadline(conn, now);
+        }
+    }
+
+    /// Ends every connection, for a clean stop.
+    pub fn close_all(&mut self, now: Time) {
+        let all: Vec<ConnId> = self.conns.iter().map(|(id, _)| id).collect();
+        for id in all {
+            self.close(id, CloseReason::Shutdown, now);
+        }
+        self.read_local_mail(now);
+    }
+
+    /// Whether a stream message of this transport is sent whole and in order.
+    pub(super) fn is_reliable(&self, flow: FlowRef) -> bool {
+        self.settings.point(flow.point()).transport.is_stream()
+    }
+
+    /// The transport of a flow.
+    pub(super) fn transport_of(&self, flow: FlowRef) -> Transport {
+        self.settings.point(flow.point()).transport
+    }
+}

@@ -1,0 +1,340 @@
+//! One request on its way through: its server transaction, what was sent on in a client transaction, and the
+//! timers of both. Hawser sends a request to one target at a time, so an exchange has at most one of each.
+
+use crate::clock::Time;
+use crate::ids::{BindingId, FlowRef, ShardId};
+use crate::proxy::register::Registration;
+use crate::sip::{Message, Method};
+use crate::transaction::branch::TxnId;
+use crate::transaction::{Effects, InviteClient, InviteServer, PlainClient, PlainServer, TimerOp};
+use crate::wheel::TimerId;
+
+use super::io::Source;
+use super::{Engine, Timer};
+
+/// The server half.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum ServerTxn {
+    Invite(InviteServer),
+    Plain(PlainServer),
+}
+
+impl ServerTxn {
+    /// Whether a final response may still be sent.
+    pub(super) fn is_open(&self) -> bool {
+        match self {
+            Self::Invite(machine) => machine.is_proceeding(),
+            Self::Plain(machine) => machine.is_open(),
+        }
+    }
+}
+
+/// The client half.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum ClientTxn {
+    /// Nothing has been sent on yet: the request waits for its flow.
+    Waiting,
+    Invite(InviteClient),
+    Plain(PlainClient),
+    /// Ended, or given up.
+    Over,
+}
+
+impl ClientTxn {
+    /// Whether it was sent and no response has come.
+    pub(super) fn is_unanswered(&self) -> bool {
+        match self {
+            Self::Invite(machine) => machine.is_calling(),
+            Self::Plain(machine) => machine.is_trying(),
+            Self::Waiting | Self::Over => false,
+        }
+    }
+
+    /// Whether it was sent and no final response has come.
+    pub(super) fn is_pending(&self) -> bool {
+        match self {
+            Self::Invite(machine) => !machine.is_final(),
+            Self::Plain(machine) => !machine.is_final(),
+            Self::Waiting | Self::Over => false,
+        }
+    }
+}
+
+/// The CANCEL of an INVITE that was sent on.
+#[derive(Debug)]
+pub(super) enum Cancelling {
+    No,
+    /// To be sent when a provisional response comes (RFC 3261 §9.1).
+    Wanted,
+    Sent {
+        machine: PlainClient,
+        bytes: Vec<u8>,
+    },
+}
+
+/// Which of an exchange's timers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Which {
+    /// G: the final response to an INVITE is to be sent again.
+    ServerRetransmit,
+    /// H, I, J or L: no ACK has come, or the server transaction is to be forgotten.
+    ServerDeadline,
+    /// A or E: the request is to be sent again.
+    ClientRetransmit,
+    /// B, F, D, K or M: no answer has come, or the client transaction is to be forgotten.
+    ClientDeadline,
+    /// E of our CANCEL.
+    CancelRetransmit,
+    /// F or K of our CANCEL.
+    CancelDeadline,
+    /// The requester has heard nothing for so long that it needs a 100.
+    Trying,
+    /// C: an INVITE rings for too long; or its CANCEL has brought nothing.
+    Patience,
+    /// The flow that the request waits for has not come.
+    Wait,
+}
+
+const TIMERS: usize = 9;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    pub(super) key: u128,
+    pub(super) method: Method,
+    pub(super) in_dialog: bool,
+    /// Where the request came from.
+    pub(super) source: Source,
+    /// Where its responses go.
+    pub(super) reply: FlowRef,
+    /// Kept until a final response has gone.
+    pub(super) request: Option<Box<Message>>,
+    pub(super) server: ServerTxn,
+    pub(super) server_over: bool,
+    /// The last response, where it may have to be sent again.
+    pub(super) last: Vec<u8>,
+    /// A provisional response has gone to the requester.
+    pub(super) said_provisional: bool,
+    pub(super) client: ClientTxn,
+    pub(super) nonce: u64,
+    pub(super) loop_hash: u32,
+    /// The flow that the request was sent on.
+    pub(super) next: Option<FlowRef>,
+    /// It goes to the SIP Server.
+    pub(super) to_server: bool,
+    /// The binding that it is for.
+    pub(super) binding: Option<BindingId>,
+    /// 430 instead of 480 when its flow is gone.
+    pub(super) ob: bool,
+    /// The request as sent, until a final response.
+    pub(super) sent: Vec<u8>,
+    /// The ACK to a final error, for its repetitions.
+    pub(super) ack: Vec<u8>,
+    pub(super) cancelling: Cancelling,
+    /// The `Reason` fields of the CANCEL that asked for it.
+    pub(super) cancel_reason: Vec<u8>,
+    /// Timer C has sent the CANCEL, so that 408 is the answer when it brings nothing.
+    pub(super) out_of_patience: bool,
+    /// A flow was asked for at the binding's home.
+    pub(super) resolving: bool,
+    /// Flows tried.
+    pub(super) attempts: u8,
+    pub(super) registration: Option<Box<Registration>>,
+    timers: [Option<TimerId>; TIMERS],
+}
+
+/// What an exchange is made from.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    pub(super) key: u128,
+    pub(super) source: Source,
+    pub(super) reply: FlowRef,
+    pub(super) request: Box<Message>,
+    pub(super) loop_hash: u32,
+    pub(super) nonce: u64,
+    /// Whether the requester's transport is reliable.
+    pub(super) reliable: bool,
+}
+
+impl Exchange {
+    pub(super) fn new(arrival: Arrival) -> Self {
+        let Arrival { key, source, reply, request, loop_hash, nonce, reliable } = arrival;
+        let method = request.method().unwrap_or(Method::Other);
+        let server = if method == Method::Invite {
+            ServerTxn::Invite(InviteServer::start(reliable))
+        } else {
+            ServerTxn::Plain(PlainServer::start(reliable))
+        };
+        Self {
+            key,
+            method,
+            in_dialog: !request.to_tag().is_empty(),
+            source,
+            reply,
+            request: Some(request),
+            server,
+            server_over: false,
+            last: Vec::new(),
+            said_provisional: false,
+            client: ClientTxn::Waiting,
+            nonce,
+            loop_hash,
+            next: None,
+            to_server: false,
+            binding: None,
+            ob: false,
+            sent: Vec::new(),
+            ack: Vec::new(),
+            cancelling: Cancelling::No,
+            cancel_reason: Vec::new(),
+            out_of_patience: false,
+            resolving: false,
+            attempts: 0,
+            registration: None,
+            timers: [None; TIMERS],
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        let cancel_over = !matches!(self.cancelling, Cancelling::Sent { .. });
+        self.server_over && matches!(self.client, ClientTxn::Over) && cancel_over
+    }
+}
+
+impl Engine {
+    /// Takes an exchange out of its slot for the time that it is worked on; [`Engine::put_back`] ends that.
+    pub(super) fn take_exchange(&mut self, id: TxnId) -> Option<Box<Exchange>> {
+        self.exchanges.get_mut(slot_of(id)).and_then(Option::take)
+    }
+
+    /// Puts it back, or forgets it when it is over.
+    pub(super) fn put_back(&mut self, id: TxnId, exchange: Box<Exchange>) {
+        if exchange.is_over() {
+            self.forget_exchange(id, *exchange);
+        } else if let Some(slot) = self.exchanges.get_mut(slot_of(id)) {
+            *slot = Some(exchange);
+        }
+    }
+
+    fn forget_exchange(&mut self, id: TxnId, mut exchange: Exchange) {
+        for timer in exchange.timers.iter_mut().filter_map(Option::take) {
+            self.wheel.cancel(timer);
+        }
+        if self.by_key.get(&exchange.key) == Some(&id) {
+            self.by_key.remove(&exchange.key);
+        }
+        self.unwatch(id, &mut exchange);
+        self.exchanges.remove(slot_of(id));
+        if let Some(request) = exchange.request.take() {
+            self.pool.give(request.into_buf());
+        }
+        for buffer in [exchange.last, exchange.sent, exchange.ack] {
+            self.pool.give(buffer);
+        }
+    }
+
+    pub(super) fn arm(&mut self, id: TxnId, exchange: &mut Exchange, which: Which, at: Time) {
+        let place = &mut exchange.timers[which as usize];
+        match *place {
+            Some(timer) if self.wheel.rearm(timer, at) => {}
+            _ => *place = Some(self.wheel.arm(at, Timer::Exchange(id, which))),
+        }
+    }
+
+    pub(super) fn stop(&mut self, exchange: &mut Exchange, which: Which) {
+        if let Some(timer) = exchange.timers[which as usize].take() {
+            self.wheel.cancel(timer);
+        }
+    }
+
+    fn apply_timer(&mut self, id: TxnId, exchange: &mut Exchange, which: Which, op: TimerOp, now: Time) {
+        match op {
+            TimerOp::Keep => {}
+            TimerOp::Arm(wait) => self.arm(id, exchange, which, now.after(wait)),
+            TimerOp::Stop => self.stop(exchange, which),
+        }
+    }
+
+    /// Carries out what the server machine wants, but for `tell`.
+    pub(super) fn apply_server(&mut self, id: TxnId, exchange: &mut Exchange, effects: Effects, now: Time) {
+        self.apply_timer(id, exchange, Which::ServerRetransmit, effects.retransmit, now);
+        self.apply_timer(id, exchange, Which::ServerDeadline, effects.deadline, now);
+        if effects.resend.is_some() && !exchange.last.is_empty() {
+            let bytes = self.pool.copy(&exchange.last);
+            self.respond(exchange.reply, exchange.source.binding, bytes);
+        }
+        if effects.ended {
+            exchange.server_over = true;
+        }
+    }
+
+    /// Carries out what the client machine wants, but for `tell`.
+    pub(super) fn apply_client(&mut self, id: TxnId, exchange: &mut Exchange, effects: Effects, now: Time) {
+        self.apply_timer(id, exchange, Which::ClientRetransmit, effects.retransmit, now);
+        self.apply_timer(id, exchange, Which::ClientDeadline, effects.deadline, now);
+        match effects.resend {
+            Some(crate::transaction::Resend::Same) => {
+                let bytes = self.pool.copy(&exchange.sent);
+                self.send_next(id, exchange, bytes);
+            }
+            Some(crate::transaction::Resend::Ack) if !exchange.ack.is_empty() => {
+                let bytes = self.pool.copy(&exchange.ack);
+                self.send_next(id, exchange, bytes);
+            }
+            _ => {}
+        }
+        if effects.ended {
+            exchange.client = ClientTxn::Over;
+        }
+    }
+
+    /// The client half is given up: its timers stop, and what it may have sent again is let go.
+    pub(super) fn abandon_client(&mut self, id: TxnId, exchange: &mut Exchange) {
+        for which in [Which::ClientRetransmit, Which::ClientDeadline, Which::Patience, Which::Wait] {
+            self.stop(exchange, which);
+        }
+        self.unwatch(id, exchange);
+        exchange.client = ClientTxn::Over;
+        exchange.resolving = false;
+        if matches!(exchange.cancelling, Cancelling::Wanted) {
+            exchange.cancelling = Cancelling::No;
+        }
+    }
+
+    /// A timer of an exchange has fired: the handle is spent.
+    pub(super) fn timer_spent(exchange: &mut Exchange, which: Which) {
+        exchange.timers[which as usize] = None;
+    }
+
+    /// Remembers that the exchange depends on the flow that it was sent on, until its final response.
+    pub(super) fn watch(&mut self, id: TxnId, flow: FlowRef) {
+        if let FlowRef::Stream { shard, conn, .. } = flow {
+            self.watchers.entry((shard, conn)).or_default().push(id);
+        }
+    }
+
+    /// Undoes [`Engine::watch`].
+    pub(super) fn unwatch(&mut self, id: TxnId, exchange: &mut Exchange) {
+        let Some(FlowRef::Stream { shard, conn, .. }) = exchange.next else { return };
+        self.unwatch_flow(id, shard, conn);
+    }
+
+    fn unwatch_flow(&mut self, id: TxnId, shard: ShardId, conn: crate::ids::ConnId) {
+        if let Some(list) = self.watchers.get_mut(&(shard, conn)) {
+            list.retain(|other| *other != id);
+            if list.is_empty() {
+                self.watchers.remove(&(shard, conn));
+            }
+        }
+    }
+}
+
+/// The table of exchanges has the slots of the table of connections.
+pub(super) fn slot_of(id: TxnId) -> crate::ids::ConnId {
+    crate::ids::ConnId { slot: id.slot, generation: id.generation }
+}
+
+/// The reverse of [`slot_of`].
+pub(super) fn txn_of(slot: crate::ids::ConnId) -> TxnId {
+    TxnId { slot: slot.slot, generation: slot.generation }
+}

@@ -1,0 +1,419 @@
+//! This shard's part of the directory: what a 2xx to REGISTER binds, where a binding is, and who waits for a
+//! phone to come back. The home shard is the only writer of its bindings.
+
+use std::time::Duration;
+
+use super::{Engine, Located, Mail, Source, Sticky, Timer};
+use crate::clock::Time;
+use crate::flow::directory::{Binding, Change, Replaced};
+use crate::flow::keys::Tag;
+use crate::ids::{BindingId, ConnId, FlowRef, ShardId};
+use crate::limits::REGISTRATION_MAX;
+use crate::proxy::register::{self, Registration};
+use crate::sip::{Message, Name, NameAddr, Span, Uri};
+use crate::stats::Counter;
+use crate::transaction::branch::TxnId;
+use crate::wheel::TimerId;
+
+/// Somebody who waits for a phone to come back.
+#[derive(Debug)]
+pub(super) struct Waiter {
+    binding: BindingId,
+    timer: Option<TimerId>,
+    what: Waits,
+}
+
+/// What waits.
+#[derive(Debug)]
+pub(super) enum Waits {
+    /// A request, in its exchange.
+    Txn { shard: ShardId, txn: TxnId },
+    /// An ACK to a 2xx.
+    Ack { message: Box<Message>, source: Source },
+    /// A response, or another message that is ready to go.
+    Bytes(Vec<u8>),
+}
+
+/// Whether two names mean the same flow: a connection is known by its shard and slot alone.
+fn same_flow(a: FlowRef, b: FlowRef) -> bool {
+    match (a, b) {
+        (FlowRef::Stream { shard, conn, .. }, FlowRef::Stream { shard: shard_b, conn: conn_b, .. }) => {
+            (shard, conn) == (shard_b, conn_b)
+        }
+        (FlowRef::Udp { point, remote, .. }, FlowRef::Udp { point: point_b, remote: remote_b, .. }) => {
+            (point, remote) == (point_b, remote_b)
+        }
+        _ => false,
+    }
+}
+
+impl Engine {
+    // --- binding ---------------------------------------------------------------------------------------
+
+    /// The SIP Server has accepted a REGISTER: its Contacts are bound to the flow that it came by.
+    pub(super) fn bind_contacts(
+        &mut self,
+        request: &Message,
+        registration: &Registration,
+        response: &Message,
+        source: &Source,
+        now: Time,
+    ) {
+        if registration.star {
+            for binding in self.directory.remove_aor(&registration.aor) {
+                self.let_go(&binding, Counter::BindingRemoved);
+            }
+            return;
+        }
+        let granted = register::granted(request, registration, response, self.settings.sticky, &self.keys);
+        for (contact, seconds) in registration.contacts.iter().zip(granted) {
+            let contact_hash = self.contact_hash(&contact.uri, request.buf());
+            if seconds == 0 {
+                let gone = self.directory.remove(contact.id);
+                let others = self.directory.remove_contact(&registration.aor, contact_hash);
+                for binding in gone.into_iter().chain(others) {
+                    self.let_go(&binding, Counter::BindingRemoved);
+                }
+                continue;
+            }
+            let lifetime = Duration::from_secs(u64::from(seconds)).min(REGISTRATION_MAX);
+            self.bind(
+                Binding {
+                    id: contact.id,
+                    aor: registration.aor.as_slice().into(),
+                    contact: contact.uri.all.of(request.buf()).into(),
+                    contact_hash,
+                    instance: contact.instance.of(request.buf()).into(),
+                    reg_id: contact.reg_id,
+                    flow: source.flow,
+                    peer: source.peer,
+                    expires: now.after(lifetime),
+                    refreshed: now,
+                    call_id_hash: self.keys.hash64(Tag::CallId, &[request.call_id()]),
+                    cseq: request.cseq().number,
+                    ob: contact.reg_id.is_some(),
+                },
+                contact_user16(self, &contact.uri, request.buf()),
+            );
+        }
+    }
+
+    fn bind(&mut self, binding: Binding, contact_user: u16) {
+        let (id, flow, expires, contact_hash) = (binding.id, binding.flow, binding.expires, binding.contact_hash);
+        let aor = binding.aor.clone();
+        let peer = binding.peer;
+        let bound = match self.directory.bind(binding) {
+            Ok(bound) => bound,
+            Err(_) => {
+                self.count(Counter::LimitBindings);
+                self.event("registration not bound: too many", Some(peer), &aor);
+                return;
+            }
+        };
+        match bound.change {
+            Change::New => self.count(Counter::BindingBound),
+            Change::Refreshed => self.count(Counter::BindingRefreshed),
+            Change::Moved { from } => {
+                self.count(Counter::BindingMoved);
+                self.mail(from.shard(), Mail::Moved { flow: from, binding: id, to: flow });
+            }
+        }
+        if let Some(Replaced::SameContact(former) | Replaced::Oldest(former)) = bound.replaced {
+            self.let_go(&former, Counter::BindingRemoved);
+        }
+        match self.binding_timers.get(&id) {
+            Some(timer) if self.wheel.rearm(*timer, expires) => {}
+            _ => {
+                let timer = self.wheel.arm(expires, Timer::Binding(id));
+                self.binding_timers.insert(id, timer);
+            }
+        }
+        self.mail(flow.shard(), Mail::Bound { flow, binding: id, until: expires });
+        let contact_home = BindingId { user: contact_user, hash: 0 }.home(self.settings.shards);
+        if self.settings.sticky == Sticky::Aor && contact_home != id.home(self.settings.shards) {
+            self.mail(contact_home, Mail::PutContact { contact: contact_hash, binding: id });
+        }
+        self.wake(id, flow);
+    }
+
+    /// A binding has been taken out of the directory: everybody who knew of it is told.
+    fn let_go(&mut self, binding: &Binding, why: Counter) {
+        self.count(why);
+        if let Some(timer) = self.binding_timers.remove(&binding.id) {
+            self.wheel.cancel(timer);
+        }
+        self.mail(binding.flow.shard(), Mail::Unbound { flow: binding.flow, binding: binding.id });
+        if self.settings.sticky == Sticky::Aor {
+            let user = self.contact_user16_of(&binding.contact);
+            let contact_home = BindingId { user, hash: 0 }.home(self.settings.shards);
+            if contact_home != binding.id.home(self.settings.shards) {
+                let mail = Mail::DropContact { contact: binding.contact_hash, binding: binding.id };
+                self.mail(contact_home, mail);
+            }
+        }
+    }
+
+    pub(super) fn on_binding_timer(&mut self, id: BindingId, now: Time) {
+        self.binding_timers.remove(&id);
+        match self.directory.expire(id, now) {
+            Some(binding) => self.let_go(&binding, Counter::BindingExpired),
+            None => {
+                if let Some(expires) = self.directory.find(id).map(|binding| binding.expires) {
+                    let timer = self.wheel.arm(expires, Timer::Binding(id));
+                    self.binding_timers.insert(id, timer);
+                }
+            }
+        }
+    }
+
+    /// The owner of a flow says that it is gone.
+    pub(super) fn on_flow_gone(&mut self, flow: FlowRef, binding: BindingId) {
+        let is_still = self.directory.find(binding).map(|found| found.flow).filter(|found| same_flow(*found, flow));
+        if let Some(found) = is_still
+            && let Some(binding) = self.directory.flow_gone(binding, found)
+        {
+            self.event("phone lost: its connection has closed", Some(binding.peer), &binding.aor.clone());
+            self.let_go(&binding, Counter::BindingFlowLost);
+        }
+    }
+
+    // --- where a binding is ----------------------------------------------------------------------------
+
+    /// The flow of a binding; one that is known to be gone counts as none, and is taken out.
+    fn flow_of(&mut self, binding: BindingId, not: Option<FlowRef>) -> Option<FlowRef> {
+        let flow = self.directory.find(binding)?.flow;
+        if not.is_some_and(|not| same_flow(not, flow)) {
+            self.on_flow_gone(flow, binding);
+            return None;
+        }
+        // Its loss may be known here before the directory has heard of it.
+        if let FlowRef::Stream { shard, conn, .. } = flow
+            && shard == self.me()
+            && self.conns.get(conn).is_none()
+        {
+            self.on_flow_gone(flow, binding);
+            return None;
+        }
+        Some(flow)
+    }
+
+    pub(super) fn on_resolve(
+        &mut self,
+        from: ShardId,
+        txn: TxnId,
+        binding: BindingId,
+        not: Option<FlowRef>,
+        wait: Duration,
+        now: Time,
+    ) {
+        match self.flow_of(binding, not) {
+            Some(flow) => {
+                self.count(if not.is_some() { Counter::ResolvedMoved } else { Counter::ResolvedFound });
+                self.mail(from, Mail::Resolved { txn, flow: Some(flow) });
+            }
+            None if wait.is_zero() || !self.wait_for(binding, wait, Waits::Txn { shard: from, txn }, now) => {
+                self.count(Counter::ResolvedMissing);
+                self.mail(from, Mail::Resolved { txn, flow: None });
+            }
+            None => {}
+        }
+    }
+
+    pub(super) fn on_deliver(&mut self, bytes: Vec<u8>, binding: BindingId, not: Option<FlowRef>, now: Time) {
+        let Some(flow) = self.flow_of(binding, not) else {
+            let wait = self.settings.flow_grace;
+            if wait.is_zero() || !self.wait_for(binding, wait, Waits::Bytes(bytes), now) {
+                self.count(Counter::ResponseConnectionGone);
+            }
+            return;
+        };
+        if let Err(bytes) = self.send_on(flow, Some(binding), bytes, None) {
+            self.count(Counter::ResponseConnectionGone);
+            self.pool.give(bytes);
+        }
+    }
+
+    pub(super) fn on_ack_mail(
+        &mut self,
+        message: Box<Message>,
+        source: Source,
+        binding: BindingId,
+        not: Option<FlowRef>,
+        now: Time,
+    ) {
+        match self.flow_of(binding, not) {
+            Some(flow) => self.forward_ack_on(message, &source, flow, Some(binding)),
+            None => {
+                let wait = self.settings.flow_grace;
+                if wait.is_zero() || !self.wait_for(binding, wait, Waits::Ack { message, source }, now) {
+                    self.count(Counter::AckFlowGone);
+                }
+            }
+        }
+    }
+
+    // --- waiting for a phone to come back ----------------------------------------------------------------
+
+    fn wait_for(&mut self, binding: BindingId, wait: Duration, what: Waits, now: Time) -> bool {
+        // The timer needs the slot's name.
+        let Some(id) = self.waiters.insert(Waiter { binding, timer: None, what }) else {
+            self.count(Counter::LimitTransactions);
+            return false;
+        };
+        let timer = self.wheel.arm(now.after(wait), Timer::Waiter(id));
+        if let Some(waiter) = self.waiters.get_mut(id) {
+            waiter.timer = Some(timer);
+        }
+        self.waiting.entry(binding).or_default().push(id);
+        self.count(Counter::GraceBegun);
+        true
+    }
+
+    /// A binding has a flow again.
+    fn wake(&mut self, binding: BindingId, flow: FlowRef) {
+        for id in self.waiting.remove(&binding).unwrap_or_default() {
+            let Some(waiter) = self.waiters.remove(id) else { continue };
+            if let Some(timer) = waiter.timer {
+                self.wheel.cancel(timer);
+            }
+            self.count(Counter::GraceRescued);
+            match waiter.what {
+                Waits::Txn { shard, txn } => self.mail(shard, Mail::Resolved { txn, flow: Some(flow) }),
+                Waits::Ack { message, source } => {
+                    self.forward_ack_on(message, &source, flow, Some(binding));
+                }
+                Waits::Bytes(bytes) => {
+                    if let Err(bytes) = self.send_on(flow, Some(binding), bytes, None) {
+                        self.pool.give(bytes);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn on_waiter_timer(&mut self, id: ConnId) {
+        let Some(waiter) = self.waiters.remove(id) else { return };
+        if let Some(list) = self.waiting.get_mut(&waiter.binding) {
+            list.retain(|other| *other != id);
+            if list.is_empty() {
+                self.waiting.remove(&waiter.binding);
+            }
+        }
+        self.count(Counter::GraceFailed);
+        match waiter.what {
+            Waits::Txn { shard, txn } => self.mail(shard, Mail::Resolved { txn, flow: None }),
+            Waits::Ack { message, .. } => {
+                self.count(Counter::AckFlowGone);
+                self.recycle_message(message);
+            }
+            Waits::Bytes(bytes) => {
+                self.count(Counter::ResponseConnectionGone);
+                self.pool.give(bytes);
+            }
+        }
+    }
+
+    // --- the connection table ----------------------------------------------------------------------------
+
+    /// The binding that a Request-URI of the server side means: by AOR, or by registered Contact.
+    ///
+    /// A Contact is what its phone says it is, and two phones may say the same. One that says another user's
+    /// name must not get that user's calls: where the Contact's user is not the AOR's, To has to be the AOR,
+    /// or at least not the user whose name it carries.
+    pub(super) fn look_up(&self, request: &Message) -> Option<BindingId> {
+        let uri = request.request_uri()?;
+        let mut canonical = Vec::new();
+        uri.write_aor(request.buf(), &mut canonical);
+        if let Some(binding) = self.directory.by_aor(&canonical).next() {
+            return Some(binding.id);
+        }
+        let contact_hash = self.keys.hash64(Tag::Contact, &[&canonical]);
+        let Some(binding) = self.directory.by_contact(contact_hash) else {
+            // Its binding's home is elsewhere; that shard knows its AOR.
+            return self.directory.contact(contact_hash);
+        };
+        let mut contact_user = Vec::new();
+        uri.user_unescaped(request.buf(), &mut contact_user);
+        if binding.id.user == self.keys.user16(&contact_user) {
+            return Some(binding.id);
+        }
+        let to = register::to_uri(request)?;
+        let (mut to_aor, mut to_user) = (Vec::new(), Vec::new());
+        to.write_aor(request.buf(), &mut to_aor);
+        to.user_unescaped(request.buf(), &mut to_user);
+        (*binding.aor == *to_aor || to_user != contact_user).then_some(binding.id)
+    }
+
+    fn contact_hash(&self, uri: &Uri, buf: &[u8]) -> u64 {
+        let mut canonical = Vec::new();
+        uri.write_aor(buf, &mut canonical);
+        self.keys.hash64(Tag::Contact, &[&canonical])
+    }
+
+    fn contact_user16_of(&self, contact: &[u8]) -> u16 {
+        match Uri::parse(contact, Span::new(0, contact.len())) {
+            Ok(uri) => contact_user16(self, &uri, contact),
+            Err(_) => 0,
+        }
+    }
+
+    /// A mail about the directory's index of Contacts.
+    pub(super) fn on_put_contact(&mut self, contact: u64, binding: BindingId) {
+        // A Contact that somebody holds already is not taken over: its holder's calls would go astray.
+        let free = self.directory.contact(contact).is_none_or(|holder| holder == binding);
+        if free && self.directory.put_contact(contact, binding).is_err() {
+            self.count(Counter::LimitBindings);
+        }
+    }
+
+    // --- what an operator asks ---------------------------------------------------------------------------
+
+    /// What this shard knows of an AOR's bindings (only its home shard knows any). `aor` may lack its scheme.
+    #[must_use]
+    pub fn locate(&self, aor: &str, now: Time) -> Vec<Located> {
+        let text = if aor.contains(':') && aor.starts_with("sip") { aor.to_owned() } else { format!("sip:{aor}") };
+        let buf = text.as_bytes();
+        let Ok(uri) = Uri::parse(buf, Span::new(0, buf.len())) else { return Vec::new() };
+        let mut canonical = Vec::new();
+        uri.write_aor(buf, &mut canonical);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        self.directory
+            .by_aor(&canonical)
+            .map(|binding| Located {
+                aor: text(&binding.aor),
+                contact: text(&binding.contact),
+                instance: text(&binding.instance),
+                flow: binding.flow,
+                transport: self.transport_of(binding.flow),
+                peer: binding.peer,
+                expires_in: binding.expires.since(now),
+                age: now.since(binding.refreshed),
+            })
+            .collect()
+    }
+
+    /// The phone's own Contact URI, for its alias.
+    pub(super) fn write_own_contact(&self, id: BindingId, out: &mut Vec<u8>) -> bool {
+        match self.directory.find(id) {
+            Some(binding) => {
+                out.extend_from_slice(&binding.contact);
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+fn contact_user16(engine: &Engine, uri: &Uri, buf: &[u8]) -> u16 {
+    let mut user = Vec::new();
+    uri.user_unescaped(buf, &mut user);
+    engine.keys.user16(&user)
+}
+
+/// The AOR of a message, for events: its To.
+pub(super) fn to_text(message: &Message) -> &[u8] {
+    message
+        .first(Name::To)
+        .and_then(|field| NameAddr::parse(message.buf(), field.value).ok())
+        .map_or(&b""[..], |value| message.text(value.uri))
+}

@@ -1,0 +1,207 @@
+//! What leaves a shard: bytes on a flow, wherever it is; mail; and the connection to the SIP Server.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::exchange::Exchange;
+use super::{Engine, Mail, Output};
+use crate::clock::Time;
+use crate::ids::{BindingId, ConnId, FlowRef, PointId, ShardId, Side};
+use crate::stats::Counter;
+use crate::transaction::branch::TxnId;
+
+/// After a failed attempt to connect to the SIP Server, requests are refused for so long before the next.
+pub(super) const SERVER_RETRY: Duration = Duration::from_millis(500);
+
+impl Engine {
+    /// Puts a mail into another shard's box, or among those that this shard reads at the end of the input.
+    pub(super) fn mail(&mut self, to: ShardId, mail: Mail) {
+        if to == self.me() {
+            self.local.push_back(mail);
+        } else {
+            self.outputs.push_back(Output::Mail { to, mail });
+        }
+    }
+
+    fn put_datagram(&mut self, point: PointId, to: SocketAddr, bytes: Vec<u8>) {
+        self.count(Counter::MessagesOutUdp);
+        self.counters.add(Counter::BytesOutUdp, bytes.len() as u64);
+        self.outputs.push_back(Output::Datagram { point, to, bytes });
+    }
+
+    fn put_bytes(&mut self, conn: ConnId, point: PointId, bytes: Vec<u8>) {
+        let transport = self.settings.point(point).transport;
+        self.count(Counter::messages_out(transport));
+        self.counters.add(Counter::bytes_out(transport), bytes.len() as u64);
+        self.outputs.push_back(Output::Bytes { conn, bytes });
+    }
+
+    /// Sends a request's bytes on a flow. When the flow is known here to be gone, gives the bytes back; when
+    /// another shard finds that out, `Mail::Failed` comes back to `txn`.
+    ///
+    /// # Errors
+    /// The bytes, unsent.
+    pub(super) fn send_on(
+        &mut self,
+        flow: FlowRef,
+        binding: Option<BindingId>,
+        bytes: Vec<u8>,
+        txn: Option<TxnId>,
+    ) -> Result<(), Vec<u8>> {
+        match flow {
+            FlowRef::Udp { point, remote, .. } => self.put_datagram(point, remote, bytes),
+            FlowRef::Stream { shard, conn, point } if shard == self.me() => {
+                if self.conns.get(conn).is_none() {
+                    return Err(bytes);
+                }
+                self.put_bytes(conn, point, bytes);
+            }
+            FlowRef::Stream { shard, conn, .. } => self.mail(shard, Mail::Send { conn, bytes, binding, txn }),
+        }
+        Ok(())
+    }
+
+    /// Sends a message of an exchange's client transaction (the request again, its ACK, its CANCEL) to where
+    /// the phone is now. One that cannot be sent is left to the timers.
+    pub(super) fn send_next(&mut self, id: TxnId, exchange: &mut Exchange, bytes: Vec<u8>) {
+        let Some(flow) = exchange.next.and_then(|flow| self.moved_from(flow, exchange.binding)) else {
+            self.deliver(exchange.binding, exchange.next, bytes);
+            return;
+        };
+        let txn = exchange.client.is_pending().then_some(id);
+        if let Err(bytes) = self.send_on(flow, exchange.binding, bytes, txn) {
+            self.deliver(exchange.binding, Some(flow), bytes);
+        }
+    }
+
+    /// Sends a response towards the requester: over the flow that its request came by, or the one that took
+    /// its place for the same binding.
+    pub(super) fn respond(&mut self, reply: FlowRef, binding: Option<BindingId>, bytes: Vec<u8>) {
+        let gone = match self.moved_from(reply, binding) {
+            // A registration over UDP may have ended meanwhile; its address still takes the answer.
+            None if matches!(reply, FlowRef::Udp { .. }) => self.send_on(reply, binding, bytes, None).err(),
+            Some(flow) => self.send_on(flow, binding, bytes, None).err(),
+            None => Some(bytes),
+        };
+        if let Some(bytes) = gone {
+            self.deliver(binding, Some(reply), bytes);
+        }
+    }
+
+    /// Hands bytes to a binding's home, which knows where the phone is or waits for it to come back.
+    pub(super) fn deliver(&mut self, binding: Option<BindingId>, not: Option<FlowRef>, bytes: Vec<u8>) {
+        match binding {
+            Some(binding) => {
+                let home = binding.home(self.settings.shards);
+                self.mail(home, Mail::Deliver { bytes, binding, not });
+            }
+            None => {
+                self.count(Counter::ResponseConnectionGone);
+                self.pool.give(bytes);
+            }
+        }
+    }
+
+    /// Another shard wants bytes sent on a connection of this one.
+    pub(super) fn on_send(
+        &mut self,
+        from: ShardId,
+        conn: ConnId,
+        bytes: Vec<u8>,
+        binding: Option<BindingId>,
+        txn: Option<TxnId>,
+    ) {
+        let point = self.conns.get(conn).map(|here| here.point);
+        let Some(point) = point else {
+            match txn {
+                Some(txn) => {
+                    self.pool.give(bytes);
+                    self.mail(from, Mail::Failed { txn, conn });
+                }
+                None => {
+                    let not = FlowRef::Stream { shard: self.me(), conn, point: PointId(0) };
+                    self.deliver(binding, Some(not), bytes);
+                }
+            }
+            return;
+        };
+        if txn.is_some() {
+            self.note_use(conn, from);
+        }
+        match self.follow(conn, point, binding) {
+            Some(FlowRef::Stream { shard, conn: to, .. }) if shard == self.me() && to == conn => {
+                self.put_bytes(conn, point, bytes);
+            }
+            Some(elsewhere) => {
+                if let Err(bytes) = self.send_on(elsewhere, binding, bytes, None) {
+                    self.deliver(binding, Some(elsewhere), bytes);
+                }
+            }
+            None => self.pool.give(bytes),
+        }
+    }
+
+    /// The flow to the SIP Server, opened when there is none; `None` while it cannot be reached.
+    pub(super) fn server_flow(&mut self, now: Time) -> Option<FlowRef> {
+        let transport = self.settings.server.transport;
+        let address = self.settings.server.address;
+        let point = self.settings.point_for(transport, Side::Server)?;
+        if !transport.is_stream() {
+            return Some(FlowRef::Udp { shard: self.me(), point, remote: address });
+        }
+        let conn = match self.server_conn.filter(|conn| self.conns.get(*conn).is_some()) {
+            Some(conn) => conn,
+            None => {
+                if self.server_down_until.is_some_and(|until| now < until) {
+                    return None;
+                }
+                let conn = self.open(point, address, Side::Server, now)?;
+                self.server_conn = Some(conn);
+                conn
+            }
+        };
+        Some(FlowRef::Stream { shard: self.me(), conn, point })
+    }
+
+    /// A mail did not fit its box.
+    pub(super) fn on_mail_refused(&mut self, to: ShardId, mail: Mail, now: Time) {
+        match mail {
+            Mail::Message { message, source } if message.is_request() => {
+                self.count(Counter::LimitMailboxNewWorkCount);
+                if message.method() == Some(crate::sip::Method::Ack) {
+                    self.count(Counter::AckMailbox);
+                    self.recycle_message(message);
+                } else {
+                    let refusal = crate::proxy::Refusal::unavailable("Overloaded", Counter::Refused503Mailbox);
+                    self.refuse(&message, &source, &refusal);
+                    self.recycle_message(message);
+                }
+            }
+            Mail::Message { message, .. } => self.drop_response(message, Counter::ResponseMailbox),
+            Mail::Send { conn, bytes, txn: Some(txn), .. } => {
+                self.count(Counter::LimitMailboxCount);
+                self.pool.give(bytes);
+                self.on_failed(to, txn, conn, now);
+            }
+            Mail::Send { bytes, .. } | Mail::Deliver { bytes, .. } => {
+                self.count(Counter::ResponseMailbox);
+                self.pool.give(bytes);
+            }
+            Mail::Resolve { txn, .. } => self.on_resolved(txn, None, now),
+            Mail::Ack { message, .. } => {
+                self.count(Counter::AckMailbox);
+                self.recycle_message(message);
+            }
+            // Timers of the asking shard end what waits for these; directory changes are never refused.
+            Mail::Failed { .. }
+            | Mail::Resolved { .. }
+            | Mail::ConnGone { .. }
+            | Mail::Bound { .. }
+            | Mail::Moved { .. }
+            | Mail::Unbound { .. }
+            | Mail::FlowGone { .. }
+            | Mail::PutContact { .. }
+            | Mail::DropContact { .. } => self.count(Counter::LimitMailboxCount),
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! A response's way: its transaction, what it means for the request, and back to who asked (RFC 3261 §16.7).
+
+use super::exchange::{Cancelling, ClientTxn, Exchange, ServerTxn, Which};
+use super::{Engine, Source};
+use crate::clock::Time;
+use crate::ids::Side;
+use crate::proxy::register;
+use crate::proxy::response::{self, Fate};
+use crate::sip::{Message, Method, Span};
+use crate::stats::Counter;
+use crate::transaction::branch::TxnId;
+use crate::transaction::{Branch, Effects, Tell};
+
+impl Engine {
+    /// A response whose top Via holds a branch of this shard.
+    pub(super) fn on_response(&mut self, message: Box<Message>, source: Source, branch: Branch, now: Time) {
+        let id = branch.txn;
+        if !self.names.is_own_via(message.top_via(), message.buf()) {
+            return self.drop_response(message, Counter::ResponseForeignVia);
+        }
+        let Some(mut exchange) = self.take_exchange(id) else {
+            return self.drop_response(message, Counter::ResponseStray);
+        };
+        let code = message.status().unwrap_or(0);
+        if exchange.nonce != branch.nonce {
+            self.drop_response(message, Counter::ResponseStray);
+        } else if message.cseq().method == Method::Cancel && exchange.method == Method::Invite {
+            self.count(Counter::response_from(source.side, code));
+            self.on_cancel_response(id, &mut exchange, code, now);
+            self.recycle_message(message);
+        } else if message.cseq().method != exchange.method {
+            self.drop_response(message, Counter::ResponseStray);
+        } else {
+            self.count(Counter::response_from(source.side, code));
+            self.on_own_response(id, &mut exchange, &message, code, now);
+            self.recycle_message(message);
+        }
+        self.put_back(id, exchange);
+    }
+
+    pub(super) fn drop_response(&mut self, message: Box<Message>, why: Counter) {
+        self.count(why);
+        self.recycle_message(message);
+    }
+
+    fn on_own_response(&mut self, id: TxnId, exchange: &mut Exchange, message: &Message, code: u16, now: Time) {
+        let mut acks = false;
+        let effects = match &mut exchange.client {
+            ClientTxn::Invite(machine) => {
+                acks = code >= 300 && !machine.is_final();
+                machine.on_response(code, self.times)
+            }
+            ClientTxn::Plain(machine) => machine.on_response(code, self.times),
+            ClientTxn::Waiting | ClientTxn::Over => {
+                self.count(Counter::ResponseStray);
+                return;
+            }
+        };
+        if acks {
+            exchange.ack = self.pool.take();
+            // What we sent was parsed once; it cannot fail. Without an ACK the phone's own timer H ends it.
+            let _ = crate::sip::response::build_ack(&exchange.sent, message, &mut exchange.ack);
+        }
+        if effects.tell.is_none() {
+            self.count(Counter::AbsorbedResponse);
+        }
+        self.apply_client(id, exchange, effects, now);
+        if effects.tell != Some(Tell::Response) {
+            return;
+        }
+        if code < 200 {
+            self.on_provisional(id, exchange, message, code, now);
+        } else {
+            self.on_final(id, exchange, message, code, now);
+        }
+    }
+
+    fn on_provisional(&mut self, id: TxnId, exchange: &mut Exchange, message: &Message, code: u16, now: Time) {
+        if matches!(exchange.cancelling, Cancelling::Wanted) {
+            self.send_cancel(id, exchange, now);
+        }
+        if code == 100 || !exchange.server.is_open() {
+            return;
+        }
+        if exchange.method == Method::Invite && matches!(exchange.cancelling, Cancelling::No) {
+            self.arm(id, exchange, Which::Patience, now.after(self.settings.timer_c));
+        }
+        if let ServerTxn::Plain(machine) = &mut exchange.server {
+            machine.on_provisional();
+        }
+        self.stop(exchange, Which::Trying);
+        exchange.said_provisional = true;
+        let bytes = self.response_bytes(exchange, message, None);
+        self.keep_last(exchange, &bytes);
+        self.put_upstream(exchange, code, bytes);
+    }
+
+    fn on_final(&mut self, id: TxnId, exchange: &mut Exchange, message: &Message, code: u16, now: Time) {
+        self.stop(exchange, Which::Patience);
+        self.stop(exchange, Which::Trying);
+        self.unwatch(id, exchange);
+        if matches!(exchange.cancelling, Cancelling::Wanted) {
+            exchange.cancelling = Cancelling::No;
+        }
+        let is_invite = exchange.method == Method::Invite;
+        let from = if exchange.to_server { Side::Server } else { Side::Endpoint };
+        if !exchange.server.is_open() {
+            // A 2xx to an INVITE always goes back, also the second one, or one that crossed our own answer
+            // (RFC 3261 §16.7 step 5).
+            if is_invite && code < 300 {
+                let bytes = self.response_bytes(exchange, message, None);
+                self.respond(exchange.reply, exchange.source.binding, bytes);
+            }
+            return;
+        }
+        let code = match response::fate(code, is_invite, from) {
+            Fate::Pass => code,
+            Fate::As500 => {
+                self.count(Counter::Refused500Endpoint503);
+                500
+            }
+            Fate::Drop => {
+                exchange.server_over = true;
+                self.release(exchange);
+                return;
+            }
+        };
+        if code < 300
+            && let (Some(registration), Some(request)) = (exchange.registration.take(), exchange.request.take())
+        {
+            self.bind_contacts(&request, &registration, message, &exchange.source, now);
+            let bytes = self.response_bytes(exchange, message, Some(&request));
+            exchange.request = Some(request);
+            self.answer(id, exchange, code, bytes, now);
+        } else {
+            let bytes = if code == 500 && message.status() == Some(503) {
+                self.response_bytes_as_500(exchange, message)
+            } else {
+                self.response_bytes(exchange, message, None)
+            };
+            self.answer(id, exchange, code, bytes, now);
+        }
+        if is_invite && !exchange.in_dialog {
+            self.count(match code {
+                200..=299 => Counter::CallsAnswered,
+                487 => Counter::CallsCancelled,
+                _ => Counter::CallsRejected,
+            });
+        }
+    }
+
+    /// The response as it goes back. `register` is the REGISTER that a 2xx answers.
+    fn response_bytes(&mut self, exchange: &Exchange, message: &Message, register: Option<&Message>) -> Vec<u8> {
+        self.edited_response(exchange, message, register, None)
+    }
+
+    fn response_bytes_as_500(&mut self, exchange: &Exchange, message: &Message) -> Vec<u8> {
+        self.edited_response(exchange, message, None, Some(b"SIP/2.0 500 Server Internal Error\r\n"))
+    }
+
+    fn edited_response(
+        &mut self,
+        exchange: &Exchange,
+        message: &Message,
+        register: Option<&Message>,
+        status_line: Option<&[u8]>,
+    ) -> Vec<u8> {
+        let from = if exchange.to_server { Side::Server } else { Side::Endpoint };
+        let mut edits = std::mem::take(&mut self.edits);
+        edits.clear();
+        if let Some(line) = status_line {
+            edits.replace(Span::new(0, message.first_field_at()), line);
+        }
+        response::edit(message, from, self.transport_of(exchange.reply), &mut edits);
+        if let Some(request) = register {
+            let sticky = self.settings.sticky;
+            let take_path = register::says_path_for_it(request, sticky, self.settings.path_add_supported);
+            register::edit_response(message, sticky, take_path, &self.keys, &mut edits, |id, out| {
+                self.write_own_contact(id, out)
+            });
+        }
+        let mut bytes = self.pool.take();
+        edits.apply(message.buf(), &mut bytes);
+        self.edits = edits;
+        bytes
+    }
+
+    /// Keeps what may have to be sent again: only over UDP does the requester ask twice.
+    pub(super) fn keep_last(&mut self, exchange: &mut Exchange, bytes: &[u8]) {
+        if self.is_reliable(exchange.reply) {
+            return;
+        }
+        if exchange.last.capacity() == 0 {
+            exchange.last = self.pool.take();
+        }
+        exchange.last.clear();
+        exchange.last.extend_from_slice(bytes);
+    }
+
+    pub(super) fn put_upstream(&mut self, exchange: &Exchange, code: u16, bytes: Vec<u8>) {
+        self.count(Counter::response_to(exchange.source.side, code));
+        self.respond(exchange.reply, exchange.source.binding, bytes);
+    }
+
+    /// Sends the final response of an exchange, and lets go of what it no longer needs.
+    pub(super) fn answer(&mut self, id: TxnId, exchange: &mut Exchange, code: u16, bytes: Vec<u8>, now: Time) {
+        let effects = match &mut exchange.server {
+            ServerTxn::Invite(machine) => machine.on_final(code, self.times),
+            ServerTxn::Plain(machine) => machine.on_final(self.times),
+        };
+        // A 2xx to an INVITE is repeated by who made it, not by its transactions (RFC 6026 §7.1).
+        if exchange.method == Method::Invite && code < 300 {
+            self.pool.give(std::mem::take(&mut exchange.last));
+        } else {
+            self.keep_last(exchange, &bytes);
+        }
+        self.put_upstream(exchange, code, bytes);
+        self.apply_server(id, exchange, effects, now);
+        self.stop(exchange, Which::Trying);
+        self.release(exchange);
+    }
+
+    /// After the final response neither the request nor what was sent is needed again.
+    fn release(&mut self, exchange: &mut Exchange) {
+        if let Some(request) = exchange.request.take() {
+            self.pool.give(request.into_buf());
+        }
+        // A client transaction that still waits for its own end only ever repeats its ACK; one that waits for
+        // a final response (ours crossed it) may still have to make an ACK or a CANCEL of what it sent.
+        if !exchange.client.is_pending() {
+            self.pool.give(std::mem::take(&mut exchange.sent));
+        }
+        exchange.registration = None;
+    }
+
+    // --- the answers to our CANCEL ------------------------------------------------------------------------
+
+    fn on_cancel_response(&mut self, id: TxnId, exchange: &mut Exchange, code: u16, now: Time) {
+        if let Cancelling::Sent { machine, .. } = &mut exchange.cancelling {
+            let effects = machine.on_response(code, self.times);
+            self.apply_cancel(id, exchange, effects, now);
+        }
+    }
+
+    pub(super) fn apply_cancel(&mut self, id: TxnId, exchange: &mut Exchange, effects: Effects, now: Time) {
+        use crate::transaction::TimerOp;
+        for (which, op) in [(Which::CancelRetransmit, effects.retransmit), (Which::CancelDeadline, effects.deadline)] {
+            match op {
+                TimerOp::Keep => {}
+                TimerOp::Arm(wait) => self.arm(id, exchange, which, now.after(wait)),
+                TimerOp::Stop => self.stop(exchange, which),
+            }
+        }
+        if effects.resend.is_some()
+            && let Cancelling::Sent { bytes, .. } = &exchange.cancelling
+        {
+            let copy = self.pool.copy(bytes);
+            self.count(Counter::ResentRequest);
+            self.send_next(id, exchange, copy);
+        }
+        if effects.ended
+            && let Cancelling::Sent { bytes, .. } = std::mem::replace(&mut exchange.cancelling, Cancelling::No)
+        {
+            self.pool.give(bytes);
+        }
+    }
+}

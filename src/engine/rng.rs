@@ -1,0 +1,36 @@
+//! Random numbers from an injected seed: SipHash-2-4 in counter mode, so that who sees some (branches) cannot
+//! tell the next.
+
+use std::hash::Hasher as _;
+
+use siphasher::sip::SipHasher24;
+
+/// A generator with its key and counter.
+#[derive(Clone, Debug)]
+pub(super) struct Rng {
+    key: SipHasher24,
+    counter: u64,
+}
+
+impl Rng {
+    pub(super) fn new(seed: &[u8; 32]) -> Self {
+        let word = |at: usize| {
+            let mut bytes = [0u8; 8];
+            bytes.copy_from_slice(&seed[at..at + 8]);
+            u64::from_le_bytes(bytes)
+        };
+        // All 32 bytes count: the second half is hashed under the first.
+        let mut first = SipHasher24::new_with_keys(word(0), word(8));
+        first.write_u64(word(16));
+        let low = first.finish();
+        first.write_u64(word(24));
+        Self { key: SipHasher24::new_with_keys(low, first.finish()), counter: 0 }
+    }
+
+    pub(super) fn next(&mut self) -> u64 {
+        self.counter = self.counter.wrapping_add(1);
+        let mut hasher = self.key;
+        hasher.write_u64(self.counter);
+        hasher.finish()
+    }
+}

@@ -1,0 +1,186 @@
+//! What follows when a timer fires, and when mail arrives.
+
+use super::exchange::{Cancelling, ClientTxn, Exchange, ServerTxn, Which};
+use super::{Engine, Mail, Timer};
+use crate::clock::Time;
+use crate::ids::{FlowRef, ShardId};
+use crate::sip::Method;
+use crate::stats::Counter;
+use crate::transaction::branch::TxnId;
+use crate::transaction::{Effects, Tell};
+
+impl Engine {
+    pub(super) fn on_timer(&mut self, timer: Timer, now: Time) {
+        match timer {
+            Timer::Exchange(id, which) => {
+                let Some(mut exchange) = self.take_exchange(id) else { return };
+                Self::timer_spent(&mut exchange, which);
+                self.on_exchange_timer(id, &mut exchange, which, now);
+                self.put_back(id, exchange);
+            }
+            Timer::Conn(id) => self.on_conn_timer(id, now),
+            Timer::Binding(id) => self.on_binding_timer(id, now),
+            Timer::Waiter(id) => self.on_waiter_timer(id),
+            Timer::Udp(id) => self.on_udp_timer(id, now),
+        }
+    }
+
+    fn on_exchange_timer(&mut self, id: TxnId, exchange: &mut Exchange, which: Which, now: Time) {
+        match which {
+            Which::ServerRetransmit => {
+                self.count(Counter::TimerG);
+                self.count(Counter::ResentResponse);
+                if let ServerTxn::Invite(machine) = &mut exchange.server {
+                    let effects = machine.on_retransmit(self.times);
+                    self.apply_server(id, exchange, effects, now);
+                }
+            }
+            Which::ServerDeadline => {
+                let effects = match &mut exchange.server {
+                    ServerTxn::Invite(machine) => machine.on_deadline(),
+                    ServerTxn::Plain(machine) => machine.on_deadline(),
+                };
+                if effects.tell == Some(Tell::NoAck) {
+                    self.count(Counter::TimerH);
+                }
+                self.apply_server(id, exchange, effects, now);
+            }
+            Which::ClientRetransmit => {
+                let (effects, counter) = match &mut exchange.client {
+                    ClientTxn::Invite(machine) => (machine.on_retransmit(), Counter::TimerA),
+                    ClientTxn::Plain(machine) => (machine.on_retransmit(self.times), Counter::TimerE),
+                    ClientTxn::Waiting | ClientTxn::Over => return,
+                };
+                self.count(counter);
+                self.count(Counter::ResentRequest);
+                self.apply_client(id, exchange, effects, now);
+            }
+            Which::ClientDeadline => {
+                let (effects, counter) = match &mut exchange.client {
+                    ClientTxn::Invite(machine) => (machine.on_deadline(), Counter::TimerB),
+                    ClientTxn::Plain(machine) => (machine.on_deadline(), Counter::TimerF),
+                    ClientTxn::Waiting | ClientTxn::Over => return,
+                };
+                self.apply_client(id, exchange, effects, now);
+                if effects.tell == Some(Tell::Timeout) {
+                    self.count(counter);
+                    self.on_timeout(id, exchange, now);
+                }
+            }
+            Which::CancelRetransmit | Which::CancelDeadline => self.on_cancel_timer(id, exchange, which, now),
+            Which::Trying => self.say_trying(exchange),
+            Which::Patience => self.on_patience(id, exchange, now),
+            Which::Wait => {
+                // The home has not answered: its mailbox or the shard is in trouble. The phone counts as gone.
+                if exchange.resolving {
+                    exchange.resolving = false;
+                    self.finish_gone(id, exchange, now);
+                }
+            }
+        }
+    }
+
+    fn on_cancel_timer(&mut self, id: TxnId, exchange: &mut Exchange, which: Which, now: Time) {
+        let Cancelling::Sent { machine, .. } = &mut exchange.cancelling else { return };
+        let effects = match which {
+            Which::CancelRetransmit => machine.on_retransmit(self.times),
+            _ => Effects { tell: None, ..machine.on_deadline() },
+        };
+        self.apply_cancel(id, exchange, effects, now);
+    }
+
+    /// Timer B or F: nothing at all, or nothing final, came back.
+    fn on_timeout(&mut self, id: TxnId, exchange: &mut Exchange, now: Time) {
+        if exchange.method == Method::Invite {
+            self.finish(id, exchange, 408, "Request Timeout", Counter::Refused408TimerB, now);
+        } else {
+            // RFC 4320 §4.2: a 408 to a request other than INVITE would come too late to help anybody.
+            self.abandon_client(id, exchange);
+            self.stop(exchange, Which::Trying);
+            exchange.server_over = true;
+            let peer = exchange.source.peer;
+            let about =
+                exchange.request.as_deref().map_or(Vec::new(), |request| super::home::to_text(request).to_vec());
+            self.event("request unanswered", Some(peer), &about);
+        }
+    }
+
+    /// Timer C, or a CANCEL that has brought nothing.
+    fn on_patience(&mut self, id: TxnId, exchange: &mut Exchange, now: Time) {
+        if !exchange.client.is_pending() {
+            return;
+        }
+        match exchange.cancelling {
+            Cancelling::No if !exchange.out_of_patience => {
+                self.count(Counter::TimerC);
+                exchange.out_of_patience = true;
+                self.cancel(id, exchange, now);
+            }
+            _ if exchange.out_of_patience => {
+                self.finish(id, exchange, 408, "Request Timeout", Counter::Refused408TimerC, now);
+            }
+            _ => {
+                // Cancelled by the caller: that it ends is all that the caller wants to know.
+                self.count(Counter::CallsCancelled);
+                self.finish_quietly(id, exchange, 487, "Request Terminated", now);
+            }
+        }
+    }
+
+    pub(super) fn on_mail(&mut self, from: ShardId, mail: Mail, now: Time) {
+        match mail {
+            Mail::Message { message, source } => self.on_placed(message, source, now),
+            Mail::Send { conn, bytes, binding, txn } => self.on_send(from, conn, bytes, binding, txn),
+            Mail::Failed { txn, conn } => self.on_failed(from, txn, conn, now),
+            Mail::ConnGone { conn } => self.on_conn_gone(from, conn, now),
+            Mail::Resolve { txn, binding, not, wait } => self.on_resolve(from, txn, binding, not, wait, now),
+            Mail::Resolved { txn, flow } => self.on_resolved(txn, flow, now),
+            Mail::Ack { message, source, binding, not } => self.on_ack_mail(message, source, binding, not, now),
+            Mail::Deliver { bytes, binding, not } => self.on_deliver(bytes, binding, not, now),
+            Mail::Bound { flow, binding, until } => {
+                let held = match flow {
+                    FlowRef::Stream { conn, .. } => self.bind_conn(conn, binding, now),
+                    FlowRef::Udp { point, remote, .. } => self.bind_udp(point, remote, binding, until),
+                };
+                if !held {
+                    self.mail(binding.home(self.settings.shards), Mail::FlowGone { flow, binding });
+                }
+            }
+            Mail::Moved { flow, binding, to } => self.on_unbound(flow, binding, Some(to), now),
+            Mail::Unbound { flow, binding } => self.on_unbound(flow, binding, None, now),
+            Mail::FlowGone { flow, binding } => self.on_flow_gone(flow, binding),
+            Mail::PutContact { contact, binding } => self.on_put_contact(contact, binding),
+            Mail::DropContact { contact, binding } => {
+                self.directory.drop_contact(contact, binding);
+            }
+        }
+    }
+
+    /// A message that another shard has placed here.
+    fn on_placed(&mut self, message: Box<crate::sip::Message>, source: super::Source, now: Time) {
+        if message.is_request() {
+            let walk = crate::proxy::route::walk(&message, source.side, &self.names, &self.keys);
+            self.on_request(message, source, &walk, now);
+        } else {
+            match crate::transaction::Branch::read(message.text(message.top_via().branch)) {
+                Some(branch) => self.on_response(message, source, branch, now),
+                None => self.drop_response(message, Counter::ResponseStray),
+            }
+        }
+    }
+
+    fn on_unbound(&mut self, flow: FlowRef, binding: crate::ids::BindingId, to: Option<FlowRef>, now: Time) {
+        match flow {
+            FlowRef::Stream { conn, .. } => self.unbind_conn(conn, binding, to, now),
+            FlowRef::Udp { point, remote, .. } => self.unbind_udp(point, remote, binding, to),
+        }
+    }
+
+    /// The system says that a UDP destination cannot be reached: for the SIP Server that is evidence at once.
+    pub(super) fn on_unreachable(&mut self, to: std::net::SocketAddr, _now: Time) {
+        self.count(Counter::DatagramUnreachable);
+        if to == self.settings.server.address {
+            self.event("SIP Server unreachable (ICMP)", Some(to), b"");
+        }
+    }
+}

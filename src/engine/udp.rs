@@ -1,0 +1,148 @@
+//! UDP: datagrams in, and the flows of phones that registered over UDP, at the shard where their datagrams
+//! land (RFC 5626 §3: a remote address with the local socket).
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use smallvec::SmallVec;
+
+use super::conns::Bound;
+use super::{Engine, KeyedState, Source, Timer};
+use crate::clock::Time;
+use crate::flow::table::Slots;
+use crate::ids::{BindingId, ConnId, FlowRef, PointId};
+use crate::sip::Message;
+use crate::stats::Counter;
+
+/// One remote address with its bindings.
+#[derive(Debug)]
+struct UdpFlow {
+    point: PointId,
+    remote: SocketAddr,
+    bound: SmallVec<[Bound; 1]>,
+    until: Time,
+}
+
+/// The UDP flows of one shard.
+#[derive(Debug)]
+pub(super) struct UdpFlows {
+    flows: Slots<UdpFlow>,
+    by_address: HashMap<(PointId, SocketAddr), ConnId, KeyedState>,
+}
+
+impl UdpFlows {
+    pub(super) fn new(flows_max: u32, state: KeyedState) -> Self {
+        Self { flows: Slots::new(flows_max as usize), by_address: HashMap::with_hasher(state) }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.flows.len()
+    }
+
+    fn get(&self, point: PointId, remote: SocketAddr) -> Option<&UdpFlow> {
+        self.flows.get(*self.by_address.get(&(point, remote))?)
+    }
+
+    fn get_mut(&mut self, point: PointId, remote: SocketAddr) -> Option<&mut UdpFlow> {
+        self.flows.get_mut(*self.by_address.get(&(point, remote))?)
+    }
+
+    /// The flow that a binding has now, by what is known of one that it had: itself, the one that it moved
+    /// to, or `None` when its registration is over. Without a binding nothing can have moved.
+    pub(super) fn follow(
+        &self,
+        point: PointId,
+        remote: SocketAddr,
+        binding: Option<BindingId>,
+        flow: FlowRef,
+    ) -> Option<FlowRef> {
+        let Some(binding) = binding else { return Some(flow) };
+        let bound = self.get(point, remote)?.bound.iter().find(|bound| bound.binding == binding)?;
+        Some(bound.moved_to.unwrap_or(flow))
+    }
+
+    fn remove(&mut self, id: ConnId) {
+        if let Some(flow) = self.flows.remove(id) {
+            self.by_address.remove(&(flow.point, flow.remote));
+        }
+    }
+}
+
+impl Engine {
+    pub(super) fn on_datagram(&mut self, point: PointId, from: SocketAddr, bytes: &[u8], now: Time) {
+        self.count(Counter::MessagesInUdp);
+        self.counters.add(Counter::BytesInUdp, bytes.len() as u64);
+        let buf = self.pool.copy(bytes);
+        match Message::scan(buf, false) {
+            Ok(message) => {
+                let side = self.names.side_of_datagram(from);
+                let bound = self.udp.get(point, from).map_or(&[][..], |flow| &flow.bound);
+                let binding = self.binding_of(bound, &message);
+                let flow = FlowRef::Udp { shard: self.me(), point, remote: from };
+                self.on_message(Box::new(message), Source { flow, peer: from, side, binding }, now);
+            }
+            Err((error, buf)) => {
+                self.count(Counter::scan_error(error));
+                self.event("message dropped: it cannot be answered", Some(from), buf.get(..64).unwrap_or(&buf));
+                self.pool.give(buf);
+            }
+        }
+    }
+
+    /// A registration over UDP holds until `until`.
+    pub(super) fn bind_udp(&mut self, point: PointId, remote: SocketAddr, binding: BindingId, until: Time) -> bool {
+        let id = match self.udp.by_address.get(&(point, remote)) {
+            Some(id) => *id,
+            None => {
+                let flow = UdpFlow { point, remote, bound: SmallVec::new(), until };
+                let Some(id) = self.udp.flows.insert(flow) else {
+                    self.count(Counter::LimitConnections);
+                    return false;
+                };
+                self.udp.by_address.insert((point, remote), id);
+                // Looks again when it fires; a refresh only moves `until`.
+                self.wheel.arm(until, Timer::Udp(id));
+                self.count(Counter::FlowOpened);
+                id
+            }
+        };
+        let Some(flow) = self.udp.flows.get_mut(id) else { return false };
+        flow.until = flow.until.max(until);
+        match flow.bound.iter_mut().find(|bound| bound.binding == binding) {
+            Some(bound) => bound.moved_to = None,
+            None => flow.bound.push(Bound { binding, moved_to: None }),
+        }
+        true
+    }
+
+    /// A binding has left a UDP flow, to another or for good. One that moved is remembered until it would have
+    /// expired, for dialogs that name the old flow.
+    pub(super) fn unbind_udp(&mut self, point: PointId, remote: SocketAddr, binding: BindingId, to: Option<FlowRef>) {
+        let Some(flow) = self.udp.get_mut(point, remote) else { return };
+        match to {
+            Some(to) => {
+                if let Some(bound) = flow.bound.iter_mut().find(|bound| bound.binding == binding) {
+                    bound.moved_to = Some(to);
+                }
+            }
+            None => flow.bound.retain(|bound| bound.binding != binding || bound.moved_to.is_some()),
+        }
+        if flow.bound.is_empty()
+            && let Some(id) = self.udp.by_address.get(&(point, remote)).copied()
+        {
+            // Its timer finds an empty slot.
+            self.udp.remove(id);
+            self.count(Counter::FlowClosed);
+        }
+    }
+
+    pub(super) fn on_udp_timer(&mut self, id: ConnId, now: Time) {
+        let Some(until) = self.udp.flows.get(id).map(|flow| flow.until) else { return };
+        if until <= now {
+            self.udp.remove(id);
+            self.count(Counter::FlowClosed);
+        } else {
+            self.wheel.arm(until, Timer::Udp(id));
+        }
+    }
+}

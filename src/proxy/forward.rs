@@ -1,0 +1,96 @@
+//! The request as it goes on: a list of edits over the received bytes (RFC 3261 §16.6).
+
+use std::net::SocketAddr;
+
+use crate::config::engine::Point;
+use crate::ids::Side;
+use crate::proxy::Walk;
+use crate::sip::value::write_u32;
+use crate::sip::{Edits, Message, Name, response};
+use crate::transaction::Branch;
+
+/// RFC 3261 §16.6 step 3.
+const MAX_FORWARDS: u32 = 70;
+/// RFC 5393 §5.3.3.
+const MAX_BREADTH: u32 = 60;
+
+/// What decides the edits that every forwarded request gets.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan<'a> {
+    /// The peer that it came from.
+    pub peer: SocketAddr,
+    /// The side that it came from.
+    pub side: Side,
+    #[allow(missing_docs, reason = "see Walk")]
+    pub walk: &'a Walk,
+    /// The point that it leaves from.
+    pub point: &'a Point,
+    /// The branch of our Via.
+    pub branch: Branch,
+    /// Replaces the Request-URI.
+    pub request_uri: Option<&'a [u8]>,
+}
+
+/// Adds the edits: received, our Via, Max-Forwards, Max-Breadth, popped Routes, stripped X-Genesys fields,
+/// the Request-URI and a Content-Length that a stream needs.
+pub fn edit(request: &Message, plan: &Plan<'_>, edits: &mut Edits) {
+    response::mark_source(request, plan.peer, edits);
+    let at = request.first(Name::Via).map_or_else(|| request.first_field_at(), |field| field.line.start as usize);
+    edits.insert_with(at, |out| write_via(plan.point, plan.branch, out));
+
+    match request.first(Name::MaxForwards) {
+        Some(field) => {
+            let left = request.max_forwards().unwrap_or(MAX_FORWARDS).saturating_sub(1);
+            edits.replace_with(field.value, |out| write_u32(left, out));
+        }
+        None => edits.insert_with(request.head_end(), |out| {
+            out.extend_from_slice(b"Max-Forwards: ");
+            write_u32(MAX_FORWARDS, out);
+            out.extend_from_slice(b"\r\n");
+        }),
+    }
+    if request.first(Name::MaxBreadth).is_none() {
+        edits.insert_with(request.head_end(), |out| {
+            out.extend_from_slice(b"Max-Breadth: ");
+            write_u32(MAX_BREADTH, out);
+            out.extend_from_slice(b"\r\n");
+        });
+    }
+    if plan.walk.own_count > 0 {
+        for span in request.cut_values(Name::Route, plan.walk.own_count) {
+            edits.remove(span);
+        }
+    }
+    if let (Some(text), Some(uri)) = (plan.request_uri, request.request_uri()) {
+        edits.replace(uri.all, text);
+    }
+    for field in request.fields() {
+        let stripped =
+            field.name == Name::XGenesysRoute || (field.name == Name::XGenesys && plan.side == Side::Endpoint);
+        if stripped {
+            edits.remove(field.line);
+        }
+    }
+    if plan.point.transport.is_stream() && request.first(Name::ContentLength).is_none() {
+        edits.insert_with(request.head_end(), |out| write_content_length(request.body().len(), out));
+    }
+}
+
+/// Appends `Content-Length`, for a message that came over UDP without one and leaves on a stream.
+pub fn write_content_length(len: usize, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"Content-Length: ");
+    write_u32(u32::try_from(len).unwrap_or(u32::MAX), out);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_via(point: &Point, branch: Branch, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"Via: SIP/2.0/");
+    out.extend_from_slice(point.transport.via_name().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(point.advertised_host.as_bytes());
+    out.push(b':');
+    write_u32(u32::from(point.advertised_port), out);
+    out.extend_from_slice(b";branch=");
+    branch.write(out);
+    out.extend_from_slice(b"\r\n");
+}

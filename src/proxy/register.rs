@@ -1,0 +1,265 @@
+//! REGISTER: whose bindings it asks for, how the SIP Server is told the way back, and what its 2xx binds
+//! (RFC 3261 §10, RFC 3327 §5, RFC 5626 §5.1; DESIGN.md, What it does on the wire, 3).
+
+use smallvec::SmallVec;
+
+use super::record_route;
+use crate::config::engine::{Point, Sticky};
+use crate::flow::keys::{Identity, Keys};
+use crate::flow::token::{Kind, Token};
+use crate::ids::BindingId;
+use crate::limits::CONTACTS_MAX;
+use crate::sip::value::{parse_u32, unquoted};
+use crate::sip::{Edits, Message, Name, NameAddr, Scheme, Span, Uri};
+
+/// One Contact of a REGISTER.
+#[derive(Clone, Copy, Debug)]
+pub struct Contact {
+    /// The whole value.
+    pub value: NameAddr,
+    /// Its URI.
+    pub uri: Uri,
+    /// The binding that it asks for.
+    pub id: BindingId,
+    /// Its own `expires` parameter.
+    pub expires: Option<u32>,
+    /// Its reg-id, when it has an instance-id too (RFC 5626 §4.2).
+    pub reg_id: Option<u32>,
+    /// Its instance-id, as written within the quotes; empty when there is none.
+    pub instance: Span,
+}
+
+/// What a REGISTER asks for.
+#[derive(Clone, Debug)]
+pub struct Registration {
+    /// The canonical AOR of To.
+    pub aor: Vec<u8>,
+    /// Its user part, unescaped.
+    pub user: Vec<u8>,
+    /// `Contact: *`.
+    pub star: bool,
+    /// The Contacts; empty for a query.
+    pub contacts: SmallVec<[Contact; 1]>,
+    /// The Expires header field.
+    pub expires: Option<u32>,
+}
+
+/// Why a REGISTER cannot be understood; 400.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RegisterFault {
+    /// To holds no SIP URI.
+    To,
+    /// A Contact cannot be parsed.
+    Contact,
+    /// More Contacts than `CONTACTS_MAX`.
+    TooMany,
+}
+
+/// The AOR's user part as it names the home shard; `None` when To holds no SIP URI.
+#[must_use]
+pub fn aor_user(request: &Message) -> Option<Vec<u8>> {
+    let uri = to_uri(request)?;
+    let mut user = Vec::new();
+    uri.user_unescaped(request.buf(), &mut user);
+    Some(user)
+}
+
+/// The URI of To, when it is a SIP URI.
+#[must_use]
+pub fn to_uri(request: &Message) -> Option<Uri> {
+    let to = request.first(Name::To)?;
+    let value = NameAddr::parse(request.buf(), to.value).ok()?;
+    Uri::parse(request.buf(), value.uri).ok().filter(|uri| uri.scheme != Scheme::Other)
+}
+
+/// Reads a REGISTER.
+///
+/// # Errors
+/// See [`RegisterFault`].
+pub fn read(request: &Message, keys: &Keys) -> Result<Registration, RegisterFault> {
+    let buf = request.buf();
+    let to = to_uri(request).ok_or(RegisterFault::To)?;
+    let mut aor = Vec::new();
+    to.write_aor(buf, &mut aor);
+    let mut user = Vec::new();
+    to.user_unescaped(buf, &mut user);
+    let mut registration = Registration {
+        aor,
+        user,
+        star: false,
+        contacts: SmallVec::new(),
+        expires: request.first(Name::Expires).and_then(|field| parse_u32(request.text(field.value))),
+    };
+    for span in request.values(Name::Contact) {
+        if span.of(buf) == b"*" {
+            registration.star = true;
+            continue;
+        }
+        if registration.contacts.len() >= CONTACTS_MAX {
+            return Err(RegisterFault::TooMany);
+        }
+        let value = NameAddr::parse(buf, span).map_err(|_| RegisterFault::Contact)?;
+        let uri = Uri::parse(buf, value.uri).map_err(|_| RegisterFault::Contact)?;
+        let instance = value.param(buf, "+sip.instance").map(unquoted).filter(|text| !text.is_empty());
+        let reg_id = value.param(buf, "reg-id").and_then(parse_u32).filter(|_| instance.is_some());
+        let identity = match instance {
+            Some(instance) => Identity::Instance { instance, reg_id: reg_id.unwrap_or(0) },
+            None => Identity::CallId(request.call_id()),
+        };
+        let ordinal = match instance {
+            Some(_) => 0,
+            None => u8::try_from(registration.contacts.len()).unwrap_or(u8::MAX),
+        };
+        registration.contacts.push(Contact {
+            value,
+            uri,
+            id: keys.binding(&registration.user, &registration.aor, identity, ordinal),
+            expires: value.param(buf, "expires").and_then(parse_u32),
+            reg_id,
+            instance: instance.map_or(Span::default(), |text| span_in(buf, text)),
+        });
+    }
+    Ok(registration)
+}
+
+/// The span of a slice that was cut out of `buf`.
+fn span_in(buf: &[u8], part: &[u8]) -> Span {
+    let start = (part.as_ptr() as usize).wrapping_sub(buf.as_ptr() as usize);
+    if start.saturating_add(part.len()) <= buf.len() { Span::new(start, start + part.len()) } else { Span::default() }
+}
+
+/// How a forwarded REGISTER is changed.
+#[derive(Clone, Copy, Debug)]
+pub struct Way<'a> {
+    /// `sticky`.
+    pub sticky: Sticky,
+    /// `path-add-supported`.
+    pub add_supported: bool,
+    /// The flow that the phone registers over, as a Path token.
+    pub token: Token,
+    /// The point that faces the SIP Server.
+    pub server_point: &'a Point,
+}
+
+/// Whether we say `Supported: path` for the phone, and so keep the Path from it in the 2xx.
+#[must_use]
+pub fn says_path_for_it(request: &Message, sticky: Sticky, add_supported: bool) -> bool {
+    sticky == Sticky::Path && add_supported && !request.has_option(Name::Supported, b"path")
+}
+
+/// Adds the edits that tell the SIP Server the way back.
+pub fn edit_request(request: &Message, registration: &Registration, way: Way<'_>, keys: &Keys, edits: &mut Edits) {
+    match way.sticky {
+        Sticky::Path => {
+            // On top of the Paths of elements before us (RFC 3327 §5.2).
+            let at = request.first(Name::Path).map_or_else(|| request.head_end(), |field| field.line.start as usize);
+            edits.insert_with(at, |out| record_route::write_path(&way.token, way.server_point, keys, out));
+            if says_path_for_it(request, way.sticky, way.add_supported) {
+                edits.insert(request.head_end(), b"Supported: path\r\n");
+            }
+        }
+        Sticky::Contact => {
+            for contact in &registration.contacts {
+                edits.replace_with(contact.value.uri, |out| {
+                    let bare = !contact.value.bracketed;
+                    if bare {
+                        out.push(b'<');
+                    }
+                    record_route::write_uri(&Token::alias(contact.id), way.server_point, false, keys, b"", out);
+                    if bare {
+                        out.push(b'>');
+                    }
+                });
+            }
+        }
+        Sticky::Aor => {}
+    }
+}
+
+/// What a 2xx says of the Contacts in its REGISTER: for each its lifetime in seconds, 0 when it is gone.
+#[must_use]
+pub fn granted(
+    request: &Message,
+    registration: &Registration,
+    response: &Message,
+    sticky: Sticky,
+    keys: &Keys,
+) -> SmallVec<[u32; 1]> {
+    let expires_header = response.first(Name::Expires).and_then(|field| parse_u32(response.text(field.value)));
+    let mut granted: SmallVec<[Option<u32>; 1]> = SmallVec::from_elem(None, registration.contacts.len());
+    let mut lists_any = false;
+    for span in response.values(Name::Contact) {
+        let Ok(value) = NameAddr::parse(response.buf(), span) else { continue };
+        let Ok(uri) = Uri::parse(response.buf(), value.uri) else { continue };
+        lists_any = true;
+        let expires = value.param(response.buf(), "expires").and_then(parse_u32).or(expires_header);
+        let alias = alias_in(&uri, response.buf(), sticky, keys);
+        for (contact, granted) in registration.contacts.iter().zip(&mut granted) {
+            let same = match alias {
+                Some(id) => id == contact.id,
+                None => crate::sip::uri::equivalent(&uri, response.buf(), &contact.uri, request.buf()),
+            };
+            if same && granted.is_none() {
+                *granted = Some(expires.or(contact.expires).or(registration.expires).unwrap_or(DEFAULT_EXPIRES_S));
+            }
+        }
+    }
+    registration
+        .contacts
+        .iter()
+        .zip(granted)
+        .map(|(contact, granted)| {
+            let asked = contact.expires.or(registration.expires).unwrap_or(DEFAULT_EXPIRES_S);
+            match granted {
+                // A phone that takes its binding away is gone, whatever the list still holds.
+                _ if asked == 0 => 0,
+                Some(seconds) => seconds,
+                // A registrar that lists other Contacts and not this one has not bound it.
+                None if lists_any => 0,
+                None => expires_header.unwrap_or(asked),
+            }
+        })
+        .collect()
+}
+
+/// RFC 3261 §10.2.1.1 leaves it to the registrar; an hour is what all of them use.
+const DEFAULT_EXPIRES_S: u32 = 3_600;
+
+fn alias_in(uri: &Uri, buf: &[u8], sticky: Sticky, keys: &Keys) -> Option<BindingId> {
+    if sticky != Sticky::Contact {
+        return None;
+    }
+    let token = Token::decode(uri.user.of(buf), keys, b"").ok()?;
+    (token.kind == Kind::Alias).then_some(token.binding).flatten()
+}
+
+/// Adds the edits that take our marks out of a 2xx: the Path that the phone did not ask for, and aliases.
+/// `own_contact` writes a binding's own Contact URI, and returns whether it knows it.
+pub fn edit_response(
+    response: &Message,
+    sticky: Sticky,
+    take_path: bool,
+    keys: &Keys,
+    edits: &mut Edits,
+    mut own_contact: impl FnMut(BindingId, &mut Vec<u8>) -> bool,
+) {
+    if take_path {
+        for field in response.fields() {
+            if field.name == Name::Path {
+                edits.remove(field.line);
+            }
+        }
+    }
+    if sticky == Sticky::Contact {
+        let mut text = Vec::new();
+        for span in response.values(Name::Contact) {
+            let Ok(value) = NameAddr::parse(response.buf(), span) else { continue };
+            let Ok(uri) = Uri::parse(response.buf(), value.uri) else { continue };
+            let Some(id) = alias_in(&uri, response.buf(), sticky, keys) else { continue };
+            text.clear();
+            if own_contact(id, &mut text) {
+                edits.replace(value.uri, &text);
+            }
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Where a request goes (RFC 3261 §16.5, §16.6; DESIGN.md, What it does on the wire, 1–5).
+//!
+//! Left out for now: peer proxies, devices that did not register, X-Genesys-Route and names in Routes come
+//! with the release that resolves names; such requests of a server get 480.
+
+use super::{Names, Refusal, Walk};
+use crate::flow::token::{Kind, Token};
+use crate::ids::{BindingId, FlowRef, ShardId, Side};
+use crate::sip::{Message, Method};
+use crate::stats::Counter;
+
+/// What a request is to be sent to, before any table is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// It is for the proxy itself.
+    Myself,
+    /// The active SIP Server.
+    Server,
+    /// A flow that a token of this start names.
+    Flow {
+        /// The flow.
+        flow: FlowRef,
+        /// The binding that it was made for; it may have moved.
+        binding: Option<BindingId>,
+        /// 430 instead of 480 when it is gone.
+        ob: bool,
+    },
+    /// A binding: by an alias, or by a token of another boot or member.
+    Binding {
+        /// Which.
+        binding: BindingId,
+        /// 430 instead of 480 when it is gone.
+        ob: bool,
+    },
+    /// The connection table, by the Request-URI.
+    Table,
+    /// Nothing that could come back.
+    Gone {
+        /// 430 instead of 480.
+        ob: bool,
+    },
+}
+
+/// This start of this member: what makes a token's flow mean something.
+#[derive(Clone, Copy, Debug)]
+pub struct Incarnation {
+    /// `Settings::boot`.
+    pub boot: u32,
+    /// `Settings::member`.
+    pub member: u16,
+    /// `Settings::shards`.
+    pub shards: u8,
+}
+
+impl Incarnation {
+    /// What an authentic token names.
+    #[must_use]
+    pub fn target_of(self, token: &Token) -> Target {
+        let here = token.boot == self.boot && token.member == self.member;
+        match (token.flow, token.binding) {
+            (Some(flow), binding) if here && flow.shard().0 < self.shards => {
+                Target::Flow { flow, binding, ob: token.ob }
+            }
+            (_, Some(binding)) => Target::Binding { binding, ob: token.ob },
+            (_, None) => Target::Gone { ob: token.ob },
+        }
+    }
+}
+
+/// Decides the target of a request.
+///
+/// # Errors
+/// A refusal, to be answered.
+pub fn target(request: &Message, walk: &Walk, side: Side, names: &Names, here: Incarnation) -> Result<Target, Refusal> {
+    if walk.malformed {
+        return Err(Refusal::new(400, "Bad Route", Counter::FaultRouteSyntax));
+    }
+    match side {
+        Side::Endpoint => from_endpoint(request, walk, names, here),
+        Side::Server => Ok(from_server(request, walk, names, here)),
+    }
+}
+
+/// Whether an OPTIONS asks the proxy itself: no user part, and a host that means us.
+fn is_for_me(request: &Message, walk: &Walk, names: &Names) -> bool {
+    request.method() == Some(Method::Options)
+        && walk.foreign.is_none()
+        && walk.token.is_none()
+        && request.request_uri().is_some_and(|uri| {
+            uri.user.is_empty() && (names.is_own_uri(uri, request.buf()) || names.is_domain(uri.host, request.buf()))
+        })
+}
+
+fn from_endpoint(request: &Message, walk: &Walk, names: &Names, here: Incarnation) -> Result<Target, Refusal> {
+    if walk.forged {
+        return Err(Refusal::new(403, "Route Not Accepted", Counter::Refused403ForgedToken));
+    }
+    if let Some(token) = &walk.token {
+        return Ok(here.target_of(token));
+    }
+    if let Some(uri) = &walk.foreign {
+        let buf = request.buf();
+        if !(names.is_server_uri(uri, buf) || names.is_domain(uri.host, buf)) {
+            return Err(Refusal::new(403, "Route Not Accepted", Counter::Refused403ForeignRoute));
+        }
+        return Ok(Target::Server);
+    }
+    if is_for_me(request, walk, names) {
+        return Ok(Target::Myself);
+    }
+    Ok(Target::Server)
+}
+
+fn from_server(request: &Message, walk: &Walk, names: &Names, here: Incarnation) -> Target {
+    if walk.foreign.is_some() && walk.token.is_none() {
+        return Target::Gone { ob: false };
+    }
+    if let Some(token) = &walk.token {
+        return here.target_of(token);
+    }
+    if walk.forged {
+        return Target::Gone { ob: false };
+    }
+    if let Some(token) = &walk.uri_token {
+        return here.target_of(token);
+    }
+    if is_for_me(request, walk, names) { Target::Myself } else { Target::Table }
+}
+
+/// The shard that handles a request of the server side, made before any state so that a repetition, its ACK
+/// and its CANCEL reach the same one. `None`: where it landed.
+#[must_use]
+pub fn placement_from_server(
+    request: &Message,
+    walk: &Walk,
+    names: &Names,
+    here: Incarnation,
+    user16: impl FnOnce(&[u8]) -> u16,
+) -> Option<ShardId> {
+    let target = from_server(request, walk, names, here);
+    match target {
+        Target::Flow { flow, .. } => Some(flow.shard()),
+        Target::Binding { binding, .. } => Some(binding.home(here.shards)),
+        Target::Table => {
+            let uri = request.request_uri()?;
+            let mut user = Vec::new();
+            uri.user_unescaped(request.buf(), &mut user);
+            Some(BindingId { user: user16(&user), hash: 0 }.home(here.shards))
+        }
+        Target::Myself | Target::Server | Target::Gone { .. } => None,
+    }
+}
+
+/// Whether the Request-URI is the alias of a binding, to be replaced by the phone's own Contact.
+#[must_use]
+pub fn alias_of(walk: &Walk) -> Option<BindingId> {
+    walk.uri_token.filter(|token| token.kind == Kind::Alias).and_then(|token| token.binding)
+}

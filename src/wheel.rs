@@ -155,9 +155,8 @@ impl<K: Copy> Wheel<K> {
 
     /// The earliest moment at which `poll` could yield; `None` when no timer is armed.
     ///
-    /// Never later than the tick of the earliest timer. It may be earlier, by less than a 64th of the way
-    /// from the last `poll` to that timer and then some: a wake-up at that moment yields nothing but brings
-    /// the answer closer, at most once for each level.
+    /// Never later than the tick of the earliest timer. When others share its slot it may be as early as the
+    /// start of that slot: a wake-up then yields nothing but moves them down, at most once for each level.
     #[must_use]
     pub fn next(&self) -> Option<Time> {
         let (level, slot, start) = self.first_slot()?;

@@ -9,7 +9,7 @@ mod locate;
 use std::ffi::OsString;
 use std::fmt;
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -61,6 +61,7 @@ enum CliError {
     Cores(CoresFault),
     Start(StartError),
     Locate(locate::LocateError),
+    Write(io::Error),
 }
 
 impl fmt::Display for CliError {
@@ -72,6 +73,7 @@ impl fmt::Display for CliError {
             Self::Cores(fault) => write!(f, "cores: {fault}"),
             Self::Start(fault) => fault.fmt(f),
             Self::Locate(fault) => fault.fmt(f),
+            Self::Write(fault) => write!(f, "stdout: cannot be written: {fault}"),
         }
     }
 }
@@ -100,32 +102,36 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn run(cli: Cli) -> Result<(), CliError> {
     match (cli.command, cli.config) {
-        (Some(Command::Settings), _) => {
-            print!("{}", config::markdown());
-            Ok(())
-        }
+        (Some(Command::Settings), _) => say(&config::markdown()),
         (Some(Command::Where { aor, config, http }), _) => {
             let http = match config {
                 Some(path) => locate::http_of(&load(&path)?).map_err(CliError::Locate)?,
                 None => http,
             };
             let table = locate::locate(&aor, &http).map_err(CliError::Locate)?;
-            print!("{table}");
-            Ok(())
+            say(&table)
         }
         (None, Some(path)) => {
             let config = load(&path)?;
             let cores = cli.cores.as_ref().unwrap_or(&config.sipproxy.cores);
             let cores = cores.resolve(&cores_available().map_err(CliError::Affinity)?).map_err(CliError::Cores)?;
             if cli.check {
-                print!("{}", server::check(&config, &cores).map_err(CliError::Start)?);
-                return Ok(());
+                return say(&server::check(&config, &cores).map_err(CliError::Start)?.to_string());
             }
             env_logger::Builder::new().filter_level(level(config.log.level)).init();
             server::run(config, cores).map_err(CliError::Start)
         }
         // clap has asked for --config where there is no subcommand.
         (None, None) => Ok(()),
+    }
+}
+
+/// Writes to stdout. A reader that has seen enough (`| head`) is no fault, though `print!` would panic.
+fn say(text: &str) -> Result<(), CliError> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(fault) if fault.kind() != io::ErrorKind::BrokenPipe => Err(CliError::Write(fault)),
+        _ => Ok(()),
     }
 }
 

@@ -434,6 +434,9 @@ fn what_comes_later_is_checked_too() {
     let backup = fault(&format!("{first}{a}backup = \"10.0.0.1:5060\"\n"));
     assert_eq!((backup.key.as_str(), backup.fault), ("sip-server.backup", Fault::AddressTwice(address)));
     assert_eq!(fault(&format!("{first}{a}{peer}{peer}")).fault, Fault::NameTwice);
+    let http = format!("{first}http-address = \"10.0.0.1\"\nhttp-tls = true\n");
+    assert_eq!(fault(&format!("{http}{a}")).fault, Fault::HttpExposed);
+    assert!(checked(&format!("{http}http-token-file = \"token\"\n{a}")).is_ok());
     let sides = listener("server", "tls-port = 0") + &listener("endpoint", "sip-port = 5070\ntls-port = 0");
     assert_eq!(checked(&format!("{a}{sides}")).unwrap().listeners.len(), 2);
     let same = listener("server", "tls-port = 0") + &listener("endpoint", "tls-port = 0");

@@ -149,6 +149,19 @@ fn check_prints_what_would_run() {
 }
 
 #[test]
+fn a_reader_that_has_seen_enough_is_no_fault() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_hawser"))
+        .arg("settings")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program is there");
+    drop(child.stdout.take());
+    let ended = child.wait_with_output().expect("it ends");
+    assert_eq!((ended.status.code(), String::from_utf8_lossy(&ended.stderr).as_ref()), (Some(0), ""));
+}
+
+#[test]
 fn help_and_settings_go_to_stdout() {
     for argument in ["--help", "--version", "settings"] {
         let ended = hawser(&[argument]);

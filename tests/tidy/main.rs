@@ -8,6 +8,7 @@ mod layers;
 mod lexer;
 mod metrics;
 mod purity;
+mod readme;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -150,4 +151,9 @@ fn no_test_sleeps() {
 #[test]
 fn metric_names_are_declared_once() {
     hold(metrics::names_are_declared_once);
+}
+
+#[test]
+fn the_readme_agrees_with_the_code() {
+    hold(readme::readme_agrees);
 }

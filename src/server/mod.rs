@@ -1,6 +1,7 @@
 //! From a valid configuration to running shards. See DESIGN.md, Layers.
 
 mod report;
+pub mod secret;
 
 use std::fmt;
 

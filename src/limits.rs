@@ -56,8 +56,9 @@ pub const ADMIN_HEAD_LEN_MAX: usize = 8 * 1024;
 pub const ADMIN_HEAD_MAX: Duration = Duration::from_secs(5);
 /// An HTTP connection as a whole: one request, one answer.
 pub const ADMIN_CONNECTION_MAX: Duration = Duration::from_secs(30);
-/// How long an HTTP request waits for the shards' answers before it is answered with 503.
-pub const ADMIN_ANSWER_MAX: Duration = Duration::from_secs(1);
+/// How long an HTTP request waits for the shards' answers before it is answered with 503. Longer than the second
+/// that `shard::Handle` gives them, so that a scrape shows the shards that did answer.
+pub const ADMIN_ANSWER_MAX: Duration = Duration::from_millis(1_500);
 /// Questions to the shards that may wait for their answers at once.
 pub const ADMIN_QUESTIONS_MAX: usize = 8;
 /// Datagrams that wait for room in one UDP socket.

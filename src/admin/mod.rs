@@ -17,6 +17,7 @@
 //! Left out on purpose: keep-alive (one request for each connection, so that nobody can hold one for ever),
 //! request bodies, and everything that changes state.
 
+mod live;
 mod metrics;
 mod page;
 mod process;
@@ -32,6 +33,7 @@ use std::time::{Duration, SystemTime};
 use crate::engine::Located;
 use crate::stats::Snapshot;
 
+pub use live::Live;
 pub use serve::{Admin, start};
 pub use token::Token;
 

@@ -178,10 +178,14 @@ fn aor_of(query: &str) -> Option<String> {
     if aor.is_empty() || aor.chars().any(char::is_control) {
         return None;
     }
-    let has_scheme = ["sip:", "sips:", "tel:"]
-        .iter()
-        .any(|scheme| aor.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)));
-    Some(if has_scheme { aor } else { format!("sip:{aor}") })
+    let scheme = ["sip:", "sips:", "tel:"]
+        .into_iter()
+        .find(|scheme| aor.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)));
+    // Schemes compare without regard to case (RFC 3261 §19.1.4); one spelling is passed on.
+    Some(match scheme {
+        Some(scheme) => format!("{scheme}{}", &aor[scheme.len()..]),
+        None => format!("sip:{aor}"),
+    })
 }
 
 fn percent_decoded(raw: &str) -> Option<String> {
@@ -210,7 +214,7 @@ mod tests {
         for query in ["aor=sip:alice@example.com", "aor=alice@example.com", "x=1&aor=sip%3Aalice%40example.com"] {
             assert_eq!(aor_of(query).as_deref(), Some("sip:alice@example.com"), "{query}");
         }
-        assert_eq!(aor_of("aor=SIPS:alice@example.com").as_deref(), Some("SIPS:alice@example.com"));
+        assert_eq!(aor_of("aor=SIPS:alice@example.com").as_deref(), Some("sips:alice@example.com"));
         assert_eq!(aor_of("aor=+4930123@example.com").as_deref(), Some("sip:+4930123@example.com"));
         assert_eq!(aor_of("aor=[2001:db8::1]").as_deref(), Some("sip:[2001:db8::1]"));
     }

@@ -1,0 +1,117 @@
+//! The running shards as a [`Source`].
+
+use std::time::Instant;
+
+use super::{About, Readiness, Source};
+use crate::engine::Located;
+use crate::shard::Handle;
+use crate::stats::Snapshot;
+
+/// Answers from the shards of this process, and what `about` said at start.
+#[derive(Debug)]
+pub struct Live {
+    handle: Handle,
+    about: About,
+    started: Instant,
+}
+
+impl Live {
+    /// The process counts as started now; `about` gives what does not change (its number of shards is the
+    /// handle's).
+    #[must_use]
+    pub fn new(handle: Handle, about: About) -> Self {
+        let shards = u8::try_from(handle.shards()).unwrap_or(u8::MAX);
+        Self { handle, about: About { shards, ..about }, started: Instant::now() }
+    }
+}
+
+impl Source for Live {
+    fn snapshots(&self) -> Vec<Snapshot> {
+        self.handle.snapshots()
+    }
+
+    fn locate(&self, aor: &str) -> Option<Vec<Located>> {
+        let located = self.handle.locate(aor);
+        // Nothing found is an answer only when every shard can be asked.
+        let answered = !located.is_empty() || self.handle.snapshots().len() == self.handle.shards();
+        answered.then_some(located)
+    }
+
+    fn readiness(&self) -> Readiness {
+        if self.handle.draining() {
+            Readiness::Not("stopping: no new work is taken".to_owned())
+        } else if !self.handle.ready() {
+            Readiness::Not("a shard is out of service after repeated panics".to_owned())
+        } else {
+            Readiness::Ready
+        }
+    }
+
+    fn about(&self) -> About {
+        About { uptime: self.started.elapsed(), ..self.about.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::engine::{ServerTarget, Settings, Sticky, UdpOversize};
+    use crate::ids::{ShardId, Transport};
+    use crate::shard::{Common, Setup, Shards};
+    use crate::tls::Tls;
+
+    fn setup(shard: u8, shards: u8) -> Setup {
+        let address = "127.0.0.1:9".parse().expect("an address");
+        let settings = Settings {
+            shard: ShardId(shard),
+            shards,
+            points: vec![],
+            server: ServerTarget { name: "sips1".into(), address, transport: Transport::Udp },
+            trusted: vec![],
+            domains: vec![],
+            sticky: Sticky::Path,
+            path_add_supported: true,
+            flow_grace: Duration::ZERO,
+            t1: Duration::from_millis(500),
+            t2: Duration::from_secs(4),
+            t4: Duration::from_secs(5),
+            timer_c: Duration::from_secs(180),
+            udp_oversize: UdpOversize::Tcp,
+            token_key: [7; 32],
+            boot: 1,
+            member: 2,
+            seed: [shard; 32],
+            connections_max: 10,
+            transactions_max: 10,
+            unregistered_per_source_max: 10,
+        };
+        Setup { cpu: None, settings, sockets: vec![] }
+    }
+
+    #[test]
+    fn running_shards_answer_and_stopped_ones_do_not() {
+        let common = Common { tls: Tls::default(), tos: 256, gather: Duration::ZERO, spin_before_park: Duration::ZERO };
+        let shards = Shards::start(vec![setup(0, 2), setup(1, 2)], &common).expect("two executors start");
+        let about = About {
+            version: "0".to_owned(),
+            uptime: Duration::ZERO,
+            shards: 0,
+            listeners: vec![],
+            server: String::new(),
+            sticky: String::new(),
+            certificates: vec![],
+        };
+        let live = Live::new(shards.handle(), about);
+        assert_eq!(live.about().shards, 2);
+        assert_eq!(live.snapshots().iter().map(|snapshot| snapshot.shard).collect::<Vec<_>>(), [0, 1]);
+        assert_eq!(live.readiness(), Readiness::Ready);
+        assert!(live.locate("sip:nobody@example.com").is_some_and(|located| located.is_empty()));
+        assert!(shards.handle().drain(Duration::from_secs(10), || false), "nothing is in flight");
+        assert!(matches!(live.readiness(), Readiness::Not(why) if why.starts_with("stopping")));
+        shards.stop();
+        assert!(live.snapshots().is_empty());
+        assert!(live.locate("sip:nobody@example.com").is_none(), "nobody is left to say that there is none");
+    }
+}

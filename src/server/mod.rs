@@ -1,7 +1,6 @@
 //! From a valid configuration to running shards. See DESIGN.md, Layers.
 
 mod report;
-pub mod secret;
 
 use std::fmt;
 

@@ -5,7 +5,7 @@
 use crate::net::{Closed, ConnId, Link, Net, SERVER, TlsSettings, Transport};
 use crate::phones::{self, Phones, PhonesConfig};
 use crate::registrar::Policy;
-use crate::server::{self, Ends, Server};
+use crate::server::{self, Ends, Habits, Server};
 use crate::stack::{ClientId, Cookie, Outcome, ServerId, Stack, Timers, User};
 use crate::text::Message;
 use std::io;
@@ -51,7 +51,7 @@ impl Bench {
     ///
     /// # Errors
     /// An address that cannot be bound.
-    pub fn add_server(&mut self, listen: &[Place], policy: Policy, own_connections: bool) -> io::Result<Vec<Place>> {
+    pub fn add_server(&mut self, listen: &[Place], policy: Policy, habits: Habits) -> io::Result<Vec<Place>> {
         let net = &mut self.stack.net;
         let mut ends = Ends::default();
         let mut places = Vec::new();
@@ -70,7 +70,7 @@ impl Bench {
             };
             places.push(Place { transport: place.transport, addr });
         }
-        self.parts.server = Some(Server::new(policy, ends, own_connections));
+        self.parts.server = Some(Server::new(policy, ends, habits));
         Ok(places)
     }
 

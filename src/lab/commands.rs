@@ -2,10 +2,12 @@
 
 use crate::bench::{Bench, Place};
 use crate::certs::{self, TlsFiles};
-use crate::phones::{Habit, PhonesConfig};
+use crate::load::{self, LoadLine};
+use crate::phones::{Claim, Habit, PhonesConfig};
 use crate::registrar::{PathPolicy, Policy};
-use crate::server::Plan;
+use crate::server::{Habits, Plan};
 use crate::stack::Timers;
+use crate::story::{self, StoryLine};
 use clap::{Args, Parser, Subcommand};
 use serde_json::{Value, json};
 use std::error::Error;
@@ -37,13 +39,17 @@ enum Command {
     Server(ServerLine),
     /// Plays phones that register, stay, and answer calls.
     Phones(PhonesLine),
+    /// Plays the SIP Server and phones in one process, places calls at a rate, and reports.
+    Load(Box<LoadLine>),
+    /// Tells, step by step, what a proxy does for phones that register, call, move and hang up.
+    Story(Box<StoryLine>),
 }
 
 /// What the registrar does about Path and expiry.
 #[derive(Args, Clone, Debug)]
 pub struct PolicyLine {
     /// A registrar that does not know Path.
-    #[arg(long, conflicts_with = "strict_path")]
+    #[arg(long, visible_alias = "sticky-no-path", conflicts_with = "strict_path")]
     no_path: bool,
     /// 420 to a REGISTER with Path from a phone that does not say `Supported: path`.
     #[arg(long)]
@@ -67,6 +73,25 @@ impl PolicyLine {
     }
 }
 
+/// How the server finds its way to the proxy.
+#[derive(Args, Clone, Debug)]
+pub struct WayLine {
+    /// Never sends requests over a connection that the proxy opened.
+    #[arg(long)]
+    own_connections: bool,
+    /// Where calls to phones that registered without Path go, such as udp:127.0.0.1:5060; else to where their
+    /// REGISTER came from.
+    #[arg(long)]
+    proxy_sip: Option<Place>,
+}
+
+impl WayLine {
+    pub fn habits(&self) -> Habits {
+        let outbound_proxy = self.proxy_sip.map(|place| (place.transport, place.addr));
+        Habits { own_connections: self.own_connections, outbound_proxy }
+    }
+}
+
 #[derive(Args)]
 struct ServerLine {
     /// Where to listen, such as udp:127.0.0.1:7000; one for each transport.
@@ -76,9 +101,8 @@ struct ServerLine {
     policy: PolicyLine,
     #[command(flatten)]
     tls: TlsFiles,
-    /// Never sends requests over a connection that the proxy opened.
-    #[arg(long)]
-    own_connections: bool,
+    #[command(flatten)]
+    way: WayLine,
     /// Listens here for commands as well; they are read from standard input in any case.
     #[arg(long)]
     control: Option<SocketAddr>,
@@ -88,7 +112,7 @@ struct ServerLine {
 #[derive(Args, Clone, Debug)]
 pub struct PhonesArgs {
     #[arg(long, default_value = "example.com")]
-    domain: String,
+    pub domain: String,
     #[arg(long, default_value = "phone")]
     user_prefix: String,
     /// Number of the first phone.
@@ -100,6 +124,9 @@ pub struct PhonesArgs {
     /// Address that Contact and Via claim, with port 5060, as behind a NAT.
     #[arg(long)]
     contact_host: Option<IpAddr>,
+    /// Contact and Via claim 192.0.2.x:5060.
+    #[arg(long, conflicts_with = "contact_host")]
+    nat_contact: bool,
     /// Phones do not say `Supported: path`.
     #[arg(long)]
     no_supported_path: bool,
@@ -113,8 +140,11 @@ pub struct PhonesArgs {
     #[arg(long, default_value_t = 0)]
     answer_ms: u64,
     /// Answers every call with 486.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "ring")]
     busy: bool,
+    /// Rings until the caller gives up.
+    #[arg(long)]
+    ring: bool,
     /// Sends CRLFCRLF so often, seconds; 0 is never.
     #[arg(long, default_value_t = 0)]
     keep_alive: u64,
@@ -130,11 +160,19 @@ impl PhonesArgs {
             first: self.first,
             count,
             sources: self.source.clone(),
-            contact_host: self.contact_host.map(|host| host.to_string()),
+            claim: match (self.contact_host, self.nat_contact) {
+                (_, true) => Claim::Nat,
+                (Some(host), _) => Claim::Host(host),
+                _ => Claim::True,
+            },
             supports_path: !self.no_supported_path,
             is_outbound: !self.no_outbound,
             expires_s: self.expires,
-            habit: if self.busy { Habit::Busy } else { Habit::Accept(Duration::from_millis(self.answer_ms)) },
+            habit: match (self.busy, self.ring) {
+                (true, _) => Habit::Busy,
+                (_, true) => Habit::Ring,
+                _ => Habit::Accept(Duration::from_millis(self.answer_ms)),
+            },
             keep_alive: (self.keep_alive > 0).then(|| Duration::from_secs(self.keep_alive)),
             reconnects: true,
         }
@@ -166,6 +204,8 @@ pub fn run() -> Result<ExitCode, Box<dyn Error>> {
         Command::Certs { dir, names } => certs::write_all(&dir, &names).map(|()| ExitCode::SUCCESS),
         Command::Server(line) => serve(&line),
         Command::Phones(line) => play_phones(&line),
+        Command::Load(line) => load::run(&line),
+        Command::Story(line) => story::run(&line),
     }
 }
 
@@ -175,7 +215,7 @@ const ORDERS_MAX: usize = 1_024;
 
 fn serve(line: &ServerLine) -> Result<ExitCode, Box<dyn Error>> {
     let mut bench = Bench::new(line.tls.load()?, Timers::default())?;
-    for place in bench.add_server(&line.listen, line.policy.policy(), line.own_connections)? {
+    for place in bench.add_server(&line.listen, line.policy.policy(), line.way.habits())? {
         println!("{}", json!({"listening": format!("{}:{}", place.transport.param(), place.addr)}));
     }
     let (orders, inbox) = crossbeam_channel::bounded::<Order>(ORDERS_MAX);
@@ -253,7 +293,7 @@ fn obey(
         (None, _) => None,
         (Some("call"), Some(aor)) => {
             let talk_ms = words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
-            let plan = Plan { talk: Some(Duration::from_millis(talk_ms)), is_watched: true };
+            let plan = Plan { talk: Some(Duration::from_millis(talk_ms)), is_watched: true, due_us: None };
             let (stack, server) = bench.server();
             Some(match server.place_call(stack, aor.trim_start_matches("sip:"), plan) {
                 Some(call) => {

@@ -19,14 +19,17 @@ mod bench;
 mod certs;
 mod commands;
 mod dialog;
+mod load;
 mod net;
 mod phones;
 mod registrar;
 mod sdp;
 mod server;
 mod stack;
+mod story;
 mod tally;
 mod text;
+mod watch;
 mod wheel;
 
 #[cfg(test)]

@@ -5,10 +5,14 @@
 //! Implements the user agent rules of RFC 3261 §8, §10.2, §12–15 and RFC 5626 §4 (one flow, instance-id and
 //! reg-id, CRLF keep-alives). Left out on purpose: authentication, a second flow, media.
 //!
+//! Registration stands in [`registration`].
+//!
 //! A phone keeps no buffer and no text: user, instance and Call-ID are made from its number.
 
+mod registration;
+
 use crate::dialog::{Dialog, Tag};
-use crate::net::{Closed, ConnId, Link, Transport};
+use crate::net::{ConnId, Link, Transport};
 use crate::sdp;
 use crate::server::{LOST_AFTER, Plan};
 use crate::stack::{ClientId, Cookie, Outcome, ServerId, Stack};
@@ -43,6 +47,15 @@ pub enum Habit {
     Ring,
 }
 
+/// The address that a phone believes to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    True,
+    Host(IpAddr),
+    /// One of 192.0.2.1 to 192.0.2.250, by the phone's number.
+    Nat,
+}
+
 #[derive(Clone, Debug)]
 pub struct PhonesConfig {
     pub transport: Transport,
@@ -54,7 +67,7 @@ pub struct PhonesConfig {
     /// Local addresses, used in turn; empty: the system's choice.
     pub sources: Vec<IpAddr>,
     /// What Contact and Via claim instead of the true address, as behind a NAT; port 5060.
-    pub contact_host: Option<String>,
+    pub claim: Claim,
     pub supports_path: bool,
     pub is_outbound: bool,
     pub expires_s: u32,
@@ -145,10 +158,6 @@ impl Phones {
         }
     }
 
-    pub fn len(&self) -> u32 {
-        self.config.count
-    }
-
     pub fn registered_count(&self) -> usize {
         self.registered
     }
@@ -161,12 +170,10 @@ impl Phones {
         self.phones[phone as usize].state == State::Registered
     }
 
-    pub fn is_off(&self, phone: u32) -> bool {
-        self.phones[phone as usize].state == State::Off
-    }
-
-    pub fn link(&self, phone: u32) -> Option<Link> {
-        self.phones[phone as usize].link
+    /// Whether a connection or a REGISTER is under way that will take the place of what is registered now.
+    pub fn is_moving(&self, phone: u32) -> bool {
+        let phone = &self.phones[phone as usize];
+        phone.next.is_some() || phone.link != phone.registered_over
     }
 
     pub fn user(&self, phone: u32) -> String {
@@ -203,223 +210,18 @@ impl Phones {
         }
     }
 
-    // Connection and registration.
-
-    fn source(&self, phone: u32) -> Option<IpAddr> {
-        let sources = &self.config.sources;
-        (!sources.is_empty()).then(|| sources[phone as usize % sources.len()])
-    }
-
-    /// Switches a phone on: it connects and registers.
-    pub fn start(&mut self, stack: &mut Stack, phone: u32) {
-        if self.phones[phone as usize].state != State::Off {
-            return;
-        }
-        self.phones[phone as usize].started_us = stack.now_us;
-        let source = self.source(phone);
-        if self.config.transport == Transport::Udp {
-            let link = match self.phones[phone as usize].link {
-                Some(link) => Some(link),
-                None => {
-                    let any = SocketAddr::new(source.unwrap_or(loopback(self.config.proxy)), 0);
-                    let bound = stack.net.bind_udp(phone, any).ok();
-                    bound.map(|(socket, _)| Link::Udp { socket, peer: self.config.proxy })
-                }
-            };
-            self.phones[phone as usize].link = link;
-            if link.is_some() {
-                return self.register(stack, phone, self.config.expires_s);
-            }
-        } else if let Ok(conn) = stack.net.connect(phone, self.config.transport, self.config.proxy, source) {
-            self.phones[phone as usize].link = Some(Link::Stream(conn));
-            return self.set_state(phone, State::Connecting);
-        }
-        Tally::count(&mut stack.tally.register_failures, "no socket");
-        self.retry(stack, phone);
-    }
-
-    /// Opens a second connection and moves the registration there; the first one stays open until then.
-    pub fn move_over(&mut self, stack: &mut Stack, phone: u32) -> bool {
-        let source = self.source(phone);
-        let conn = stack.net.connect(phone, self.config.transport, self.config.proxy, source).ok();
-        self.phones[phone as usize].next = conn;
-        conn.is_some()
-    }
-
-    /// Ends the phone's connection, as when its cable is pulled (`abruptly`) or when it is switched off.
-    pub fn drop_connection(&mut self, stack: &mut Stack, phone: u32, abruptly: bool) {
-        if let Some(Link::Stream(conn)) = self.phones[phone as usize].link.take() {
-            stack.net.close(conn, abruptly);
-            stack.disconnect(conn);
-        }
-        self.phones[phone as usize].registered_over = None;
-        self.set_state(phone, State::Off);
-    }
-
-    /// Sends a REGISTER for the phone's one contact; `expires_s` of zero takes it back.
-    pub fn register(&mut self, stack: &mut Stack, phone: u32, expires_s: u32) {
-        let Some(link) = self.phones[phone as usize].link else { return };
-        let Some(sent_by) = self.sent_by(stack, link) else { return };
-        let (user, domain) = (self.user(phone), &self.config.domain);
-        let boot = stack.boot;
-        let entry = &mut self.phones[phone as usize];
-        entry.cseq += 1;
-        let mut draft = stack.draft("REGISTER", &format!("sip:{domain}"), self.config.transport, sent_by);
-        draft.line("Max-Forwards", 70);
-        draft.line("From", format_args!("<sip:{user}@{domain}>;tag={boot:08x}{phone:x}"));
-        draft.line("To", format_args!("<sip:{user}@{domain}>"));
-        draft.line("Call-ID", format_args!("r{phone:x}.{boot:08x}@phone"));
-        draft.line("CSeq", format_args!("{} REGISTER", entry.cseq));
-        let contact = self.contact(stack.boot, phone, sent_by, false);
-        draft.line("Contact", format_args!("{contact};expires={expires_s}"));
-        match (self.config.supports_path, self.config.is_outbound) {
-            (true, true) => draft.line("Supported", "path, outbound"),
-            (true, false) => draft.line("Supported", "path"),
-            (false, true) => draft.line("Supported", "outbound"),
-            (false, false) => {}
-        }
-        stack.tally.registers_sent += 1;
-        if self.phones[phone as usize].state != State::Registered {
-            self.set_state(phone, State::Registering);
-        }
-        stack.send(draft, phone, link, Cookie { kind: KIND_REGISTER, leg: 0, slot: phone, serial: expires_s }, b"");
-    }
-
-    /// What Via and Contact claim.
-    fn sent_by(&self, stack: &Stack, link: Link) -> Option<SocketAddr> {
-        match self.config.contact_host.as_ref().and_then(|host| text::numeric(host)) {
-            Some(host) => Some(SocketAddr::new(host, 5_060)),
-            None => stack.net.local_addr(link),
-        }
-    }
-
-    fn contact(&self, boot: u32, phone: u32, sent_by: SocketAddr, in_dialog: bool) -> String {
-        let user = self.user(phone);
-        let transport = match (self.config.transport, &self.config.contact_host) {
-            // A phone behind NAT claims what it thinks it has.
-            (_, Some(_)) | (Transport::Udp, _) => String::new(),
-            (transport, None) => format!(";transport={}", transport.param()),
-        };
-        if !self.config.is_outbound {
-            return format!("<sip:{user}@{sent_by}{transport}>");
-        }
-        if in_dialog {
-            return format!("<sip:{user}@{sent_by}{transport};ob>");
-        }
-        format!(
-            "<sip:{user}@{sent_by}{transport}>;reg-id=1;+sip.instance=\"<urn:uuid:{boot:08x}-0000-4000-8000-{phone:012x}>\""
-        )
-    }
-
-    fn retry(&mut self, stack: &mut Stack, phone: u32) {
-        let entry = &mut self.phones[phone as usize];
-        entry.attempts = entry.attempts.saturating_add(1);
-        let attempts = u64::from(entry.attempts.min(6));
-        if self.config.reconnects {
-            // Spread out, so that phones that lost one proxy do not come back in one wave.
-            let after = Duration::from_millis(250 * attempts + u64::from(phone % 64) * 16);
-            stack.alarm_in(after, Cookie { kind: KIND_RETRY, leg: 0, slot: phone, serial: 0 });
-        }
-    }
-
-    pub fn opened(&mut self, stack: &mut Stack, phone: u32, conn: ConnId) {
-        let entry = &mut self.phones[phone as usize];
-        if entry.next == Some(conn) {
-            entry.next = None;
-            entry.link = Some(Link::Stream(conn));
-            return self.register(stack, phone, self.config.expires_s);
-        }
-        if entry.link == Some(Link::Stream(conn)) {
-            self.register(stack, phone, self.config.expires_s);
-        }
-    }
-
-    pub fn closed(&mut self, stack: &mut Stack, phone: u32, conn: ConnId, _why: &Closed) {
-        let entry = &mut self.phones[phone as usize];
-        if entry.next == Some(conn) {
-            entry.next = None;
-        }
-        if entry.link == Some(Link::Stream(conn)) {
-            entry.link = None;
-            entry.registered_over = None;
-            self.set_state(phone, State::Off);
-            self.retry(stack, phone);
-        }
-    }
-
-    fn on_register_outcome(&mut self, stack: &mut Stack, cookie: Cookie, outcome: Outcome<'_, '_>) {
-        let phone = cookie.slot;
-        let reason = match outcome {
-            Outcome::Response(_, code) if code < 200 => return,
-            Outcome::Response(message, code) if code < 300 => {
-                if cookie.serial == 0 {
-                    self.phones[phone as usize].registered_over = None;
-                    return self.set_state(phone, State::Off);
-                }
-                match self.granted_s(stack, phone, message) {
-                    Some(expires_s) => return self.on_registered(stack, phone, expires_s, message),
-                    None => "2xx without our contact".to_owned(),
-                }
-            }
-            Outcome::Response(_, code) => code.to_string(),
-            Outcome::TimedOut => "timeout".to_owned(),
-            Outcome::Disconnected => "disconnected".to_owned(),
-        };
-        Tally::count(&mut stack.tally.register_failures, reason);
-        if self.phones[phone as usize].state == State::Registering {
-            self.drop_connection(stack, phone, false);
-            self.retry(stack, phone);
-        }
-    }
-
-    /// The expiry that the 2xx grants to this phone's contact; `None` when it is not listed.
-    fn granted_s(&self, stack: &Stack, phone: u32, message: &Message<'_>) -> Option<u32> {
-        let sent_by = self.sent_by(stack, self.phones[phone as usize].link?)?;
-        let own = self.contact(stack.boot, phone, sent_by, false);
-        let own = text::uri_of(&own);
-        let contact = message.values(Name::Contact).find(|contact| text::uri_of(contact) == own)?;
-        text::param(contact, "expires").or(message.first(Name::Expires))?.parse().ok()
-    }
-
-    fn on_registered(&mut self, stack: &mut Stack, phone: u32, expires_s: u32, message: &Message<'_>) {
-        let has_path = message.first(Name::Path).is_some();
-        match (has_path, self.config.supports_path) {
-            (true, false) => stack.tally.path_shown_to_phone += 1,
-            (false, true) => stack.tally.path_kept_from_phone += 1,
-            _ => {}
-        }
-        let link = self.phones[phone as usize].link;
-        let before = self.phones[phone as usize].registered_over;
-        if let (Some(Link::Stream(old)), true) = (before, before != link) {
-            stack.net.close(old, false);
-        }
-        if self.phones[phone as usize].state != State::Registered {
-            stack.tally.registered += 1;
-            self.register_times.record(stack.now_us - self.phones[phone as usize].started_us);
-            self.fresh.push(phone);
-            if let Some(after) = self.config.keep_alive {
-                stack.alarm_in(after, Cookie { kind: KIND_KEEP_ALIVE, leg: 0, slot: phone, serial: 0 });
-            }
-        }
-        self.phones[phone as usize].registered_over = link;
-        self.phones[phone as usize].attempts = 0;
-        self.set_state(phone, State::Registered);
-        let serial = self.phones[phone as usize].cseq;
-        let after = Duration::from_secs(u64::from(expires_s)) * 4 / 5;
-        stack.alarm_in(after, Cookie { kind: KIND_REFRESH, leg: 0, slot: phone, serial });
-    }
-
     // Calls out.
 
     /// Calls a URI; `None` when the phone has no connection.
     pub fn place_call(&mut self, stack: &mut Stack, phone: u32, uri: &str, plan: Plan) -> Option<PhoneCallRef> {
         stack.tally.calls_placed += 1;
-        let way = self.phones[phone as usize].link.and_then(|link| Some((link, self.sent_by(stack, link)?)));
+        let way = self.phones[phone as usize].link.and_then(|link| Some((link, self.sent_by(stack, phone, link)?)));
         let Some((link, sent_by)) = way else {
             Tally::count(&mut stack.tally.calls_failed, "no connection");
             return None;
         };
         let tag = self.open_call(stack, phone, Some(plan));
+        self.calls[tag.slot as usize].started_us = plan.due_us.unwrap_or(stack.now_us);
         let (user, domain) = (self.user(phone), &self.config.domain);
         let call_id = stack.random();
         let contact = self.contact(stack.boot, phone, sent_by, true);
@@ -479,7 +281,7 @@ impl Phones {
 
     fn say(&mut self, stack: &mut Stack, call: PhoneCallRef, method: &str, kind: u8) -> bool {
         let phone = self.calls[call.slot as usize].phone;
-        let way = self.phones[phone as usize].link.and_then(|link| Some((link, self.sent_by(stack, link)?)));
+        let way = self.phones[phone as usize].link.and_then(|link| Some((link, self.sent_by(stack, phone, link)?)));
         let cookie = Cookie { kind, leg: 0, slot: call.slot, serial: call.serial };
         let (Some((link, sent_by)), Some(dialog)) = (way, self.calls[call.slot as usize].dialog.as_mut()) else {
             if method == "BYE" {
@@ -552,7 +354,7 @@ impl Phones {
         call.dialog = Dialog::of_invite(message, &text);
         call.invite_in = Some(id);
         call.phase = Phase::Ringing;
-        let (true, Some(sent_by)) = (call.dialog.is_some(), self.sent_by(stack, link)) else {
+        let (true, Some(sent_by)) = (call.dialog.is_some(), self.sent_by(stack, phone, link)) else {
             self.calls.remove(tag.slot as usize);
             return stack.respond(id, 400, "Contact Missing", &text, "", b"");
         };
@@ -569,7 +371,7 @@ impl Phones {
     fn accept(&mut self, stack: &mut Stack, tag: Tag) {
         let call = &mut self.calls[tag.slot as usize];
         let (phone, Some(id)) = (call.phone, call.invite_in) else { return };
-        let sent_by = self.phones[phone as usize].link.and_then(|link| self.sent_by(stack, link));
+        let sent_by = self.phones[phone as usize].link.and_then(|link| self.sent_by(stack, phone, link));
         let Some(sent_by) = sent_by else {
             // Its connection is gone; whoever waits for the answer is told by the proxy.
             self.calls.remove(tag.slot as usize);
@@ -620,7 +422,7 @@ impl Phones {
                 }
                 call.invite_in = Some(id);
                 call.acked = false;
-                let Some(sent_by) = self.sent_by(stack, link) else { return };
+                let Some(sent_by) = self.sent_by(stack, phone, link) else { return };
                 let contact = self.contact(stack.boot, phone, sent_by, true);
                 let lines = format!("Contact: {contact}\r\nContent-Type: application/sdp\r\n");
                 stack.mark(id, Cookie { kind: KIND_ACCEPT, leg: 0, slot: tag.slot, serial: tag.serial });
@@ -721,7 +523,7 @@ impl Phones {
         let (plan, started_us) = (call.plan, call.started_us);
         call.phase = Phase::Up;
         call.acked = true;
-        let way = self.phones[phone as usize].link.and_then(|link| Some((link, self.sent_by(stack, link)?)));
+        let way = self.phones[phone as usize].link.and_then(|link| Some((link, self.sent_by(stack, phone, link)?)));
         let (Some((link, sent_by)), Some(dialog)) = (way, self.calls[cookie.slot as usize].dialog.as_mut()) else {
             self.calls.remove(cookie.slot as usize);
             return Tally::count(&mut stack.tally.calls_failed, "answer without Contact or connection");
@@ -730,6 +532,7 @@ impl Phones {
         let draft = dialog.draft(stack, "ACK", Some(number), self.config.transport, sent_by);
         stack.send_ack(id, link, draft, b"");
         if !is_first {
+            stack.tally.reinvites_answered += 1;
             return;
         }
         stack.tally.calls_answered += 1;
@@ -786,14 +589,5 @@ impl Phones {
             }
             _ => {}
         }
-    }
-}
-
-fn loopback(proxy: SocketAddr) -> IpAddr {
-    match proxy.ip() {
-        IpAddr::V4(ip) if ip.is_loopback() => ip.into(),
-        IpAddr::V6(ip) if ip.is_loopback() => ip.into(),
-        IpAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
-        IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
     }
 }

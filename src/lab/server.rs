@@ -8,13 +8,15 @@
 //! phone ── leg 0 (INVITE in) ── Call ── leg 1 (INVITE out) ── phone
 //! ```
 //! A call to one of the special users has only leg 0; a call that the server places has only leg 1.
-//! Left out on purpose: forking to several contacts at once, PRACK, SDP (passed through unread).
+//! What comes back is handled in [`outcome`]. Left out on purpose: forking to several contacts at once, PRACK, SDP (passed through unread).
+
+mod outcome;
 
 use crate::dialog::{Dialog, Tag};
-use crate::net::{Closed, ConnId, Link, SERVER, Transport};
+use crate::net::{ConnId, Link, SERVER, Transport};
 use crate::registrar::{Answer, Binding, Hop, Policy, Registrar};
 use crate::sdp;
-use crate::stack::{ClientId, Cookie, Draft, Outcome, ServerId, Stack, address};
+use crate::stack::{ClientId, Cookie, Draft, ServerId, Stack, address};
 use crate::tally::Tally;
 use crate::text::{self, Message, Name, Start, Uri};
 use slab::Slab;
@@ -87,6 +89,8 @@ pub struct Plan {
     /// Hangs up so long after the answer; `None` leaves that to the other side or to [`Server::hang_up`].
     pub talk: Option<Duration>,
     pub is_watched: bool,
+    /// When the call should have been placed, to measure from there; `None` is now.
+    pub due_us: Option<u64>,
 }
 
 #[derive(Default)]
@@ -135,12 +139,20 @@ pub struct Server {
     calls: Slab<Call>,
     relays: Slab<ServerId>,
     turn: usize,
-    own_connections: bool,
+    habits: Habits,
+}
+
+/// How the server finds its way to the proxy.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Habits {
+    /// Never sends requests over a connection that the proxy opened.
+    pub own_connections: bool,
+    /// Where requests to phones that registered without Path go; `None`: where their REGISTER came from.
+    pub outbound_proxy: Option<(Transport, SocketAddr)>,
 }
 
 impl Server {
-    /// With `own_connections` requests never go over a connection that the proxy opened.
-    pub fn new(policy: Policy, ends: Ends, own_connections: bool) -> Self {
+    pub fn new(policy: Policy, ends: Ends, habits: Habits) -> Self {
         Self {
             registrar: Registrar::new(policy),
             journal: VecDeque::new(),
@@ -149,12 +161,19 @@ impl Server {
             calls: Slab::new(),
             relays: Slab::new(),
             turn: 0,
-            own_connections,
+            habits,
         }
     }
 
     pub fn calls_open(&self) -> usize {
         self.calls.len()
+    }
+
+    /// Whether no INVITE is under way in either direction, so that the next one meets no glare.
+    pub fn is_quiet(&self) -> bool {
+        self.calls
+            .iter()
+            .all(|(_, call)| call.legs.iter().all(|leg| leg.invite_in.is_none() && leg.invite_out.is_none()))
     }
 
     /// Whether the call has not been forgotten.
@@ -206,7 +225,7 @@ impl Server {
             legs: Default::default(),
             special,
             plan,
-            started_us: stack.now_us,
+            started_us: plan.and_then(|plan| plan.due_us).unwrap_or(stack.now_us),
             is_ending: false,
         });
         Tag { slot: slot as u32, serial, leg: 1 }
@@ -233,6 +252,13 @@ impl Server {
         let transport = if uri.secure && transport == Transport::Tcp { Transport::Tls } else { transport };
         let peer = address(uri.host, uri.port, transport)?;
         self.way_over(stack, transport, peer)
+    }
+
+    fn way_to_proxy(&mut self, stack: &mut Stack, uri: &str) -> Option<Way> {
+        match self.habits.outbound_proxy {
+            Some((transport, peer)) => self.way_over(stack, transport, peer),
+            None => self.way_to(stack, uri),
+        }
     }
 
     fn way_over(&mut self, stack: &mut Stack, transport: Transport, peer: SocketAddr) -> Option<Way> {
@@ -263,7 +289,7 @@ impl Server {
     /// Remembers the connection of a proxy by the address that its Via names (the idea of RFC 5923).
     fn learn_way(&mut self, stack: &Stack, link: Link, message: &Message<'_>) {
         let Link::Stream(conn) = link else { return };
-        if self.own_connections || message.values(Name::Via).count() < 2 {
+        if self.habits.own_connections || message.values(Name::Via).count() < 2 {
             return;
         }
         let Some(transport) = stack.net.transport(link) else { return };
@@ -307,7 +333,7 @@ impl Server {
     ) -> bool {
         let way = match &binding.hop {
             Hop::Path(path) => self.way_to(stack, text::uri_of(&path[0])),
-            Hop::Proxy(uri) => self.way_to(stack, uri),
+            Hop::Proxy(uri) => self.way_to_proxy(stack, uri),
             Hop::Direct(link) => self.way_over_link(stack, *link).or_else(|| self.way_to(stack, &binding.contact)),
         };
         let Some(way) = way else { return false };
@@ -510,7 +536,7 @@ impl Server {
         let binding = self.registrar.lookup(&aor, stack.now_us).and_then(|mut found| found.next()).cloned();
         let way = binding.as_ref().and_then(|binding| match &binding.hop {
             Hop::Path(path) => self.way_to(stack, text::uri_of(&path[0])),
-            Hop::Proxy(uri) => self.way_to(stack, uri),
+            Hop::Proxy(uri) => self.way_to_proxy(stack, uri),
             Hop::Direct(link) => self.way_over_link(stack, *link),
         });
         let (Some(binding), Some(way)) = (binding, way) else {
@@ -647,201 +673,6 @@ impl Server {
         if is_first {
             call.is_ending = true;
             self.forget_if_over(cookie.slot);
-        }
-    }
-
-    // Outcomes.
-
-    pub fn outcome(&mut self, stack: &mut Stack, cookie: Cookie, outcome: Outcome<'_, '_>) {
-        match cookie.kind {
-            KIND_INVITE => self.on_invite_outcome(stack, cookie, outcome),
-            KIND_BYE => self.on_bye_outcome(stack, cookie, outcome),
-            KIND_RELAY => self.on_relay_outcome(stack, cookie, outcome),
-            _ => {}
-        }
-    }
-
-    fn on_relay_outcome(&mut self, stack: &mut Stack, cookie: Cookie, outcome: Outcome<'_, '_>) {
-        let Some(&id) = self.relays.get(cookie.slot as usize) else { return };
-        let (code, reason, lines, body) = match outcome {
-            Outcome::Response(_, code) if code < 200 => return,
-            Outcome::Response(message, code) => {
-                let Start::Response { reason, .. } = message.start else { return };
-                let content_type = message.first(Name::ContentType);
-                (code, reason, content_type.map(|kind| format!("Content-Type: {kind}\r\n")), message.body)
-            }
-            _ => (480, "Temporarily Unavailable", None, &b""[..]),
-        };
-        self.relays.remove(cookie.slot as usize);
-        stack.respond(id, code, reason, "lab", &lines.unwrap_or_default(), body);
-    }
-
-    fn on_bye_outcome(&mut self, stack: &mut Stack, cookie: Cookie, outcome: Outcome<'_, '_>) {
-        let code = match outcome {
-            Outcome::Response(_, code) if code < 200 => return,
-            Outcome::Response(_, code) => code,
-            _ => 0,
-        };
-        if code == 0 {
-            stack.tally.byes_lost += 1;
-        }
-        let Some(call) = self.call_of(cookie) else { return };
-        let plan = call.plan;
-        if plan.is_some() {
-            let call_ref = CallRef { slot: cookie.slot, serial: cookie.serial };
-            if code == 200 {
-                stack.tally.calls_ended += 1;
-                self.note(call_ref, plan, Step::Ended);
-            } else {
-                Tally::count(&mut stack.tally.calls_failed, format!("bye {code}"));
-                self.note(call_ref, plan, Step::ByeFailed(code));
-            }
-            self.calls.remove(cookie.slot as usize);
-        }
-    }
-
-    fn on_invite_outcome(&mut self, stack: &mut Stack, cookie: Cookie, outcome: Outcome<'_, '_>) {
-        if self.call_of(cookie).is_none() {
-            return;
-        }
-        match outcome {
-            Outcome::Response(_, 100) => {}
-            Outcome::Response(message, code) if code < 200 => self.on_ringing(stack, cookie, message, code),
-            Outcome::Response(message, code) if code < 300 => self.on_answered(stack, cookie, message, code),
-            Outcome::Response(message, code) => {
-                let Start::Response { reason, .. } = message.start else { return };
-                self.on_refused(stack, cookie, code, reason);
-            }
-            Outcome::TimedOut => self.on_refused(stack, cookie, 408, "Request Timeout"),
-            Outcome::Disconnected => self.on_refused(stack, cookie, 480, "Connection Lost"),
-        }
-    }
-
-    fn on_ringing(&mut self, stack: &mut Stack, cookie: Cookie, message: &Message<'_>, code: u16) {
-        let near = usize::from(1 - cookie.leg);
-        let Start::Response { reason, .. } = message.start else { return };
-        let call = &self.calls[cookie.slot as usize];
-        let plan = call.plan;
-        if let (Some(invite), Some(link)) = (call.legs[near].invite_in, self.link_of(stack, cookie.slot, near)) {
-            let tag = Tag { slot: cookie.slot, serial: cookie.serial, leg: near as u8 }.print(stack.boot);
-            let contact = self.contact_for(stack, link);
-            let kind = message.first(Name::ContentType).map(|kind| format!("Content-Type: {kind}\r\n"));
-            let lines = format!("Contact: {contact}\r\n{}", kind.unwrap_or_default());
-            stack.respond(invite, code, reason, &tag, &lines, message.body);
-        }
-        self.note(CallRef { slot: cookie.slot, serial: cookie.serial }, plan, Step::Ringing);
-    }
-
-    /// A link of the transport that a leg talks over, to name our Contact by.
-    fn link_of(&mut self, stack: &mut Stack, slot: u32, leg: usize) -> Option<Link> {
-        self.way_in_dialog(stack, slot, leg).map(|way| way.link)
-    }
-
-    fn on_answered(&mut self, stack: &mut Stack, cookie: Cookie, message: &Message<'_>, code: u16) {
-        let (far, near) = (usize::from(cookie.leg), usize::from(1 - cookie.leg));
-        let call_ref = CallRef { slot: cookie.slot, serial: cookie.serial };
-        let boot = stack.boot;
-        let call = &mut self.calls[cookie.slot as usize];
-        let (plan, started_us) = (call.plan, call.started_us);
-        let is_first = call.legs[far].dialog.is_none();
-        if is_first {
-            call.legs[far].dialog = Dialog::of_answer(message);
-        } else if let Some(dialog) = &mut call.legs[far].dialog {
-            dialog.refresh(message);
-        }
-        if call.legs[far].dialog.is_none() {
-            return self.on_refused(stack, cookie, 502, "Answer Without Contact");
-        }
-        let is_over = call.is_ending;
-        call.legs[far].is_up = true;
-        call.legs[far].ack_owed = message.cseq().map(|(number, _)| number);
-        if is_over {
-            // The answer has crossed our CANCEL or the caller's BYE.
-            return self.end_leg(stack, cookie.slot, far);
-        }
-        if let Some(plan) = plan {
-            self.send_ack(stack, cookie.slot, far, None, b"");
-            if is_first {
-                stack.tally.calls_answered += 1;
-                stack.tally.setup.record(stack.now_us - started_us);
-                if plan.talk == Some(Duration::ZERO) {
-                    self.end_leg(stack, cookie.slot, far);
-                } else if let Some(talk) = plan.talk {
-                    stack.alarm_in(talk, Cookie { kind: KIND_HANG_UP, ..cookie });
-                }
-            }
-            return self.note(call_ref, Some(plan), Step::Answered);
-        }
-        call.legs[near].is_up = true;
-        let Some(invite) = call.legs[near].invite_in else { return };
-        let Start::Response { reason, .. } = message.start else { return };
-        let tag = Tag { slot: cookie.slot, serial: cookie.serial, leg: near as u8 }.print(boot);
-        let link = self.link_of(stack, cookie.slot, near);
-        let contact = link.map(|link| self.contact_for(stack, link)).unwrap_or_default();
-        let kind = message.first(Name::ContentType).map(|kind| format!("Content-Type: {kind}\r\n"));
-        let lines = format!("Contact: {contact}\r\n{}", kind.unwrap_or_default());
-        stack.respond(invite, code, reason, &tag, &lines, message.body);
-    }
-
-    fn on_refused(&mut self, stack: &mut Stack, cookie: Cookie, code: u16, reason: &str) {
-        let (far, near) = (usize::from(cookie.leg), usize::from(1 - cookie.leg));
-        let boot = stack.boot;
-        let call = &mut self.calls[cookie.slot as usize];
-        call.legs[far].invite_out = None;
-        let plan = call.plan;
-        if let Some(invite) = call.legs[near].invite_in.take() {
-            let tag = Tag { slot: cookie.slot, serial: cookie.serial, leg: near as u8 }.print(boot);
-            stack.respond(invite, code, reason, &tag, "", b"");
-        }
-        if call.legs[far].is_up {
-            // A re-INVITE was refused: the call goes on as it was (RFC 3261 §14.1), unless it is gone there.
-            if code == 481 || code == 408 {
-                self.end_leg(stack, cookie.slot, near);
-            }
-            return;
-        }
-        if code == 430 {
-            let contact = self.registrar.lookup(&call.aor, stack.now_us).and_then(|mut found| found.next());
-            if let Some(contact) = contact.map(|binding| binding.contact.clone()) {
-                self.registrar.forget(&call.aor, &contact);
-            }
-        }
-        self.calls.remove(cookie.slot as usize);
-        if plan.is_some() {
-            Tally::count(&mut stack.tally.calls_failed, code.to_string());
-            self.note(CallRef { slot: cookie.slot, serial: cookie.serial }, plan, Step::Failed(code));
-        }
-    }
-
-    pub fn ack_missing(&mut self, stack: &mut Stack, cookie: Cookie) {
-        if self.call_of(cookie).is_some() {
-            self.end_leg(stack, cookie.slot, 0);
-            if self.call_of(cookie).is_some() {
-                self.end_leg(stack, cookie.slot, 1);
-            }
-        }
-    }
-
-    pub fn alarm(&mut self, stack: &mut Stack, cookie: Cookie) {
-        let Some(call) = self.call_of(cookie) else { return };
-        match cookie.kind {
-            KIND_LOST if call.legs[1].dialog.is_none() => {
-                stack.tally.calls_lost += 1;
-                let plan = call.plan;
-                if let Some(invite) = call.legs[1].invite_out {
-                    stack.cancel(invite);
-                }
-                self.calls.remove(cookie.slot as usize);
-                self.note(CallRef { slot: cookie.slot, serial: cookie.serial }, plan, Step::Failed(408));
-            }
-            KIND_HANG_UP => self.end_leg(stack, cookie.slot, 1),
-            _ => {}
-        }
-    }
-
-    pub fn closed(&mut self, conn: ConnId, _why: &Closed) {
-        for conns in self.ways.values_mut() {
-            conns.retain(|&known| known != conn);
         }
     }
 }

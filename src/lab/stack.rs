@@ -240,6 +240,7 @@ impl Stack {
         self.read_clock();
         let mut buffer = std::mem::take(&mut self.buffer);
         while let Some(event) = self.net.next(&mut buffer) {
+            self.read_clock();
             match event {
                 NetEvent::Message { owner, link } => self.on_message(user, owner, link, &buffer),
                 NetEvent::Opened { owner, conn } => {

@@ -32,6 +32,7 @@ pub struct Tally {
     pub calls_lost: u64,
     pub byes_lost: u64,
     pub calls_received: u64,
+    pub reinvites_answered: u64,
     pub wrong_connection: u64,
     pub wrong_phone: u64,
     /// From INVITE to its 200, of calls that this process placed.

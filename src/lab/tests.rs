@@ -3,9 +3,9 @@
 use crate::bench::{Bench, Place};
 use crate::certs::{self, TlsFiles};
 use crate::net::Transport;
-use crate::phones::{Habit, Phase, PhonesConfig};
+use crate::phones::{Claim, Habit, Phase, PhonesConfig};
 use crate::registrar::Policy;
-use crate::server::Plan;
+use crate::server::{Habits, Plan};
 use crate::stack::Timers;
 use std::time::Duration;
 
@@ -20,9 +20,13 @@ fn bench(transport: Transport, count: u32, habit: Habit) -> Bench {
         tls.cert = Some(dir.join("server.pem"));
         tls.key = Some(dir.join("server.key"));
     }
-    let mut bench = Bench::new(tls.load().expect("TLS files"), Timers::default()).expect("a bench");
+    let settings = tls.load().expect("TLS files");
+    if let Some(dir) = tls.ca.as_ref().and_then(|ca| ca.parent()) {
+        std::fs::remove_dir_all(dir).expect("the directory that was just made");
+    }
+    let mut bench = Bench::new(settings, Timers::default()).expect("a bench");
     let listen = Place { transport, addr: "127.0.0.1:0".parse().expect("an address") };
-    let places = bench.add_server(&[listen], Policy::default(), false).expect("a listener");
+    let places = bench.add_server(&[listen], Policy::default(), Habits::default()).expect("a listener");
     bench.add_phones(PhonesConfig {
         transport,
         proxy: places[0].addr,
@@ -31,7 +35,7 @@ fn bench(transport: Transport, count: u32, habit: Habit) -> Bench {
         first: 100,
         count,
         sources: Vec::new(),
-        contact_host: None,
+        claim: Claim::True,
         supports_path: true,
         is_outbound: true,
         expires_s: 60,
@@ -61,7 +65,7 @@ fn assert_clean(bench: &mut Bench) {
 fn everybody_calls(transport: Transport) {
     const PHONES: u32 = 20;
     let mut bench = bench(transport, PHONES, Habit::Accept(Duration::ZERO));
-    let plan = Plan { talk: Some(Duration::ZERO), is_watched: false };
+    let plan = Plan { talk: Some(Duration::ZERO), is_watched: false, due_us: None };
     for phone in 0..PHONES {
         let (stack, phones) = bench.phones();
         let other = phones.aor((phone + 1) % PHONES);
@@ -99,7 +103,7 @@ fn phones_call_each_other_over_tls() {
 fn a_cancelled_call_leaves_nothing_behind() {
     for transport in [Transport::Udp, Transport::Tcp] {
         let mut bench = bench(transport, 2, Habit::Ring);
-        let plan = Plan { talk: None, is_watched: false };
+        let plan = Plan { talk: None, is_watched: false, due_us: None };
         let (stack, phones) = bench.phones();
         let other = format!("sip:{}", phones.aor(1));
         let call = phones.place_call(stack, 0, &other, plan).expect("a connection");
@@ -118,7 +122,7 @@ fn a_cancelled_call_leaves_nothing_behind() {
 #[test]
 fn a_busy_phone_and_an_unknown_one_are_told_apart() {
     let mut bench = bench(Transport::Tcp, 2, Habit::Busy);
-    let plan = Plan { talk: None, is_watched: false };
+    let plan = Plan { talk: None, is_watched: false, due_us: None };
     let (stack, phones) = bench.phones();
     let busy = format!("sip:{}", phones.aor(1));
     phones.place_call(stack, 0, &busy, plan).expect("a connection");
@@ -134,7 +138,7 @@ fn a_busy_phone_and_an_unknown_one_are_told_apart() {
 fn a_call_takes_a_reinvite_from_either_side_and_a_late_hang_up() {
     for transport in [Transport::Udp, Transport::Tls] {
         let mut bench = bench(transport, 3, Habit::Accept(Duration::from_millis(5)));
-        let plan = Plan { talk: None, is_watched: true };
+        let plan = Plan { talk: None, is_watched: true, due_us: None };
         let (stack, phones) = bench.phones();
         let other = format!("sip:{}", phones.aor(1));
         let call = phones.place_call(stack, 0, &other, plan).expect("a connection");
@@ -143,15 +147,47 @@ fn a_call_takes_a_reinvite_from_either_side_and_a_late_hang_up() {
         assert!(bench.turn_until(DEADLINE, |bench| up(bench).is_some()).expect("turns"));
         let callee = up(&mut bench).expect("the callee's side");
         for side in [call, callee] {
-            let answered = bench.stack.tally.messages_in;
+            let answered = bench.stack.tally.reinvites_answered;
             let (stack, phones) = bench.phones();
             assert!(phones.reinvite(stack, side));
-            // INVITE, 100, INVITE, 200, 200, ACK, ACK.
-            let done = bench.turn_until(DEADLINE, |bench| bench.stack.tally.messages_in >= answered + 7);
+            let done = bench.turn_until(DEADLINE, |bench| {
+                let is_quiet = bench.server().1.is_quiet();
+                is_quiet && bench.stack.tally.reinvites_answered > answered
+            });
             assert!(done.expect("turns"), "{:?}", bench.stack.tally);
         }
         let (stack, phones) = bench.phones();
         phones.hang_up(stack, callee);
+        let over = bench
+            .turn_until(DEADLINE, |bench| bench.server().1.calls_open() == 0 && bench.phones().1.calls_open() == 0);
+        assert!(over.expect("turns"), "{:?}", bench.stack.tally);
+        assert_clean(&mut bench);
+    }
+}
+
+#[test]
+fn a_phone_that_moves_to_another_connection_keeps_its_call() {
+    for transport in [Transport::Tcp, Transport::Tls] {
+        let mut bench = bench(transport, 1, Habit::Accept(Duration::ZERO));
+        let aor = bench.phones().1.aor(0);
+        let plan = Plan { talk: None, is_watched: true, due_us: None };
+        let (stack, server) = bench.server();
+        let call = server.place_call(stack, &aor, plan).expect("a binding");
+        let up = bench.turn_until(DEADLINE, |bench| bench.phones().1.call_at(0).is_some_and(|(_, is_acked)| is_acked));
+        assert!(up.expect("turns"));
+        let (stack, phones) = bench.phones();
+        assert!(phones.move_over(stack, 0));
+        assert!(bench.turn_until(DEADLINE, |bench| !bench.phones().1.is_moving(0)).expect("turns"));
+        let (caller, _) = bench.phones().1.call_at(0).expect("the phone's side");
+        let (stack, phones) = bench.phones();
+        // A request of the phone tells the server, which has no proxy between, the new way.
+        assert!(phones.reinvite(stack, caller));
+        assert!(bench.turn_until(DEADLINE, |bench| bench.stack.tally.reinvites_answered == 1).expect("turns"));
+        let (stack, server) = bench.server();
+        assert!(server.is_open(call) && server.reinvite(stack, call));
+        assert!(bench.turn_until(DEADLINE, |bench| bench.stack.tally.reinvites_answered == 2).expect("turns"));
+        let (stack, server) = bench.server();
+        server.hang_up(stack, call);
         let over = bench
             .turn_until(DEADLINE, |bench| bench.server().1.calls_open() == 0 && bench.phones().1.calls_open() == 0);
         assert!(over.expect("turns"), "{:?}", bench.stack.tally);

@@ -281,7 +281,7 @@ impl Engine {
                 }
             }
             Err((error, buf)) => {
-                self.count(Counter::scan_error(error));
+                self.counters.count_with_bound(Counter::scan_error(error));
                 let peer = self.conns.get(id).map(|conn| conn.peer);
                 self.event("message dropped: it cannot be answered", peer, buf.get(..64).unwrap_or(&buf));
                 self.pool.give(buf);
@@ -315,7 +315,7 @@ impl Engine {
         {
             self.refuse_fault(&message, &source);
         } else {
-            self.count(Counter::fault(what));
+            self.counters.count_with_bound(Counter::fault(what));
         }
         self.close(id, CloseReason::Framing, now);
     }
@@ -333,10 +333,7 @@ impl Engine {
         if let Some(timer) = conn.timer {
             self.wheel.cancel(timer);
         }
-        self.count(Counter::closed(reason));
-        if let Some(limit) = Counter::limit_of_close(reason) {
-            self.count(limit);
-        }
+        self.counters.count_with_bound(Counter::closed(reason));
         if !(conn.outbound || conn.side == Some(Side::Server) || conn.is_registered()) {
             self.uncount_source(conn.peer.ip());
         }

@@ -40,29 +40,6 @@ impl Counter {
             Refusal::Draining => Self::AcceptRefusedDraining,
         }
     }
-
-    /// The bound that was reached when a connection is closed for `reason`; `None` when none was.
-    #[must_use]
-    pub fn limit_of_close(reason: CloseReason) -> Option<Self> {
-        match reason {
-            CloseReason::HandshakeTimeout => Some(Self::LimitHandshake),
-            CloseReason::FirstMessageTimeout => Some(Self::LimitFirstMessage),
-            CloseReason::SlowMessage => Some(Self::LimitMessageBegun),
-            CloseReason::Idle => Some(Self::LimitIdleUnregistered),
-            CloseReason::SendQueueFull => Some(Self::LimitSendQueueLen),
-            CloseReason::SendStalled => Some(Self::LimitSendStall),
-            CloseReason::Peer
-            | CloseReason::Reset
-            | CloseReason::Dead
-            | CloseReason::Error
-            | CloseReason::Handshake
-            | CloseReason::TlsFault
-            | CloseReason::Framing
-            | CloseReason::Panic
-            | CloseReason::Shutdown
-            | CloseReason::Connect(_) => None,
-        }
-    }
 }
 
 impl CloseReason {
@@ -94,8 +71,7 @@ mod tests {
             "hawser_connect_failures_total"
         );
         assert_eq!(Refusal::Source.name(), "source");
-        assert_eq!(Counter::limit_of_close(CloseReason::Peer), None);
-        let limit = Counter::limit_of_close(CloseReason::SlowMessage).expect("a message has a time");
-        assert_eq!(limit.row().label("limit"), Some("message_begun"));
+        assert_eq!(Counter::closed(CloseReason::Peer).bound(), None);
+        assert_eq!(Counter::closed(CloseReason::SlowMessage).bound(), Some(Counter::LimitMessageBegun));
     }
 }

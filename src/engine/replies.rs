@@ -38,7 +38,7 @@ impl Engine {
 
     /// Answers a request without a transaction: a repetition gets the same answer again.
     pub(super) fn refuse(&mut self, request: &Message, source: &Source, refusal: &Refusal) {
-        self.count(refusal.counter);
+        self.counters.count_with_bound(refusal.counter);
         self.event("request refused", Some(source.peer), refusal.reason.as_bytes());
         let mut extra = Vec::new();
         if refusal.unsupported {

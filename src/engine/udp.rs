@@ -82,7 +82,7 @@ impl Engine {
                 self.on_message(Box::new(message), Source { flow, peer: from, side, binding }, now);
             }
             Err((error, buf)) => {
-                self.count(Counter::scan_error(error));
+                self.counters.count_with_bound(Counter::scan_error(error));
                 self.event("message dropped: it cannot be answered", Some(from), buf.get(..64).unwrap_or(&buf));
                 self.pool.give(buf);
             }

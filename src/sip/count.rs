@@ -49,6 +49,7 @@ impl Counter {
             ScanError::StartLine => Self::ScanStartLine,
             ScanError::Truncated => Self::ScanTruncated,
             ScanError::TooLarge => Self::ScanTooLarge,
+            ScanError::TooManyFields => Self::ScanTooManyFields,
             ScanError::Unanswerable => Self::ScanUnanswerable,
         }
     }

@@ -108,8 +108,10 @@ pub enum ScanError {
     StartLine,
     /// The end of the header block is missing.
     Truncated,
-    /// Over a bound of `limits`: header block, number of fields.
+    /// A header block over its bound.
     TooLarge,
+    /// More header fields than their bound.
+    TooManyFields,
     /// A response with a fault, or a request without a Via to send an answer by.
     Unanswerable,
 }

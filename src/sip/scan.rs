@@ -74,7 +74,7 @@ pub(super) fn scan(buf: &[u8], extent: Extent) -> Result<Message, ScanError> {
     let mut seen = Seen::default();
     for (field, well_formed) in FieldLines::new(buf, line_end, head_end) {
         if message.fields.len() == FIELDS_MAX {
-            return Err(ScanError::TooLarge);
+            return Err(ScanError::TooManyFields);
         }
         if !well_formed {
             faults.add(Fault::HeaderSyntax);

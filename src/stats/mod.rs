@@ -50,6 +50,14 @@ impl Counters {
         self.add(counter, 1);
     }
 
+    /// Adds one, and one to the bound that was reached when there is one. For what is seldom.
+    pub fn count_with_bound(&mut self, counter: Counter) {
+        self.count(counter);
+        if let Some(bound) = counter.bound() {
+            self.count(bound);
+        }
+    }
+
     /// Adds `n`.
     pub fn add(&mut self, counter: Counter, n: u64) {
         let value = &mut self.values[counter as usize];
@@ -164,6 +172,16 @@ mod tests {
         }
         assert!(COUNTERS.iter().all(|row| row.name.ends_with("_total")));
         assert!(GAUGES.iter().all(|row| !row.name.ends_with("_total")));
+    }
+
+    #[test]
+    fn a_bound_that_was_reached_is_counted_with_its_consequence() {
+        let mut counters = Counters::default();
+        counters.count_with_bound(Counter::ScanTooManyFields);
+        counters.count_with_bound(Counter::Refused483Hops);
+        let counted: Vec<_> = counters.rows().filter(|(_, n)| *n > 0).map(|(row, _)| *row).collect();
+        let expected = [Counter::ScanTooManyFields, Counter::Refused483Hops, Counter::LimitFields];
+        assert_eq!(counted, expected.map(|counter| *counter.row()));
     }
 
     #[test]

@@ -227,6 +227,25 @@ impl Counter {
             TimerName::Trying => Self::TimerTrying,
         }
     }
+
+    /// The bound that was reached when this is counted; `None` when none was.
+    #[must_use]
+    pub fn bound(self) -> Option<Self> {
+        match self {
+            Self::FaultMessageTooLarge => Some(Self::LimitMessageLen),
+            Self::FaultHeaderBlockTooLarge | Self::ScanTooLarge => Some(Self::LimitHeaderBlockLen),
+            Self::ScanTooManyFields => Some(Self::LimitFields),
+            Self::FaultTooManyValues => Some(Self::LimitValues),
+            Self::FaultRequestUriTooLong => Some(Self::LimitUriLen),
+            Self::ClosedHandshakeTimeout => Some(Self::LimitHandshake),
+            Self::ClosedFirstMessageTimeout => Some(Self::LimitFirstMessage),
+            Self::ClosedSlowMessage => Some(Self::LimitMessageBegun),
+            Self::ClosedIdle => Some(Self::LimitIdleUnregistered),
+            Self::ClosedSendQueueFull => Some(Self::LimitSendQueueLen),
+            Self::ClosedSendStalled => Some(Self::LimitSendStall),
+            _ => None,
+        }
+    }
 }
 
 #[cfg(test)]

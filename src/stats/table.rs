@@ -160,6 +160,7 @@ Counter, COUNTERS;
     ScanStartLine { reason = "start_line" }
     ScanTruncated { reason = "truncated" }
     ScanTooLarge { reason = "too_large" }
+    ScanTooManyFields { reason = "too_many_fields" }
     ScanUnanswerable { reason = "unanswerable" };
 
 "hawser_faults_total", "Requests that were answered with 400, 414, 416, 505 or 513 for what is wrong in them.":

@@ -266,7 +266,7 @@ fn a_datagram_ends_by_content_length_or_by_itself() {
 fn the_bounds_hold_at_their_edges() {
     let lines = |count: usize| vec!["X: y"; count].join("\r\n");
     assert_eq!(scan_ok(&request(&[("+", &lines(FIELDS_MAX - 7))])).fields().len(), FIELDS_MAX);
-    assert_eq!(error_of(&request(&[("+", &lines(FIELDS_MAX - 6))])), ScanError::TooLarge);
+    assert_eq!(error_of(&request(&[("+", &lines(FIELDS_MAX - 6))])), ScanError::TooManyFields);
     let vias = |count: usize| format!("Via: {}", vec!["SIP/2.0/UDP b"; count].join(","));
     assert_eq!(fault_of(&[("Via", &vias(VALUES_MAX))]), None);
     assert_eq!(fault_of(&[("Via", &vias(VALUES_MAX + 1))]), Some(Fault::TooManyValues));

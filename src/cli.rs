@@ -218,14 +218,6 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_names_every_setting() {
-        // The README comes with the release's last step; until then there is nothing to compare.
-        let Ok(readme) = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")) else { return };
-        let missing: Vec<_> = config::KEYS.iter().map(|key| key.name).filter(|name| !readme.contains(name)).collect();
-        assert!(missing.is_empty(), "`hawser settings` prints the table; the README lacks {missing:?}");
-    }
-
-    #[test]
     fn the_kernels_list_of_cores_is_read() {
         assert_eq!(cores_allowed("A: 1\nCpus_allowed_list:\t0-2,8\n"), Some(vec![0, 1, 2, 8]));
         assert_eq!(cores_allowed("Cpus_allowed_list:\t5\n"), Some(vec![5]));

@@ -21,17 +21,16 @@ impl Key {
     }
 }
 
-/// The schema as a table in Markdown.
+/// The schema as a table in Markdown, as the README has it.
 #[must_use]
 pub fn markdown() -> String {
     let mut table = "| key | default | meaning |\n| --- | --- | --- |\n".to_owned();
     for Key { name, default, meaning } in KEYS {
         let default = match *default {
-            "" => "must be given".to_owned(),
+            "" => "*required*".to_owned(),
             text => format!("`{text}`"),
         };
-        let later = if not_yet::is_later(name) { " (later release)" } else { "" };
-        table.push_str(&format!("| `{name}` | {default} | {meaning}{later} |\n"));
+        table.push_str(&format!("| `{name}` | {default} | {meaning} |\n"));
     }
     table
 }

@@ -93,6 +93,12 @@ impl Edits {
         out.extend_from_slice(&buf[copied..]);
     }
 
+    /// Where its memory is and how much, for the test that it is used again.
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> (bool, *const u8, usize) {
+        (self.ops.spilled(), self.text.as_ptr(), self.text.capacity())
+    }
+
     fn push(&mut self, cut: Span, insert: bool, write: impl FnOnce(&mut Vec<u8>)) {
         let start = self.text.len();
         write(&mut self.text);

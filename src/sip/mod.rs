@@ -5,6 +5,8 @@
 //! prints a message from an object model. Must not touch: sockets, clocks, logs, randomness.
 
 mod chars;
+#[cfg(test)]
+mod cost;
 mod count;
 pub mod edit;
 pub mod framer;

@@ -88,7 +88,8 @@ fn a_usual_message_needs_no_memory_beyond_its_buffer() {
     let sent = scan(out);
     assert_eq!((sent.count_values(Name::Via), sent.max_forwards(), sent.count_values(Name::Route)), (3, Some(68), 0));
     assert_eq!(sent.body(), message.body());
-    assert_eq!(message.into_buf().as_ptr(), memory, "the buffer that was taken comes back");
+    let back = message.into_buf();
+    assert_eq!(back.as_ptr(), memory, "the buffer that was taken comes back");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Cuts a header block into fields, the same way for the framer and for the scanner: what one of them
 //! took for a Content-Length the other must too, or a request could hide in a body (RFC 3261 §7.3.1).
 
-use super::chars::{is_token, trim};
+use super::chars::{is_token_byte, trim};
 use super::value::parse_u32;
 use super::{Fault, Field, Name, Span};
 use crate::limits::MESSAGE_LEN_MAX;
@@ -9,16 +9,7 @@ use crate::limits::MESSAGE_LEN_MAX;
 /// Where the header block ends: past its empty line. `from` says how far an earlier call looked.
 pub(super) fn head_len(buf: &[u8], from: usize) -> Option<usize> {
     let from = from.saturating_sub(3);
-    let mut at = from;
-    // It is the LF of one line and the CRLF right after it.
-    while let Some(length) = memchr::memchr(b'\n', buf.get(at..)?) {
-        let lf = at + length;
-        at = lf + 1;
-        if lf >= 1 && buf[lf - 1] == b'\r' && buf.get(at..at + 2) == Some(b"\r\n") {
-            return Some(at + 2);
-        }
-    }
-    None
+    memchr::memmem::find(buf.get(from..)?, b"\r\n\r\n").map(|at| from + at + 4)
 }
 
 /// The fields of `buf[at..end]`, where `end` is past the CRLF of the last one.
@@ -34,17 +25,43 @@ impl<'a> FieldLines<'a> {
     }
 }
 
+/// A field before its name is looked up.
+struct Line {
+    span: Span,
+    name_end: usize,
+    value_at: usize,
+    well_formed: bool,
+}
+
+impl Line {
+    fn field(&self, buf: &[u8]) -> Field {
+        let name_span = Span::new(self.span.start as usize, self.name_end);
+        let value = trim(buf, self.value_at, self.span.end as usize);
+        Field { name: Name::of(name_span.of(buf)), name_span, value, line: self.span }
+    }
+}
+
 impl Iterator for FieldLines<'_> {
     /// The field, and whether it is well formed.
     type Item = (Field, bool);
 
     fn next(&mut self) -> Option<Self::Item> {
+        self.next_line().map(|line| (line.field(self.buf), line.well_formed))
+    }
+}
+
+impl FieldLines<'_> {
+    fn next_line(&mut self) -> Option<Line> {
         let (buf, start) = (self.buf, self.at);
         if start >= self.end {
             return None;
         }
-        let mut well_formed = true;
-        let mut at = start;
+        // A name of token bytes, and only blanks between it and the colon.
+        let line = &buf[start..self.end];
+        let name_len = line.iter().position(|&byte| !is_token_byte(byte)).unwrap_or(line.len());
+        let blanks = line[name_len..].iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+        let mut well_formed = name_len > 0 && line.get(name_len + blanks) == Some(&b':');
+        let mut at = start + name_len + blanks;
         // One search finds the end, the folds, and every control that may not stand in a header: a bare
         // CR or LF, which others could take for the end of a line, and NUL, which ends their strings.
         let line_end = loop {
@@ -68,20 +85,15 @@ impl Iterator for FieldLines<'_> {
             }
         };
         self.at = line_end;
-        let line = Span::new(start, line_end);
-        let colon = memchr::memchr(b':', line.of(buf)).map(|length| start + length);
-        let name_end = colon.unwrap_or(start);
-        let mut name_span = trim(buf, start, name_end);
-        // Nothing may stand before the name, and only blanks between it and the colon.
-        well_formed &= name_span.start as usize == start
-            && is_token(name_span.of(buf))
-            && buf[name_span.end as usize..name_end].iter().all(|byte| matches!(byte, b' ' | b'\t'));
-        if colon.is_none() {
-            name_span = Span::new(start, start);
-            well_formed = false;
-        }
-        let value = trim(buf, colon.map_or(start, |colon| colon + 1), line_end);
-        Some((Field { name: Name::of(name_span.of(buf)), name_span, value, line }, well_formed))
+        let span = Span::new(start, line_end);
+        let (name_end, value_at) = if well_formed {
+            (start + name_len, start + name_len + blanks + 1)
+        } else {
+            // What can be told all the same, for the answer. A line without a colon is all value.
+            memchr::memchr(b':', span.of(buf))
+                .map_or((start, start), |length| (trim(buf, start, start + length).end as usize, start + length + 1))
+        };
+        Some(Line { span, name_end, value_at, well_formed })
     }
 }
 
@@ -114,12 +126,17 @@ pub(super) fn message_len(head: &[u8]) -> Result<usize, Fault> {
         return Err(Fault::RequestLine);
     }
     let mut length = ContentLength::default();
-    for (field, well_formed) in FieldLines::new(head, first, end) {
-        if !well_formed {
+    let mut lines = FieldLines::new(head, first, end);
+    while let Some(line) = lines.next_line() {
+        if !line.well_formed {
             return Err(Fault::HeaderSyntax);
         }
-        if field.name == Name::ContentLength {
-            length.add(field.value.of(head))?;
+        // Only names with the first letter of Content-Length or of its compact form are looked up.
+        if matches!(head[line.span.start as usize], b'C' | b'c' | b'L' | b'l') {
+            let field = line.field(head);
+            if field.name == Name::ContentLength {
+                length.add(field.value.of(head))?;
+            }
         }
     }
     let body_len = length.value.ok_or(Fault::ContentLengthMissing)? as usize;

@@ -39,51 +39,46 @@ impl Name {
     /// on (`c`, `e`, `s`, `o`, `u`, `r`, `b`, `x` …) are `Other` like their long ones.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
-        let known: &[(&[u8], Self)] = match bytes.len() {
-            1 => {
-                return match bytes[0].to_ascii_lowercase() {
-                    b'v' => Self::Via,
-                    b'f' => Self::From,
-                    b't' => Self::To,
-                    b'i' => Self::CallId,
-                    b'm' => Self::Contact,
-                    b'l' => Self::ContentLength,
-                    b'k' => Self::Supported,
-                    _ => Self::Other,
-                };
+        let Some(first) = bytes.first().map(u8::to_ascii_lowercase) else { return Self::Other };
+        // Length and first letter leave one candidate, but for two pairs that the second letter tells apart.
+        let (text, name): (&[u8], Self) = match (bytes.len(), first) {
+            (1, b'v') => return Self::Via,
+            (1, b'f') => return Self::From,
+            (1, b't') => return Self::To,
+            (1, b'i') => return Self::CallId,
+            (1, b'm') => return Self::Contact,
+            (1, b'l') => return Self::ContentLength,
+            (1, b'k') => return Self::Supported,
+            (2, b't') => (b"to", Self::To),
+            (3, b'v') => (b"via", Self::Via),
+            (4, b'f') => (b"from", Self::From),
+            (4, b'c') => (b"cseq", Self::CSeq),
+            (4, b'p') => (b"path", Self::Path),
+            (4, b'd') => (b"date", Self::Date),
+            (5, b'r') => (b"route", Self::Route),
+            (6, b's') => (b"server", Self::Server),
+            (7, b'c') if bytes[1] | 0x20 == b'a' => (b"call-id", Self::CallId),
+            (7, b'c') => (b"contact", Self::Contact),
+            (7, b'r') => (b"require", Self::Require),
+            (7, b'e') => (b"expires", Self::Expires),
+            (9, b's') => (b"supported", Self::Supported),
+            (9, b't') => (b"timestamp", Self::Timestamp),
+            (10, b'u') => (b"user-agent", Self::UserAgent),
+            (11, b'r') => (b"retry-after", Self::RetryAfter),
+            (11, b'u') => (b"unsupported", Self::Unsupported),
+            (11, b'm') if bytes[1] | 0x20 == b'i' => (b"min-expires", Self::MinExpires),
+            (11, b'm') => (b"max-breadth", Self::MaxBreadth),
+            (12, b'm') => (b"max-forwards", Self::MaxForwards),
+            (12, b'r') => (b"record-route", Self::RecordRoute),
+            (13, b'p') => (b"proxy-require", Self::ProxyRequire),
+            (14, b'c') => (b"content-length", Self::ContentLength),
+            (15, b'x') if bytes.eq_ignore_ascii_case(b"x-genesys-route") => return Self::XGenesysRoute,
+            (10.., b'x') => {
+                return if bytes[..10].eq_ignore_ascii_case(b"x-genesys-") { Self::XGenesys } else { Self::Other };
             }
-            2 => &[(b"to", Self::To)],
-            3 => &[(b"via", Self::Via)],
-            4 => &[(b"from", Self::From), (b"cseq", Self::CSeq), (b"path", Self::Path), (b"date", Self::Date)],
-            5 => &[(b"route", Self::Route)],
-            6 => &[(b"server", Self::Server)],
-            7 => &[
-                (b"call-id", Self::CallId),
-                (b"contact", Self::Contact),
-                (b"require", Self::Require),
-                (b"expires", Self::Expires),
-            ],
-            9 => &[(b"supported", Self::Supported), (b"timestamp", Self::Timestamp)],
-            10 => &[(b"user-agent", Self::UserAgent)],
-            11 => &[
-                (b"retry-after", Self::RetryAfter),
-                (b"unsupported", Self::Unsupported),
-                (b"min-expires", Self::MinExpires),
-                (b"max-breadth", Self::MaxBreadth),
-            ],
-            12 => &[(b"max-forwards", Self::MaxForwards), (b"record-route", Self::RecordRoute)],
-            13 => &[(b"proxy-require", Self::ProxyRequire)],
-            14 => &[(b"content-length", Self::ContentLength)],
-            15 => &[(b"x-genesys-route", Self::XGenesysRoute)],
-            _ => &[],
+            _ => return Self::Other,
         };
-        if let Some((_, name)) = known.iter().find(|(text, _)| bytes.eq_ignore_ascii_case(text)) {
-            return *name;
-        }
-        match bytes.get(..10) {
-            Some(prefix) if prefix.eq_ignore_ascii_case(b"x-genesys-") => Self::XGenesys,
-            _ => Self::Other,
-        }
+        if bytes.eq_ignore_ascii_case(text) { name } else { Self::Other }
     }
 }
 

@@ -102,7 +102,11 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn run(cli: Cli) -> Result<(), CliError> {
     match (cli.command, cli.config) {
-        (Some(Command::Settings), _) => say(&config::markdown()),
+        (Some(Command::Settings), _) => {
+            let later = config::KEYS.iter().filter(|key| key.is_later()).map(|key| format!("`{}`", key.name));
+            let later: Vec<_> = later.collect();
+            say(&format!("{}\nFor a later release: {}\n", config::markdown(), later.join(", ")))
+        }
         (Some(Command::Where { aor, config, http }), _) => {
             let http = match config {
                 Some(path) => locate::http_of(&load(&path)?).map_err(CliError::Locate)?,

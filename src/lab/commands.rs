@@ -219,27 +219,32 @@ fn serve(line: &ServerLine) -> Result<ExitCode, Box<dyn Error>> {
         println!("{}", json!({"listening": format!("{}:{}", place.transport.param(), place.addr)}));
     }
     let (orders, inbox) = crossbeam_channel::bounded::<Order>(ORDERS_MAX);
+    let (done, written) = crossbeam_channel::bounded::<()>(1);
     let waker = bench.stack.net.waker();
     if let Some(addr) = line.control {
         let listener = TcpListener::bind(addr)?;
         println!("{}", json!({"control": listener.local_addr()?.to_string()}));
-        let (orders, waker) = (orders.clone(), Arc::clone(&waker));
+        let (orders, waker, done) = (orders.clone(), Arc::clone(&waker), done.clone());
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (orders, waker) = (orders.clone(), Arc::clone(&waker));
+                let (orders, waker, done) = (orders.clone(), Arc::clone(&waker), done.clone());
                 std::thread::spawn(move || {
                     let Ok(writer) = stream.try_clone() else { return };
-                    take_orders(BufReader::new(stream), writer, &orders, &waker);
+                    take_orders(BufReader::new(stream), writer, &orders, &waker, &done);
                 });
             }
         });
     }
-    std::thread::spawn(move || take_orders(std::io::stdin().lock(), std::io::stdout(), &orders, &waker));
+    std::thread::spawn(move || take_orders(std::io::stdin().lock(), std::io::stdout(), &orders, &waker, &done));
     let mut calls = Vec::new();
     loop {
         bench.turn(Duration::from_secs(1))?;
         for (order, reply) in inbox.try_iter() {
             if order == "quit" {
+                calls.clear();
+                drop(reply);
+                // Answers that are on their way are still written; whoever does not read them is not waited for.
+                written.recv_timeout(Duration::from_secs(1)).ok();
                 return Ok(ExitCode::SUCCESS);
             }
             if let Some(answer) = obey(&mut bench, &order, &reply, &mut calls) {
@@ -266,9 +271,10 @@ fn take_orders(
     mut writer: impl Write + Send + 'static,
     orders: &crossbeam_channel::Sender<Order>,
     waker: &mio::Waker,
+    done: &crossbeam_channel::Sender<()>,
 ) {
     let (reply, replies) = crossbeam_channel::bounded::<String>(ORDERS_MAX);
-    std::thread::spawn(move || {
+    let writing = std::thread::spawn(move || {
         for text in replies {
             if writeln!(writer, "{text}").and_then(|()| writer.flush()).is_err() {
                 return;
@@ -276,7 +282,15 @@ fn take_orders(
         }
     });
     for order in reader.lines().map_while(Result::ok) {
+        let is_last = order.trim() == "quit";
         if orders.send((order.trim().to_owned(), reply.clone())).is_err() || waker.wake().is_err() {
+            return;
+        }
+        if is_last {
+            drop(reply);
+            // A writer that panicked has nothing left to write.
+            writing.join().ok();
+            done.try_send(()).ok();
             return;
         }
     }
@@ -293,7 +307,7 @@ fn obey(
         (None, _) => None,
         (Some("call"), Some(aor)) => {
             let talk_ms = words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
-            let plan = Plan { talk: Some(Duration::from_millis(talk_ms)), is_watched: true, due_us: None };
+            let plan = Plan { talk: Some(Duration::from_millis(talk_ms)), is_watched: true };
             let (stack, server) = bench.server();
             Some(match server.place_call(stack, aor.trim_start_matches("sip:"), plan) {
                 Some(call) => {

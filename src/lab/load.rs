@@ -1,6 +1,6 @@
 //! Load: the SIP Server and all phones in one process, calls at an open-loop rate, and what came of them.
 //!
-//! Owns: the schedule (absolute: a late call is measured from when it was due), the report, and what is read
+//! Owns: the schedule (absolute; how late each call was placed is reported on its own), the report, and what is read
 //! about the proxy from outside (its metrics, its processor time and memory). Must not touch: SIP.
 
 use crate::bench::{Bench, Place};
@@ -206,10 +206,8 @@ fn call(bench: &mut Bench, line: &LoadLine) -> Result<Histogram, Box<dyn Error>>
         let mut now_us = bench.stack.read_clock();
         let mut in_turn = 0;
         while placed < total && due_of(placed) <= now_us && in_turn < PLACED_PER_TURN_MAX {
-            let due_us = due_of(placed);
-            behind.record(now_us - due_us);
-            let plan =
-                Plan { talk: Some(Duration::from_millis(line.talk_ms)), is_watched: false, due_us: Some(due_us) };
+            behind.record(now_us - due_of(placed));
+            let plan = Plan { talk: Some(Duration::from_millis(line.talk_ms)), is_watched: false };
             let is_to_phone = match line.direction {
                 Direction::ToPhone => true,
                 Direction::FromPhone => false,

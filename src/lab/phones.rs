@@ -92,6 +92,8 @@ struct Phone {
     registered_over: Option<Link>,
     cseq: u32,
     attempts: u8,
+    /// An alarm for the next keep-alive is set.
+    keeps_alive: bool,
     started_us: u64,
 }
 
@@ -145,6 +147,7 @@ impl Phones {
                 registered_over: None,
                 cseq: 0,
                 attempts: 0,
+                keeps_alive: false,
                 started_us: 0,
             })
             .collect();
@@ -221,7 +224,6 @@ impl Phones {
             return None;
         };
         let tag = self.open_call(stack, phone, Some(plan));
-        self.calls[tag.slot as usize].started_us = plan.due_us.unwrap_or(stack.now_us);
         let (user, domain) = (self.user(phone), &self.config.domain);
         let call_id = stack.random();
         let contact = self.contact(stack.boot, phone, sent_by, true);
@@ -563,19 +565,19 @@ impl Phones {
                 }
             }
             KIND_KEEP_ALIVE => {
-                let entry = &self.phones[cookie.slot as usize];
-                if let (State::Registered, Some(link), Some(after)) = (entry.state, entry.link, self.config.keep_alive)
-                {
-                    if !link.is_lossy() {
-                        stack.net.send(link, b"\r\n\r\n");
+                let entry = &mut self.phones[cookie.slot as usize];
+                match (entry.state, entry.link, self.config.keep_alive) {
+                    (State::Registered, Some(link), Some(after)) => {
+                        if !link.is_lossy() {
+                            stack.net.send(link, b"\r\n\r\n");
+                        }
+                        stack.alarm_in(after, cookie);
                     }
-                    stack.alarm_in(after, cookie);
+                    _ => entry.keeps_alive = false,
                 }
             }
-            KIND_ACCEPT => {
-                if self.call_of(cookie).is_some_and(|call| call.phase == Phase::Ringing) {
-                    self.accept(stack, Tag { slot: cookie.slot, serial: cookie.serial, leg: 0 });
-                }
+            KIND_ACCEPT if self.call_of(cookie).is_some_and(|call| call.phase == Phase::Ringing) => {
+                self.accept(stack, Tag { slot: cookie.slot, serial: cookie.serial, leg: 0 });
             }
             KIND_HANG_UP => self.hang_up(stack, PhoneCallRef { slot: cookie.slot, serial: cookie.serial }),
             KIND_LOST => {

@@ -89,8 +89,6 @@ pub struct Plan {
     /// Hangs up so long after the answer; `None` leaves that to the other side or to [`Server::hang_up`].
     pub talk: Option<Duration>,
     pub is_watched: bool,
-    /// When the call should have been placed, to measure from there; `None` is now.
-    pub due_us: Option<u64>,
 }
 
 #[derive(Default)]
@@ -225,7 +223,7 @@ impl Server {
             legs: Default::default(),
             special,
             plan,
-            started_us: plan.and_then(|plan| plan.due_us).unwrap_or(stack.now_us),
+            started_us: stack.now_us,
             is_ending: false,
         });
         Tag { slot: slot as u32, serial, leg: 1 }

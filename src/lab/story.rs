@@ -28,7 +28,7 @@ const PHONES_MIN: usize = 4;
 /// New connections until one lands on another core.
 const MOVES_MAX: usize = 32;
 
-const OPEN_END: Plan = Plan { talk: None, is_watched: true, due_us: None };
+const OPEN_END: Plan = Plan { talk: None, is_watched: true };
 
 #[derive(Args)]
 pub struct StoryLine {

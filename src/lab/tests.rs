@@ -1,5 +1,7 @@
 //! Phones register at the server directly, without any proxy, and call each other.
 
+mod wire;
+
 use crate::bench::{Bench, Place};
 use crate::certs::{self, TlsFiles};
 use crate::net::Transport;
@@ -65,7 +67,7 @@ fn assert_clean(bench: &mut Bench) {
 fn everybody_calls(transport: Transport) {
     const PHONES: u32 = 20;
     let mut bench = bench(transport, PHONES, Habit::Accept(Duration::ZERO));
-    let plan = Plan { talk: Some(Duration::ZERO), is_watched: false, due_us: None };
+    let plan = Plan { talk: Some(Duration::ZERO), is_watched: false };
     for phone in 0..PHONES {
         let (stack, phones) = bench.phones();
         let other = phones.aor((phone + 1) % PHONES);
@@ -103,7 +105,7 @@ fn phones_call_each_other_over_tls() {
 fn a_cancelled_call_leaves_nothing_behind() {
     for transport in [Transport::Udp, Transport::Tcp] {
         let mut bench = bench(transport, 2, Habit::Ring);
-        let plan = Plan { talk: None, is_watched: false, due_us: None };
+        let plan = Plan { talk: None, is_watched: false };
         let (stack, phones) = bench.phones();
         let other = format!("sip:{}", phones.aor(1));
         let call = phones.place_call(stack, 0, &other, plan).expect("a connection");
@@ -122,7 +124,7 @@ fn a_cancelled_call_leaves_nothing_behind() {
 #[test]
 fn a_busy_phone_and_an_unknown_one_are_told_apart() {
     let mut bench = bench(Transport::Tcp, 2, Habit::Busy);
-    let plan = Plan { talk: None, is_watched: false, due_us: None };
+    let plan = Plan { talk: None, is_watched: false };
     let (stack, phones) = bench.phones();
     let busy = format!("sip:{}", phones.aor(1));
     phones.place_call(stack, 0, &busy, plan).expect("a connection");
@@ -138,7 +140,7 @@ fn a_busy_phone_and_an_unknown_one_are_told_apart() {
 fn a_call_takes_a_reinvite_from_either_side_and_a_late_hang_up() {
     for transport in [Transport::Udp, Transport::Tls] {
         let mut bench = bench(transport, 3, Habit::Accept(Duration::from_millis(5)));
-        let plan = Plan { talk: None, is_watched: true, due_us: None };
+        let plan = Plan { talk: None, is_watched: true };
         let (stack, phones) = bench.phones();
         let other = format!("sip:{}", phones.aor(1));
         let call = phones.place_call(stack, 0, &other, plan).expect("a connection");
@@ -170,7 +172,7 @@ fn a_phone_that_moves_to_another_connection_keeps_its_call() {
     for transport in [Transport::Tcp, Transport::Tls] {
         let mut bench = bench(transport, 1, Habit::Accept(Duration::ZERO));
         let aor = bench.phones().1.aor(0);
-        let plan = Plan { talk: None, is_watched: true, due_us: None };
+        let plan = Plan { talk: None, is_watched: true };
         let (stack, server) = bench.server();
         let call = server.place_call(stack, &aor, plan).expect("a binding");
         let up = bench.turn_until(DEADLINE, |bench| bench.phones().1.call_at(0).is_some_and(|(_, is_acked)| is_acked));

@@ -205,7 +205,9 @@ impl Phones {
             stack.tally.registered += 1;
             self.register_times.record(stack.now_us - self.phones[phone as usize].started_us);
             self.fresh.push(phone);
-            if let Some(after) = self.config.keep_alive {
+            let entry = &mut self.phones[phone as usize];
+            if let Some(after) = self.config.keep_alive.filter(|_| !entry.keeps_alive) {
+                entry.keeps_alive = true;
                 stack.alarm_in(after, Cookie { kind: KIND_KEEP_ALIVE, leg: 0, slot: phone, serial: 0 });
             }
         }

@@ -95,7 +95,10 @@ impl Engine {
         let registration = if request.method() == Some(Method::Register) && source.side == Side::Endpoint {
             match register::read(&request, &self.keys) {
                 Ok(registration) => Some(Box::new(registration)),
-                Err(_) => {
+                Err(fault) => {
+                    if fault == register::RegisterFault::TooMany {
+                        self.count(Counter::LimitContacts);
+                    }
                     let refusal = Refusal::new(400, "Bad Contact", Counter::FaultContactSyntax);
                     self.refuse(&request, &source, &refusal);
                     return self.recycle_message(request);
@@ -195,9 +198,11 @@ impl Engine {
     /// Asks the binding's home where the phone is.
     fn resolve(&mut self, id: TxnId, exchange: &mut Exchange, not: Option<FlowRef>, now: Time) {
         exchange.attempts = exchange.attempts.saturating_add(1);
-        let Some(binding) = exchange.binding.filter(|_| exchange.attempts <= FLOW_ATTEMPTS_MAX) else {
+        let Some(binding) = exchange.binding else { return self.finish_gone(id, exchange, now) };
+        if exchange.attempts > FLOW_ATTEMPTS_MAX {
+            self.count(Counter::LimitFlowAttempts);
             return self.finish_gone(id, exchange, now);
-        };
+        }
         let wait = self.patience_of(exchange);
         exchange.resolving = true;
         self.arm(id, exchange, Which::Wait, now.after(wait + HOME_ANSWER_MAX));

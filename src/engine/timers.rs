@@ -74,6 +74,7 @@ impl Engine {
                 // The home has not answered: its mailbox or the shard is in trouble. The phone counts as gone.
                 if exchange.resolving {
                     exchange.resolving = false;
+                    self.count(Counter::LimitHomeAnswer);
                     self.finish_gone(id, exchange, now);
                 }
             }

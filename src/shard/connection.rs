@@ -567,6 +567,7 @@ impl Core {
                 if self.handshaking <= HANDSHAKES_COUNT_MAX {
                     break;
                 }
+                self.count(Counter::LimitHandshakesCount);
                 self.handshake_failed(side, peer, HandshakeFailure::Timeout, "it gave way to newer ones");
                 let reason = if outbound { handshake_close(outbound) } else { CloseReason::HandshakeTimeout };
                 self.lost(first, reason);

@@ -446,6 +446,8 @@ impl Core {
             let mut named = Vec::new();
             let flushed = out.flush(|bytes| engine.recycle(bytes), |to| named.push(to));
             engine.counters_mut().add(Counter::DatagramSendError, flushed.dropped);
+            engine.counters_mut().add(Counter::DatagramSocketFull, flushed.overflowed);
+            engine.counters_mut().add(Counter::LimitDatagramsWaitingCount, flushed.overflowed);
             waits |= flushed.waiting;
             // At most 255 points.
             let point = PointId(u8::try_from(at).unwrap_or(u8::MAX));

@@ -110,8 +110,7 @@ Counter, COUNTERS;
 
 "hawser_retransmissions_sent_total", "Messages that a transaction of ours sent again.":
     ResentRequest { message = "request" }
-    ResentResponse { message = "response" }
-    ResentAck { message = "ack" };
+    ResentResponse { message = "response" };
 
 "hawser_messages_received_total", "SIP messages received, by transport.":
     MessagesInUdp { transport = "udp" }
@@ -200,22 +199,14 @@ Counter, COUNTERS;
 
 // What was refused.
 
-"hawser_refusals_total", "Requests that Hawser itself answered with an error, by code and reason (400 for a malformed one: see hawser_faults_total).":
-    Refused400Malformed { code = "400", reason = "malformed" }
-    Refused400Host { code = "400", reason = "host" }
-    Refused400Port { code = "400", reason = "port" }
-    Refused400Transport { code = "400", reason = "transport" }
+"hawser_refusals_total", "Requests that Hawser itself answered with an error, by code and reason (for a malformed one: see hawser_faults_total).":
     Refused403ForeignRoute { code = "403", reason = "foreign_route" }
     Refused403ForgedToken { code = "403", reason = "forged_token" }
-    Refused403BorrowedToken { code = "403", reason = "borrowed_token" }
-    Refused403Stranger { code = "403", reason = "stranger" }
     Refused408TimerB { code = "408", reason = "timer_b" }
     Refused408TimerC { code = "408", reason = "timer_c" }
-    Refused416Scheme { code = "416", reason = "scheme" }
     Refused420ProxyRequire { code = "420", reason = "proxy_require" }
     Refused430FlowGone { code = "430", reason = "flow_gone" }
     Refused430FlowLost { code = "430", reason = "flow_lost" }
-    Refused440Breadth { code = "440", reason = "breadth" }
     Refused480FlowGone { code = "480", reason = "flow_gone" }
     Refused480FlowLost { code = "480", reason = "flow_lost" }
     Refused480Grace { code = "480", reason = "grace" }
@@ -223,36 +214,12 @@ Counter, COUNTERS;
     Refused481Cancel { code = "481", reason = "cancel" }
     Refused482Loop { code = "482", reason = "loop" }
     Refused483Hops { code = "483", reason = "hops" }
-    Refused500Internal { code = "500", reason = "internal" }
     Refused500Endpoint503 { code = "500", reason = "endpoint_503" }
-    Refused502Certificate { code = "502", reason = "certificate" }
-    Refused503Overload { code = "503", reason = "overload" }
-    Refused503DialogRate { code = "503", reason = "dialog_rate" }
     Refused503Mailbox { code = "503", reason = "mailbox" }
     Refused503Transactions { code = "503", reason = "transactions" }
-    Refused503Connections { code = "503", reason = "connections" }
-    Refused503NoServer { code = "503", reason = "no_server" }
     Refused503ServerConnect { code = "503", reason = "server_connect" }
-    Refused503ServerTimeout { code = "503", reason = "server_timeout" }
-    Refused503EndpointConnect { code = "503", reason = "endpoint_connect" }
-    Refused503NoTransport { code = "503", reason = "no_transport" }
     Refused503Draining { code = "503", reason = "draining" }
-    Refused505Version { code = "505", reason = "version" }
     Refused513Oversize { code = "513", reason = "oversize" };
-
-"hawser_shed_total", "New work that gave way under overload, by what it was.":
-    ShedHandshake { work = "handshake" }
-    ShedRegister { work = "register" }
-    ShedInvite { work = "invite" }
-    ShedRefresh { work = "refresh" }
-    ShedInDialog { work = "in_dialog" }
-    ShedOther { work = "other" };
-
-"hawser_tokens_refused_total", "Tokens that named no target, by reason.":
-    TokenSyntax { reason = "syntax" }
-    TokenForged { reason = "forged" }
-    TokenOtherDialog { reason = "other_dialog" }
-    TokenOtherKind { reason = "other_kind" };
 
 "hawser_tokens_other_boot_total", "Authentic tokens of another start or another member of the pool.":
     TokenOtherBoot {};
@@ -266,12 +233,10 @@ Counter, COUNTERS;
 
 "hawser_acks_dropped_total", "ACKs dropped, by reason: nothing may answer them.":
     AckFlowGone { reason = "flow_gone" }
-    AckStray { reason = "stray" }
     AckRefused { reason = "refused" }
     AckMailbox { reason = "mailbox" };
 
 "hawser_udp_oversize_total", "Requests that would have passed 1,300 bytes over UDP, by what became of them.":
-    OversizeTcp { action = "tcp" }
     OversizeUdp { action = "udp" }
     OversizeReject { action = "reject" };
 
@@ -392,11 +357,10 @@ Counter, COUNTERS;
     HandshakeEndpointReset { side = "endpoint", reason = "reset" }
     HandshakeEndpointProtocol { side = "endpoint", reason = "protocol" };
 
-"hawser_datagrams_dropped_total", "Datagrams that could not be sent or read, by reason.":
+"hawser_datagrams_dropped_total", "Datagrams that could not be sent, by reason.":
     DatagramSocketFull { reason = "socket_full" }
     DatagramUnreachable { reason = "unreachable" }
-    DatagramSendError { reason = "send_error" }
-    DatagramReceiveError { reason = "receive_error" };
+    DatagramSendError { reason = "send_error" };
 
 "hawser_accept_errors_total", "Times that the system refused to hand over a new connection (descriptors, memory).":
     AcceptError {};
@@ -420,7 +384,12 @@ Counter, COUNTERS;
     LimitMailboxNewWorkCount { limit = "mailbox_new_work_count" }
     LimitConnections { limit = "connections" }
     LimitTransactions { limit = "transactions" }
-    LimitBindings { limit = "bindings_per_aor" };
+    LimitBindings { limit = "bindings_per_aor" }
+    LimitContacts { limit = "contacts" }
+    LimitFlowAttempts { limit = "flow_attempts" }
+    LimitHomeAnswer { limit = "home_answer" }
+    LimitDatagramsWaitingCount { limit = "datagrams_waiting_count" }
+    LimitHandshakesCount { limit = "handshakes_count" };
 
 // Shards.
 
@@ -472,10 +441,9 @@ Gauge, GAUGES;
     TransactionsClient { kind = "client" };
 "hawser_transactions_limit", "Transactions that the shards may hold.":
     TransactionsLimit {};
-"hawser_contexts_waiting", "Requests that wait, by what for: the phone to come back, a binding's home shard, a connection.":
+"hawser_contexts_waiting", "Requests that wait, by what for: the phone to come back, or a binding's home shard to say where it is.":
     ContextsGrace { wait = "grace" }
-    ContextsHome { wait = "home" }
-    ContextsConnect { wait = "connect" };
+    ContextsHome { wait = "home" };
 "hawser_timers", "Timers that run.":
     Timers {};
 "hawser_mailbox_length", "Mails that wait for the shard.":

@@ -20,8 +20,10 @@ pub struct Outgoing {
 pub struct Flushed {
     /// Datagrams that went out.
     pub sent: u64,
-    /// Datagrams that the system refused, or that did not fit behind those that wait.
+    /// Datagrams that the system refused.
     pub dropped: u64,
+    /// The oldest, dropped since more waited than `DATAGRAMS_WAITING_COUNT_MAX`.
+    pub overflowed: u64,
     /// Whether some wait for room in the socket.
     pub waiting: bool,
 }
@@ -71,7 +73,7 @@ impl Outgoing {
             }
         }
         while self.waiting.len() > DATAGRAMS_WAITING_COUNT_MAX {
-            flushed.dropped += 1;
+            flushed.overflowed += 1;
             self.waiting.pop_front().into_iter().for_each(|(_, bytes)| recycle(bytes));
         }
         flushed.waiting = !self.waiting.is_empty();
@@ -113,7 +115,7 @@ mod tests {
         }
         let mut back = 0;
         let flushed = out.flush(|_| back += 1, |to| panic!("{to} is there"));
-        assert_eq!(flushed, Flushed { sent: 150, dropped: 0, waiting: false });
+        assert_eq!(flushed, Flushed { sent: 150, dropped: 0, overflowed: 0, waiting: false });
         assert_eq!(back, 150);
         for i in 0..150_u8 {
             let mut buffer = [0; 20];
@@ -151,6 +153,6 @@ mod tests {
         let mut out = Outgoing::new(a.as_raw_fd());
         out.push(b.local_addr().unwrap(), vec![0; 70_000]);
         out.push(b.local_addr().unwrap(), b"kept".to_vec());
-        assert_eq!(out.flush(|_| {}, |_| {}), Flushed { sent: 1, dropped: 1, waiting: false });
+        assert_eq!(out.flush(|_| {}, |_| {}), Flushed { sent: 1, dropped: 1, overflowed: 0, waiting: false });
     }
 }

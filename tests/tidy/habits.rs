@@ -1,6 +1,6 @@
 //! What holds for every file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use crate::lexer::Kind;
 use crate::{Fault, File};
@@ -64,7 +64,7 @@ pub fn resting_packages_are_contained(files: &[File]) -> Vec<Fault> {
 pub fn tests_do_not_sleep(files: &[File]) -> Vec<Fault> {
     let mut faults = Vec::new();
     for file in files {
-        let inside: Vec<_> = file.code.iter().map(|token| (token.line, &token.kind)).collect();
+        let inside: HashSet<_> = file.code.iter().map(|token| (token.line, &token.kind)).collect();
         for (at, token) in file.all.iter().enumerate() {
             let test_code = file.path.starts_with("tests/") || !inside.contains(&(token.line, &token.kind));
             let call = file.all.get(at + 1).is_some_and(|next| next.is_sign('('));

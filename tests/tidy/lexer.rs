@@ -10,7 +10,7 @@ pub struct Token {
 }
 
 /// What a token is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// An identifier or keyword; numbers too.
     Word(String),

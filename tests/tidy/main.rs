@@ -154,6 +154,16 @@ fn metric_names_are_declared_once() {
 }
 
 #[test]
+fn every_metric_is_counted() {
+    hold(metrics::rows_are_counted);
+}
+
+#[test]
+fn every_file_opens_with_its_doc() {
+    hold(habits::files_open_with_a_doc);
+}
+
+#[test]
 fn the_readme_agrees_with_the_code() {
     hold(readme::readme_agrees);
 }

@@ -9,6 +9,20 @@ use crate::{Fault, File};
 const NOT_COUNTED: &[(&str, &str)] = &[
     ("SHARDS_MAX", "more is refused at start"),
     ("UDP_REQUEST_LEN_MAX", "hawser_udp_oversize_total says what became of it"),
+    ("TRYING_AFTER", "a delay that RFC 3261 asks for"),
+    ("REGISTRATION_MAX", "a longer grant is only kept shorter"),
+    ("INVITE_LOST_MAX", "hawser_refusals_total with reason=\"flow_lost\""),
+    ("READ_LEN_MAX", "a turn ends and the next one goes on"),
+    ("READS_PER_PASS_MAX", "a turn ends and the next one goes on"),
+    ("BATCHES_PER_PASS_MAX", "a turn ends and the next one goes on"),
+    ("HANDSHAKE_STEPS_PER_PASS_MAX", "a turn ends and the next one goes on"),
+    ("MAILS_PER_PASS_MAX", "a turn ends and the next one goes on"),
+    ("LINGER_MAX", "the connection was closed and counted before"),
+    ("CONTROLS_COUNT_MAX", "the shard that would count it does not answer; it is logged"),
+    ("LOG_LINES_PER_SECOND_MAX", "hawser_log_suppressed_total"),
+    ("PANICS_COUNT_MAX", "hawser_panics_total and hawser_ready"),
+    ("PANIC_WINDOW", "hawser_panics_total and hawser_ready"),
+    ("DRAIN_MAX", "the process ends; it is logged"),
     ("ADMIN_CONNECTIONS_MAX", "further connections only wait"),
     ("ADMIN_HEAD_LEN_MAX", "answered with 431 by the HTTP library"),
     ("ADMIN_HEAD_MAX", "the connection ends without a request to count"),
@@ -69,6 +83,51 @@ pub fn limits_are_used_and_counted(files: &[File]) -> Vec<Fault> {
     faults
 }
 
+/// Files where a counter is only chosen: naming it there is no use of it.
+const CHOOSERS: [&str; 3] = ["src/stats/pick.rs", "src/sip/count.rs", "src/engine/count.rs"];
+
+/// Every row of the table is counted or set somewhere in the product, by its own name or through a function that
+/// chooses it: a metric that never moves misleads.
+pub fn rows_are_counted(files: &[File]) -> Vec<Fault> {
+    let Some(table) = files.iter().find(|file| file.path == "src/stats/table.rs") else {
+        return vec!["src/stats/table.rs is missing".to_owned()];
+    };
+    let product = |file: &&File| file.path.starts_with("src/") && !file.path.starts_with("src/lab/");
+    let users = files.iter().filter(product).filter(|f| f.path != table.path && !CHOOSERS.contains(&&*f.path));
+    let mut used: BTreeSet<&str> = users.flat_map(words).collect();
+    let choosers: Vec<_> = files.iter().filter(|file| CHOOSERS.contains(&&*file.path)).flat_map(functions).collect();
+    // A chooser may be called by another one (`bound` by `count_with_bound`), so until nothing is added.
+    loop {
+        let before = used.len();
+        for (name, body) in &choosers {
+            if used.contains(name) {
+                used.extend(body);
+            }
+        }
+        if used.len() == before {
+            break;
+        }
+    }
+    let rows =
+        table.code.windows(2).filter(|two| two[1].is_sign('{')).filter_map(|two| Some((two[0].line, two[0].word()?)));
+    let variants = rows.filter(|(_, name)| name.starts_with(|c: char| c.is_ascii_uppercase()) && *name != "Row");
+    let unused = variants.filter(|(_, name)| !used.contains(name));
+    unused.map(|(line, name)| table.fault(line, format!("{name} is never counted"))).collect()
+}
+
+/// The functions of a file: name, and the words of its body.
+fn functions(file: &File) -> Vec<(&str, Vec<&str>)> {
+    let mut out: Vec<(&str, Vec<&str>)> = Vec::new();
+    for two in file.code.windows(2) {
+        if two[0].is("fn") {
+            out.extend(two[1].word().map(|name| (name, Vec::new())));
+        } else if let (Some((_, body)), Some(word)) = (out.last_mut(), two[0].word()) {
+            body.push(word);
+        }
+    }
+    out
+}
+
 fn words(file: &File) -> impl Iterator<Item = &str> {
     file.code.iter().filter_map(|token| token.word())
 }
@@ -84,6 +143,20 @@ mod tests {
         assert_eq!(names_are_declared_once(&tree(&[("src/a.rs", text), ("src/b.rs", text)])).len(), 2);
         let once = [("src/a.rs", text), ("src/lab/b.rs", text), ("tests/c.rs", text)];
         assert!(names_are_declared_once(&tree(&once)).is_empty());
+    }
+
+    #[test]
+    fn a_row_that_nobody_counts_is_found() {
+        let table = ("src/stats/table.rs", "\"x\", \"X.\": Used {}  Chosen { a = \"b\" }  Unused {};");
+        let pick =
+            ("src/stats/pick.rs", "impl Counter { fn choose() -> Self { Self::Chosen } fn other() { Self::Unused } }");
+        let user = ("src/engine/mod.rs", "fn f() { count(Counter::Used); count(Counter::choose()) }");
+        let faults = rows_are_counted(&tree(&[table, pick, user]));
+        assert!(faults.len() == 1 && faults[0].contains("Unused"), "{faults:?}");
+        let test = ("src/flow/mod.rs", "#[cfg(test)] mod tests { fn f() { Counter::Unused } }");
+        assert_eq!(rows_are_counted(&tree(&[table, pick, user, test])).len(), 1);
+        let other = ("src/flow/mod.rs", "fn f() { Counter::other() }");
+        assert!(rows_are_counted(&tree(&[table, pick, user, other])).is_empty());
     }
 
     #[test]

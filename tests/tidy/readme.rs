@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use hawser::config::{Config, KEYS};
+use hawser::config::{self, Config};
 use hawser::stats::{COUNTERS, GAUGES, Row};
 
 use crate::lexer::Kind;
@@ -14,16 +14,6 @@ use crate::{Fault, File};
 fn part<'a>(readme: &'a str, name: &str) -> &'a str {
     let after = readme.split_once(&format!("<!-- {name} -->\n")).map_or("", |(_, after)| after);
     after.split_once("<!-- end -->").map_or("", |(part, _)| part)
-}
-
-/// The table of every key, as it has to stand in the README.
-fn settings() -> String {
-    let mut out = "| key | default | meaning |\n| --- | --- | --- |\n".to_owned();
-    for key in KEYS {
-        let default = if key.default.is_empty() { "*required*".to_owned() } else { format!("`{}`", key.default) };
-        out += &format!("| `{}` | {default} | {} |\n", key.name, key.meaning);
-    }
-    out
 }
 
 /// The table of every metric of the shards, as it has to stand in the README.
@@ -112,13 +102,13 @@ pub fn readme_agrees(files: &[File]) -> Vec<Fault> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
     let mut readme = fs::read_to_string(&path).expect("the README can be read");
     if std::env::var_os("UPDATE_README").is_some() {
-        for (name, table) in [("settings", settings()), ("metrics", metrics())] {
+        for (name, table) in [("settings", config::markdown()), ("metrics", metrics())] {
             let old = format!("<!-- {name} -->\n{}<!-- end -->", part(&readme, name));
             readme = readme.replace(&old, &format!("<!-- {name} -->\n{table}<!-- end -->"));
         }
         fs::write(&path, &readme).expect("the README can be written");
     }
-    let mut faults = differences(&readme, "settings", &settings());
+    let mut faults = differences(&readme, "settings", &config::markdown());
     faults.extend(differences(&readme, "metrics", &metrics()));
     faults.extend(refused(&readme, files));
     faults.extend(names(&readme));

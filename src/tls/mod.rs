@@ -1,10 +1,14 @@
-//! TLS by rustls: what one connection's session does with bytes.
+//! TLS by rustls: what a session does with bytes, whom it trusts, and what it is made from.
 //!
-//! Owns: [`session`], which turns records into text and back with buffers that the shard lends it. Must not
-//! touch: sockets, SIP, the engine's state.
+//! Owns: [`session`], which turns records into text and back with buffers that the shard lends it; [`setup`], which
+//! reads certificates, keys and CAs ([`pem`]); [`trust`] and [`identity`], which verify a peer; [`failure`],
+//! which says why a handshake failed. Must not touch: sockets, SIP, the engine's state.
 
 pub mod failure;
+pub mod identity;
+pub mod pem;
 pub mod session;
+pub mod setup;
 pub mod trust;
 
 use std::sync::Arc;

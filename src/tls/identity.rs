@@ -1,0 +1,136 @@
+//! Whether a certificate names the peer that was meant (RFC 5922 §7.1 to §7.4).
+//!
+//! Pure: the names of a certificate come in as plain data, and whether its chain is trusted is another's
+//! question. Left out on purpose: wildcards, which RFC 5922 §7.2 forbids, and the CN, which it only tolerates.
+
+use std::net::IpAddr;
+
+/// What the certificate of a peer must carry, from the settings and never from DNS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// A host name.
+    Name(String),
+    /// An address, for a target that is given as one.
+    Address(IpAddr),
+}
+
+/// The names of a certificate's subjectAltName that count.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identities {
+    /// Hosts of its `sip:` URIs, in lower case.
+    pub sip: Vec<String>,
+    /// Its DNS names, in lower case.
+    pub dns: Vec<String>,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Identities {
+    /// Takes a URI in, if it is the identity of a SIP domain (RFC 5922 §7.1): scheme `sip` and no user part.
+    pub fn add_uri(&mut self, uri: &str) {
+        let Some((scheme, rest)) = uri.split_once(':') else { return };
+        if !scheme.eq_ignore_ascii_case("sip") || rest.contains('@') {
+            return;
+        }
+        let end = rest.find([';', '?']).unwrap_or(rest.len());
+        let host = match rest[..end].rsplit_once(':') {
+            Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !host.contains(':') => host,
+            _ => &rest[..end],
+        };
+        if !host.is_empty() {
+            self.sip.push(canonical(host));
+        }
+    }
+
+    /// Takes a DNS name in.
+    pub fn add_dns(&mut self, name: &str) {
+        self.dns.push(canonical(name));
+    }
+
+    /// Whether it is the peer that was meant. DNS names count only where there is no `sip:` URI, and a name with a
+    /// wildcard matches nothing but itself, which is no host name.
+    #[must_use]
+    pub fn match_expected(&self, expected: &Expected) -> bool {
+        match expected {
+            Expected::Address(ip) => self.addresses.contains(&ip.to_canonical()),
+            Expected::Name(name) => {
+                let names = if self.sip.is_empty() { &self.dns } else { &self.sip };
+                let name = canonical(name);
+                names.iter().any(|own| *own == name && !own.contains('*'))
+            }
+        }
+    }
+}
+
+/// Names are compared without regard to case (RFC 5922 §7.2); a dot at the end says only that they are absolute.
+fn canonical(name: &str) -> String {
+    name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identities(uris: &[&str], dns: &[&str]) -> Identities {
+        let mut all = Identities::default();
+        uris.iter().for_each(|uri| all.add_uri(uri));
+        dns.iter().for_each(|name| all.add_dns(name));
+        all
+    }
+
+    fn name(name: &str) -> Expected {
+        Expected::Name(name.into())
+    }
+
+    #[test]
+    fn a_sip_uri_names_its_domain_and_hides_the_dns_names() {
+        let all = identities(&["sip:Example.COM"], &["sips1.example.com"]);
+        assert!(all.match_expected(&name("example.com")));
+        assert!(all.match_expected(&name("EXAMPLE.com.")));
+        assert!(!all.match_expected(&name("sips1.example.com")));
+    }
+
+    #[test]
+    fn dns_names_count_where_there_is_no_sip_uri() {
+        let all = identities(&["https://example.net", "sips:example.org"], &["SIPS1.example.com"]);
+        assert!(all.match_expected(&name("sips1.example.com")));
+        assert!(!all.match_expected(&name("example.net")) && !all.match_expected(&name("example.org")));
+    }
+
+    #[test]
+    fn a_uri_with_a_user_part_is_a_persons_and_no_domains() {
+        let all = identities(&["sip:alice@example.com"], &["example.net"]);
+        assert!(!all.match_expected(&name("example.com")));
+        assert!(all.match_expected(&name("example.net")));
+    }
+
+    #[test]
+    fn a_port_or_parameter_does_not_belong_to_the_name() {
+        let all = identities(&["sip:example.com:5061", "sip:example.org;transport=tls"], &[]);
+        assert!(all.match_expected(&name("example.com")) && all.match_expected(&name("example.org")));
+    }
+
+    #[test]
+    fn no_wildcard_matches() {
+        let all = identities(&[], &["*.example.com"]);
+        assert!(!all.match_expected(&name("sips1.example.com")));
+        assert!(!all.match_expected(&name("*.example.com")));
+        assert!(!identities(&["sip:*.example.com"], &[]).match_expected(&name("a.example.com")));
+    }
+
+    #[test]
+    fn an_address_is_matched_by_an_address_only() {
+        let mut all = identities(&["sip:192.0.2.1"], &["192.0.2.1"]);
+        let expected = Expected::Address("192.0.2.1".parse().unwrap());
+        assert!(!all.match_expected(&expected));
+        all.addresses.push("192.0.2.1".parse().unwrap());
+        assert!(all.match_expected(&expected));
+        assert!(!all.match_expected(&Expected::Address("192.0.2.2".parse().unwrap())));
+    }
+
+    #[test]
+    fn a_certificate_without_names_matches_nothing() {
+        assert!(!Identities::default().match_expected(&name("")));
+        assert!(!Identities::default().match_expected(&name("example.com")));
+    }
+}

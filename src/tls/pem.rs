@@ -1,0 +1,63 @@
+//! Certificates and keys from PEM files. The one file that names `rustls-pemfile`.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+/// Why a PEM file is of no use.
+#[derive(Debug)]
+pub enum PemError {
+    /// It cannot be read.
+    Unreadable(PathBuf, io::Error),
+    /// It is no PEM.
+    Malformed(PathBuf),
+    /// It holds no certificate.
+    NoCertificate(PathBuf),
+    /// It holds no private key, or an encrypted one.
+    NoKey(PathBuf),
+}
+
+impl std::fmt::Display for PemError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unreadable(path, fault) => write!(f, "{}: cannot be read: {fault}", path.display()),
+            Self::Malformed(path) => write!(f, "{}: is not a PEM file", path.display()),
+            Self::NoCertificate(path) => write!(f, "{}: holds no certificate in PEM form", path.display()),
+            Self::NoKey(path) => write!(
+                f,
+                "{}: holds no private key in PEM form (PKCS#8, PKCS#1 or SEC1, not encrypted)",
+                path.display()
+            ),
+        }
+    }
+}
+
+impl std::error::Error for PemError {}
+
+fn read(path: &Path) -> Result<Vec<u8>, PemError> {
+    fs::read(path).map_err(|fault| PemError::Unreadable(path.to_owned(), fault))
+}
+
+/// All certificates of a file, at least one, in its order.
+///
+/// # Errors
+/// The file is of no use.
+pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, PemError> {
+    let text = read(path)?;
+    let all: Result<Vec<_>, _> = rustls_pemfile::certs(&mut text.as_slice()).collect();
+    let all = all.map_err(|_| PemError::Malformed(path.to_owned()))?;
+    if all.is_empty() { Err(PemError::NoCertificate(path.to_owned())) } else { Ok(all) }
+}
+
+/// The first private key of a file.
+///
+/// # Errors
+/// The file is of no use.
+pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, PemError> {
+    let text = read(path)?;
+    rustls_pemfile::private_key(&mut text.as_slice())
+        .map_err(|_| PemError::Malformed(path.to_owned()))?
+        .ok_or_else(|| PemError::NoKey(path.to_owned()))
+}

@@ -1,42 +1,284 @@
-//! From a valid configuration to running shards. See DESIGN.md, Layers.
+//! From a valid configuration to running shards, and to their end.
+//!
+//! Owns: the checks of a start ([`checks`]), secrets ([`secrets`]), what each shard is made with ([`plan`]), the
+//! signals, and what `--check` prints ([`report`]). Must not touch: a shard's state, SIP.
 
+mod checks;
+mod plan;
 mod report;
+mod secrets;
+mod source;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crossbeam_channel::{Receiver, select};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 pub use report::{Certificate, Report};
+pub use secrets::SecretError;
 
+use crate::admin;
 use crate::config::Config;
+use crate::limits::{DRAIN_MAX, SHARDS_MAX};
+use crate::shard::{Common, Setup, Shards};
+use crate::tls::setup::{self, Leaf, TlsError};
+
+/// Status when a second signal ends the process at once.
+const STATUS_AT_ONCE: i32 = 130;
 
 /// Why a start failed. Prints as one line that names the mend.
 #[derive(Debug)]
 pub enum StartError {
-    /// This build has no shards to start.
-    NoShards,
+    /// io_uring cannot be used.
+    IoUring {
+        /// The value of kernel.io_uring_disabled; empty when it can't be read.
+        disabled: String,
+        #[allow(missing_docs, reason = "what the system says")]
+        fault: io::Error,
+    },
+    /// Too little memory may be locked.
+    Memlock {
+        /// In bytes.
+        soft: u64,
+    },
+    /// Too few descriptors.
+    Descriptors {
+        /// What is allowed.
+        soft: u64,
+        /// The least that makes sense.
+        needed: u64,
+    },
+    /// The limits cannot be read.
+    Limits(io::Error),
+    /// A port cannot be bound.
+    Port {
+        /// udp, tcp, tls or http.
+        transport: &'static str,
+        #[allow(missing_docs, reason = "the address that the settings name")]
+        address: SocketAddr,
+        #[allow(missing_docs, reason = "what the system says")]
+        fault: io::Error,
+    },
+    /// Certificates, keys or CAs.
+    Tls(TlsError),
+    /// Keys and random numbers.
+    Secret(SecretError),
+    /// The SIP Server is given by name.
+    ServerName(String),
+    /// No cores, or more than there can be shards.
+    Cores(usize),
+    /// An executor or a thread did not start.
+    Executor(io::Error),
+    /// A shard has ended by itself.
+    ShardEnded,
 }
 
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoShards => f.write_str("this build only checks configurations: use --check"),
+            Self::IoUring { disabled, fault } if disabled == "0" || disabled.is_empty() => write!(
+                f,
+                "io_uring cannot be used: {fault}; Linux 5.8 or newer is needed, and a seccomp profile (of a container, \
+                 or SystemCallFilter) must allow io_uring_setup, io_uring_enter and io_uring_register"
+            ),
+            Self::IoUring { disabled, fault } => write!(
+                f,
+                "io_uring cannot be used: {fault}; the sysctl kernel.io_uring_disabled is {disabled}: set it to 0"
+            ),
+            Self::Memlock { soft } => write!(
+                f,
+                "only {} KiB of memory may be locked, and io_uring needs at least 512 KiB: set LimitMEMLOCK=64M in the \
+                 systemd unit, or ulimit -l 65536",
+                soft / 1024
+            ),
+            Self::Descriptors { soft, needed } => write!(
+                f,
+                "only {soft} descriptors are allowed, and at least {needed} are needed: set LimitNOFILE=1048576 in the \
+                 systemd unit, or ulimit -n"
+            ),
+            Self::Limits(fault) => write!(f, "the limits of this process cannot be read: {fault}"),
+            Self::Port { transport, address, fault } => {
+                write!(f, "{transport} {address}: cannot be bound: {fault}{}", mend_of_bind(fault))
+            }
+            Self::Tls(fault) => fault.fmt(f),
+            Self::Secret(fault) => fault.fmt(f),
+            Self::ServerName(name) => write!(f, "sip-server {name}: expected an address and port"),
+            Self::Cores(0) => f.write_str("cores: none to run on"),
+            Self::Cores(count) => write!(f, "cores: {count} are too many, {SHARDS_MAX} are the most"),
+            Self::Executor(fault) => write!(f, "a shard cannot start: {fault}"),
+            Self::ShardEnded => {
+                f.write_str("a shard has ended by itself; what the log says above is a fault of Hawser")
+            }
         }
+    }
+}
+
+fn mend_of_bind(fault: &io::Error) -> &'static str {
+    match fault.kind() {
+        io::ErrorKind::AddrInUse => " (another process listens there: stop it, or change the port)",
+        io::ErrorKind::AddrNotAvailable => " (no interface of this machine has this address)",
+        io::ErrorKind::PermissionDenied => {
+            " (ports below 1024 need AmbientCapabilities=CAP_NET_BIND_SERVICE in the systemd unit)"
+        }
+        _ => "",
     }
 }
 
 impl std::error::Error for StartError {}
 
+impl From<TlsError> for StartError {
+    fn from(fault: TlsError) -> Self {
+        Self::Tls(fault)
+    }
+}
+
+impl From<SecretError> for StartError {
+    fn from(fault: SecretError) -> Self {
+        Self::Secret(fault)
+    }
+}
+
 /// What would run with this configuration on these cores.
 ///
 /// # Errors
-/// Whatever would end a start, but for ports that are taken.
+/// Whatever would end a start, but for ports that are taken and limits of the system.
 pub fn check(config: &Config, cores: &[usize]) -> Result<Report, StartError> {
-    Ok(Report::new(config, cores))
+    shards(cores)?;
+    let (_, leaves) = setup::set_up(config)?;
+    if let Some(path) = &config.sipproxy.flow_token_key_file {
+        secrets::check_token_key(path)?;
+    }
+    Ok(report(config, cores, &leaves))
 }
 
-/// Runs one shard on each core until SIGTERM or SIGINT.
+fn report(config: &Config, cores: &[usize], leaves: &[Leaf]) -> Report {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let now = i64::try_from(now).unwrap_or(i64::MAX);
+    let certificates = leaves.iter().filter_map(|leaf| Certificate::read(leaf.side, &leaf.path, &leaf.der, now));
+    certificates.fold(Report::new(config, cores), Report::with_certificate)
+}
+
+fn shards(cores: &[usize]) -> Result<u8, StartError> {
+    match u8::try_from(cores.len()) {
+        Ok(count @ 1..) if usize::from(count) <= SHARDS_MAX => Ok(count),
+        _ => Err(StartError::Cores(cores.len())),
+    }
+}
+
+/// Runs one shard on each core until SIGTERM or SIGINT: then no new work is taken, what is in flight finishes for up
+/// to 5 s, and all connections are closed. A second signal ends the process at once.
 ///
 /// # Errors
-/// Whatever ends the start.
-pub fn run(_config: Config, _cores: Vec<usize>) -> Result<(), StartError> {
-    Err(StartError::NoShards)
+/// Whatever ends the start; a shard that ended by itself.
+pub fn run(config: Config, cores: Vec<usize>) -> Result<(), StartError> {
+    let (signals, armed) = signals().map_err(StartError::Executor)?;
+    let running = Running::start(&config, &cores)?;
+    let ended = loop {
+        select! {
+            recv(signals) -> signal => match signal {
+                Ok(SIGHUP) => log::warn!("SIGHUP: settings and certificates are read at a start only, in this release"),
+                _ => break None,
+            },
+            recv(running.shards.ended()) -> _ => break Some(StartError::ShardEnded),
+        }
+    };
+    armed.store(true, Ordering::SeqCst);
+    match ended {
+        None => {
+            log::info!("stopping: no new work; what is in flight has {} s", DRAIN_MAX.as_secs());
+            if !running.shards.handle().drain(DRAIN_MAX) {
+                log::warn!("some transactions were still in flight and are given up");
+            }
+            running.stop();
+            log::info!("stopped");
+            Ok(())
+        }
+        Some(fault) => Err(fault),
+    }
+}
+
+/// The signals, and what makes a second one of the stopping kind end the process.
+fn signals() -> io::Result<(Receiver<i32>, Arc<AtomicBool>)> {
+    let armed = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        signal_hook::flag::register_conditional_shutdown(signal, STATUS_AT_ONCE, armed.clone())?;
+    }
+    let mut all = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let (sender, receiver) = crossbeam_channel::bounded(8);
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        for signal in &mut all {
+            // With so many unread, one more says nothing new.
+            let _ = sender.try_send(signal);
+        }
+    })?;
+    Ok((receiver, armed))
+}
+
+/// The shards and the HTTP port of a process.
+struct Running {
+    shards: Shards,
+    admin: Option<admin::Admin>,
+}
+
+impl Running {
+    fn start(config: &Config, cores: &[usize]) -> Result<Self, StartError> {
+        let count = shards(cores)?;
+        checks::locked_memory()?;
+        checks::io_uring()?;
+        let capacity = checks::capacity(cores.len())?;
+        let (tls, leaves) = setup::set_up(config)?;
+        let settings = plan::settings(config, count, capacity)?;
+        checks::ports(config)?;
+        let http = checks::http(config)?;
+        let tos = plan::tos(config);
+        let points = plan::points(config);
+        let setups = settings
+            .into_iter()
+            .zip(cores)
+            .map(|(settings, cpu)| Ok(Setup { cpu: Some(*cpu), settings, sockets: plan::sockets(&points, tos)? }));
+        let setups = setups.collect::<Result<Vec<_>, StartError>>()?;
+        let common =
+            Common { tls, tos, gather: config.sipproxy.gather, spin_before_park: config.sipproxy.spin_before_park };
+        let shards = Shards::start(setups, &common).map_err(StartError::Executor)?;
+        let admin =
+            http.map(|listener| admin::start(listener, source::Source::new(config, shards.handle(), &leaves), None));
+        let admin = admin.transpose().map_err(StartError::Executor)?;
+        say_what_runs(config, cores, &leaves, capacity);
+        Ok(Self { shards, admin })
+    }
+
+    fn stop(self) {
+        self.shards.stop();
+        drop(self.admin);
+    }
+}
+
+fn say_what_runs(config: &Config, cores: &[usize], leaves: &[Leaf], capacity: checks::Capacity) {
+    log::info!("hawser {} runs on {} shards", env!("CARGO_PKG_VERSION"), cores.len());
+    for line in report(config, cores, leaves).to_string().lines() {
+        log::info!("{line}");
+    }
+    log::info!(
+        "capacity     {} connections and {} transactions a shard",
+        capacity.connections_max,
+        capacity.transactions_max
+    );
+    for leaf in leaves {
+        if source::not_after(leaf).is_some_and(|end| end < SystemTime::now()) {
+            log::warn!("{}: the certificate has expired: phones that verify it will not connect", shown(&leaf.path));
+        }
+    }
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
 }

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender};
 use glommio::{LocalExecutorBuilder, Placement};
 
 pub use self::core::Clock;
@@ -81,6 +81,18 @@ pub struct Shards {
     watchdog: JoinHandle<()>,
     /// Dropped to end the watchdog.
     watchdog_stop: Sender<()>,
+    /// Told when a shard's thread ends, for whatever cause.
+    ended: Receiver<()>,
+}
+
+/// Tells that a thread has ended, by a panic too.
+struct TellEnd(Sender<()>);
+
+impl Drop for TellEnd {
+    fn drop(&mut self) {
+        // One place for each shard.
+        let _ = self.0.try_send(());
+    }
 }
 
 impl Shards {
@@ -94,13 +106,15 @@ impl Shards {
         let (handle, controls) = Handle::new(&shared);
         let (posts, inboxes) = mailbox::join(&shared);
         let watched = inboxes.iter().map(mailbox::Inbox::watch).collect();
+        let (end, ended) = crossbeam_channel::bounded(setups.len());
         let (started, has_started) = crossbeam_channel::bounded(setups.len());
         let mut threads = Vec::new();
         let ends = shared.into_iter().zip(posts).zip(inboxes.into_iter().zip(controls));
         for (setup, ((shared, post), (inbox, controls))) in setups.into_iter().zip(ends) {
-            let (common, started) = (common.clone(), started.clone());
+            let (common, started, end) = (common.clone(), started.clone(), TellEnd(end.clone()));
             let name = format!("shard-{}", setup.settings.shard.0);
             let thread = std::thread::Builder::new().name(name).spawn(move || {
+                let _end = end;
                 let executor = LocalExecutorBuilder::new(setup.cpu.map_or(Placement::Unbound, Placement::Fixed))
                     .io_memory(IO_MEMORY_LEN)
                     .ring_depth(RING_DEPTH)
@@ -135,13 +149,19 @@ impl Shards {
         }
         let (watchdog_stop, stop) = crossbeam_channel::bounded(0);
         let watchdog = watchdog::start(handle.clone(), watched, clock, stop)?;
-        Ok(Self { handle, threads, watchdog, watchdog_stop })
+        Ok(Self { handle, threads, watchdog, watchdog_stop, ended })
     }
 
     /// What plain threads ask the shards through.
     #[must_use]
     pub fn handle(&self) -> Handle {
         self.handle.clone()
+    }
+
+    /// Gets one word for each shard that ends.
+    #[must_use]
+    pub fn ended(&self) -> &Receiver<()> {
+        &self.ended
     }
 
     /// Closes all connections and waits for the executors to end.
@@ -164,7 +184,7 @@ fn assemble(
     shared: Arc<Shared>,
     post: mailbox::Post,
     inbox: mailbox::Inbox,
-    controls: crossbeam_channel::Receiver<shared::Control>,
+    controls: Receiver<shared::Control>,
 ) -> Rc<Shard> {
     use std::os::fd::AsRawFd;
     let mut udp = Vec::new();

@@ -175,11 +175,13 @@ impl Handle {
         all
     }
 
-    /// All bindings of an AOR, from whichever shard knows them, within a second. Blocks.
+    /// All bindings of an AOR, from whichever shard knows them, within a second; `None` when a shard did not
+    /// answer. Blocks.
     #[must_use]
-    pub fn locate(&self, aor: &str) -> Vec<Located> {
+    pub fn locate(&self, aor: &str) -> Option<Vec<Located>> {
         let aor: Arc<str> = aor.into();
-        self.ask(|reply| Control::Locate(aor.clone(), reply)).into_iter().flatten().collect()
+        let answers = self.ask(|reply| Control::Locate(aor.clone(), reply));
+        (answers.len() == self.shards()).then(|| answers.into_iter().flatten().collect())
     }
 
     /// Whether no new work is taken since the process is stopping.
@@ -195,17 +197,15 @@ impl Handle {
     }
 
     /// Asks all shards to take no new work, and waits until nothing is in flight or the time is over. Says
-    /// whether nothing is. `give_up` is asked now and then.
-    pub fn drain(&self, at_most: Duration, give_up: impl Fn() -> bool) -> bool {
+    /// whether nothing is.
+    pub fn drain(&self, at_most: Duration) -> bool {
         self.inner.draining.store(true, Ordering::Relaxed);
         let (reply, done) = bounded(self.shards());
         let deadline = Instant::now() + at_most;
         let mut left = self.shards();
         self.send_all(|| Control::Drain(reply.clone()));
-        while left > 0 && Instant::now() < deadline && !give_up() {
-            if done.recv_timeout(Duration::from_millis(20)).is_ok() {
-                left -= 1;
-            }
+        while left > 0 && done.recv_deadline(deadline).is_ok() {
+            left -= 1;
         }
         left == 0
     }

@@ -166,7 +166,7 @@ fn draining_refuses_new_connections_and_is_done_when_nothing_is_in_flight() {
     let rig = Rig::start(2);
     let handle = rig.shards.handle();
     assert!(handle.ready() && !handle.draining());
-    assert!(handle.drain(DEADLINE, || false));
+    assert!(handle.drain(DEADLINE));
     assert!(!handle.ready() && handle.draining());
     let gone = TcpStream::connect(rig.tcp).and_then(|mut stream| {
         stream.set_read_timeout(Some(DEADLINE))?;

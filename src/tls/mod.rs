@@ -9,6 +9,8 @@ pub mod identity;
 pub mod pem;
 pub mod session;
 pub mod setup;
+#[cfg(test)]
+mod tests;
 pub mod trust;
 
 use std::sync::Arc;

@@ -16,8 +16,6 @@ const RECORD_TEXT_LEN: usize = 16 * 1024;
 /// What may be kept of records and handshake messages that are not whole: rustls takes handshake messages
 /// of up to 64 KiB, in records with their headers.
 pub const PART_LEN_MAX: usize = 80 * 1024;
-/// Steps after a fault in which its alert is fetched.
-const ALERT_STEPS_MAX: usize = 8;
 
 enum Role {
     Server(UnbufferedServerConnection),
@@ -40,6 +38,8 @@ pub struct Session {
     role: Role,
     /// The part record of the last read, for the next.
     part: Vec<u8>,
+    /// There was a fault: rustls must not be asked for anything any more.
+    faulty: bool,
 }
 
 impl std::fmt::Debug for Session {
@@ -60,7 +60,7 @@ impl Session {
     /// # Errors
     /// rustls refuses the configuration.
     pub fn accept(config: Arc<ServerConfig>) -> Result<Self, Error> {
-        Ok(Self { role: Role::Server(UnbufferedServerConnection::new(config)?), part: Vec::new() })
+        Ok(Self { role: Role::Server(UnbufferedServerConnection::new(config)?), part: Vec::new(), faulty: false })
     }
 
     /// The connecting side. Its first message is written by the first call of `feed`.
@@ -68,7 +68,7 @@ impl Session {
     /// # Errors
     /// rustls refuses the configuration.
     pub fn connect(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, Error> {
-        Ok(Self { role: Role::Client(UnbufferedClientConnection::new(config, name)?), part: Vec::new() })
+        Ok(Self { role: Role::Client(UnbufferedClientConnection::new(config, name)?), part: Vec::new(), faulty: false })
     }
 
     /// Length of the part record that must stand before what is read next.
@@ -84,12 +84,26 @@ impl Session {
         len
     }
 
+    /// Whether a fault has ended it.
+    #[must_use]
+    pub fn is_faulty(&self) -> bool {
+        self.faulty
+    }
+
     /// Whether the handshake is still under way.
     #[must_use]
     pub fn is_handshaking(&self) -> bool {
         match &self.role {
             Role::Server(conn) => conn.is_handshaking(),
             Role::Client(conn) => conn.is_handshaking(),
+        }
+    }
+
+    /// Whether rustls has something to send of its own accord.
+    fn has_alert(&self) -> bool {
+        match &self.role {
+            Role::Server(conn) => conn.wants_write(),
+            Role::Client(conn) => conn.wants_write(),
         }
     }
 
@@ -114,6 +128,9 @@ impl Session {
         wire: &mut Vec<u8>,
         on_text: &mut dyn FnMut(&[u8]),
     ) -> Result<Progress, Error> {
+        if self.faulty {
+            return Err(Error::General("records after a fault".into()));
+        }
         let mut at = 0;
         let mut closed = false;
         loop {
@@ -124,11 +141,10 @@ impl Session {
                 Ok(Step::Wait) => break,
                 Ok(Step::PeerClosed) => closed = true,
                 Err(fault) => {
-                    for _ in 0..ALERT_STEPS_MAX {
-                        if self.step(&mut [], wire, on_text, &[], false).1.is_err() {
-                            break;
-                        }
-                    }
+                    self.faulty = true;
+                    // rustls panics when it is shown records again after a fault, so it is asked for its alert
+                    // and nothing else.
+                    while self.has_alert() && self.step(&mut [], wire, on_text, &[], false).1.is_ok() {}
                     return Err(fault);
                 }
             }
@@ -163,6 +179,9 @@ impl Session {
     }
 
     fn emit(&mut self, text: &[u8], close: bool, wire: &mut Vec<u8>) -> Result<(), Error> {
+        if self.faulty {
+            return Err(Error::EncryptError);
+        }
         // rustls counts into the part record, so it has to be shown although nothing is added to it.
         let mut part = std::mem::take(&mut self.part);
         let mut at = 0;
@@ -174,7 +193,10 @@ impl Session {
                 Ok(Step::Again | Step::PeerClosed) => {}
                 Ok(Step::Wait) if wire.len() > before || text.is_empty() => break Ok(()),
                 Ok(Step::Wait) => break Err(Error::HandshakeNotComplete),
-                Err(fault) => break Err(fault),
+                Err(fault) => {
+                    self.faulty = true;
+                    break Err(fault);
+                }
             }
         };
         part.drain(..at);

@@ -106,7 +106,10 @@ impl Stream {
         let mut progress = false;
         if !self.text.is_empty() {
             if let Some(session) = &mut self.session {
-                if !session.is_handshaking() {
+                if session.is_faulty() {
+                    // Only the alert goes.
+                    recycle(std::mem::take(&mut self.text));
+                } else if !session.is_handshaking() {
                     lent.clear();
                     let encrypted = session.encrypt(&self.text, lent);
                     recycle(std::mem::take(&mut self.text));

@@ -1,0 +1,133 @@
+//! What the system must give before shards can start, checked with words that name the mend.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+
+use super::StartError;
+use crate::config::Config;
+use crate::sys::limits::{self, Resource};
+use crate::transport::socket;
+
+/// glommio refuses to start with less locked memory.
+const MEMLOCK_LEN_MIN: u64 = 512 * 1024;
+/// Descriptors that are not for connections: files, rings and event descriptors, listeners, HTTP, servers.
+pub const DESCRIPTORS_RESERVED: u64 = 256;
+/// The same, for each shard.
+pub const DESCRIPTORS_RESERVED_BY_SHARD: u64 = 32;
+/// With fewer connections there is no sense in starting.
+const CONNECTIONS_COUNT_MIN: u64 = 64;
+/// What one connection takes of RAM: session, slot, kernel buffers under use.
+const CONNECTION_LEN: u64 = 16 * 1024;
+/// What one transaction takes of RAM while it lives: two messages and its state.
+const TRANSACTION_LEN: u64 = 8 * 1024;
+/// More than anybody needs on one shard; ids stay small.
+const COUNT_BY_SHARD_MAX: u64 = 4_000_000;
+
+/// What a shard may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// Connections of a shard.
+    pub connections_max: u32,
+    /// Transactions of a shard.
+    pub transactions_max: u32,
+}
+
+/// Whether executors can run here.
+pub fn io_uring() -> Result<(), StartError> {
+    match limits::probe_io_uring() {
+        Ok(()) => Ok(()),
+        Err(fault) => match fault.raw_os_error() {
+            Some(libc::ENOMEM) => Err(StartError::Memlock { soft: memlock()? }),
+            Some(libc::EPERM | libc::ENOSYS | libc::EACCES) => {
+                let sysctl = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
+                Err(StartError::IoUring { disabled: sysctl.trim().to_owned(), fault })
+            }
+            _ => Err(StartError::IoUring { disabled: String::new(), fault }),
+        },
+    }
+}
+
+fn memlock() -> Result<u64, StartError> {
+    limits::raise(Resource::Memlock)
+        .or_else(|_| limits::read(Resource::Memlock))
+        .map(|l| l.soft)
+        .map_err(StartError::Limits)
+}
+
+/// Whether memory for rings may be locked.
+pub fn locked_memory() -> Result<(), StartError> {
+    let soft = memlock()?;
+    if soft < MEMLOCK_LEN_MIN { Err(StartError::Memlock { soft }) } else { Ok(()) }
+}
+
+/// Raises the limit of descriptors as far as it goes, and says what each shard may hold.
+pub fn capacity(shards: usize) -> Result<Capacity, StartError> {
+    let descriptors = limits::raise(Resource::Descriptors).or_else(|_| limits::read(Resource::Descriptors));
+    capacity_of(descriptors.map_err(StartError::Limits)?.soft, memory_bytes(), shards as u64)
+}
+
+fn capacity_of(descriptors: u64, memory: u64, shards: u64) -> Result<Capacity, StartError> {
+    let reserved = DESCRIPTORS_RESERVED + DESCRIPTORS_RESERVED_BY_SHARD * shards;
+    let free = descriptors.saturating_sub(reserved);
+    if free < CONNECTIONS_COUNT_MIN {
+        return Err(StartError::Descriptors { soft: descriptors, needed: reserved + CONNECTIONS_COUNT_MIN });
+    }
+    let by_shard = |count: u64| u32::try_from((count / shards.max(1)).clamp(1, COUNT_BY_SHARD_MAX)).unwrap_or(u32::MAX);
+    Ok(Capacity {
+        connections_max: by_shard(free.min(memory / 2 / CONNECTION_LEN)),
+        transactions_max: by_shard(memory / 4 / TRANSACTION_LEN),
+    })
+}
+
+/// RAM of the machine, or of the control group when that is less.
+fn memory_bytes() -> u64 {
+    let group = fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
+    limits::ram_bytes().min(group.unwrap_or(u64::MAX))
+}
+
+/// Whether all ports are free. Each is bound once without SO_REUSEPORT, so that a second Hawser does not take half of
+/// the first one's calls.
+pub fn ports(config: &Config) -> Result<(), StartError> {
+    let sockets = config.listeners.iter().flat_map(crate::config::Listener::sockets);
+    for (transport, address) in sockets {
+        socket::probe(address, transport).map_err(|fault| StartError::Port {
+            transport: transport.param_name(),
+            address,
+            fault,
+        })?;
+    }
+    Ok(())
+}
+
+/// The listener for HTTP; `None` when it is off.
+pub fn http(config: &Config) -> Result<Option<std::net::TcpListener>, StartError> {
+    if config.sipproxy.http_port == 0 {
+        return Ok(None);
+    }
+    let address = SocketAddr::new(config.sipproxy.http_address, config.sipproxy.http_port);
+    let bound: io::Result<_> = std::net::TcpListener::bind(address);
+    bound.map(Some).map_err(|fault| StartError::Port { transport: "http", address, fault })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+
+    #[test]
+    fn capacity_is_cut_by_descriptors_or_by_ram_and_shared_among_the_shards() {
+        let capacity = capacity_of(20_000, 8 * GIB, 2).unwrap();
+        assert_eq!(capacity.connections_max, (20_000 - 256 - 64) / 2);
+        let capacity = capacity_of(1 << 30, 8 * GIB, 2).unwrap();
+        assert_eq!(capacity.connections_max, 131_072);
+        assert_eq!(capacity.transactions_max, 131_072);
+    }
+
+    #[test]
+    fn too_few_descriptors_say_how_many_are_needed() {
+        assert!(capacity_of(352, GIB, 1).is_ok());
+        let Err(StartError::Descriptors { soft: 351, needed: 352 }) = capacity_of(351, GIB, 1) else { panic!() };
+    }
+}

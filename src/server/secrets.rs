@@ -1,0 +1,169 @@
+//! What a start needs of randomness and secrets: the key of flow tokens, the boot id, seeds, the member's number.
+
+use std::fmt::{self, Write as _};
+use std::fs::{self, OpenOptions};
+use std::hash::Hasher;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use rustls::crypto::ring;
+
+/// Length of the key of flow tokens.
+const KEY_LEN: usize = 32;
+
+/// Why there is no key.
+#[derive(Debug)]
+pub enum SecretError {
+    /// The system gives no random bytes.
+    NoRandomness,
+    /// The file can be neither read nor made.
+    File(PathBuf, io::Error),
+    /// The file holds something else than 64 hex digits.
+    NoKey(PathBuf),
+}
+
+impl fmt::Display for SecretError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoRandomness => f.write_str("the system gives no random bytes"),
+            Self::File(path, fault) => {
+                write!(f, "{}: flow-token-key-file can be neither read nor made: {fault}", path.display())
+            }
+            Self::NoKey(path) => write!(
+                f,
+                "{}: expected the 64 hex digits of a flow-token-key-file and nothing else; delete it to have one made",
+                path.display()
+            ),
+        }
+    }
+}
+
+impl std::error::Error for SecretError {}
+
+/// Random bytes from the system.
+///
+/// # Errors
+/// There are none.
+pub fn random<const N: usize>() -> Result<[u8; N], SecretError> {
+    let mut bytes = [0; N];
+    ring::default_provider().secure_random.fill(&mut bytes).map_err(|_| SecretError::NoRandomness)?;
+    Ok(bytes)
+}
+
+/// The key of flow tokens: from its file, which is made when it is missing; without a file a key of this start.
+///
+/// # Errors
+/// The file is of no use.
+pub fn token_key(path: Option<&Path>) -> Result<[u8; KEY_LEN], SecretError> {
+    let Some(path) = path else { return random() };
+    match fs::read(path) {
+        Ok(text) => parse(&text).ok_or_else(|| SecretError::NoKey(path.to_owned())),
+        Err(fault) if fault.kind() == io::ErrorKind::NotFound => {
+            let key = random()?;
+            make(path, &key).map_err(|fault| SecretError::File(path.to_owned(), fault))?;
+            Ok(key)
+        }
+        Err(fault) => Err(SecretError::File(path.to_owned(), fault)),
+    }
+}
+
+/// A key file that exists, for `--check`, which makes none.
+///
+/// # Errors
+/// The file is there and of no use.
+pub fn check_token_key(path: &Path) -> Result<(), SecretError> {
+    if path.exists() { token_key(Some(path)).map(|_| ()) } else { Ok(()) }
+}
+
+fn make(path: &Path, key: &[u8; KEY_LEN]) -> io::Result<()> {
+    let mut text = String::with_capacity(2 * KEY_LEN + 1);
+    for byte in key {
+        // A String takes everything.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text.push('\n');
+    // Never over a file that another process has made meanwhile: its key may be in use already.
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+fn parse(text: &[u8]) -> Option<[u8; KEY_LEN]> {
+    let digits = text.trim_ascii();
+    if digits.len() != 2 * KEY_LEN {
+        return None;
+    }
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let mut key = [0; KEY_LEN];
+    for (byte, pair) in key.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+    }
+    Some(key)
+}
+
+/// This member of the pool, by the address that it is known under: the same at each start.
+#[must_use]
+pub fn member(advertised_host: &str, advertised_port: u16) -> u16 {
+    let mut hasher = siphasher::sip::SipHasher24::new();
+    hasher.write(advertised_host.to_ascii_lowercase().as_bytes());
+    hasher.write_u16(advertised_port);
+    // The lowest 16 bits of a hash are as good as any.
+    (hasher.finish() & 0xFFFF) as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("hawser-secrets-{name}-{}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_missing_key_file_is_made_for_its_owner_only_and_read_again() {
+        let folder = Folder::new("made");
+        let path = folder.0.join("key");
+        check_token_key(&path).unwrap();
+        assert!(!path.exists(), "a check makes nothing");
+        let key = token_key(Some(&path)).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(token_key(Some(&path)).unwrap(), key);
+        assert_ne!(key, [0; 32]);
+        assert_ne!(token_key(None).unwrap(), token_key(None).unwrap());
+    }
+
+    #[test]
+    fn garbage_in_a_key_file_is_an_error_and_stays_as_it_is() {
+        let folder = Folder::new("garbage");
+        let path = folder.0.join("key");
+        for garbage in ["", "0", &"0".repeat(63), &"g".repeat(64), &"0".repeat(65), &format!("+{}", "0".repeat(63))] {
+            fs::write(&path, garbage).unwrap();
+            assert!(matches!(token_key(Some(&path)), Err(SecretError::NoKey(_))), "{garbage:?}");
+            assert!(matches!(check_token_key(&path), Err(SecretError::NoKey(_))));
+            assert_eq!(fs::read_to_string(&path).unwrap(), garbage);
+        }
+        fs::write(&path, format!("{}\n", "aB".repeat(32))).unwrap();
+        assert_eq!(token_key(Some(&path)).unwrap(), [0xAB; 32]);
+        assert!(matches!(token_key(Some(&folder.0.join("no/key"))), Err(SecretError::File(..))));
+    }
+
+    #[test]
+    fn a_member_is_the_same_at_each_start_and_another_at_another_address() {
+        assert_eq!(member("proxy.example.com", 5060), member("PROXY.example.com", 5060));
+        assert_ne!(member("192.0.2.1", 5060), member("192.0.2.2", 5060));
+    }
+}

@@ -1,0 +1,359 @@
+//! Sessions of both roles joined in memory, set up from files as in a real start.
+
+use std::path::PathBuf;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType, date_time_ymd,
+};
+use rustls::crypto::ring;
+use rustls::version::{TLS12, TLS13};
+use rustls::{Error, RootCertStore};
+
+use super::session::{Progress, Session};
+use super::setup::{TlsError, set_up};
+use super::*;
+use crate::config::Config;
+use crate::stats::HandshakeFailure;
+
+/// A folder that goes when the test ends.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("hawser-tls-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.0.join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+struct Ca {
+    pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Ca {
+    fn new(name: &str) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec![]).unwrap();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self { pem, issuer: Issuer::new(params, key) }
+    }
+
+    /// A certificate and its key in PEM.
+    fn issue(&self, change: impl FnOnce(&mut CertificateParams)) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec!["sips1.example.com".to_owned()]).unwrap();
+        params.distinguished_name.push(rcgen::DnType::CommonName, "peer");
+        change(&mut params);
+        (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
+    }
+}
+
+/// One set-up: what we show, what we trust, and how the server must be named.
+fn config(folder: &Folder, cert: &str, key: &str, trusted: &str, server: &str) -> Config {
+    let (cert, key) = (folder.write("cert.pem", cert), folder.write("key.pem", key));
+    let ca = folder.write("ca.pem", trusted);
+    let text = format!(
+        "[[sip-server]]\nname = \"sips1\"\nprimary = \"127.0.0.1:7000\"\ntransport = \"tls\"\n{server}\n\
+         [security]\ncertificate = {cert:?}\ncertificate-key = {key:?}\ntrusted-ca = {ca:?}\n"
+    );
+    Config::parse(&text, "hawser.toml").unwrap()
+}
+
+/// Both ends, and what is on its way between them.
+struct Pair {
+    client: Session,
+    server: Session,
+    to_server: Vec<u8>,
+    to_client: Vec<u8>,
+    at_client: Vec<u8>,
+    at_server: Vec<u8>,
+}
+
+fn feed(session: &mut Session, read: &[u8], wire: &mut Vec<u8>, text: &mut Vec<u8>) -> Result<Progress, Error> {
+    let mut scratch = vec![0; session.part_len() + read.len()];
+    let start = session.lay_part(&mut scratch);
+    scratch[start..].copy_from_slice(read);
+    session.feed(&mut scratch, wire, &mut |part| text.extend_from_slice(part))
+}
+
+impl Pair {
+    fn new(tls: &Tls) -> Self {
+        let outbound = tls.server.clone().unwrap();
+        Self::of(outbound, tls.accept.clone().unwrap())
+    }
+
+    fn of(outbound: Outbound, accept: Arc<ServerConfig>) -> Self {
+        let mut client = Session::connect(outbound.config, outbound.name).unwrap();
+        let mut to_server = Vec::new();
+        assert_eq!(feed(&mut client, &[], &mut to_server, &mut Vec::new()), Ok(Progress::Handshaking));
+        let server = Session::accept(accept).unwrap();
+        Self { client, server, to_server, to_client: vec![], at_client: vec![], at_server: vec![] }
+    }
+
+    /// Carries bytes in pieces of `piece` until nothing moves any more. The faults of client and server.
+    fn run(&mut self, piece: usize) -> (Option<Error>, Option<Error>) {
+        let (mut client_fault, mut server_fault) = (None, None);
+        while !self.to_server.is_empty() || !self.to_client.is_empty() {
+            for read in std::mem::take(&mut self.to_server).chunks(piece) {
+                if server_fault.is_none() {
+                    server_fault = feed(&mut self.server, read, &mut self.to_client, &mut self.at_server).err();
+                }
+            }
+            for read in std::mem::take(&mut self.to_client).chunks(piece) {
+                if client_fault.is_none() {
+                    client_fault = feed(&mut self.client, read, &mut self.to_server, &mut self.at_client).err();
+                }
+            }
+        }
+        (client_fault, server_fault)
+    }
+}
+
+fn outcome(tls: &Tls) -> (Option<HandshakeFailure>, Option<HandshakeFailure>) {
+    let (client, server) = Pair::new(tls).run(usize::MAX);
+    (client.as_ref().map(failure::reason), server.as_ref().map(failure::reason))
+}
+
+const BY_NAME: &str = "tls-name = \"sips1.example.com\"";
+
+#[test]
+fn text_goes_both_ways_whatever_the_pieces_and_no_part_is_kept() {
+    let folder = Folder::new("pieces");
+    let ca = Ca::new("ca");
+    let (cert, key) = ca.issue(|_| {});
+    let (tls, leaves) = set_up(&config(&folder, &cert, &key, &ca.pem, BY_NAME)).unwrap();
+    assert_eq!(leaves.len(), 1);
+    for piece in [1, 2, 7, 100, usize::MAX] {
+        let mut pair = Pair::new(&tls);
+        assert_eq!(pair.run(piece), (None, None));
+        assert!(!pair.client.is_handshaking() && !pair.server.is_handshaking());
+        let long = vec![b'x'; 40_000];
+        pair.client.encrypt(b"one", &mut pair.to_server).unwrap();
+        pair.client.encrypt(&long, &mut pair.to_server).unwrap();
+        pair.server.encrypt(b"two", &mut pair.to_client).unwrap();
+        assert_eq!(pair.run(piece), (None, None));
+        assert_eq!(pair.at_server, [b"one", long.as_slice()].concat());
+        assert_eq!(pair.at_client, b"two");
+        assert_eq!((pair.client.part_len(), pair.server.part_len()), (0, 0));
+        // Text may be sent while a part record is there.
+        pair.client.encrypt(b"three", &mut pair.to_server).unwrap();
+        let rest = pair.to_server.split_off(7);
+        assert_eq!(pair.run(usize::MAX), (None, None));
+        assert_eq!(pair.server.part_len(), 7);
+        pair.server.encrypt(b"four", &mut pair.to_client).unwrap();
+        pair.to_server = rest;
+        assert_eq!(pair.run(usize::MAX), (None, None));
+        assert!(pair.at_server.ends_with(b"three") && pair.at_client.ends_with(b"four"));
+    }
+}
+
+#[test]
+fn a_close_notify_ends_the_peers_reading() {
+    let folder = Folder::new("close");
+    let ca = Ca::new("ca");
+    let (cert, key) = ca.issue(|_| {});
+    let (tls, _) = set_up(&config(&folder, &cert, &key, &ca.pem, BY_NAME)).unwrap();
+    let mut pair = Pair::new(&tls);
+    assert_eq!(pair.run(usize::MAX), (None, None));
+    pair.server.encrypt(b"last", &mut pair.to_client).unwrap();
+    pair.server.close(&mut pair.to_client).unwrap();
+    let wire = std::mem::take(&mut pair.to_client);
+    let progress = feed(&mut pair.client, &wire, &mut pair.to_server, &mut pair.at_client);
+    assert_eq!(progress, Ok(Progress::PeerClosed));
+    assert_eq!(pair.at_client, b"last");
+    pair.client.close(&mut pair.to_server).unwrap();
+    let wire = std::mem::take(&mut pair.to_server);
+    assert_eq!(feed(&mut pair.server, &wire, &mut pair.to_client, &mut pair.at_server), Ok(Progress::PeerClosed));
+}
+
+#[test]
+fn text_before_the_handshake_is_refused() {
+    let folder = Folder::new("early");
+    let ca = Ca::new("ca");
+    let (cert, key) = ca.issue(|_| {});
+    let (tls, _) = set_up(&config(&folder, &cert, &key, &ca.pem, BY_NAME)).unwrap();
+    let mut pair = Pair::new(&tls);
+    assert_eq!(pair.client.encrypt(b"early", &mut Vec::new()), Err(Error::HandshakeNotComplete));
+    assert_eq!(pair.run(usize::MAX), (None, None));
+}
+
+#[test]
+fn a_second_connection_resumes_with_a_stateless_ticket() {
+    let folder = Folder::new("resume");
+    let ca = Ca::new("ca");
+    let (cert, key) = ca.issue(|_| {});
+    let (tls, _) = set_up(&config(&folder, &cert, &key, &ca.pem, BY_NAME)).unwrap();
+    let resumed: Vec<bool> = (0..3)
+        .map(|_| {
+            let mut pair = Pair::new(&tls);
+            assert_eq!(pair.run(usize::MAX), (None, None));
+            pair.server.is_resumed() && pair.client.is_resumed()
+        })
+        .collect();
+    assert_eq!(resumed, [false, true, true]);
+}
+
+#[test]
+fn the_certificate_of_a_server_must_carry_the_configured_name() {
+    let folder = Folder::new("name");
+    let ca = Ca::new("ca");
+    let refused = (Some(HandshakeFailure::Name), Some(HandshakeFailure::Protocol));
+    let uri = |uri: &str| SanType::URI(uri.to_owned().try_into().unwrap());
+    let cases = [
+        ("tls-name = \"sips1.example.com\"", vec![], (None, None)),
+        ("tls-name = \"other.example.com\"", vec![], refused),
+        ("tls-name = \"other.example.com\"\nverify = \"chain\"", vec![], (None, None)),
+        ("", vec![], refused),
+        ("", vec![SanType::IpAddress("127.0.0.1".parse().unwrap())], (None, None)),
+        ("tls-name = \"example.com\"", vec![uri("sip:example.com")], (None, None)),
+        (BY_NAME, vec![uri("sip:example.com")], refused),
+    ];
+    for (server, more, want) in cases {
+        let (cert, key) = ca.issue(|params| params.subject_alt_names.extend(more.clone()));
+        let (tls, _) = set_up(&config(&folder, &cert, &key, &ca.pem, server)).unwrap();
+        assert_eq!(outcome(&tls), want, "{server:?} {more:?}");
+    }
+}
+
+#[test]
+fn a_chain_that_does_not_verify_has_its_reason_whether_or_not_the_name_counts() {
+    let folder = Folder::new("chain");
+    let (ca, stranger) = (Ca::new("ca"), Ca::new("stranger"));
+    for server in [BY_NAME, "verify = \"chain\""] {
+        let failed = |cert: &(String, String)| {
+            let (tls, _) = set_up(&config(&folder, &cert.0, &cert.1, &ca.pem, server)).unwrap();
+            outcome(&tls).0
+        };
+        assert_eq!(failed(&stranger.issue(|_| {})), Some(HandshakeFailure::UnknownCa));
+        let expired = ca.issue(|params| params.not_after = date_time_ymd(2020, 1, 1));
+        assert_eq!(failed(&expired), Some(HandshakeFailure::Expired));
+        let early = ca.issue(|params| {
+            params.not_before = date_time_ymd(2090, 1, 1);
+            params.not_after = date_time_ymd(2091, 1, 1);
+        });
+        assert_eq!(failed(&early), Some(HandshakeFailure::NotYetValid));
+        let client_only = ca.issue(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]);
+        assert_eq!(failed(&client_only), Some(HandshakeFailure::Usage));
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec!["sips1.example.com".to_owned()]).unwrap();
+        params.distinguished_name.push(rcgen::DnType::CommonName, "itself");
+        let own = (params.self_signed(&key).unwrap().pem(), key.serialize_pem());
+        assert_eq!(failed(&own), Some(HandshakeFailure::SelfSigned));
+    }
+}
+
+/// A client as a phone may be, with a list of ALPN names and versions of its choice.
+fn phone(ca: &Ca, alpn: &[&str], versions: &[&'static rustls::SupportedProtocolVersion]) -> Outbound {
+    let mut roots = RootCertStore::empty();
+    roots.add(rustls_pki(&ca.pem)).unwrap();
+    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    Outbound { config: Arc::new(config), name: ServerName::try_from("sips1.example.com").unwrap() }
+}
+
+fn rustls_pki(pem: &str) -> rustls::pki_types::CertificateDer<'static> {
+    let folder = Folder::new("pem");
+    super::pem::certificates(&folder.write("one.pem", pem)).unwrap().remove(0)
+}
+
+#[test]
+fn alpn_is_selected_when_offered_and_never_required() {
+    let folder = Folder::new("alpn");
+    let ca = Ca::new("ca");
+    let (cert, key) = ca.issue(|_| {});
+    let (tls, _) = set_up(&config(&folder, &cert, &key, &ca.pem, BY_NAME)).unwrap();
+    for version in [&TLS12, &TLS13] {
+        let run = |alpn: &[&str]| {
+            let mut pair = Pair::of(phone(&ca, alpn, &[version]), tls.accept.clone().unwrap());
+            let (client, server) = pair.run(usize::MAX);
+            (client.as_ref().map(failure::reason), server.as_ref().map(failure::reason))
+        };
+        assert_eq!(run(&[]), (None, None));
+        assert_eq!(run(&["sip/2"]), (None, None));
+        assert_eq!(run(&["h2", "sip/2"]), (None, None));
+        let refused = (Some(HandshakeFailure::Alpn), Some(HandshakeFailure::Alpn));
+        assert_eq!(run(&["h2"]), refused, "both know the reason: the alert reached the client");
+    }
+}
+
+#[test]
+fn bytes_that_are_no_tls_are_a_protocol_fault() {
+    let folder = Folder::new("noise");
+    let ca = Ca::new("ca");
+    let (cert, key) = ca.issue(|_| {});
+    let (tls, _) = set_up(&config(&folder, &cert, &key, &ca.pem, BY_NAME)).unwrap();
+    let mut server = Session::accept(tls.accept.clone().unwrap()).unwrap();
+    let mut wire = Vec::new();
+    let fault = feed(&mut server, b"OPTIONS sip:a SIP/2.0\r\n\r\n", &mut wire, &mut Vec::new()).unwrap_err();
+    assert_eq!(failure::reason(&fault), HandshakeFailure::Protocol);
+    // A fault in the middle of the text, with a part record before it, and what is asked of the session after it.
+    let mut pair = Pair::new(&Tls { accept: tls_accept(&folder, &ca), ..tls });
+    assert_eq!(pair.run(usize::MAX), (None, None));
+    pair.client.encrypt(b"text", &mut pair.to_server).unwrap();
+    let wire = std::mem::take(&mut pair.to_server);
+    feed(&mut pair.server, &wire[..9], &mut pair.to_client, &mut pair.at_server).unwrap();
+    let mut broken = wire[9..].to_vec();
+    broken[0] ^= 1;
+    feed(&mut pair.server, &broken, &mut pair.to_client, &mut pair.at_server).unwrap_err();
+    assert!(!pair.to_client.is_empty(), "there is an alert");
+    assert!(pair.server.is_faulty());
+    assert_eq!(pair.server.encrypt(b"more", &mut pair.to_client), Err(Error::EncryptError));
+    assert_eq!(pair.server.close(&mut pair.to_client), Err(Error::EncryptError));
+    feed(&mut pair.server, &wire, &mut pair.to_client, &mut pair.at_server).unwrap_err();
+    assert!(pair.at_server.is_empty());
+}
+
+fn tls_accept(folder: &Folder, ca: &Ca) -> Option<Arc<ServerConfig>> {
+    let (cert, key) = ca.issue(|_| {});
+    set_up(&config(folder, &cert, &key, &ca.pem, BY_NAME)).unwrap().0.accept
+}
+
+#[test]
+fn a_set_up_that_cannot_work_names_its_file() {
+    let folder = Folder::new("faults");
+    let ca = Ca::new("ca");
+    let ((cert, key), (_, other_key)) = (ca.issue(|_| {}), ca.issue(|_| {}));
+    let fault =
+        |cert: &str, key: &str, ca: &str| set_up(&config(&folder, cert, key, ca, BY_NAME)).map(|_| ()).unwrap_err();
+    assert!(matches!(fault(&cert, &other_key, &ca.pem), TlsError::Mismatch { .. }));
+    assert!(matches!(fault("", &key, &ca.pem), TlsError::Pem(pem::PemError::NoCertificate(_))));
+    assert!(matches!(fault(&cert, &cert, &ca.pem), TlsError::Pem(pem::PemError::NoKey(_))));
+    assert!(matches!(fault(&cert, &key, "garbage"), TlsError::Pem(pem::PemError::NoCertificate(_))));
+    let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    assert!(matches!(fault(broken, &key, &ca.pem), TlsError::Unusable(..)));
+    assert!(matches!(fault(&cert, &key, broken), TlsError::BadCa(_)));
+    let gone = config(&folder, &cert, &key, &ca.pem, BY_NAME);
+    std::fs::remove_file(folder.0.join("key.pem")).unwrap();
+    let fault = set_up(&gone).map(|_| ()).unwrap_err();
+    assert!(matches!(fault, TlsError::Pem(pem::PemError::Unreadable(..))));
+    assert!(fault.to_string().contains("key.pem: cannot be read"), "{fault}");
+}
+
+#[test]
+fn a_server_over_tls_needs_someone_to_trust() {
+    let folder = Folder::new("no-trust");
+    let ca = Ca::new("ca");
+    let (cert, key) = ca.issue(|_| {});
+    let mut config = config(&folder, &cert, &key, &ca.pem, BY_NAME);
+    config.security.server.trusted_ca = None;
+    assert!(matches!(set_up(&config), Err(TlsError::NoTrust)));
+}

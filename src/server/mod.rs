@@ -249,8 +249,8 @@ impl Running {
         let common =
             Common { tls, tos, gather: config.sipproxy.gather, spin_before_park: config.sipproxy.spin_before_park };
         let shards = Shards::start(setups, &common).map_err(StartError::Executor)?;
-        let admin =
-            http.map(|listener| admin::start(listener, source::Source::new(config, shards.handle(), &leaves), None));
+        let source = admin::Live::new(shards.handle(), source::about(config, &leaves));
+        let admin = http.map(|listener| admin::start(listener, source, None));
         let admin = admin.transpose().map_err(StartError::Executor)?;
         say_what_runs(config, cores, &leaves, capacity);
         Ok(Self { shards, admin })

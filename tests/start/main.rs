@@ -148,6 +148,81 @@ fn check_prints_what_would_run() {
     assert!(ended.out.contains(&format!("UDP 127.0.0.1:{port}, as 127.0.0.1:{port}\n")), "{}", ended.out);
 }
 
+/// A self-signed certificate and its key, in files.
+fn certificate(name: &str) -> (File, File) {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let names = vec!["sip.example.com".to_owned(), "127.0.0.1".to_owned()];
+    let params = rcgen::CertificateParams::new(names).expect("names");
+    let certificate = params.self_signed(&key).expect("a certificate");
+    (File::new(&format!("{name}.pem"), &certificate.pem()), File::new(&format!("{name}.key"), &key.serialize_pem()))
+}
+
+/// A configuration with a TLS port only, and UDP to the server from `sip_port`.
+fn with_tls(sip_port: u16, certificate: &str, key: &str) -> String {
+    let plain = plain(sip_port).replace("tls-port = 0", &format!("tls-port = {}", free_port()));
+    format!("{plain}[security]\ncertificate = \"{certificate}\"\ncertificate-key = \"{key}\"\n")
+}
+
+#[test]
+fn check_reads_certificates_and_says_what_is_in_them() {
+    let (pem, key) = certificate("check");
+    let good = File::new("check-tls.toml", &with_tls(free_port(), pem.path(), key.path()));
+    let ended = hawser(&["--config", good.path(), "--check"]);
+    assert_eq!((ended.status, ended.err.as_str()), (0, ""));
+    for part in [pem.path(), "matches its key", "names DNS:sip.example.com, IP:127.0.0.1", "valid until "] {
+        assert!(ended.out.contains(part), "{part}: {}", ended.out);
+    }
+}
+
+/// A start and `--check` find the same faults of files, and name the file.
+#[test]
+fn faults_of_certificates_and_keys_are_one_line_that_names_the_file() {
+    let (pem, key) = certificate("one");
+    let (_, other_key) = certificate("two");
+    let nothing = File::new("nothing.pem", "no certificate\n");
+    let missing = format!("{}-none", pem.path());
+    let with_token = |text: &str| {
+        plain(free_port()).replacen("[sipproxy]\n", &format!("[sipproxy]\nflow-token-key-file = \"{text}\"\n"), 1)
+    };
+    for (text, named) in [
+        (with_tls(free_port(), &missing, key.path()), missing.as_str()),
+        (with_tls(free_port(), pem.path(), &missing), &missing),
+        (with_tls(free_port(), nothing.path(), key.path()), nothing.path()),
+        (with_tls(free_port(), pem.path(), nothing.path()), nothing.path()),
+        (with_tls(free_port(), pem.path(), other_key.path()), other_key.path()),
+        (with_token(nothing.path()), nothing.path()),
+    ] {
+        let file = File::new("faults.toml", &text);
+        for arguments in [&["--config", file.path()][..], &["--config", file.path(), "--check"]] {
+            let ended = hawser(arguments);
+            assert_eq!((ended.status, ended.out.as_str()), (1, ""), "{}", ended.err);
+            assert!(ended.err.contains(named), "{named}: {}", ended.err);
+            assert_eq!(ended.err.lines().count(), 1, "{}", ended.err);
+        }
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    let udp = UdpSocket::bind("127.0.0.1:0").expect("loopback has free ports");
+    let tcp = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
+    let http = plain(free_port());
+    for (text, address) in [
+        (plain(udp.local_addr().expect("bound").port()), udp.local_addr().expect("bound")),
+        (plain(tcp.local_addr().expect("bound").port()), tcp.local_addr().expect("bound")),
+        (
+            http.replace("http-port = 0", &format!("http-port = {}", tcp.local_addr().expect("bound").port())),
+            tcp.local_addr().expect("bound"),
+        ),
+    ] {
+        let file = File::new("port.toml", &text);
+        let ended = hawser(&["--config", file.path()]);
+        assert_eq!((ended.status, ended.out.as_str()), (1, ""), "{}", ended.err);
+        assert!(ended.err.contains(&address.to_string()), "{address}: {}", ended.err);
+        assert_eq!(ended.err.lines().count(), 1, "{}", ended.err);
+    }
+}
+
 #[test]
 fn a_reader_that_has_seen_enough_is_no_fault() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_hawser"))

@@ -72,6 +72,16 @@ pub(super) enum Cancelling {
     },
 }
 
+/// Who has given up an INVITE before its final response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum GivenUp {
+    No,
+    /// Its caller: 487 when its CANCEL brings nothing.
+    Caller,
+    /// Timer C: 408 when our CANCEL brings nothing.
+    TimerC,
+}
+
 /// Which of an exchange's timers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Which {
@@ -133,8 +143,7 @@ pub(super) struct Exchange {
     pub(super) cancelling: Cancelling,
     /// The `Reason` fields of the CANCEL that asked for it.
     pub(super) cancel_reason: Vec<u8>,
-    /// Timer C has sent the CANCEL, so that 408 is the answer when it brings nothing.
-    pub(super) out_of_patience: bool,
+    pub(super) given_up: GivenUp,
     /// A flow was asked for at the binding's home.
     pub(super) resolving: bool,
     /// Flows tried.
@@ -187,7 +196,7 @@ impl Exchange {
             ack: Vec::new(),
             cancelling: Cancelling::No,
             cancel_reason: Vec::new(),
-            out_of_patience: false,
+            given_up: GivenUp::No,
             resolving: false,
             attempts: 0,
             registration: None,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::exchange::{Arrival, Cancelling, ClientTxn, Exchange, ServerTxn, Which, txn_of};
+use super::exchange::{Arrival, Cancelling, ClientTxn, Exchange, GivenUp, ServerTxn, Which, txn_of};
 use super::home::to_text;
 use super::{Engine, Mail, Source, UdpOversize};
 use crate::clock::Time;
@@ -449,7 +449,7 @@ impl Engine {
                         exchange.cancel_reason.extend_from_slice(cancel.text(field.line));
                     }
                 }
-                self.cancel(id, &mut exchange, now);
+                self.cancel(id, &mut exchange, GivenUp::Caller, now);
             }
             self.put_back(id, exchange);
         }
@@ -458,10 +458,11 @@ impl Engine {
 
     /// Ends an INVITE that was sent on, as RFC 3261 §9.1 asks: at once when something was heard of it, else
     /// with its first provisional response.
-    pub(super) fn cancel(&mut self, id: TxnId, exchange: &mut Exchange, now: Time) {
-        if matches!(exchange.cancelling, Cancelling::Sent { .. } | Cancelling::Wanted) {
+    pub(super) fn cancel(&mut self, id: TxnId, exchange: &mut Exchange, by: GivenUp, now: Time) {
+        if exchange.given_up != GivenUp::No {
             return;
         }
+        exchange.given_up = by;
         if matches!(exchange.client, ClientTxn::Waiting) {
             self.count(Counter::CallsCancelled);
             self.finish_quietly(id, exchange, 487, "Request Terminated", now);

@@ -1,6 +1,6 @@
 //! A response's way: its transaction, what it means for the request, and back to who asked (RFC 3261 §16.7).
 
-use super::exchange::{Cancelling, ClientTxn, Exchange, ServerTxn, Which};
+use super::exchange::{Cancelling, ClientTxn, Exchange, GivenUp, ServerTxn, Which};
 use super::{Engine, Source};
 use crate::clock::Time;
 use crate::ids::Side;
@@ -82,7 +82,7 @@ impl Engine {
         if code == 100 || !exchange.server.is_open() {
             return;
         }
-        if exchange.method == Method::Invite && matches!(exchange.cancelling, Cancelling::No) {
+        if exchange.method == Method::Invite && exchange.given_up == GivenUp::No {
             self.arm(id, exchange, Which::Patience, now.after(self.settings.timer_c));
         }
         if let ServerTxn::Plain(machine) = &mut exchange.server {

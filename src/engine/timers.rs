@@ -1,6 +1,6 @@
 //! What follows when a timer fires, and when mail arrives.
 
-use super::exchange::{Cancelling, ClientTxn, Exchange, ServerTxn, Which};
+use super::exchange::{Cancelling, ClientTxn, Exchange, GivenUp, ServerTxn, Which};
 use super::{Engine, Mail, Timer};
 use crate::clock::Time;
 use crate::ids::{FlowRef, ShardId};
@@ -111,17 +111,15 @@ impl Engine {
         if !exchange.client.is_pending() {
             return;
         }
-        match exchange.cancelling {
-            Cancelling::No if !exchange.out_of_patience => {
+        match exchange.given_up {
+            GivenUp::No => {
                 self.count(Counter::TimerC);
-                exchange.out_of_patience = true;
-                self.cancel(id, exchange, now);
+                self.cancel(id, exchange, GivenUp::TimerC, now);
             }
-            _ if exchange.out_of_patience => {
+            GivenUp::TimerC => {
                 self.finish(id, exchange, 408, "Request Timeout", Counter::Refused408TimerC, now);
             }
-            _ => {
-                // Cancelled by the caller: that it ends is all that the caller wants to know.
+            GivenUp::Caller => {
                 self.count(Counter::CallsCancelled);
                 self.finish_quietly(id, exchange, 487, "Request Terminated", now);
             }

@@ -1,0 +1,311 @@
+//! What an endpoint must not get anybody to do.
+
+use hawser::stats::Counter;
+
+use crate::calls::{answered, registered};
+use crate::talk::{Phone, answer, headers, start_line, uri};
+use crate::world::{SERVER, Setup, TCP, TLS, World};
+
+fn request(method: &str, uri: &str, call_id: &str, extra: &str) -> String {
+    format!(
+        "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/TLS 192.0.2.66:5060;branch=z9hG4bKm{call_id}\r\n\
+         From: <sip:mallory@example.com>;tag=m\r\nTo: <sip:bob@example.com>\r\nCall-ID: {call_id}\r\n\
+         CSeq: 1 {method}\r\nContact: <sip:mallory@192.0.2.66>\r\n{extra}Content-Length: 0\r\n\r\n"
+    )
+}
+
+#[test]
+fn a_foreign_route_gets_403_and_a_foreign_request_uri_only_the_server() {
+    let mut world = World::new(&Setup::default());
+    let wire = world.connect(0, TLS);
+    world.write(wire, &request("INVITE", "sip:x@evil.example", "m1", "Route: <sip:evil.example;lr>\r\n"));
+    assert!(world.read(wire).starts_with("SIP/2.0 403"));
+    world.write(wire, &request("INVITE", "sip:x@198.51.100.1:5060", "m2", ""));
+    let sent = world.read_server();
+    assert_eq!(start_line(&sent), "INVITE sip:x@198.51.100.1:5060 SIP/2.0");
+    world.datagram(0, SERVER, &answer(&sent, "404 Not Found", "s", ""));
+    world.drain();
+    world.end();
+}
+
+#[test]
+fn routes_that_mean_us_a_domain_or_the_server_lead_to_the_server() {
+    let mut world = World::new(&Setup::default());
+    let wire = world.connect(0, TLS);
+    for (at, route) in
+        ["<sip:127.0.0.1:5061;transport=tls;lr>", "<sip:example.com;lr>", "<sip:127.0.0.1:7000;lr>"].iter().enumerate()
+    {
+        let text = request("OPTIONS", "sip:x@example.com", &format!("m{at}"), &format!("Route: {route}\r\n"));
+        world.write(wire, &text);
+        let sent = world.read_server();
+        world.datagram(0, SERVER, &answer(&sent, "200 OK", "s", ""));
+        assert!(world.read(wire).starts_with("SIP/2.0 200"), "{route}");
+    }
+    world.end();
+}
+
+#[test]
+fn a_phones_own_path_another_phones_path_and_a_forged_token_reach_nobody() {
+    let (mut world, phone) = registered();
+    let wire = world.connect(0, TLS);
+    let mut mallory = Phone::new("mallory", wire);
+    mallory.params = "";
+    mallory.register(&mut world, 600);
+    let own = uri(&mallory.path[0]).to_owned();
+    let borrowed = uri(&phone.path[0]).to_owned();
+    let mut forged = borrowed.clone();
+    let at = forged.find('@').expect("a user part") - 1;
+    let swapped = if &forged[at..=at] == "A" { "B" } else { "A" };
+    forged.replace_range(at..=at, swapped);
+    // On top, a token says how the request came: it goes to the server, never to a phone.
+    for (at, route) in [&own, &borrowed].iter().enumerate() {
+        let text = request("MESSAGE", "sip:bob@example.com", &format!("t{at}"), &format!("Route: <{route}>\r\n"));
+        world.write(wire, &text);
+        assert!(world.read_server().starts_with("MESSAGE "));
+    }
+    let text = request("MESSAGE", "sip:bob@example.com", "t3", &format!("Route: <{forged}>\r\n"));
+    world.write(wire, &text);
+    assert!(world.read(wire).starts_with("SIP/2.0 403"));
+    // Behind its own, a Path token is no target.
+    let text = request("MESSAGE", "sip:bob@example.com", "t4", &format!("Route: <{own}>, <{borrowed}>\r\n"));
+    world.write(wire, &text);
+    assert!(world.read(wire).starts_with("SIP/2.0 403"));
+    // In the Request-URI it is just a Request-URI.
+    let text = request("MESSAGE", &borrowed, "t5", "");
+    world.write(wire, &text);
+    assert!(world.read_server().starts_with(&format!("MESSAGE {borrowed} ")));
+    assert_eq!(world.try_read(phone.wire), None);
+    world.drain();
+    world.end();
+}
+
+#[test]
+fn a_record_route_token_is_worth_nothing_in_another_dialog() {
+    let (mut world, phone) = registered();
+    let invite = phone.server_request("INVITE", "c1", 1);
+    world.datagram(0, SERVER, &invite);
+    let invite = world.read(phone.wire);
+    let routes: Vec<String> = headers(&invite, "Record-Route").iter().map(ToString::to_string).collect();
+    let wire = world.connect(0, TLS);
+    for call_id in ["other", "c1"] {
+        let extra = format!("Route: <sip:127.0.0.1:5061;lr>\r\nRoute: {}\r\nRoute: {}\r\n", routes[0], routes[1]);
+        world.write(wire, &request("MESSAGE", "sip:bob@example.com", call_id, &extra));
+        // In its own dialog the first traversal only says how the request came.
+        if call_id == "c1" {
+            assert!(world.read_server().starts_with("MESSAGE "));
+        } else {
+            assert!(world.read(wire).starts_with("SIP/2.0 403"));
+        }
+        assert_eq!(world.try_read(phone.wire), None);
+    }
+    world.drain();
+    world.end();
+}
+
+#[test]
+fn two_phones_talk_past_a_server_that_does_not_stay_by_the_second_traversal() {
+    // The server forwards the INVITE of one phone to another without a Record-Route of its own.
+    let (mut world, phone) = registered();
+    let wire = world.connect(0, TLS);
+    let mut bob = Phone::new("bob", wire);
+    bob.params = "";
+    bob.register(&mut world, 600);
+    let invite = request("INVITE", "sip:x@example.com", "pp", "");
+    world.write(wire, &invite);
+    let sent = world.read_server();
+    let second = {
+        let path = &phone.path[0];
+        let via = format!("Via: SIP/2.0/UDP {SERVER};branch=z9hG4bKfwd\r\nRoute: {path}\r\n");
+        sent.replacen("Via:", &format!("{via}Via:"), 1).replacen(
+            "sip:x@example.com SIP",
+            &format!("{} SIP", phone.contact),
+            1,
+        )
+    };
+    world.datagram(0, SERVER, &second);
+    let at_phone = world.read(phone.wire);
+    assert_eq!(headers(&at_phone, "Record-Route").len(), 4, "{at_phone}");
+    let mut callee = crate::talk::Dialog::callee(&at_phone, "p");
+    let bye = callee.request("BYE", "TLS 192.0.2.7:5060");
+    world.write(phone.wire, &bye);
+    let bye = world.read(wire);
+    assert!(bye.starts_with("BYE sip:mallory@192.0.2.66 "), "{bye}");
+    world.write(wire, &answer(&bye, "200 OK", "", ""));
+    assert!(world.read(phone.wire).starts_with("SIP/2.0 200"));
+    world.drain();
+    world.end();
+}
+
+#[test]
+fn a_phone_on_the_servers_host_is_not_taken_for_it() {
+    let (mut world, phone) = registered();
+    let token = uri(&phone.path[0]).to_owned();
+    let text = |call: &str, via: &str| {
+        request("MESSAGE", &phone.contact, call, &format!("Route: <{token}>\r\nX-Genesys-Route: sip:10.0.0.1\r\n"))
+            .replace("SIP/2.0/TLS 192.0.2.66:5060", via)
+    };
+    // Over UDP: the address without the port. Over a stream: the address without the server's Via.
+    world.datagram(0, "127.0.0.1:7001", &text("h1", "SIP/2.0/UDP 127.0.0.1:7001"));
+    let sent = world.read_server();
+    assert!(!sent.contains("X-Genesys"), "{sent}");
+    let wire = world.connect_from(0, TCP, "127.0.0.1:43210".parse().expect("an address"));
+    world.write(wire, &text("h2", "SIP/2.0/TCP 127.0.0.1:7001"));
+    assert!(world.read_server().starts_with("MESSAGE "));
+    assert_eq!(world.try_read(phone.wire), None);
+    world.drain();
+    world.end();
+}
+
+#[test]
+fn a_forged_token_of_the_server_is_a_flow_that_is_gone() {
+    let (mut world, mut phone) = registered();
+    phone.path[0] = phone.path[0].replacen("sip:", "sip:A", 1);
+    let text = phone.server_request("INVITE", "f1", 1);
+    world.datagram(0, SERVER, &text);
+    assert!(world.read_server().starts_with("SIP/2.0 480"));
+    assert_eq!(world.try_read(phone.wire), None);
+    world.drain();
+    world.end();
+}
+
+#[test]
+fn a_stranger_cannot_answer_or_cancel_anothers_transaction() {
+    let (mut world, phone) = registered();
+    let invite = phone.server_request("INVITE", "c1", 1);
+    world.datagram(0, SERVER, &invite);
+    let invite_at_phone = world.read(phone.wire);
+    // A CANCEL with the server's branch, from a phone.
+    let wire = world.connect(0, TLS);
+    let cancel = invite.replace("INVITE sip", "CANCEL sip").replace("1 INVITE", "1 CANCEL");
+    world.write(wire, &cancel);
+    assert!(world.read(wire).starts_with("SIP/2.0 481"));
+    assert_eq!(world.try_read(phone.wire), None);
+    // A response with a branch of our form, and another nonce.
+    let via = headers(&invite_at_phone, "Via")[0].to_owned();
+    let at = via.find("branch=").expect("a branch") + 7 + 7 + 14;
+    let mut other = via.clone();
+    let swapped = if &other[at..=at] == "A" { "B" } else { "A" };
+    other.replace_range(at..=at, swapped);
+    let forged = answer(&invite_at_phone, "603 Decline", "m", "").replace(&via, &other);
+    world.write(wire, &forged);
+    assert_eq!(world.counted(Counter::ResponseStray), 1);
+    world.assert_silent();
+    world.write(phone.wire, &answer(&invite_at_phone, "486 Busy Here", "p", ""));
+    world.drain();
+    world.end();
+}
+
+#[test]
+fn the_checks_of_16_3_answer_with_their_codes() {
+    let mut world = World::new(&Setup::default());
+    let wire = world.connect(0, TLS);
+    let good = request("OPTIONS", "sip:x@example.com", "k", "Max-Forwards: 7\r\n");
+    for (text, status) in [
+        (good.replace("SIP/2.0\r\nVia", "SIP/3.0\r\nVia"), "SIP/2.0 505"),
+        (good.replace("sip:x@example.com", "tel:+123"), "SIP/2.0 416"),
+        (good.replace("Max-Forwards: 7", "Max-Forwards: 0"), "SIP/2.0 483"),
+        (good.replace("Max-Forwards", "Proxy-Require: a, b\r\nMax-Forwards"), "SIP/2.0 420"),
+        (good.replace("CSeq: 1 OPTIONS", "CSeq: 1 INVITE"), "SIP/2.0 400"),
+        (good.replace("From:", "X-From:"), "SIP/2.0 400"),
+    ] {
+        world.write(wire, &text);
+        let response = world.read(wire);
+        assert!(response.starts_with(status), "{status}: {response}");
+        if status.ends_with("420") {
+            assert_eq!(headers(&response, "Unsupported"), ["a, b"]);
+        }
+    }
+    world.assert_silent();
+    world.end();
+}
+
+#[test]
+fn a_request_that_comes_back_unchanged_is_a_loop() {
+    let mut world = World::new(&Setup::default());
+    let wire = world.connect(0, TLS);
+    world.write(wire, &request("OPTIONS", "sip:x@example.com", "l1", ""));
+    let sent = world.read_server();
+    // Somebody sends it back to us, from an endpoint's place.
+    world.datagram(0, "10.0.0.9:5060", &sent.replacen("Via:", "Via: SIP/2.0/UDP 10.0.0.9;branch=z9hG4bKq\r\nVia:", 1));
+    let response = world.read_udp("10.0.0.9:5060");
+    assert!(response.starts_with("SIP/2.0 482"), "{response}");
+    world.drain();
+    world.end();
+}
+
+#[test]
+fn a_wrong_content_length_ends_a_stream_after_its_400() {
+    let mut world = World::new(&Setup::default());
+    let wire = world.connect(0, TLS);
+    let text = request("OPTIONS", "sip:x@example.com", "cl", "Content-Length: 5\r\n");
+    world.write(wire, &text);
+    assert!(world.read(wire).starts_with("SIP/2.0 400"));
+    assert_eq!(world.closed.len(), 1);
+    world.assert_silent();
+    world.end();
+}
+
+#[test]
+fn an_error_to_a_stranger_over_udp_is_never_larger_than_what_provoked_it() {
+    let mut world = World::new(&Setup::default());
+    let text = "OPTIONS sip:a@b SIP/3.0\r\nv:SIP/2.0/UDP 10.0.0.9;branch=z9hG4bKa\r\nf:<sip:a@b>;tag=1\r\nt:<sip:a@b>\r\n\
+                i:1\r\nCSeq:1 OPTIONS\r\n\r\n";
+    world.datagram(0, "10.0.0.9:5060", text);
+    if let Some(answer) = world.try_read_udp("10.0.0.9:5060") {
+        assert!(answer.len() <= text.len(), "{answer}");
+    }
+    assert!(world.counted(Counter::ResponseUnsendable) <= 1);
+    world.end();
+}
+
+#[test]
+fn an_unanswerable_flood_leaves_nothing_behind() {
+    let mut world = World::new(&Setup::default());
+    let wire = world.connect(0, TLS);
+    for at in 0..50 {
+        world.datagram(at % 2, "10.0.0.9:5060", "SIP/2.0 200 OK\r\n\r\n");
+        world.datagram(at % 2, "10.0.0.9:5060", "nonsense");
+    }
+    world.write(wire, "SIP/2.0 200 OK\r\nVia: SIP/2.0/TLS 127.0.0.1:5061;branch=z9hG4bKxyz\r\nl: 0\r\n\r\n");
+    world.assert_silent();
+    world.end();
+}
+
+#[test]
+fn the_service_check_is_answered_on_every_transport_and_while_draining() {
+    let (mut world, phone) = registered();
+    let options = request("OPTIONS", "sip:127.0.0.1:5060", "o", "");
+    world.write(phone.wire, &options);
+    assert!(world.read(phone.wire).starts_with("SIP/2.0 200"));
+    let from_server = options.replace("SIP/2.0/TLS 192.0.2.66:5060", &format!("SIP/2.0/UDP {SERVER}"));
+    world.datagram(0, SERVER, &from_server);
+    assert!(world.read_server().starts_with("SIP/2.0 200"));
+    for shard in [0, 1] {
+        world.input(shard, hawser::engine::Input::Drain);
+    }
+    world.datagram(1, SERVER, &from_server);
+    assert!(world.read_server().starts_with("SIP/2.0 200"), "phones are moored here");
+    world.write(phone.wire, &options.replace("z9hG4bKmo", "z9hG4bKmo2"));
+    let response = world.read(phone.wire);
+    assert!(response.starts_with("SIP/2.0 503"));
+    assert_eq!(headers(&response, "Retry-After").len(), 1);
+    world.end();
+}
+
+#[test]
+fn in_dialog_requests_go_on_while_draining_and_new_ones_do_not() {
+    let (mut world, phone) = registered();
+    let (mut server, _) = answered(&mut world, &phone, "c1");
+    for shard in [0, 1] {
+        world.input(shard, hawser::engine::Input::Drain);
+    }
+    let invite = phone.server_request("INVITE", "c2", 1);
+    world.datagram(0, SERVER, &invite);
+    assert!(world.read_server().starts_with("SIP/2.0 503"));
+    let bye = server.request("BYE", &format!("UDP {SERVER}"));
+    world.datagram(0, SERVER, &bye);
+    let bye = world.read(phone.wire);
+    world.write(phone.wire, &answer(&bye, "200 OK", "", ""));
+    assert!(world.read_server().starts_with("SIP/2.0 200"));
+    world.end();
+}

@@ -1,0 +1,12 @@
+//! The pure core under virtual time: engines and their mailboxes joined by a few dozen lines, and stories
+//! that a phone and a SIP Server live through. At the end of each every table is empty.
+
+#![allow(missing_docs, reason = "a test")]
+
+mod calls;
+mod hostile;
+mod moves;
+mod registration;
+mod talk;
+mod timers;
+mod world;

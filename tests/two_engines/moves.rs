@@ -1,0 +1,328 @@
+//! A phone that changes its connection, or loses it, in each state of a call.
+
+use std::time::Duration;
+
+use hawser::engine::Sticky;
+use hawser::stats::Counter;
+
+use crate::calls::{answered, registered, registered_with};
+use crate::talk::{Dialog, Phone, answer, headers, start_line};
+use crate::world::{SERVER, Setup, TLS, World};
+
+/// The phone registers over another connection. `first_close`: the old one is lost before; else it stays.
+fn move_to(world: &mut World, phone: &mut Phone, shard: u8, first_close: bool) {
+    if first_close {
+        world.hang_up(phone.wire);
+    }
+    phone.wire = world.connect(shard, TLS);
+    phone.register(world, 3_600);
+}
+
+const MOVES: [(u8, bool); 4] = [(0, false), (1, false), (0, true), (1, true)];
+
+#[test]
+fn after_a_move_requests_from_both_sides_arrive() {
+    for sticky in [Sticky::Path, Sticky::Contact, Sticky::Aor] {
+        for (shard, first_close) in MOVES {
+            let (mut world, mut phone) = registered_with(&Setup { sticky, ..Setup::default() });
+            let (mut server, mut callee) = answered(&mut world, &phone, "c1");
+            move_to(&mut world, &mut phone, shard, first_close);
+            // A re-INVITE from the server, by its old route set.
+            let invite = server.request("INVITE", &format!("UDP {SERVER}"));
+            world.datagram(0, SERVER, &invite);
+            let invite = world.read(phone.wire);
+            world.write(phone.wire, &answer(&invite, "200 OK", "", &format!("Contact: <{}>\r\n", phone.contact)));
+            assert_eq!(start_line(&world.read_server()), "SIP/2.0 200 OK");
+            let ack = server.request("ACK", &format!("UDP {SERVER}"));
+            world.datagram(1, SERVER, &ack);
+            assert!(world.read(phone.wire).starts_with("ACK "));
+            // One from the phone.
+            let invite = callee.request("INVITE", "TLS 192.0.2.7:5060");
+            world.write(phone.wire, &invite);
+            let invite = world.read_server();
+            world.datagram(0, SERVER, &answer(&invite, "200 OK", "", &format!("Contact: <sip:{SERVER}>\r\n")));
+            assert_eq!(start_line(&world.read(phone.wire)), "SIP/2.0 200 OK");
+            let ack = callee.request("ACK", "TLS 192.0.2.7:5060");
+            world.write(phone.wire, &ack);
+            world.read_server();
+            // And the end, from the server.
+            let bye = server.request("BYE", &format!("UDP {SERVER}"));
+            world.datagram(1, SERVER, &bye);
+            let bye = world.read(phone.wire);
+            world.write(phone.wire, &answer(&bye, "200 OK", "", ""));
+            assert_eq!(start_line(&world.read_server()), "SIP/2.0 200 OK");
+            world.assert_silent();
+            world.end();
+        }
+    }
+}
+
+#[test]
+fn a_new_call_after_a_move_goes_over_the_new_connection_though_the_path_names_the_old() {
+    for (shard, first_close) in MOVES {
+        let (mut world, mut phone) = registered();
+        let old_path = phone.path.clone();
+        move_to(&mut world, &mut phone, shard, first_close);
+        phone.path = old_path;
+        let request = phone.server_request("INVITE", "c2", 1);
+        world.datagram(0, SERVER, &request);
+        let invite = world.read(phone.wire);
+        world.write(phone.wire, &answer(&invite, "486 Busy Here", "p", ""));
+        assert!(world.read(phone.wire).starts_with("ACK "));
+        assert!(world.read_server().starts_with("SIP/2.0 486"));
+        world.drain();
+        world.end();
+    }
+}
+
+#[test]
+fn a_phone_that_moves_while_it_rings_is_answered_and_cancelled_over_the_new_connection() {
+    for (shard, first_close) in MOVES {
+        for cancelled in [false, true] {
+            let (mut world, mut phone) = registered();
+            let request = phone.server_request("INVITE", "c1", 1);
+            world.datagram(0, SERVER, &request);
+            let invite = world.read(phone.wire);
+            world.write(phone.wire, &answer(&invite, "180 Ringing", "p1", ""));
+            world.read_server();
+            move_to(&mut world, &mut phone, shard, first_close);
+            if cancelled {
+                let cancel = request.replace("INVITE sip", "CANCEL sip").replace("1 INVITE", "1 CANCEL");
+                world.datagram(0, SERVER, &cancel);
+                assert!(world.read_server().starts_with("SIP/2.0 200"));
+                let cancel = world.read(phone.wire);
+                assert!(cancel.starts_with("CANCEL "));
+                world.write(phone.wire, &answer(&cancel, "200 OK", "p1", ""));
+                world.write(phone.wire, &answer(&invite, "487 Request Terminated", "p1", ""));
+                assert!(world.read(phone.wire).starts_with("ACK "), "the ACK follows too");
+                assert!(world.read_server().starts_with("SIP/2.0 487"));
+            } else {
+                world.write(phone.wire, &answer(&invite, "200 OK", "p1", ""));
+                assert!(world.read_server().starts_with("SIP/2.0 200"));
+            }
+            world.drain();
+            world.end();
+        }
+    }
+}
+
+#[test]
+fn an_invite_whose_flow_is_lost_under_way_is_sent_again_to_the_phone_that_comes_back() {
+    let (mut world, mut phone) = registered();
+    let request = phone.server_request("INVITE", "c1", 1);
+    world.datagram(0, SERVER, &request);
+    let first = world.read(phone.wire);
+    world.hang_up(phone.wire);
+    world.pass_ms(1_000);
+    assert_eq!(start_line(&world.read_server()), "SIP/2.0 100 Trying");
+    phone.wire = world.connect(0, TLS);
+    let text = phone.register_text(3_600);
+    world.write(phone.wire, &text);
+    phone.accept_register(&mut world, 3_600);
+    let both = [world.read(phone.wire), world.read(phone.wire)];
+    let again = both.iter().find(|text| text.starts_with("INVITE ")).expect("the INVITE follows").clone();
+    assert_eq!(headers(&again, "Via"), headers(&first, "Via"), "the same transaction");
+    world.write(phone.wire, &answer(&again, "200 OK", "p1", ""));
+    world.drain();
+    world.end();
+}
+
+#[test]
+fn an_invite_whose_flow_is_lost_for_good_ends_with_430_or_480_within_2_s() {
+    for (outbound, ringing, status) in
+        [(true, false, "SIP/2.0 430"), (false, false, "SIP/2.0 480"), (true, true, "SIP/2.0 430")]
+    {
+        let mut world = World::new(&Setup::default());
+        let wire = world.connect(1, TLS);
+        let mut phone = Phone::new("alice", wire);
+        if !outbound {
+            phone.params = "";
+        }
+        phone.register(&mut world, 3_600);
+        let request = phone.server_request("INVITE", "c1", 1);
+        world.datagram(0, SERVER, &request);
+        let invite = world.read(phone.wire);
+        if ringing {
+            world.write(phone.wire, &answer(&invite, "180 Ringing", "p1", ""));
+            world.read_server();
+        }
+        world.hang_up(phone.wire);
+        world.pass_ms(2_000);
+        let mut last = world.read_server();
+        if last.starts_with("SIP/2.0 100") {
+            last = world.read_server();
+        }
+        assert!(last.starts_with(status), "{last}");
+        world.drain();
+        world.end();
+    }
+}
+
+#[test]
+fn an_out_of_dialog_request_to_a_phone_that_is_gone_fails_at_once() {
+    let (mut world, phone) = registered();
+    world.hang_up(phone.wire);
+    for (method, call) in [("INVITE", "c1"), ("MESSAGE", "c2")] {
+        let request = phone.server_request(method, call, 1);
+        world.datagram(0, SERVER, &request);
+        assert!(world.read_server().starts_with("SIP/2.0 430"));
+    }
+    world.drain();
+    world.end();
+}
+
+#[test]
+fn an_in_dialog_request_waits_for_the_phone_to_come_back() {
+    for shard in [0, 1] {
+        let (mut world, mut phone) = registered();
+        let (mut server, _) = answered(&mut world, &phone, "c1");
+        world.hang_up(phone.wire);
+        let bye = server.request("BYE", &format!("UDP {SERVER}"));
+        world.datagram(0, SERVER, &bye);
+        world.pass_ms(2_500);
+        world.assert_silent();
+        phone.wire = world.connect(shard, TLS);
+        let text = phone.register_text(3_600);
+        world.write(phone.wire, &text);
+        phone.accept_register(&mut world, 3_600);
+        let both = [world.read(phone.wire), world.read(phone.wire)];
+        let bye = both.iter().find(|text| text.starts_with("BYE ")).expect("the BYE follows");
+        world.write(phone.wire, &answer(bye, "200 OK", "", ""));
+        assert!(world.read_server().starts_with("SIP/2.0 200"));
+        assert_eq!(world.counted(Counter::GraceRescued), 1);
+        world.end();
+    }
+}
+
+#[test]
+fn an_in_dialog_request_to_a_phone_that_stays_away_gets_480_after_the_grace() {
+    let (mut world, phone) = registered();
+    let (mut server, _) = answered(&mut world, &phone, "c1");
+    world.hang_up(phone.wire);
+    let bye = server.request("BYE", &format!("UDP {SERVER}"));
+    world.datagram(0, SERVER, &bye);
+    world.pass_ms(3_100);
+    assert!(world.read_server().starts_with("SIP/2.0 480"));
+    world.end();
+}
+
+#[test]
+fn with_flow_grace_off_it_fails_at_once() {
+    let (mut world, phone) = registered_with(&Setup { flow_grace: Duration::ZERO, ..Setup::default() });
+    let (mut server, _) = answered(&mut world, &phone, "c1");
+    world.hang_up(phone.wire);
+    let bye = server.request("BYE", &format!("UDP {SERVER}"));
+    world.datagram(0, SERVER, &bye);
+    assert!(world.read_server().starts_with("SIP/2.0 480"));
+    world.end();
+}
+
+#[test]
+fn a_response_follows_its_phone_to_the_connection_that_it_comes_back_over() {
+    for (shard, first_close) in MOVES {
+        let (mut world, mut phone) = registered();
+        let invite = format!(
+            "INVITE sip:bob@example.com SIP/2.0\r\nVia: SIP/2.0/TLS 192.0.2.7:5060;branch=z9hG4bKi1\r\n\
+             From: <sip:{0}@example.com>;tag=a\r\nTo: <sip:bob@example.com>\r\nCall-ID: p1\r\nCSeq: 1 INVITE\r\n\
+             Contact: <{1}>\r\nContent-Length: 0\r\n\r\n",
+            phone.user, phone.contact
+        );
+        world.write(phone.wire, &invite);
+        let sent = world.read_server();
+        move_to(&mut world, &mut phone, shard, first_close);
+        let ok = answer(&sent, "200 OK", "s1", &format!("Contact: <sip:{SERVER}>\r\n"));
+        world.datagram(0, SERVER, &ok);
+        let ok = world.read(phone.wire);
+        assert!(ok.starts_with("SIP/2.0 200"));
+        let mut dialog = Dialog::caller(&ok);
+        let ack = dialog.request("ACK", "TLS 192.0.2.7:5060");
+        world.write(phone.wire, &ack);
+        assert!(world.read_server().starts_with("ACK "));
+        world.end();
+    }
+}
+
+#[test]
+fn a_response_to_a_phone_that_is_away_for_a_moment_waits_for_it() {
+    let (mut world, mut phone) = registered();
+    let request = format!(
+        "MESSAGE sip:bob@example.com SIP/2.0\r\nVia: SIP/2.0/TLS 192.0.2.7:5060;branch=z9hG4bKi1\r\n\
+         From: <sip:{0}@example.com>;tag=a\r\nTo: <sip:bob@example.com>\r\nCall-ID: p1\r\nCSeq: 1 MESSAGE\r\n\
+         Content-Length: 0\r\n\r\n",
+        phone.user
+    );
+    world.write(phone.wire, &request);
+    let sent = world.read_server();
+    world.hang_up(phone.wire);
+    world.datagram(0, SERVER, &answer(&sent, "200 OK", "s1", ""));
+    world.pass_ms(500);
+    phone.wire = world.connect(0, TLS);
+    let text = phone.register_text(3_600);
+    world.write(phone.wire, &text);
+    phone.accept_register(&mut world, 3_600);
+    let both = [world.read(phone.wire), world.read(phone.wire)];
+    assert!(both.iter().any(|text| text.contains("CSeq: 1 MESSAGE")), "{both:?}");
+    world.end();
+}
+
+#[test]
+fn after_a_restart_with_the_same_key_the_binding_decides() {
+    for member in [7, 8] {
+        let (mut world, mut phone) = registered();
+        let (mut server, _) = answered(&mut world, &phone, "c1");
+        let old = phone.clone();
+        let setup = Setup { boot: 2, member, ..Setup::default() };
+        world.restart(&setup);
+        // Another phone takes the slot that the token names.
+        let stranger_wire = world.connect(1, TLS);
+        assert_eq!(stranger_wire, old.wire, "the same slot and generation");
+        let mut stranger = Phone::new("zoe", stranger_wire);
+        stranger.register(&mut world, 3_600);
+        let request = old.server_request("INVITE", "c2", 1);
+        world.datagram(0, SERVER, &request);
+        assert!(world.read_server().starts_with("SIP/2.0 430"));
+        // The phone comes back: its dialog goes on.
+        phone.wire = world.connect(0, TLS);
+        phone.register(&mut world, 3_600);
+        let bye = server.request("BYE", &format!("UDP {SERVER}"));
+        world.datagram(1, SERVER, &bye);
+        let bye = world.read(phone.wire);
+        world.write(phone.wire, &answer(&bye, "200 OK", "", ""));
+        assert!(world.read_server().starts_with("SIP/2.0 200"));
+        assert_eq!(world.try_read(stranger_wire), None);
+        world.drain();
+        world.end();
+    }
+}
+
+#[test]
+fn a_slot_that_is_used_again_is_never_taken_for_the_connection_before() {
+    let (mut world, phone) = registered();
+    world.hang_up(phone.wire);
+    let other = world.connect(1, TLS);
+    assert_eq!(other.conn.slot, phone.wire.conn.slot);
+    let mut stranger = Phone::new("zoe", other);
+    stranger.register(&mut world, 3_600);
+    let request = phone.server_request("INVITE", "c1", 1);
+    world.datagram(0, SERVER, &request);
+    assert!(world.read_server().starts_with("SIP/2.0 430"));
+    assert_eq!(world.try_read(other), None);
+    world.drain();
+    world.end();
+}
+
+#[test]
+fn a_phone_that_goes_back_to_its_first_connection_is_reached_there() {
+    let (mut world, mut phone) = registered();
+    let (mut server, _) = answered(&mut world, &phone, "c1");
+    let first = phone.wire;
+    move_to(&mut world, &mut phone, 0, false);
+    phone.wire = first;
+    phone.register(&mut world, 3_600);
+    let bye = server.request("BYE", &format!("UDP {SERVER}"));
+    world.datagram(0, SERVER, &bye);
+    let bye = world.read(first);
+    world.write(first, &answer(&bye, "200 OK", "", ""));
+    assert!(world.read_server().starts_with("SIP/2.0 200"));
+    world.end();
+}

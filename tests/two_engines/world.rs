@@ -1,0 +1,318 @@
+//! Two (or more) engines and their mailboxes under one virtual clock, with phones and a SIP Server that a
+//! story drives by hand. Nothing here sleeps or touches a socket.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use hawser::clock::Time;
+use hawser::engine::{
+    Accept, CloseReason, Engine, Input, Mail, Output, Point, ServerTarget, Settings, Sticky, UdpOversize,
+};
+use hawser::ids::{ConnId, PointId, ShardId, Transport};
+use hawser::stats::Counter;
+
+pub const UDP: PointId = PointId(0);
+pub const TCP: PointId = PointId(1);
+pub const TLS: PointId = PointId(2);
+
+pub const SERVER: &str = "127.0.0.1:7000";
+
+/// A connection as a peer sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wire {
+    pub shard: u8,
+    pub conn: ConnId,
+}
+
+/// One message that left the engines.
+#[derive(Clone, Debug)]
+pub enum Sent {
+    Datagram { to: SocketAddr, text: String },
+    Stream { wire: Wire, text: String },
+}
+
+pub struct World {
+    pub engines: Vec<Engine>,
+    pub now: Time,
+    mail: VecDeque<(ShardId, ShardId, Mail)>,
+    sent: VecDeque<Sent>,
+    pub closed: Vec<(Wire, CloseReason)>,
+    pub opened: Vec<(Wire, SocketAddr)>,
+    pub events: Vec<String>,
+    next_port: u16,
+}
+
+/// What a story may change before it starts.
+pub struct Setup {
+    pub shards: u8,
+    pub sticky: Sticky,
+    pub add_supported: bool,
+    pub internal: Transport,
+    pub flow_grace: Duration,
+    pub boot: u32,
+    pub member: u16,
+    pub mutate: fn(&mut Settings),
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            shards: 2,
+            sticky: Sticky::Path,
+            add_supported: true,
+            internal: Transport::Udp,
+            flow_grace: Duration::from_secs(3),
+            boot: 1,
+            member: 7,
+            mutate: |_| {},
+        }
+    }
+}
+
+fn settings(shard: u8, setup: &Setup) -> Settings {
+    let point = |transport: Transport, port: u16| Point {
+        transport,
+        bind: SocketAddr::from(([127, 0, 0, 1], port)),
+        advertised_host: "127.0.0.1".to_owned(),
+        advertised_port: port,
+        side: None,
+    };
+    let mut settings = Settings {
+        shard: ShardId(shard),
+        shards: setup.shards,
+        points: vec![point(Transport::Udp, 5060), point(Transport::Tcp, 5060), point(Transport::Tls, 5061)],
+        server: ServerTarget {
+            name: "sips1".to_owned(),
+            address: SERVER.parse().expect("an address"),
+            transport: setup.internal,
+        },
+        trusted: Vec::new(),
+        domains: vec!["example.com".to_owned()],
+        sticky: setup.sticky,
+        path_add_supported: setup.add_supported,
+        flow_grace: setup.flow_grace,
+        t1: Duration::from_millis(500),
+        t2: Duration::from_secs(4),
+        t4: Duration::from_secs(5),
+        timer_c: Duration::from_secs(180),
+        udp_oversize: UdpOversize::Tcp,
+        token_key: [7; 32],
+        boot: setup.boot,
+        member: setup.member,
+        seed: [shard + 1; 32],
+        connections_max: 1_000,
+        transactions_max: 1_000,
+        unregistered_per_source_max: 100,
+    };
+    (setup.mutate)(&mut settings);
+    settings
+}
+
+impl World {
+    pub fn new(setup: &Setup) -> Self {
+        let now = Time(1_000_000);
+        Self {
+            engines: (0..setup.shards).map(|shard| Engine::new(settings(shard, setup), now)).collect(),
+            now,
+            mail: VecDeque::new(),
+            sent: VecDeque::new(),
+            closed: Vec::new(),
+            opened: Vec::new(),
+            events: Vec::new(),
+            next_port: 40_000,
+        }
+    }
+
+    /// A restart with the same key: the engines are new, the messages under way are lost.
+    pub fn restart(&mut self, setup: &Setup) {
+        self.engines = (0..setup.shards).map(|shard| Engine::new(settings(shard, setup), self.now)).collect();
+        self.mail.clear();
+        self.sent.clear();
+    }
+
+    // --- what peers do -----------------------------------------------------------------------------------
+
+    /// A phone's connection, ready for SIP.
+    pub fn connect(&mut self, shard: u8, point: PointId) -> Wire {
+        self.next_port += 1;
+        let peer = SocketAddr::from(([10, 0, 0, 1], self.next_port));
+        self.connect_from(shard, point, peer)
+    }
+
+    pub fn connect_from(&mut self, shard: u8, point: PointId, peer: SocketAddr) -> Wire {
+        let engine = &mut self.engines[usize::from(shard)];
+        let conn = engine.accept(Accept { point, peer }, self.now).expect("accepted");
+        engine.handle(Input::Ready { conn }, self.now);
+        self.settle();
+        Wire { shard, conn }
+    }
+
+    pub fn write(&mut self, wire: Wire, text: &str) {
+        self.write_bytes(wire, text.as_bytes());
+    }
+
+    pub fn write_bytes(&mut self, wire: Wire, bytes: &[u8]) {
+        let now = self.now;
+        self.engines[usize::from(wire.shard)].handle(Input::Bytes { conn: wire.conn, bytes }, now);
+        self.settle();
+    }
+
+    pub fn hang_up(&mut self, wire: Wire) {
+        let now = self.now;
+        let input = Input::Closed { conn: wire.conn, reason: CloseReason::Reset };
+        self.engines[usize::from(wire.shard)].handle(input, now);
+        self.settle();
+    }
+
+    /// A datagram that lands on a shard.
+    pub fn datagram(&mut self, shard: u8, from: &str, text: &str) {
+        let from = from.parse().expect("an address");
+        let now = self.now;
+        let input = Input::Datagram { point: UDP, from, bytes: text.as_bytes() };
+        let shard = usize::from(shard) % self.engines.len();
+        self.engines[shard].handle(input, now);
+        self.settle();
+    }
+
+    pub fn input(&mut self, shard: u8, input: Input<'_>) {
+        let now = self.now;
+        self.engines[usize::from(shard)].handle(input, now);
+        self.settle();
+    }
+
+    // --- time --------------------------------------------------------------------------------------------
+
+    /// Lets time pass, and fires what is due on the way.
+    pub fn pass(&mut self, wait: Duration) {
+        let end = self.now.after(wait);
+        loop {
+            let next = self.engines.iter().filter_map(Engine::poll_timeout).min().filter(|at| *at <= end);
+            let Some(at) = next else { break };
+            self.now = self.now.max(at);
+            let now = self.now;
+            for engine in &mut self.engines {
+                engine.fire(now);
+            }
+            self.settle();
+            // A wheel may name a moment a little early; the next millisecond brings it closer.
+            if self.engines.iter().filter_map(Engine::poll_timeout).min().is_some_and(|next| next <= now) {
+                self.now = self.now.after(Duration::from_millis(1));
+            }
+        }
+        self.now = self.now.max(end);
+        let now = self.now;
+        for engine in &mut self.engines {
+            engine.fire(now);
+        }
+        self.settle();
+    }
+
+    pub fn pass_ms(&mut self, ms: u64) {
+        self.pass(Duration::from_millis(ms));
+    }
+
+    pub fn pass_s(&mut self, s: u64) {
+        self.pass(Duration::from_secs(s));
+    }
+
+    /// Carries mail between the engines until there is none.
+    fn settle(&mut self) {
+        loop {
+            for at in 0..self.engines.len() {
+                let me = ShardId(u8::try_from(at).expect("few shards"));
+                while let Some(output) = self.engines[at].poll_output() {
+                    self.carry_out(me, output);
+                }
+            }
+            let Some((from, to, mail)) = self.mail.pop_front() else { return };
+            let now = self.now;
+            self.engines[usize::from(to.0)].handle(Input::Mail { from, mail }, now);
+        }
+    }
+
+    fn carry_out(&mut self, me: ShardId, output: Output) {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("text");
+        match output {
+            Output::Datagram { to, bytes, .. } => {
+                self.sent.push_back(Sent::Datagram { to, text: text(&bytes) });
+                self.engines[usize::from(me.0)].recycle(bytes);
+            }
+            Output::Bytes { conn, bytes } => {
+                self.sent.push_back(Sent::Stream { wire: Wire { shard: me.0, conn }, text: text(&bytes) });
+                self.engines[usize::from(me.0)].recycle(bytes);
+            }
+            Output::Connect { conn, to, .. } => self.opened.push((Wire { shard: me.0, conn }, to)),
+            Output::Close { conn, reason } => self.closed.push((Wire { shard: me.0, conn }, reason)),
+            Output::Mail { to, mail } => self.mail.push_back((me, to, mail)),
+            Output::Event(event) => self.events.push(format!("{}: {}", event.what, event.about)),
+        }
+    }
+
+    // --- what peers got ----------------------------------------------------------------------------------
+
+    /// The next message on a connection, which must be there.
+    pub fn read(&mut self, wire: Wire) -> String {
+        self.try_read(wire).unwrap_or_else(|| panic!("nothing on {wire:?}; under way: {:#?}", self.sent))
+    }
+
+    pub fn try_read(&mut self, wire: Wire) -> Option<String> {
+        let at = self.sent.iter().position(|sent| matches!(sent, Sent::Stream { wire: to, .. } if *to == wire))?;
+        match self.sent.remove(at) {
+            Some(Sent::Stream { text, .. }) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The next datagram to an address, which must be there.
+    pub fn read_udp(&mut self, to: &str) -> String {
+        self.try_read_udp(to).unwrap_or_else(|| panic!("nothing for {to}; under way: {:#?}", self.sent))
+    }
+
+    pub fn try_read_udp(&mut self, address: &str) -> Option<String> {
+        let address: SocketAddr = address.parse().expect("an address");
+        let at = self.sent.iter().position(|sent| matches!(sent, Sent::Datagram { to, .. } if *to == address))?;
+        match self.sent.remove(at) {
+            Some(Sent::Datagram { text, .. }) => Some(text),
+            _ => None,
+        }
+    }
+
+    pub fn read_server(&mut self) -> String {
+        self.read_udp(SERVER)
+    }
+
+    /// Nothing that nobody read is under way.
+    #[track_caller]
+    pub fn assert_silent(&self) {
+        assert!(self.sent.is_empty(), "unexpected: {:#?}", self.sent);
+    }
+
+    /// Forgets what is under way.
+    pub fn drain(&mut self) -> Vec<Sent> {
+        self.sent.drain(..).collect()
+    }
+
+    pub fn counted(&self, counter: Counter) -> u64 {
+        self.engines.iter().map(|engine| engine.snapshot(self.now).counters.of(counter)).sum()
+    }
+
+    /// All transactions end, all connections close, all bindings go: every table must be empty.
+    #[track_caller]
+    pub fn end(mut self) {
+        self.pass_s(400);
+        for engine in &self.engines {
+            assert!(engine.is_quiet(), "a transaction is left: {:?}", engine.snapshot(self.now).gauges);
+        }
+        let now = self.now;
+        for engine in &mut self.engines {
+            engine.close_all(now);
+        }
+        self.settle();
+        // Longer than any binding of the stories lives.
+        self.pass_s(4_000);
+        for engine in &self.engines {
+            assert!(engine.is_empty(), "something is left: {:?}", engine.snapshot(self.now).gauges);
+        }
+    }
+}

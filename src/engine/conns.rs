@@ -253,14 +253,14 @@ impl Engine {
             [] => None,
             [only] => Some(only.binding),
             several => {
-                let user = self.from_user16(message);
+                let user = self.user16_of_from(message);
                 let of_user = several.iter().find(|bound| Some(bound.binding.user) == user);
                 of_user.or(several.first()).map(|bound| bound.binding)
             }
         }
     }
 
-    fn from_user16(&self, message: &Message) -> Option<u16> {
+    fn user16_of_from(&self, message: &Message) -> Option<u16> {
         let from = message.first(crate::sip::Name::From)?;
         let value = crate::sip::NameAddr::parse(message.buf(), from.value).ok()?;
         let uri = crate::sip::Uri::parse(message.buf(), value.uri).ok()?;

@@ -261,10 +261,10 @@ impl Engine {
     /// Whether nothing is left but idle connections and bindings: what a test asks at its end.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
-        self.exchanges.len() == 0
+        self.exchanges.is_empty()
             && self.by_key.is_empty()
             && self.watchers.is_empty()
-            && self.waiters.len() == 0
+            && self.waiters.is_empty()
             && self.waiting.is_empty()
     }
 
@@ -272,10 +272,10 @@ impl Engine {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.is_quiet()
-            && self.conns.len() == 0
+            && self.conns.is_empty()
             && self.unregistered.is_empty()
             && self.udp.len() == 0
-            && self.directory.len() == 0
+            && self.directory.is_empty()
             && self.binding_timers.is_empty()
             && self.wheel.is_empty()
     }

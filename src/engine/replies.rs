@@ -158,7 +158,7 @@ impl Engine {
     /// any flow is held, also when draining: a 503 would cut it off from the phones moored here.
     pub(super) fn answer_service_check(&mut self, request: &Message, source: &Source) {
         let key = self.key_of(request, key::method_of(request), source);
-        let holds_flows = self.conns.len() > 0 || self.udp.len() > 0;
+        let holds_flows = !self.conns.is_empty() || self.udp.len() > 0;
         let server_down = self.server_down_until.is_some();
         let (up, ok, not) = match source.side {
             Side::Server => {

@@ -348,17 +348,20 @@ fn play_phones(line: &PhonesLine) -> Result<ExitCode, Box<dyn Error>> {
     let mut bench = Bench::new(line.tls.load()?, Timers::default())?;
     bench.add_phones(line.phones.config(line.proxy, line.count));
     let started_us = bench.stack.read_clock();
-    let (mut next, mut shown_s) = (0_u32, 0);
+    let mut shown_s = 0;
+    let mut complete_us = None;
     loop {
         let passed_us = bench.stack.read_clock() - started_us;
         let due = ((passed_us as f64 / 1e6) * line.register_rate) as u64;
         let (stack, phones) = bench.phones();
-        while next < line.count && u64::from(next) <= due {
-            phones.start(stack, next);
-            next += 1;
+        let has_more = phones.start_until(stack, due);
+        bench.turn(Duration::from_millis(if has_more { 1 } else { 200 }))?;
+        let phones = bench.phones().1;
+        if complete_us.is_none() && phones.registered_count() == line.count as usize {
+            let took_us = bench.stack.now_us - started_us;
+            complete_us = Some(took_us);
+            eprintln!("all {} registered after {:.3} s", line.count, took_us as f64 / 1e6);
         }
-        phones.fresh.clear();
-        bench.turn(Duration::from_millis(if next < line.count { 2 } else { 200 }))?;
         let passed_s = passed_us / 1_000_000;
         let (stack, phones) = bench.phones();
         if passed_s > shown_s {
@@ -375,6 +378,7 @@ fn play_phones(line: &PhonesLine) -> Result<ExitCode, Box<dyn Error>> {
         if line.seconds > 0 && passed_s >= line.seconds {
             let report = json!({
                 "registered": phones.registered_count(),
+                "register_s": complete_us.map(|took_us| took_us as f64 / 1e6),
                 "register_ms": phones.register_times.summary(),
                 "counts": stack.tally,
             });

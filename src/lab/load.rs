@@ -18,8 +18,6 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// Registrations that may be under way at once.
-const REGISTERING_MAX: usize = 512;
 /// Without one more registration for so long the set-up is given up.
 const REGISTER_STALL: Duration = Duration::from_secs(20);
 /// After the last call was placed.
@@ -96,6 +94,7 @@ struct Mark {
     proxy: Usage,
     own: Usage,
     metrics: Vec<(String, f64)>,
+    registered: u64,
 }
 
 /// Runs the load; fails when anything was lost or went astray.
@@ -106,7 +105,7 @@ pub fn run(line: &LoadLine) -> Result<ExitCode, Box<dyn Error>> {
     bench.add_server(&[listen], line.policy.policy(), line.way.habits())?;
     bench.add_phones(line.phone.config(line.proxy, line.phones));
 
-    let start = mark(line)?;
+    let start = mark(&bench, line)?;
     let began_us = bench.stack.read_clock();
     let registered = register_all(&mut bench, line)?;
     let register_s = (bench.stack.read_clock() - began_us) as f64 / 1e6;
@@ -123,7 +122,7 @@ pub fn run(line: &LoadLine) -> Result<ExitCode, Box<dyn Error>> {
         return Ok(ExitCode::FAILURE);
     }
     hold(&mut bench, line.hold)?;
-    let before = mark(line)?;
+    let before = mark(&bench, line)?;
     if !line.watch_pid.is_empty() {
         let grown = before.proxy.resident.saturating_sub(start.proxy.resident);
         report["proxy_bytes_per_phone"] = json!(grown / u64::from(line.phones.max(1)));
@@ -131,13 +130,13 @@ pub fn run(line: &LoadLine) -> Result<ExitCode, Box<dyn Error>> {
         report["proxy_us_per_registration"] = json!(before.proxy.since(&start.proxy, registered as u64));
     }
     let behind = if line.register_only { register_again(&mut bench, line)? } else { call(&mut bench, line)? };
-    let after = mark(line)?;
+    let after = mark(&bench, line)?;
     let is_clean = finish(&mut bench, line, &mut report, &before, &after, &behind);
     println!("{report}");
     Ok(if is_clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn mark(line: &LoadLine) -> Result<Mark, Box<dyn Error>> {
+fn mark(bench: &Bench, line: &LoadLine) -> Result<Mark, Box<dyn Error>> {
     Ok(Mark {
         proxy: watch::usage(&line.watch_pid),
         own: watch::usage(&[std::process::id()]),
@@ -145,28 +144,22 @@ fn mark(line: &LoadLine) -> Result<Mark, Box<dyn Error>> {
             Some(url) => watch::metrics(url)?,
             None => Vec::new(),
         },
+        registered: bench.stack.tally.registered,
     })
 }
 
 fn register_all(bench: &mut Bench, line: &LoadLine) -> Result<usize, Box<dyn Error>> {
     let count = line.phones as usize;
     let began_us = bench.stack.read_clock();
-    let (mut next, mut shown_s) = (0_u32, 0);
+    let mut shown_s = 0;
     let (mut best, mut best_us) = (0, began_us);
     loop {
         let now_us = bench.stack.read_clock();
         let due = ((now_us - began_us) as f64 / 1e6 * line.register_rate) as u64;
         let (stack, phones) = bench.phones();
-        while next < line.phones
-            && u64::from(next) <= due
-            && next as usize - phones.registered_count().min(next as usize) < REGISTERING_MAX
-        {
-            phones.start(stack, next);
-            next += 1;
-        }
-        bench.turn(Duration::from_millis(if next < line.phones { 1 } else { 20 }))?;
+        let has_more = phones.start_until(stack, due);
+        bench.turn(Duration::from_millis(if has_more { 1 } else { 20 }))?;
         let phones = bench.phones().1;
-        phones.fresh.clear();
         let registered = phones.registered_count();
         if registered > best {
             (best, best_us) = (registered, now_us);
@@ -289,7 +282,6 @@ fn register_again(bench: &mut Bench, line: &LoadLine) -> Result<Histogram, Box<d
         }
         bench.turn(Duration::from_micros(if told < total { due_of(told).saturating_sub(now_us) } else { 20_000 }))?;
         let (stack, phones) = bench.phones();
-        phones.fresh.clear();
         let passed_s = (stack.now_us - began_us) / 1_000_000;
         if passed_s > shown_s {
             shown_s = passed_s;
@@ -317,7 +309,7 @@ fn finish(
     let failed: u64 = tally.calls_failed.values().sum();
     let lost = tally.calls_lost + tally.byes_lost;
     let astray = tally.wrong_connection + tally.wrong_phone;
-    let work = if line.register_only { tally.registered } else { tally.calls_placed };
+    let work = if line.register_only { tally.registered - before.registered } else { tally.calls_placed };
     report["rate"] = json!(line.rate);
     report["seconds"] = json!(line.seconds);
     report["internal"] = json!(line.internal.param());

@@ -31,10 +31,16 @@ const KIND_BYE: u8 = 0x25;
 const KIND_ACCEPT: u8 = 0x26;
 const KIND_HANG_UP: u8 = 0x27;
 const KIND_LOST: u8 = 0x28;
+const KIND_CONNECT: u8 = 0x29;
+
+/// Registrations that may be under way at once when many phones are switched on.
+const REGISTERING_MAX: usize = 512;
+/// A phone that has no connection ready after so long gives up and tries again.
+const CONNECT_MAX: Duration = Duration::from_secs(15);
 
 /// Whether a cookie is one of the phones'.
 pub fn is_phone_cookie(cookie: Cookie) -> bool {
-    (KIND_REGISTER..=KIND_LOST).contains(&cookie.kind)
+    (KIND_REGISTER..=KIND_CONNECT).contains(&cookie.kind)
 }
 
 /// What a phone does when it is called.
@@ -131,8 +137,7 @@ pub struct Phones {
     phones: Vec<Phone>,
     calls: Slab<Call>,
     registered: usize,
-    /// The phones that have registered since the caller last asked.
-    pub fresh: Vec<u32>,
+    started: u32,
     /// From the beginning of the connection to the 200 of REGISTER.
     pub register_times: crate::tally::Histogram,
 }
@@ -156,7 +161,7 @@ impl Phones {
             phones,
             calls: Slab::new(),
             registered: 0,
-            fresh: Vec::new(),
+            started: 0,
             register_times: crate::tally::Histogram::default(),
         }
     }
@@ -558,6 +563,7 @@ impl Phones {
     pub fn alarm(&mut self, stack: &mut Stack, cookie: Cookie) {
         match cookie.kind {
             KIND_RETRY => self.start(stack, cookie.slot),
+            KIND_CONNECT => self.on_connect_timeout(stack, cookie),
             KIND_REFRESH => {
                 let entry = &self.phones[cookie.slot as usize];
                 if entry.state == State::Registered && entry.cseq == cookie.serial {

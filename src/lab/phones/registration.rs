@@ -2,7 +2,10 @@
 //!
 //! Owns: connecting, REGISTER with its refreshes and retries, what Contact and Via claim. Must not touch: calls.
 
-use super::{Claim, KIND_KEEP_ALIVE, KIND_REFRESH, KIND_REGISTER, KIND_RETRY, Phones, State};
+use super::{
+    CONNECT_MAX, Claim, KIND_CONNECT, KIND_KEEP_ALIVE, KIND_REFRESH, KIND_REGISTER, KIND_RETRY, Phones,
+    REGISTERING_MAX, State,
+};
 use crate::net::{Closed, ConnId, Link, Transport};
 use crate::stack::{Cookie, Outcome, Stack};
 use crate::tally::Tally;
@@ -14,6 +17,20 @@ impl Phones {
     pub(super) fn source(&self, phone: u32) -> Option<IpAddr> {
         let sources = &self.config.sources;
         (!sources.is_empty()).then(|| sources[phone as usize % sources.len()])
+    }
+
+    /// Switches phones on, in order, until `due` of them are or as many as may be under way at once.
+    ///
+    /// Says whether there are more to come.
+    pub fn start_until(&mut self, stack: &mut Stack, due: u64) -> bool {
+        while self.started < self.config.count
+            && u64::from(self.started) <= due
+            && (self.started as usize).saturating_sub(self.registered) < REGISTERING_MAX
+        {
+            self.start(stack, self.started);
+            self.started += 1;
+        }
+        self.started < self.config.count
     }
 
     /// Switches a phone on: it connects and registers.
@@ -38,6 +55,8 @@ impl Phones {
             }
         } else if let Ok(conn) = stack.net.connect(phone, self.config.transport, self.config.proxy, source) {
             self.phones[phone as usize].link = Some(Link::Stream(conn));
+            let serial = self.phones[phone as usize].started_us as u32;
+            stack.alarm_in(CONNECT_MAX, Cookie { kind: KIND_CONNECT, leg: 0, slot: phone, serial });
             return self.set_state(phone, State::Connecting);
         }
         Tally::count(&mut stack.tally.register_failures, "no socket");
@@ -130,6 +149,15 @@ impl Phones {
         }
     }
 
+    pub(super) fn on_connect_timeout(&mut self, stack: &mut Stack, cookie: Cookie) {
+        let entry = &self.phones[cookie.slot as usize];
+        if entry.state == State::Connecting && entry.started_us as u32 == cookie.serial {
+            Tally::count(&mut stack.tally.register_failures, "no connection in time");
+            self.drop_connection(stack, cookie.slot, true);
+            self.retry(stack, cookie.slot);
+        }
+    }
+
     pub fn opened(&mut self, stack: &mut Stack, phone: u32, conn: ConnId) {
         let entry = &mut self.phones[phone as usize];
         if entry.next == Some(conn) {
@@ -204,7 +232,6 @@ impl Phones {
         if self.phones[phone as usize].state != State::Registered {
             stack.tally.registered += 1;
             self.register_times.record(stack.now_us - self.phones[phone as usize].started_us);
-            self.fresh.push(phone);
             let entry = &mut self.phones[phone as usize];
             if let Some(after) = self.config.keep_alive.filter(|_| !entry.keeps_alive) {
                 entry.keeps_alive = true;

@@ -674,7 +674,12 @@ fn feed(
             early.extend_from_slice(text);
         } else if panicked.is_none() {
             let input = Input::Bytes { conn: id, bytes: text };
-            *panicked = catch_unwind(AssertUnwindSafe(|| engine.handle(input, now))).err();
+            let handled = catch_unwind(AssertUnwindSafe(|| {
+                #[cfg(test)]
+                super::tests::panic_if_asked(&input);
+                engine.handle(input, now);
+            }));
+            *panicked = handled.err();
         }
     })?;
     Ok((progress, early))

@@ -195,7 +195,11 @@ impl Core {
         self.inputs += 1;
         self.dirty = true;
         let Self { engine, .. } = self;
-        let result = catch_unwind(AssertUnwindSafe(|| engine.handle(input, now)));
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            #[cfg(test)]
+            super::tests::panic_if_asked(&input);
+            engine.handle(input, now);
+        }));
         match result {
             Ok(()) => true,
             Err(panic) => {
@@ -301,7 +305,6 @@ impl Core {
 
     fn unreachable(&mut self, point: PointId, named: Vec<SocketAddr>) {
         for to in named {
-            self.count(Counter::DatagramUnreachable);
             self.input(Input::Unreachable { point, to });
         }
     }
@@ -345,8 +348,6 @@ impl Core {
         let nudges = self.shared.take_nudges();
         self.engine.counters_mut().add(Counter::StallsNudged, nudges);
         let mut snapshot = self.engine.snapshot(self.clock.now());
-        snapshot.shard = self.engine.settings().shard.0;
-        snapshot.counters = self.engine.counters_mut().clone();
         snapshot.gauges.set_len(Gauge::MailboxLength, self.inbox.len());
         snapshot.gauges.set_len(Gauge::HandshakesInProgress, self.handshaking);
         let waiting = self.conns.iter().map(|(_, conn)| conn.waiting_len()).sum();

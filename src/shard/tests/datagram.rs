@@ -1,0 +1,91 @@
+//! Datagrams, the mailbox of plain threads, the watchdog, drain and stop.
+
+use std::io::Read;
+use std::net::TcpStream;
+use std::sync::atomic::Ordering;
+
+use super::*;
+
+#[test]
+fn keep_alives_are_answered_on_every_shard() {
+    let rig = Rig::start(2);
+    let phones: Vec<UdpSocket> = (0..50).map(|_| udp_phone()).collect();
+    let mut request = vec![0, 1, 0, 0, 0x21, 0x12, 0xA4, 0x42];
+    request.extend_from_slice(&[9; 12]);
+    let mut buffer = [0; 100];
+    for phone in &phones {
+        phone.send_to(&request, rig.udp).unwrap();
+        phone.send_to(b"\r\n\r\n", rig.udp).unwrap();
+        phone.send_to(b"\r\n", rig.udp).unwrap();
+    }
+    for phone in &phones {
+        let (len, from) = phone.recv_from(&mut buffer).unwrap();
+        assert_eq!(from, rig.udp);
+        assert_eq!((len, &buffer[..2]), (32, &[1, 1][..]));
+        assert_eq!(phone.recv(&mut buffer).unwrap(), 2);
+        assert_eq!(&buffer[..2], b"\r\n");
+    }
+    let counters = rig.total().counters;
+    assert_eq!((counters.of(Counter::KeepaliveStun), counters.of(Counter::KeepalivePing)), (50, 50));
+    let each: Vec<u64> =
+        rig.shards.handle().snapshots().iter().map(|s| s.counters.of(Counter::KeepaliveStun)).collect();
+    assert!(each.iter().all(|n| *n > 0), "50 ports fall on both shards: {each:?}");
+    rig.shards.stop();
+}
+
+#[test]
+fn a_burst_of_datagrams_larger_than_any_batch_is_answered_whole() {
+    let rig = Rig::start(1);
+    let phone = udp_phone();
+    crate::transport::socket::probe(rig.udp, Transport::Udp).unwrap_err();
+    for _ in 0..150 {
+        phone.send_to(b"\r\n\r\n", rig.udp).unwrap();
+    }
+    let mut buffer = [0; 100];
+    for at in 0..150 {
+        assert_eq!(phone.recv(&mut buffer).unwrap(), 2, "answer {at}");
+    }
+    rig.shards.stop();
+}
+
+#[test]
+fn stopping_lets_go_of_the_ports() {
+    let rig = Rig::start(2);
+    let (udp, tcp) = (rig.udp, rig.tcp);
+    drop(TcpStream::connect(tcp).unwrap());
+    rig.shards.stop();
+    // The rings of an ended executor let go of their sockets a little later.
+    wait_until("the ports are free", || {
+        socket::probe(udp, Transport::Udp).and(socket::probe(tcp, Transport::Tcp)).is_ok()
+    });
+}
+
+#[test]
+fn draining_refuses_new_connections_and_is_done_when_nothing_is_in_flight() {
+    let rig = Rig::start(2);
+    let handle = rig.shards.handle();
+    assert!(handle.ready() && !handle.draining());
+    assert!(handle.drain(DEADLINE));
+    assert!(!handle.ready() && handle.draining());
+    let gone = TcpStream::connect(rig.tcp).and_then(|mut stream| {
+        stream.set_read_timeout(Some(DEADLINE))?;
+        stream.read(&mut [0; 1])
+    });
+    assert!(matches!(gone, Err(_) | Ok(0)), "{gone:?}");
+    rig.shards.stop();
+}
+
+#[test]
+fn a_lost_wake_is_found_by_the_watchdog_and_counted() {
+    let rig = Rig::start(1);
+    let handle = rig.shards.handle();
+    assert_eq!(rig.total().counters.of(Counter::StallsNudged), 0);
+    handle.shared(0).lose_wakes.store(true, Ordering::SeqCst);
+    let before = Instant::now();
+    let snapshots = handle.snapshots();
+    assert_eq!(snapshots.len(), 1, "the answer comes although its wake was lost");
+    assert!(before.elapsed() < Duration::from_millis(900), "{:?}", before.elapsed());
+    handle.shared(0).lose_wakes.store(false, Ordering::SeqCst);
+    rig.wait_for(Counter::StallsNudged, 1);
+    rig.shards.stop();
+}

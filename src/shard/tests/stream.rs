@@ -1,0 +1,133 @@
+//! TCP connections.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+
+use super::*;
+use crate::limits::SEND_QUEUE_LEN_MAX;
+
+fn connect(to: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(to).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.set_write_timeout(Some(DEADLINE)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
+}
+
+/// Reads until so many responses have come; gives all bytes.
+pub(super) fn responses(from: &mut impl Read, count: usize) -> String {
+    let mut text = Vec::new();
+    let mut buffer = [0; 4096];
+    while text.windows(4).filter(|part| part == b"\r\n\r\n").count() < count {
+        let n = from.read(&mut buffer).expect("a response in time");
+        assert!(n > 0, "closed after {:?}", String::from_utf8_lossy(&text));
+        text.extend_from_slice(&buffer[..n]);
+    }
+    String::from_utf8(text).unwrap()
+}
+
+#[test]
+fn a_ping_gets_its_pong_and_a_request_its_answer() {
+    let rig = Rig::start(2);
+    let mut phones: Vec<TcpStream> = (0..20).map(|_| connect(rig.tcp)).collect();
+    for phone in &mut phones {
+        phone.write_all(b"\r\n\r\n").unwrap();
+        let mut pong = [0; 2];
+        phone.read_exact(&mut pong).unwrap();
+        assert_eq!(&pong, b"\r\n");
+        phone.write_all(options(rig.tcp, "TCP", "one").as_bytes()).unwrap();
+        assert!(responses(phone, 1).starts_with("SIP/2.0 200"));
+    }
+    assert_eq!(rig.of(Counter::AcceptedTcp), 20);
+    drop(phones);
+    rig.wait_for(Counter::ClosedPeer, 20);
+    rig.shards.stop();
+}
+
+#[test]
+fn a_message_split_at_every_byte_and_three_in_one_segment_get_the_same_answers() {
+    let rig = Rig::start(1);
+    let mut phone = connect(rig.tcp);
+    let text = options(rig.tcp, "TCP", "split");
+    for byte in text.bytes() {
+        phone.write_all(&[byte]).unwrap();
+    }
+    let first = responses(&mut phone, 1);
+    let three: String = ["a", "b", "c"].map(|name| options(rig.tcp, "TCP", name)).concat();
+    phone.write_all(three.as_bytes()).unwrap();
+    let all = responses(&mut phone, 3);
+    // The To tag is another for each answer; all else is the same.
+    let without_to =
+        |text: &str| -> String { text.split_inclusive("\r\n").filter(|line| !line.starts_with("To: ")).collect() };
+    let want: String = ["a", "b", "c"].map(|name| first.replace("split", name)).concat();
+    assert_eq!(without_to(&all), without_to(&want));
+    rig.shards.stop();
+}
+
+#[test]
+fn a_stream_that_cannot_be_framed_gets_its_400_before_it_is_closed() {
+    let rig = Rig::start(1);
+    let mut phone = connect(rig.tcp);
+    let text = options(rig.tcp, "TCP", "bad").replace("Content-Length: 0", "Content-Length: 5\r\nContent-Length: 7");
+    // What follows is never read, and must not turn the close into a reset that eats the answer.
+    phone.write_all(text.as_bytes()).unwrap();
+    phone.write_all(&[b'x'; 10_000]).unwrap();
+    let mut answer = String::new();
+    phone.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("SIP/2.0 400"), "{answer:?}");
+    rig.wait_for(Counter::ClosedFraming, 1);
+    rig.shards.stop();
+}
+
+#[test]
+fn a_peer_that_reads_nothing_is_cut_off_at_the_bound_and_others_go_on() {
+    let rig = Rig::start(1);
+    let mut deaf = connect(rig.tcp);
+    let text = options(rig.tcp, "TCP", "deaf").repeat(100);
+    let deadline = Instant::now() + DEADLINE;
+    // The kernel's buffers of both ends fill first, then ours up to the bound.
+    while deaf.write_all(text.as_bytes()).is_ok() {
+        assert!(Instant::now() < deadline, "it is never cut off");
+    }
+    rig.wait_for(Counter::ClosedSendQueueFull, 1);
+    let mut other = connect(rig.tcp);
+    other.write_all(b"\r\n\r\n").unwrap();
+    other.read_exact(&mut [0; 2]).unwrap();
+    let waiting = rig.total().gauges.of(crate::stats::Gauge::SendQueueBytes);
+    assert!(waiting <= SEND_QUEUE_LEN_MAX as u64, "{waiting}");
+    rig.shards.stop();
+}
+
+#[test]
+fn a_half_closed_peer_and_a_reset_are_counted_by_reason() {
+    let rig = Rig::start(1);
+    let mut half = connect(rig.tcp);
+    half.write_all(b"\r\n\r\n").unwrap();
+    half.read_exact(&mut [0; 2]).unwrap();
+    half.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(half.read(&mut [0; 1]).unwrap(), 0);
+    rig.wait_for(Counter::ClosedPeer, 1);
+    let mut reset = connect(rig.tcp);
+    reset.write_all(b"\r\n\r\n").unwrap();
+    reset.read_exact(&mut [0; 2]).unwrap();
+    socket2::SockRef::from(&reset).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(reset);
+    rig.wait_for(Counter::ClosedReset, 1);
+    rig.shards.stop();
+}
+
+#[test]
+fn a_burst_larger_than_a_read_keeps_every_message() {
+    let rig = Rig::start(1);
+    let mut phone = connect(rig.tcp);
+    let count = 400;
+    let text: String = (0..count).map(|at| options(rig.tcp, "TCP", &format!("n{at}n"))).collect();
+    let mut writer = phone.try_clone().unwrap();
+    let writes = std::thread::spawn(move || writer.write_all(text.as_bytes()).unwrap());
+    let answers = responses(&mut phone, count);
+    writes.join().unwrap();
+    for at in 0..count {
+        assert!(answers.contains(&format!("Call-ID: n{at}n\r\n")), "{at}");
+    }
+    rig.shards.stop();
+}

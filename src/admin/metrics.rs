@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::time::{Duration, SystemTime};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
@@ -74,9 +73,8 @@ impl Scrape {
             let help = "When a certificate of Hawser's own stops to be valid, in seconds since 1970.";
             let mut metric = gauge(encoder, "hawser_certificate_not_after_seconds", help)?;
             for certificate in &self.about.certificates {
-                let at = certificate.not_after.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
                 let labels: Labels<'_> = vec![("file", escaped(&certificate.file))];
-                metric.encode_family(&labels)?.encode_gauge(&at.as_secs())?;
+                metric.encode_family(&labels)?.encode_gauge(&certificate.not_after_unix_s())?;
             }
         }
         let help = "Answers of the HTTP port, by status.";

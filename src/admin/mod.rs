@@ -88,3 +88,10 @@ pub struct Certificate {
     /// When it stops to be valid.
     pub not_after: SystemTime,
 }
+
+impl Certificate {
+    /// In seconds since 1970.
+    fn not_after_unix_s(&self) -> u64 {
+        self.not_after.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    }
+}

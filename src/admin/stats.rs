@@ -27,6 +27,10 @@ pub(super) fn stats(about: &About, readiness: &Readiness, snapshots: &[Snapshot]
             "listeners": about.listeners,
             "server": about.server,
             "sticky": about.sticky,
+            "certificates": about.certificates.iter().map(|certificate| json!({
+                "file": certificate.file,
+                "not_after_unix_s": certificate.not_after_unix_s(),
+            })).collect::<Vec<_>>(),
         },
         "ready": readiness == &Readiness::Ready,
         "why_not_ready": why,

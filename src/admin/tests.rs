@@ -172,6 +172,7 @@ fn stats_are_the_sum_and_each_shard() {
     assert_eq!(json["shards"][1]["shard"], 1);
     assert_eq!(json["shards"][1]["gauges"]["hawser_bindings"], 10);
     assert_eq!(json["about"]["uptime_s"], 61);
+    assert_eq!(json["about"]["certificates"][0]["not_after_unix_s"], 2_000_000_000);
     assert_eq!(json["ready"], true);
 }
 

@@ -167,3 +167,8 @@ fn every_file_opens_with_its_doc() {
 fn the_readme_agrees_with_the_code() {
     hold(readme::readme_agrees);
 }
+
+#[test]
+fn every_limit_is_documented_used_and_counted() {
+    hold(metrics::limits_are_used_and_counted);
+}

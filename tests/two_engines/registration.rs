@@ -1,3 +1,5 @@
+//! REGISTER in all three modes, and what binds and unbinds.
+
 use std::time::Duration;
 
 use hawser::engine::Sticky;

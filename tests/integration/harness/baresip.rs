@@ -59,12 +59,7 @@ impl Phone {
         Self { name: user.to_owned(), control, received: Vec::new(), events: Vec::new(), process }
     }
 
-    /// Waits until the registrar has accepted it.
-    pub fn wait_registered(&self) {
-        self.process.wait_line(" 200 OK ", EVENT_MAX);
-    }
-
-    /// Waits until it shows so many bindings of its AOR.
+    /// Waits until it is registered and shows so many bindings of its AOR.
     pub fn wait_bindings(&self, count: u32) {
         self.process.wait_line(&format!("[{count} binding"), EVENT_MAX);
     }

@@ -15,8 +15,6 @@ pub struct Certificates {
     pub certificate: PathBuf,
     /// Its key.
     pub key: PathBuf,
-    /// A key that belongs to another certificate.
-    pub other_key: PathBuf,
 }
 
 impl Certificates {
@@ -39,7 +37,6 @@ impl Certificates {
             ca: scratch.write("ca.pem", &ca_certificate.pem()),
             certificate: scratch.write("server.pem", &certificate.pem()),
             key: scratch.write("server.key", &key.serialize_pem()),
-            other_key: scratch.write("other.key", &KeyPair::generate().expect("a key").serialize_pem()),
         }
     }
 }

@@ -181,7 +181,6 @@ impl Framer {
             return Ok(None);
         }
         self.length = None;
-        self.searched = 0;
         Ok(Some(Framed::Message(std::mem::take(&mut self.buf))))
     }
 

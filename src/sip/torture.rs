@@ -157,6 +157,48 @@ fn torture_messages_in_datagrams() {
     }
 }
 
+fn scanned(name: &str) -> Message {
+    let bytes = TABLE.iter().find(|row| row.0 == name).expect("it is in the table").1;
+    Message::scan(bytes.to_vec(), false).unwrap_or_else(|(error, _)| panic!("{name}: {error:?}"))
+}
+
+#[test]
+fn tortuous_messages_are_read_right() {
+    use super::{Method, Name, NameAddr, Uri};
+    use crate::ids::Transport;
+    let wsinv = scanned("wsinv");
+    assert_eq!((wsinv.from_tag(), wsinv.to_tag()), (&b"98asjd8"[..], &b"1918181833n"[..]));
+    assert_eq!((wsinv.cseq().number, wsinv.cseq().method, wsinv.max_forwards()), (9, Method::Invite, Some(68)));
+    let branches: Vec<_> = wsinv.vias().map(|via| wsinv.text(via.expect("a Via").branch)).collect();
+    assert_eq!(branches, [&b"390skdjuw"[..], b"z9hG4bK9ikj8", b"z9hG4bK30239"]);
+    assert_eq!((wsinv.count_values(Name::Route), wsinv.body().len()), (1, 150));
+
+    let aor = |name: &str| {
+        let message = scanned(name);
+        let to = message.first(Name::To).expect("a To").value;
+        let uri = NameAddr::parse(message.buf(), to).expect("a name-addr").uri;
+        let mut aor = Vec::new();
+        Uri::parse(message.buf(), uri).expect("a URI").write_aor(message.buf(), &mut aor);
+        String::from_utf8(aor).expect("UTF-8")
+    };
+    assert_eq!(aor("escnull"), "sip:null-\0-null@example.com");
+    assert_eq!(aor("esc01"), "sip:user@example.com");
+    assert_eq!(aor("ipv6-correct-abnf-2-colons"), aor("ipv6-bug-abnf-3-colons"));
+
+    let esc02 = scanned("esc02");
+    assert_eq!((esc02.method(), esc02.count_values(Name::Contact)), (Some(Method::Other), 2));
+    let transports = scanned("transports");
+    let found: Vec<_> = transports.vias().map(|via| via.expect("a Via").transport).collect();
+    let wanted = [Some(Transport::Udp), None, Some(Transport::Tls), None, Some(Transport::Tcp)];
+    assert_eq!(found, wanted);
+    let semiuri = scanned("semiuri");
+    let uri = semiuri.request_uri().expect("a URI");
+    assert_eq!((semiuri.text(uri.user), uri.params.is_empty()), (&b"user;par=u%40example.net"[..], true));
+    let mapped = scanned("ipv4-mapped-ipv6");
+    assert!(mapped.top_via().host.matches_ip("192.0.2.10".parse().expect("an address")));
+    assert_eq!(mapped.top_via().port, Some(19823));
+}
+
 #[test]
 fn torture_messages_on_a_stream() {
     for &(name, bytes, wanted, stream) in TABLE {

@@ -288,13 +288,15 @@ pub fn host_eq(host: &Host, buf: &[u8], text: &[u8]) -> bool {
 }
 
 /// Whether two URIs are equivalent (RFC 3261 §19.1.4). Following the examples there, a `transport` that
-/// only one of them has is a difference. Other schemes are compared byte by byte.
+/// only one of them has is a difference. Other schemes are compared byte by byte, and so are URIs of more
+/// parts than anybody needs.
 #[must_use]
 pub fn equivalent(a: &Uri, a_buf: &[u8], b: &Uri, b_buf: &[u8]) -> bool {
     if a.scheme != b.scheme {
         return false;
     }
-    if a.scheme == Scheme::Other {
+    let parts = |uri: &Uri, buf| memchr::memchr3_iter(b';', b'&', b'?', uri.all.of(buf)).count();
+    if a.scheme == Scheme::Other || parts(a, a_buf).max(parts(b, b_buf)) > COMPARED_PARTS_MAX {
         return a.all.of(a_buf) == b.all.of(b_buf);
     }
     let same_host = match (&a.host, &b.host) {
@@ -311,6 +313,9 @@ pub fn equivalent(a: &Uri, a_buf: &[u8], b: &Uri, b_buf: &[u8]) -> bool {
         && params_agree(b, b_buf, a, a_buf)
         && headers_agree(a.headers.of(a_buf), b.headers.of(b_buf))
 }
+
+/// Every parameter and header part is held against every other, which a URI full of them would make dear.
+const COMPARED_PARTS_MAX: usize = 32;
 
 /// Parameters of `a` against those of `b`, one direction.
 fn params_agree(a: &Uri, a_buf: &[u8], b: &Uri, b_buf: &[u8]) -> bool {

@@ -166,6 +166,14 @@ fn a_cancel_is_for_the_invite_as_it_was_sent() {
 }
 
 #[test]
+fn a_response_replaces_a_received_that_stands_before_rport() {
+    let request = scanned(&REQUEST.replace(";branch=z9hG4bK1;rport;x", ";received=6.6.6.6;branch=z9hG4bK1;rport"));
+    let text = reply_to(&request, &Reply { code: 200, reason: "OK", to_tag: b"t1", extra: b"" });
+    let via = "Via: SIP/2.0/UDP 192.0.2.1:5060;received=198.51.100.7;branch=z9hG4bK1;rport=40000, SIP/2.0/TCP";
+    assert!(text.contains(via), "{text}");
+}
+
+#[test]
 fn every_code_has_a_phrase() {
     for (code, phrase) in [
         (200, "OK"),

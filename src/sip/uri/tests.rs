@@ -211,3 +211,12 @@ fn equivalence_follows_the_examples_of_rfc_3261() {
         assert!(!same(a, b), "{a} is not {b}");
     }
 }
+
+#[test]
+fn a_uri_of_too_many_parts_is_equivalent_to_itself_only() {
+    let of = |count: usize, last: &str| format!("sip:a@b{}{last}", ";p".repeat(count));
+    let same = |a: &str, b: &str| equivalent(&ok(a), a.as_bytes(), &ok(b), b.as_bytes());
+    assert!(same(&of(COMPARED_PARTS_MAX - 1, ";x"), &of(COMPARED_PARTS_MAX - 1, ";X")));
+    assert!(!same(&of(COMPARED_PARTS_MAX, ";x"), &of(COMPARED_PARTS_MAX, ";X")));
+    assert!(same(&of(COMPARED_PARTS_MAX, ";x"), &of(COMPARED_PARTS_MAX, ";x")));
+}

@@ -135,6 +135,17 @@ impl Proxy {
         Self { settings, process }
     }
 
+    /// The sum of a counter's samples whose labels hold `label`, from `/metrics`.
+    pub fn metric(&self, name: &str, label: &str) -> f64 {
+        let http = SocketAddr::from((Ipv4Addr::LOCALHOST, self.settings.http_port));
+        let page = http_get(http, "/metrics").expect("the HTTP port answers");
+        let samples = page.lines().filter(|line| line.starts_with(name) && line.contains(label));
+        let values: Vec<f64> =
+            samples.map(|line| line.rsplit(' ').next()?.parse().ok()).collect::<Option<_>>().expect("numbers");
+        assert!(!values.is_empty(), "no {name} with {label} in {page}");
+        values.iter().sum()
+    }
+
     /// The port for UDP and TCP, as a SIP address.
     pub fn sip(&self) -> String {
         format!("127.0.0.1:{}", self.settings.sip_port)

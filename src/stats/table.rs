@@ -97,7 +97,7 @@ Counter, COUNTERS;
     ResponseToEndpoint5xx { side = "endpoint", class = "5xx" }
     ResponseToEndpoint6xx { side = "endpoint", class = "6xx" };
 
-"hawser_calls_total", "INVITEs outside a dialog, and how they ended.":
+"hawser_calls_total", "INVITEs outside a dialog, and how they ended; a call from phone to phone passes twice.":
     CallsBegun { event = "begun" }
     CallsAnswered { event = "answered" }
     CallsRejected { event = "rejected" }

@@ -377,11 +377,11 @@ impl Core {
 
     /// `Ready` when the connection is gone.
     fn poll_send(&mut self, key: Key, cx: &mut Context<'_>) -> Poll<()> {
-        let now = self.clock.now();
-        let Some(conn) = self.conn(key) else { return Poll::Ready(()) };
-        if !conn.stream.is_blocked() {
+        if !self.conn(key).is_some_and(|conn| conn.stream.is_blocked()) {
             return Poll::Pending;
         }
+        let now = self.clock.now();
+        let Some(conn) = self.conn(key) else { return Poll::Ready(()) };
         match conn.stream.poll_flush(cx) {
             Poll::Pending => {}
             Poll::Ready(Err(error)) => {

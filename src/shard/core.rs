@@ -19,8 +19,8 @@ use super::mailbox::{Inbox, Post, Posted};
 use super::reporter::Reporter;
 use super::shared::{Control, Shared};
 use crate::clock::Time;
-use crate::engine::{CloseReason, Engine, Input, Output, Settings};
-use crate::ids::{ConnId, PointId};
+use crate::engine::{CloseReason, Engine, Input, Mail, Output, Settings};
+use crate::ids::{ConnId, PointId, ShardId};
 use crate::limits::{
     BATCHES_PER_PASS_MAX, HANDSHAKE_STEPS_PER_PASS_MAX, MAILS_PER_PASS_MAX, PANIC_WINDOW, PANICS_COUNT_MAX,
 };
@@ -89,7 +89,10 @@ pub(super) struct Core {
     post: Post,
     inbox: Inbox,
     controls: crossbeam_channel::Receiver<Control>,
-    batch: RecvBatch,
+    /// Lent out while it is read.
+    batch: Option<RecvBatch>,
+    /// The same, for mails.
+    mails: Vec<(ShardId, Mail)>,
     pub(super) scratch: Box<[u8]>,
     /// The shard's buffer for records.
     pub(super) lent: Vec<u8>,
@@ -143,7 +146,8 @@ impl Core {
             post: parts.post,
             inbox: parts.inbox,
             controls: parts.controls,
-            batch: RecvBatch::default(),
+            batch: None,
+            mails: Vec::new(),
             scratch: vec![0; SCRATCH_LEN].into_boxed_slice(),
             lent: Vec::new(),
             to_flush: Vec::new(),
@@ -243,8 +247,14 @@ impl Core {
     /// Reads what a UDP socket holds, within bounds. `Ok(true)` when there may be more; `Ok(false)` when it is
     /// empty.
     pub(super) fn receive(&mut self, point: PointId, fd: std::os::fd::RawFd) -> bool {
+        let mut batch = self.batch.take().unwrap_or_default();
+        let more = self.receive_into(&mut batch, point, fd);
+        self.batch = Some(batch);
+        more
+    }
+
+    fn receive_into(&mut self, batch: &mut RecvBatch, point: PointId, fd: std::os::fd::RawFd) -> bool {
         for _ in 0..BATCHES_PER_PASS_MAX {
-            let mut batch = std::mem::take(&mut self.batch);
             let result = batch.recv(fd);
             let count = *result.as_ref().unwrap_or(&0);
             for at in 0..count {
@@ -252,7 +262,6 @@ impl Core {
                     self.datagram(point, from, bytes);
                 }
             }
-            self.batch = batch;
             match result {
                 Ok(BATCH_COUNT_MAX) => {}
                 Ok(_) => return false,
@@ -312,12 +321,13 @@ impl Core {
     /// Takes mail and requests of plain threads; says whether more may wait.
     pub(super) fn read_mail(&mut self) -> bool {
         self.shared.beat();
-        let mut mails = Vec::new();
+        let mut mails = std::mem::take(&mut self.mails);
         let taken = self.inbox.drain(MAILS_PER_PASS_MAX, |from, mail| mails.push((from, mail)));
         self.engine.counters_mut().add(Counter::MailReceived, taken as u64);
-        for (from, mail) in mails {
+        for (from, mail) in mails.drain(..) {
             self.input(Input::Mail { from, mail });
         }
+        self.mails = mails;
         while let Ok(control) = self.controls.try_recv() {
             self.control(control);
         }

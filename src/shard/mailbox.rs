@@ -168,3 +168,99 @@ impl Inbox {
         Self { queues: self.queues.clone(), first: 0 }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Source;
+    use crate::ids::{ConnId, FlowRef, PointId, Side};
+    use crate::limits::SHARDS_MAX;
+    use crate::sip::Message;
+
+    const TO: ShardId = ShardId(1);
+
+    fn request(method: &str) -> Mail {
+        let text = format!(
+            "{method} sip:b@example.com SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bK1\r\n\
+             From: <sip:a@example.com>;tag=1\r\nTo: <sip:b@example.com>\r\nCall-ID: 1\r\nCSeq: 1 {method}\r\n\r\n"
+        );
+        let remote = "192.0.2.1:5060".parse().unwrap();
+        let flow = FlowRef::Udp { shard: ShardId(0), point: PointId(0), remote };
+        let source = Source { flow, peer: remote, side: Side::Endpoint, binding: None };
+        Mail::Message { message: Box::new(Message::scan(text.into_bytes(), false).unwrap()), source }
+    }
+
+    /// A change to the directory, told apart by its slot.
+    fn change(slot: u32) -> Mail {
+        Mail::ConnGone { conn: ConnId { slot, generation: 0 } }
+    }
+
+    fn pair() -> (Post, Inbox) {
+        let shards = [Arc::default(), Arc::default()];
+        let (mut posts, mut inboxes) = join(&shards);
+        (posts.swap_remove(0), inboxes.swap_remove(1))
+    }
+
+    #[test]
+    fn new_work_gives_way_from_three_quarters_full_and_what_is_in_progress_at_the_end() {
+        let (mut post, inbox) = pair();
+        for _ in 0..MAILBOX_NEW_WORK_COUNT_MAX {
+            assert!(matches!(post.post(TO, request("INVITE")), Posted::Sent));
+        }
+        assert!(matches!(post.post(TO, request("INVITE")), Posted::Refused(Mail::Message { .. })));
+        for _ in MAILBOX_NEW_WORK_COUNT_MAX..MAILBOX_COUNT_MAX {
+            assert!(matches!(post.post(TO, request("CANCEL")), Posted::Sent));
+        }
+        assert!(matches!(post.post(TO, request("CANCEL")), Posted::Refused(Mail::Message { .. })));
+        assert_eq!(inbox.len(), MAILBOX_COUNT_MAX);
+    }
+
+    #[test]
+    fn changes_to_the_directory_wait_for_room_and_keep_their_order() {
+        let (mut post, mut inbox) = pair();
+        for _ in 0..MAILBOX_COUNT_MAX {
+            assert!(matches!(post.post(TO, request("ACK")), Posted::Sent));
+        }
+        for slot in 0..10 {
+            assert!(matches!(post.post(TO, change(slot)), Posted::Waits));
+        }
+        assert!(post.retry(), "there is no room yet");
+        let mut slots = Vec::new();
+        let mut take = |inbox: &mut Inbox, count| {
+            inbox.drain(count, |from, mail| {
+                assert_eq!(from, ShardId(0));
+                if let Mail::ConnGone { conn } = mail {
+                    slots.push(conn.slot);
+                }
+            })
+        };
+        // Both senders' queues have a share of what is taken at once.
+        assert_eq!(take(&mut inbox, 2 * 5), 5);
+        assert!(post.retry(), "five fit, five wait");
+        assert!(matches!(post.post(TO, change(10)), Posted::Waits), "none overtakes those that wait");
+        assert_eq!(take(&mut inbox, 2 * MAILBOX_COUNT_MAX), MAILBOX_COUNT_MAX);
+        assert!(!post.retry());
+        assert_eq!(take(&mut inbox, 2 * MAILBOX_COUNT_MAX), 6);
+        assert_eq!(slots, (0..=10).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_batch_is_one_wake() {
+        let (mut post, _inbox) = pair();
+        assert_eq!(post.wake(), 0);
+        for slot in 0..100 {
+            post.post(TO, change(slot));
+        }
+        assert_eq!(post.wake(), 1);
+        assert_eq!(post.wake(), 0);
+        assert!(matches!(post.post(ShardId(7), change(0)), Posted::Refused(_)), "no such shard");
+    }
+
+    #[test]
+    fn the_bound_of_a_mailbox_is_shared_among_its_senders() {
+        assert_eq!(queue_count_max(1), MAILBOX_COUNT_MAX);
+        assert_eq!(queue_count_max(2), MAILBOX_COUNT_MAX);
+        assert_eq!(queue_count_max(5), MAILBOX_COUNT_MAX / 4);
+        assert!(queue_count_max(SHARDS_MAX) * (SHARDS_MAX - 1) <= MAILBOX_COUNT_MAX);
+    }
+}

@@ -3,7 +3,8 @@
 //!
 //! A stall is told by a heartbeat that stands still while mail waits, a deadline is over, or a pass was asked for.
 //! A task that was made runnable by its socket and then lost shows none of these; so a shard that is quiet is woken
-//! every quarter of a second all the same, which costs next to nothing and is not counted.
+//! every half second all the same, which costs next to nothing and is not counted. While all are quiet, the looks
+//! are fewer too.
 
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -16,10 +17,12 @@ use super::shared::Handle;
 
 /// From one look to the next. A heartbeat that stands still for two looks is a stall.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
+/// The same when the last look saw neither a heartbeat nor work.
+const LOOK_EVERY_QUIET: Duration = Duration::from_millis(100);
 /// How late a timer may be.
 const LATE_US_MAX: u64 = 25_000;
-/// Looks without a heartbeat after which a quiet shard is woken.
-const QUIET_LOOKS_MAX: u32 = 10;
+/// Time without a heartbeat after which a quiet shard is woken.
+const QUIET_MAX: Duration = Duration::from_millis(500);
 
 /// What the last looks at a shard saw.
 #[derive(Debug, Default)]
@@ -27,34 +30,41 @@ struct Seen {
     beats: u64,
     /// Looks in a row that saw work and the same heartbeat.
     stalled: u32,
-    /// Looks in a row that saw the same heartbeat.
-    quiet: u32,
+    /// How long looks have seen the same heartbeat.
+    quiet: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
+    /// Its heart has beaten, or there is work that it has had no time for yet.
     Fine,
+    /// No heartbeat, and no work.
+    Idle,
+    /// No heartbeat although there is work.
     Stalled,
+    /// Idle for so long that it is woken all the same.
     Quiet,
 }
 
 impl Seen {
-    fn look(&mut self, beats: u64, has_work: bool) -> Verdict {
+    fn look(&mut self, beats: u64, has_work: bool, since_last: Duration) -> Verdict {
         if self.beats != beats {
             *self = Self { beats, ..Self::default() };
             return Verdict::Fine;
         }
-        self.quiet += 1;
+        self.quiet += since_last;
         self.stalled = if has_work { self.stalled + 1 } else { 0 };
-        if self.stalled >= 2 {
-            self.stalled = 0;
-            self.quiet = 0;
-            Verdict::Stalled
-        } else if self.quiet >= QUIET_LOOKS_MAX {
-            self.quiet = 0;
-            Verdict::Quiet
-        } else {
-            Verdict::Fine
+        match self.stalled {
+            2.. => {
+                *self = Self { beats, ..Self::default() };
+                Verdict::Stalled
+            }
+            1 => Verdict::Fine,
+            0 if self.quiet >= QUIET_MAX => {
+                self.quiet = Duration::ZERO;
+                Verdict::Quiet
+            }
+            0 => Verdict::Idle,
         }
     }
 }
@@ -71,17 +81,22 @@ pub(super) fn start(
 ) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("watchdog".into()).spawn(move || {
         let mut seen: Vec<Seen> = inboxes.iter().map(|_| Seen::default()).collect();
-        while stop.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
+        let mut every = LOOK_EVERY;
+        while stop.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
+            let mut idle = true;
             for (at, (seen, inbox)) in seen.iter_mut().zip(&inboxes).enumerate() {
                 let shared = handle.shared(at);
                 let late = shared.due() < clock.now().0.saturating_sub(LATE_US_MAX);
                 let has_work = late || shared.asked() || !inbox.is_empty() || handle.waiting(at) > 0;
-                match seen.look(shared.beats(), has_work) {
-                    Verdict::Fine => {}
+                let verdict = seen.look(shared.beats(), has_work, every);
+                idle &= matches!(verdict, Verdict::Idle | Verdict::Quiet);
+                match verdict {
+                    Verdict::Fine | Verdict::Idle => {}
                     Verdict::Stalled => shared.nudge(true),
                     Verdict::Quiet => shared.nudge(false),
                 }
             }
+            every = if idle { LOOK_EVERY_QUIET } else { LOOK_EVERY };
         }
     })
 }
@@ -93,19 +108,23 @@ mod tests {
     #[test]
     fn two_looks_at_the_same_heartbeat_with_work_are_a_stall() {
         let mut seen = Seen::default();
-        assert_eq!(seen.look(1, true), Verdict::Fine);
-        assert_eq!(seen.look(1, true), Verdict::Fine);
-        assert_eq!(seen.look(1, true), Verdict::Stalled);
-        assert_eq!(seen.look(2, true), Verdict::Fine);
-        assert_eq!(seen.look(2, true), Verdict::Fine);
-        assert_eq!(seen.look(2, false), Verdict::Fine);
-        assert_eq!(seen.look(2, true), Verdict::Fine, "work that was done meanwhile is no stall");
+        let mut look = |beats, has_work| seen.look(beats, has_work, LOOK_EVERY);
+        assert_eq!(look(1, true), Verdict::Fine);
+        assert_eq!(look(1, true), Verdict::Fine);
+        assert_eq!(look(1, true), Verdict::Stalled);
+        assert_eq!(look(2, true), Verdict::Fine);
+        assert_eq!(look(2, true), Verdict::Fine);
+        assert_eq!(look(2, false), Verdict::Idle);
+        assert_eq!(look(2, true), Verdict::Fine, "work that was done meanwhile is no stall");
     }
 
     #[test]
     fn a_quiet_shard_is_woken_now_and_then() {
-        let mut seen = Seen::default();
-        let quiet = (0..100).filter(|_| seen.look(0, false) == Verdict::Quiet).count();
-        assert_eq!(quiet, 10);
+        for every in [LOOK_EVERY, LOOK_EVERY_QUIET] {
+            let mut seen = Seen::default();
+            let looks = Duration::from_secs(5).as_millis() / every.as_millis();
+            let quiet = (0..looks).filter(|_| seen.look(0, false, every) == Verdict::Quiet).count();
+            assert_eq!(quiet, 10, "twice a second");
+        }
     }
 }

@@ -32,6 +32,8 @@ pub const MAILBOX_COUNT_MAX: usize = 16 * 1024;
 pub const MAILBOX_NEW_WORK_COUNT_MAX: usize = MAILBOX_COUNT_MAX / 4 * 3;
 /// Bindings of one AOR.
 pub const BINDINGS_PER_AOR_MAX: usize = 128;
+/// Bindings of one flow; a gateway or a session border controller registers many.
+pub const BINDINGS_PER_FLOW_MAX: usize = 1_024;
 /// Contacts in one REGISTER.
 pub const CONTACTS_MAX: usize = 16;
 /// The longest that a binding is kept without a refresh, whatever the registrar grants.

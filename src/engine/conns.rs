@@ -8,7 +8,10 @@ use smallvec::SmallVec;
 use super::{Accept, CloseReason, Engine, Mail, Output, Refusal, Source, Timer};
 use crate::clock::Time;
 use crate::ids::{BindingId, ConnId, FlowRef, PointId, ShardId, Side, Transport};
-use crate::limits::{FIRST_MESSAGE_MAX, HANDSHAKE_MAX, IDLE_UNREGISTERED_MAX, MESSAGE_BEGUN_MAX};
+use crate::limits::{
+    BINDINGS_PER_FLOW_MAX, FIRST_MESSAGE_MAX, FLOW_ATTEMPTS_MAX, HANDSHAKE_MAX, IDLE_UNREGISTERED_MAX,
+    MESSAGE_BEGUN_MAX,
+};
 use crate::sip::{FrameFault, Framed, Framer, Message, Method};
 use crate::stats::Counter;
 use crate::wheel::TimerId;
@@ -41,6 +44,19 @@ pub(super) struct Conn {
     /// When the message that is begun was begun.
     begun: Option<Time>,
     timer: Option<TimerId>,
+}
+
+/// Adds a binding to those of a flow; `false` when that would be one too many. What has moved away gives way.
+pub(super) fn push_bound<A>(bound: &mut SmallVec<A>, binding: BindingId) -> bool
+where
+    A: smallvec::Array<Item = Bound>,
+{
+    if bound.len() >= BINDINGS_PER_FLOW_MAX {
+        let Some(moved) = bound.iter().position(|bound| bound.moved_to.is_some()) else { return false };
+        bound.remove(moved);
+    }
+    bound.push(Bound { binding, moved_to: None });
+    true
 }
 
 impl Conn {
@@ -200,7 +216,7 @@ impl Engine {
         // Taken out while its messages are handled: what a message causes may close the connection.
         let mut framer = std::mem::take(&mut conn.framer);
         self.counters.add(Counter::bytes_in(transport), bytes.len() as u64);
-        let mut heard = false;
+        let (mut heard, mut pinged) = (false, false);
         loop {
             let pool = &mut self.pool;
             match framer.next(&mut input, &mut || pool.take()) {
@@ -210,7 +226,7 @@ impl Engine {
                     self.on_stream_message(id, buf, now);
                 }
                 Ok(Some(Framed::Ping)) => {
-                    heard = true;
+                    pinged = true;
                     self.count(Counter::KeepalivePing);
                     let bytes = self.pool.copy(b"\r\n");
                     self.outputs.push_back(Output::Bytes { conn: id, bytes });
@@ -229,10 +245,11 @@ impl Engine {
         let begun = framer.begun();
         conn.framer = framer;
         conn.begun = if begun { Some(conn.begun.filter(|_| !heard).unwrap_or(now)) } else { None };
-        if heard {
+        // Who only ever pings is no phone: a ping keeps alive what a message has begun.
+        if heard || (pinged && conn.heard) {
             conn.last = now;
-            conn.heard = true;
         }
+        conn.heard |= heard;
         let now_begun = conn.begun.is_some();
         // The idle deadline moves with each message; its timer catches up when it fires.
         if was_begun != now_begun || (heard && conn.timer.is_some() && !conn.is_registered() && now_begun) {
@@ -393,8 +410,7 @@ impl Engine {
         }
     }
 
-    /// The flow that a binding has now, by what is known of a flow of this shard that it had.
-    pub(super) fn moved_from(&self, flow: FlowRef, binding: Option<BindingId>) -> Option<FlowRef> {
+    fn step(&self, flow: FlowRef, binding: Option<BindingId>) -> Option<FlowRef> {
         match flow {
             FlowRef::Stream { shard, conn, point } if shard == self.me() => self.follow(conn, point, binding),
             FlowRef::Udp { point, remote, shard } if shard == self.me() => {
@@ -402,6 +418,19 @@ impl Engine {
             }
             elsewhere => Some(elsewhere),
         }
+    }
+
+    /// The flow that a binding has now, by what is known of a flow of this shard that it had.
+    pub(super) fn moved_from(&self, flow: FlowRef, binding: Option<BindingId>) -> Option<FlowRef> {
+        let mut flow = self.step(flow, binding)?;
+        for _ in 0..FLOW_ATTEMPTS_MAX {
+            // A flow that it moved to and that is gone is for the caller to find: it may name a newer one.
+            match self.step(flow, binding) {
+                Some(next) if next != flow => flow = next,
+                _ => break,
+            }
+        }
+        Some(flow)
     }
 
     /// Another shard has sent on this connection.
@@ -416,7 +445,12 @@ impl Engine {
         let was_registered = here.is_registered();
         match here.bound.iter_mut().find(|bound| bound.binding == binding) {
             Some(bound) => bound.moved_to = None,
-            None => here.bound.push(Bound { binding, moved_to: None }),
+            None => {
+                if !push_bound(&mut here.bound, binding) {
+                    self.count(Counter::LimitBindingsPerFlow);
+                    return false;
+                }
+            }
         }
         if !was_registered {
             let ip = here.peer.ip();

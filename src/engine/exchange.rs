@@ -167,8 +167,13 @@ pub(super) struct Arrival {
 
 impl Exchange {
     pub(super) fn new(arrival: Arrival) -> Self {
-        let Arrival { key, source, reply, request, loop_hash, nonce, reliable } = arrival;
+        let Arrival { key, mut source, reply, request, loop_hash, nonce, reliable } = arrival;
         let method = request.method().unwrap_or(Method::Other);
+        if method == Method::Register {
+            // Its answer belongs to the connection that it came by: a phone that comes back to this one would
+            // hear it over the other, which it has left.
+            source.binding = None;
+        }
         let server = if method == Method::Invite {
             ServerTxn::Invite(InviteServer::start(reliable))
         } else {
@@ -283,12 +288,16 @@ impl Engine {
         self.apply_timer(id, exchange, Which::ClientDeadline, effects.deadline, now);
         match effects.resend {
             Some(crate::transaction::Resend::Same) => {
+                let moved = exchange.next.and_then(|flow| self.moved_from(flow, exchange.binding));
+                if let Some(flow) = moved.filter(|flow| !exchange.to_server && Some(*flow) != exchange.next) {
+                    return self.follow_to(id, exchange, flow, now);
+                }
                 let bytes = self.pool.copy(&exchange.sent);
-                self.send_next(id, exchange, bytes);
+                self.send_next(id, exchange, bytes, now);
             }
             Some(crate::transaction::Resend::Ack) if !exchange.ack.is_empty() => {
                 let bytes = self.pool.copy(&exchange.ack);
-                self.send_next(id, exchange, bytes);
+                self.send_next(id, exchange, bytes, now);
             }
             _ => {}
         }

@@ -69,7 +69,11 @@ impl Engine {
         for (contact, seconds) in registration.contacts.iter().zip(granted) {
             let contact_hash = self.contact_hash(&contact.uri, request.buf());
             if seconds == 0 {
-                let gone = self.directory.remove(contact.id);
+                // Without an instance-id a binding is named by where its Contact stood in its REGISTER: here
+                // the same place may be another Contact's.
+                let is_named = |found: &Binding| !contact.instance.is_empty() || found.contact_hash == contact_hash;
+                let is_same = self.directory.find(contact.id).is_some_and(is_named);
+                let gone = if is_same { self.directory.remove(contact.id) } else { None };
                 let others = self.directory.remove_contact(&registration.aor, contact_hash);
                 for binding in gone.into_iter().chain(others) {
                     self.let_go(&binding, Counter::BindingRemoved);
@@ -102,6 +106,11 @@ impl Engine {
         let (id, flow, expires, contact_hash) = (binding.id, binding.flow, binding.expires, binding.contact_hash);
         let aor = binding.aor.clone();
         let peer = binding.peer;
+        let former_contact = self
+            .directory
+            .find(id)
+            .filter(|former| former.contact_hash != contact_hash)
+            .map(|former| (former.contact.clone(), former.contact_hash));
         let bound = match self.directory.bind(binding) {
             Ok(bound) => bound,
             Err(_) => {
@@ -129,6 +138,9 @@ impl Engine {
             }
         }
         self.mail(flow.shard(), Mail::Bound { flow, binding: id, until: expires });
+        if let Some((contact, hash)) = former_contact {
+            self.drop_contact(&contact, hash, id);
+        }
         let contact_home = BindingId { user: contact_user, hash: 0 }.home(self.settings.shards);
         if self.settings.sticky == Sticky::Aor && contact_home != id.home(self.settings.shards) {
             self.mail(contact_home, Mail::PutContact { contact: contact_hash, binding: id });
@@ -143,13 +155,18 @@ impl Engine {
             self.wheel.cancel(timer);
         }
         self.mail(binding.flow.shard(), Mail::Unbound { flow: binding.flow, binding: binding.id });
-        if self.settings.sticky == Sticky::Aor {
-            let user = self.contact_user16_of(&binding.contact);
-            let contact_home = BindingId { user, hash: 0 }.home(self.settings.shards);
-            if contact_home != binding.id.home(self.settings.shards) {
-                let mail = Mail::DropContact { contact: binding.contact_hash, binding: binding.id };
-                self.mail(contact_home, mail);
-            }
+        self.drop_contact(&binding.contact, binding.contact_hash, binding.id);
+    }
+
+    /// A binding no longer has this Contact: its home forgets it, when that is another shard.
+    fn drop_contact(&mut self, contact: &[u8], contact_hash: u64, binding: BindingId) {
+        if self.settings.sticky != Sticky::Aor {
+            return;
+        }
+        let user = self.contact_user16_of(contact);
+        let contact_home = BindingId { user, hash: 0 }.home(self.settings.shards);
+        if contact_home != binding.home(self.settings.shards) {
+            self.mail(contact_home, Mail::DropContact { contact: contact_hash, binding });
         }
     }
 
@@ -317,9 +334,9 @@ impl Engine {
 
     /// The binding that a Request-URI of the server side means: by AOR, or by registered Contact.
     ///
-    /// A Contact is what its phone says it is, and two phones may say the same. One that says another user's
-    /// name must not get that user's calls: where the Contact's user is not the AOR's, To has to be the AOR,
-    /// or at least not the user whose name it carries.
+    /// A Contact is what its phone says it is, and two phones may say the same: then To has to tell whose it
+    /// is, and when it does not, nobody's phone rings. One that says another user's name must not get that
+    /// user's calls: where the Contact's user is not the AOR's, To must not be the user whose name it carries.
     pub(super) fn look_up(&self, request: &Message) -> Option<BindingId> {
         let uri = request.request_uri()?;
         let mut canonical = Vec::new();
@@ -328,20 +345,38 @@ impl Engine {
             return Some(binding.id);
         }
         let contact_hash = self.keys.hash64(Tag::Contact, &[&canonical]);
-        let Some(binding) = self.directory.by_contact(contact_hash) else {
-            // Its binding's home is elsewhere; that shard knows its AOR.
-            return self.directory.contact(contact_hash);
-        };
         let mut contact_user = Vec::new();
         uri.user_unescaped(request.buf(), &mut contact_user);
-        if binding.id.user == self.keys.user16(&contact_user) {
+        let (mut to_aor, mut to_user) = (Vec::new(), Vec::new());
+        if let Some(to) = register::to_uri(request) {
+            to.write_aor(request.buf(), &mut to_aor);
+            to.user_unescaped(request.buf(), &mut to_user);
+        }
+        let to_user16 = self.keys.user16(&to_user);
+        let says_another = to_user == contact_user;
+
+        let local = || self.directory.by_contact(contact_hash);
+        // Those whose AOR's home is another shard: their users are not the Contact's user.
+        let remote = self.directory.contact(contact_hash);
+        if let Some(binding) = local().find(|binding| *binding.aor == *to_aor) {
             return Some(binding.id);
         }
-        let to = register::to_uri(request)?;
-        let (mut to_aor, mut to_user) = (Vec::new(), Vec::new());
-        to.write_aor(request.buf(), &mut to_aor);
-        to.user_unescaped(request.buf(), &mut to_user);
-        (*binding.aor == *to_aor || to_user != contact_user).then_some(binding.id)
+        let first = local().next();
+        let one_aor = first.filter(|first| remote.is_empty() && local().all(|other| other.aor == first.aor));
+        if let Some(binding) = one_aor {
+            let own_name = binding.id.user == self.keys.user16(&contact_user);
+            return (own_name || !says_another).then_some(binding.id);
+        }
+        if says_another {
+            return None;
+        }
+        match remote {
+            [only] if first.is_none() => Some(*only),
+            several => {
+                let mut of_to = several.iter().filter(|id| id.user == to_user16);
+                of_to.next().copied().filter(|_| of_to.next().is_none())
+            }
+        }
     }
 
     fn contact_hash(&self, uri: &Uri, buf: &[u8]) -> u64 {
@@ -359,9 +394,7 @@ impl Engine {
 
     /// A mail about the directory's index of Contacts.
     pub(super) fn on_put_contact(&mut self, contact: u64, binding: BindingId) {
-        // A Contact that somebody holds already is not taken over: its holder's calls would go astray.
-        let free = self.directory.contact(contact).is_none_or(|holder| holder == binding);
-        if free && self.directory.put_contact(contact, binding).is_err() {
+        if self.directory.put_contact(contact, binding).is_err() {
             self.count(Counter::LimitBindings);
         }
     }

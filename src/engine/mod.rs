@@ -169,7 +169,7 @@ impl Engine {
             Input::Closed { conn, reason } => self.on_closed(conn, reason, now),
             Input::Unreachable { to, .. } => self.on_unreachable(to, now),
             Input::Mail { from, mail } => self.on_mail(from, mail, now),
-            Input::MailRefused { to, mail } => self.on_mail_refused(to, mail, now),
+            Input::MailRefused { mail, .. } => self.on_mail_refused(mail, now),
             Input::Drain => self.draining = true,
         }
         self.read_local_mail(now);
@@ -276,6 +276,7 @@ impl Engine {
             && self.unregistered.is_empty()
             && self.udp.len() == 0
             && self.directory.is_empty()
+            && self.directory.remote_contacts_len() == 0
             && self.binding_timers.is_empty()
             && self.wheel.is_empty()
     }

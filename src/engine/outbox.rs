@@ -62,8 +62,16 @@ impl Engine {
     }
 
     /// Sends a message of an exchange's client transaction (the request again, its ACK, its CANCEL) to where
-    /// the phone is now. One that cannot be sent is left to the timers.
-    pub(super) fn send_next(&mut self, id: TxnId, exchange: &mut Exchange, bytes: Vec<u8>) {
+    /// the phone is now, or to the SIP Server. One that cannot be sent is left to the timers.
+    pub(super) fn send_next(&mut self, id: TxnId, exchange: &mut Exchange, bytes: Vec<u8>, now: Time) {
+        if exchange.to_server && exchange.next.is_some_and(|flow| self.moved_from(flow, None).is_none()) {
+            self.unwatch(id, exchange);
+            exchange.next = self.server_flow(now);
+            let Some(flow) = exchange.next else { return self.pool.give(bytes) };
+            if exchange.client.is_pending() {
+                self.watch(id, flow);
+            }
+        }
         let Some(flow) = exchange.next.and_then(|flow| self.moved_from(flow, exchange.binding)) else {
             self.deliver(exchange.binding, exchange.next, bytes);
             return;
@@ -132,11 +140,9 @@ impl Engine {
             Some(FlowRef::Stream { shard, conn: to, .. }) if shard == self.me() && to == conn => {
                 self.put_bytes(conn, point, bytes);
             }
-            Some(elsewhere) => {
-                if let Err(bytes) = self.send_on(elsewhere, binding, bytes, None) {
-                    self.deliver(binding, Some(elsewhere), bytes);
-                }
-            }
+            // The home alone knows where it is by now: from here it could go back and forth between two shards
+            // that have each heard of another move.
+            Some(_) => self.deliver(binding, None, bytes),
             None => self.pool.give(bytes),
         }
     }
@@ -164,7 +170,7 @@ impl Engine {
     }
 
     /// A mail did not fit its box.
-    pub(super) fn on_mail_refused(&mut self, to: ShardId, mail: Mail, now: Time) {
+    pub(super) fn on_mail_refused(&mut self, mail: Mail, now: Time) {
         match mail {
             Mail::Message { message, source } if message.is_request() => {
                 self.count(Counter::LimitMailboxNewWorkCount);
@@ -178,16 +184,16 @@ impl Engine {
                 }
             }
             Mail::Message { message, .. } => self.drop_response(message, Counter::ResponseMailbox),
-            Mail::Send { conn, bytes, txn: Some(txn), .. } => {
+            Mail::Send { bytes, txn: Some(txn), .. } => {
                 self.count(Counter::LimitMailboxCount);
                 self.pool.give(bytes);
-                self.on_failed(to, txn, conn, now);
+                self.on_unposted(txn, now);
             }
             Mail::Send { bytes, .. } | Mail::Deliver { bytes, .. } => {
                 self.count(Counter::ResponseMailbox);
                 self.pool.give(bytes);
             }
-            Mail::Resolve { txn, .. } => self.on_resolved(txn, None, now),
+            Mail::Resolve { txn, .. } => self.on_unposted(txn, now),
             Mail::Ack { message, .. } => {
                 self.count(Counter::AckMailbox);
                 self.recycle_message(message);

@@ -88,7 +88,7 @@ impl Engine {
         self.respond(reply, source.binding, bytes);
     }
 
-    fn write_retry_after(&mut self, out: &mut Vec<u8>) {
+    pub(super) fn write_retry_after(&mut self, out: &mut Vec<u8>) {
         let seconds = RETRY_AFTER_MIN_S + self.rng.next() % RETRY_AFTER_SPREAD_S;
         out.extend_from_slice(b"Retry-After: ");
         write_u32(seconds as u32, out);
@@ -156,10 +156,14 @@ impl Engine {
 
     /// OPTIONS to the proxy itself (DESIGN.md, What it does on the wire, 12). The SIP Server gets 200 while
     /// any flow is held, also when draining: a 503 would cut it off from the phones moored here.
-    pub(super) fn answer_service_check(&mut self, request: &Message, source: &Source) {
+    pub(super) fn answer_service_check(&mut self, request: &Message, source: &Source, now: Time) {
         let key = self.key_of(request, key::method_of(request), source);
         let holds_flows = !self.conns.is_empty() || self.udp.len() > 0;
         let server_down = self.server_down_until.is_some();
+        if server_down && !self.draining {
+            // Nobody but who asks may be there to try it again.
+            let _ = self.server_flow(now);
+        }
         let (up, ok, not) = match source.side {
             Side::Server => {
                 (!self.draining || holds_flows, Counter::ServiceCheckServer200, Counter::ServiceCheckServer503)

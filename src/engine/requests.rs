@@ -51,7 +51,7 @@ impl Engine {
                 self.recycle_message(request);
             }
             Ok(Target::Myself) => {
-                self.answer_service_check(&request, &source);
+                self.answer_service_check(&request, &source, now);
                 self.recycle_message(request);
             }
             Ok(target) => self.begin(key, loop_hash, request, source, walk, target, now),
@@ -135,11 +135,12 @@ impl Engine {
     }
 
     /// Where responses to a request go: back over its connection; over UDP to its source when it asked for
-    /// rport or its Via names another host, else to the Via's port at the source's address (RFC 3261 §18.2.2).
+    /// rport or an endpoint's Via names another host (NAT), else to the Via's port at the source's address
+    /// (RFC 3261 §18.2.2).
     pub(super) fn reply_flow(&self, request: &Message, source: &Source) -> FlowRef {
         let FlowRef::Udp { shard, point, mut remote } = source.flow else { return source.flow };
         let via = request.top_via();
-        if via.rport.is_none() && via.host.matches_ip(remote.ip()) {
+        if via.rport.is_none() && (source.side == Side::Server || via.host.matches_ip(remote.ip())) {
             remote.set_port(via.port.unwrap_or(5060));
         }
         FlowRef::Udp { shard, point, remote }
@@ -165,7 +166,9 @@ impl Engine {
             }
             Target::Binding { binding, ob } => {
                 (exchange.binding, exchange.ob) = (Some(binding), ob);
-                self.count(Counter::TokenOtherBoot);
+                if target::alias_of(walk) != Some(binding) {
+                    self.count(Counter::TokenOtherBoot);
+                }
                 self.resolve(id, exchange, None, now);
             }
             Target::Table => {
@@ -227,6 +230,8 @@ impl Engine {
     }
 
     fn send_after_wait(&mut self, id: TxnId, exchange: &mut Exchange, flow: FlowRef, now: Time) {
+        // The machine that is made anew may have no need of it.
+        self.stop(exchange, Which::ClientRetransmit);
         let Some(request) = exchange.request.as_deref() else { return };
         let walk = crate::proxy::route::walk(request, exchange.source.side, &self.names, &self.keys);
         self.send_request(id, exchange, &walk, flow, now);
@@ -234,11 +239,16 @@ impl Engine {
 
     /// A request that is under way goes on over the flow that took the place of a lost one: sent again, under
     /// its branch, when nothing was heard of it; the phone may know it already.
-    fn follow_to(&mut self, id: TxnId, exchange: &mut Exchange, flow: FlowRef, now: Time) {
+    pub(super) fn follow_to(&mut self, id: TxnId, exchange: &mut Exchange, flow: FlowRef, now: Time) {
+        let former = exchange.next;
         self.unwatch(id, exchange);
         exchange.next = Some(flow);
         if !exchange.client.is_pending() {
             return;
+        }
+        if exchange.client.is_unanswered() && former.is_none_or(|former| former.point() != flow.point()) {
+            // Another transport or address of ours: the Via, and the timers, have to say so.
+            return self.send_after_wait(id, exchange, flow, now);
         }
         self.watch(id, flow);
         if exchange.client.is_unanswered() {
@@ -246,7 +256,7 @@ impl Engine {
             let bytes = self.pool.copy(&exchange.sent);
             if self.send_on(flow, exchange.binding, bytes, Some(id)).is_err() {
                 self.unwatch(id, exchange);
-                self.resolve(id, exchange, Some(flow), now);
+                self.on_next_lost(id, exchange, now);
             }
         }
     }
@@ -271,6 +281,33 @@ impl Engine {
         self.resolve(id, exchange, exchange.next, now);
     }
 
+    /// The request could not be sent on the flow that it was meant for: nobody has it yet, so that it waits no
+    /// longer than one whose flow was known to be gone.
+    fn on_unsent(&mut self, id: TxnId, exchange: &mut Exchange, now: Time) {
+        if exchange.to_server || exchange.resolving || !exchange.client.is_unanswered() || exchange.attempts > 0 {
+            return self.on_next_lost(id, exchange, now);
+        }
+        if exchange.given_up != GivenUp::No {
+            self.count(Counter::CallsCancelled);
+            return self.finish_quietly(id, exchange, 487, "Request Terminated", now);
+        }
+        let not = exchange.next.take();
+        for which in [Which::ClientRetransmit, Which::ClientDeadline, Which::Patience] {
+            self.stop(exchange, which);
+        }
+        exchange.client = ClientTxn::Waiting;
+        self.resolve(id, exchange, not, now);
+    }
+
+    /// Another shard has no room for what it should send: it says nothing about the phone.
+    pub(super) fn on_unposted(&mut self, id: TxnId, now: Time) {
+        let Some(mut exchange) = self.take_exchange(id) else { return };
+        if exchange.client.is_unanswered() || exchange.resolving {
+            self.finish(id, &mut exchange, 503, "Overloaded", Counter::Refused503Mailbox, now);
+        }
+        self.put_back(id, exchange);
+    }
+
     /// Another shard could not send on its connection.
     pub(super) fn on_failed(&mut self, from: ShardId, id: TxnId, conn: crate::ids::ConnId, now: Time) {
         let Some(mut exchange) = self.take_exchange(id) else { return };
@@ -278,7 +315,7 @@ impl Engine {
             if (shard, next) == (from, conn));
         if is_current {
             self.unwatch(id, &mut exchange);
-            self.on_next_lost(id, &mut exchange, now);
+            self.on_unsent(id, &mut exchange, now);
         }
         self.put_back(id, exchange);
     }
@@ -310,7 +347,9 @@ impl Engine {
 
         let mut contact = std::mem::take(&mut self.scratch);
         contact.clear();
-        let has_contact = target::alias_of(walk).is_some_and(|alias| self.write_own_contact(alias, &mut contact));
+        // An endpoint that has got hold of an alias must not learn whose Contact it stands for.
+        let alias = target::alias_of(walk).filter(|_| source.side == Side::Server);
+        let has_contact = alias.is_some_and(|alias| self.write_own_contact(alias, &mut contact));
 
         let mut edits = std::mem::take(&mut self.edits);
         edits.clear();
@@ -343,8 +382,10 @@ impl Engine {
         }
         let mut says_path = false;
         if let Some(registration) = &exchange.registration {
-            let first = registration.contacts.first();
-            let ob = first.is_some_and(|contact| contact.reg_id.is_some());
+            let first = registration.lasting_contact();
+            // Only the first hop may say that it holds the phone's flow (RFC 5626 §5.1).
+            let is_first_hop = request.count_values(Name::Via) == 1;
+            let ob = is_first_hop && first.is_some_and(|contact| contact.reg_id.is_some());
             let way = Way {
                 sticky: self.settings.sticky,
                 add_supported: self.settings.path_add_supported,
@@ -393,7 +434,7 @@ impl Engine {
         };
         exchange.client = client;
         exchange.next = Some(flow);
-        if exchange.method == Method::Invite {
+        if exchange.method == Method::Invite && exchange.given_up == GivenUp::No {
             self.arm(id, exchange, Which::Patience, now.after(self.settings.timer_c));
         }
         if !exchange.to_server {
@@ -407,7 +448,7 @@ impl Engine {
         let bytes = self.pool.copy(&exchange.sent);
         if self.send_on(flow, exchange.binding, bytes, Some(id)).is_err() {
             self.unwatch(id, exchange);
-            self.on_next_lost(id, exchange, now);
+            self.on_unsent(id, exchange, now);
         }
     }
 
@@ -442,11 +483,13 @@ impl Engine {
         self.reply_simple(&cancel, source, 200, "OK", key);
         if let Some(mut exchange) = self.take_exchange(id) {
             if exchange.method == Method::Invite && exchange.server.is_open() {
-                for field in cancel.fields() {
+                let is_first = exchange.given_up == GivenUp::No;
+                for field in cancel.fields().iter().filter(|_| is_first) {
+                    let line = cancel.text(field.line);
                     if cancel.text(field.name_span).eq_ignore_ascii_case(b"Reason")
-                        && exchange.cancel_reason.len() < REASONS_LEN_MAX
+                        && exchange.cancel_reason.len() + line.len() <= REASONS_LEN_MAX
                     {
-                        exchange.cancel_reason.extend_from_slice(cancel.text(field.line));
+                        exchange.cancel_reason.extend_from_slice(line);
                     }
                 }
                 self.cancel(id, &mut exchange, GivenUp::Caller, now);
@@ -494,7 +537,7 @@ impl Engine {
         let copy = self.pool.copy(&bytes);
         exchange.cancelling = Cancelling::Sent { machine, bytes };
         self.apply_cancel(id, exchange, effects, now);
-        self.send_next(id, exchange, copy);
+        self.send_next(id, exchange, copy, now);
     }
 
     // --- ACK ---------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ use crate::clock::Time;
 use crate::ids::Side;
 use crate::proxy::register;
 use crate::proxy::response::{self, Fate};
-use crate::sip::{Message, Method, Span};
+use crate::sip::{Message, Method, Name, Span};
 use crate::stats::Counter;
 use crate::transaction::branch::TxnId;
 use crate::transaction::{Branch, Effects, Tell};
@@ -15,7 +15,8 @@ impl Engine {
     /// A response whose top Via holds a branch of this shard.
     pub(super) fn on_response(&mut self, message: Box<Message>, source: Source, branch: Branch, now: Time) {
         let id = branch.txn;
-        if !self.names.is_own_via(message.top_via(), message.buf()) {
+        // Behind our own Via stands at least that of who asked.
+        if !self.names.is_own_via(message.top_via(), message.buf()) || message.count_values(Name::Via) < 2 {
             return self.drop_response(message, Counter::ResponseForeignVia);
         }
         let Some(mut exchange) = self.take_exchange(id) else {
@@ -172,6 +173,12 @@ impl Engine {
             edits.replace(Span::new(0, message.first_field_at()), line);
         }
         response::edit(message, from, self.transport_of(exchange.reply), &mut edits);
+        if message.status() == Some(503) && status_line.is_none() && message.first(Name::RetryAfter).is_none() {
+            // Or all phones would come back at once (RFC 5390).
+            let mut line = Vec::new();
+            self.write_retry_after(&mut line);
+            edits.insert(message.head_end(), &line);
+        }
         if let Some(request) = register {
             let sticky = self.settings.sticky;
             let take_path = register::says_path_for_it(request, sticky, self.settings.path_add_supported);
@@ -256,7 +263,7 @@ impl Engine {
         {
             let copy = self.pool.copy(bytes);
             self.count(Counter::ResentRequest);
-            self.send_next(id, exchange, copy);
+            self.send_next(id, exchange, copy, now);
         }
         if effects.ended
             && let Cancelling::Sent { bytes, .. } = std::mem::replace(&mut exchange.cancelling, Cancelling::No)

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use smallvec::SmallVec;
 
-use super::conns::Bound;
+use super::conns::{Bound, push_bound};
 use super::{Engine, KeyedState, Source, Timer};
 use crate::clock::Time;
 use crate::flow::table::Slots;
@@ -72,6 +72,10 @@ impl Engine {
     pub(super) fn on_datagram(&mut self, point: PointId, from: SocketAddr, bytes: &[u8], now: Time) {
         self.count(Counter::MessagesInUdp);
         self.counters.add(Counter::BytesInUdp, bytes.len() as u64);
+        if bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
+            // What phones send to keep a NAT open; a datagram that says nothing gets no answer.
+            return self.count(Counter::KeepalivePing);
+        }
         let buf = self.pool.copy(bytes);
         match Message::scan(buf, false) {
             Ok(message) => {
@@ -110,7 +114,12 @@ impl Engine {
         flow.until = flow.until.max(until);
         match flow.bound.iter_mut().find(|bound| bound.binding == binding) {
             Some(bound) => bound.moved_to = None,
-            None => flow.bound.push(Bound { binding, moved_to: None }),
+            None => {
+                if !push_bound(&mut flow.bound, binding) {
+                    self.count(Counter::LimitBindingsPerFlow);
+                    return false;
+                }
+            }
         }
         true
     }

@@ -26,6 +26,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::net::SocketAddr;
 
 use slab::Slab;
+use smallvec::SmallVec;
 
 use super::keys::{Keys, Tag};
 use crate::clock::Time;
@@ -125,10 +126,18 @@ pub struct Directory {
     by_id: HashMap<BindingId, u32, AlreadyHashed>,
     /// First entry of each list, by AOR hash and by Contact hash.
     heads: [HashMap<u64, u32, AlreadyHashed>; 2],
-    remote_contacts: HashMap<u64, BindingId, AlreadyHashed>,
+    remote_contacts: HashMap<u64, Holders, AlreadyHashed>,
     /// Makes collisions of AORs likely in tests.
     #[cfg(test)]
     aor_hash_mask: u64,
+}
+
+/// The bindings of other shards that have one Contact.
+#[derive(Debug, Default)]
+struct Holders {
+    ids: SmallVec<[BindingId; 1]>,
+    /// There were more than are kept: from now on nobody can say whose Contact it is.
+    crowded: bool,
 }
 
 /// Index of a list in [`Directory::heads`] and [`Entry::links`].
@@ -261,14 +270,13 @@ impl Directory {
         self.list(By::Aor, self.aor_hash(aor)).map(|(_, entry)| &entry.binding).filter(move |b| *b.aor == *aor)
     }
 
-    /// The most recently refreshed binding with this Contact, whatever its AOR.
-    #[must_use]
-    pub fn by_contact(&self, contact_hash: u64) -> Option<&Binding> {
-        self.list(By::Contact, contact_hash).next().map(|(_, entry)| &entry.binding)
+    /// The bindings with this Contact, whatever their AORs, the most recently refreshed first.
+    pub fn by_contact(&self, contact_hash: u64) -> impl Iterator<Item = &Binding> {
+        self.list(By::Contact, contact_hash).map(|(_, entry)| &entry.binding)
     }
 
-    /// Notes that a Contact, whose home is this shard, is that of a binding whose AOR's home is another. The
-    /// latest one counts.
+    /// Notes that a Contact, whose home is this shard, is that of a binding whose AOR's home is another. Several
+    /// may have it: phones behind different NATs, or one that says what another one says.
     ///
     /// # Errors
     /// `Full` when it would be one too many.
@@ -276,23 +284,34 @@ impl Directory {
         if self.remote_contacts.len() >= self.bindings_max && !self.remote_contacts.contains_key(&contact_hash) {
             return Err(Full);
         }
-        self.remote_contacts.insert(contact_hash, id);
+        let holders = self.remote_contacts.entry(contact_hash).or_default();
+        if holders.ids.contains(&id) {
+            return Ok(());
+        }
+        if holders.ids.len() >= BINDINGS_PER_AOR_MAX {
+            holders.crowded = true;
+            return Err(Full);
+        }
+        holders.ids.push(id);
         Ok(())
     }
 
-    /// Forgets such a Contact, unless another binding has taken it over; `true` when it was forgotten.
+    /// Forgets that a binding has such a Contact; `true` when it was known.
     pub fn drop_contact(&mut self, contact_hash: u64, id: BindingId) -> bool {
-        let held = self.contact(contact_hash) == Some(id);
-        if held {
+        let Some(holders) = self.remote_contacts.get_mut(&contact_hash) else { return false };
+        let before = holders.ids.len();
+        holders.ids.retain(|holder| *holder != id);
+        let held = holders.ids.len() < before;
+        if holders.ids.is_empty() {
             self.remote_contacts.remove(&contact_hash);
         }
         held
     }
 
-    /// The binding of such a Contact.
+    /// The bindings of such a Contact; none when there were too many to keep.
     #[must_use]
-    pub fn contact(&self, contact_hash: u64) -> Option<BindingId> {
-        self.remote_contacts.get(&contact_hash).copied()
+    pub fn contact(&self, contact_hash: u64) -> &[BindingId] {
+        self.remote_contacts.get(&contact_hash).filter(|holders| !holders.crowded).map_or(&[], |holders| &holders.ids)
     }
 
     /// All bindings, in no particular order.

@@ -56,14 +56,7 @@ pub fn edit(request: &Message, plan: &Plan<'_>, edits: &mut Edits) {
             out.extend_from_slice(b"\r\n");
         });
     }
-    if plan.walk.own_count > 0 {
-        for span in request.cut_values(Name::Route, plan.walk.own_count) {
-            edits.remove(span);
-        }
-    }
-    if let (Some(text), Some(uri)) = (plan.request_uri, request.request_uri()) {
-        edits.replace(uri.all, text);
-    }
+    edit_routes(request, plan, edits);
     for field in request.fields() {
         let stripped =
             field.name == Name::XGenesysRoute || (field.name == Name::XGenesys && plan.side == Side::Endpoint);
@@ -73,6 +66,40 @@ pub fn edit(request: &Message, plan: &Plan<'_>, edits: &mut Edits) {
     }
     if plan.point.transport.is_stream() && request.first(Name::ContentLength).is_none() {
         edits.insert_with(request.head_end(), |out| write_content_length(request.body().len(), out));
+    }
+}
+
+/// Pops our own Routes, puts back what a strict router before us has moved (RFC 3261 §16.4), and moves the
+/// Request-URI for one behind us (§16.6 step 6). Only for a server's request: an endpoint's goes to the SIP
+/// Server, whatever its Route says, and its digest covers the Request-URI.
+fn edit_routes(request: &Message, plan: &Plan<'_>, edits: &mut Edits) {
+    let Some(received) = request.request_uri() else { return };
+    let Walk { own_count, repair, .. } = *plan.walk;
+    let strict = plan.walk.foreign.filter(|_| plan.walk.foreign_is_strict && plan.side == Side::Server);
+    let last = repair.map(|repair| repair.route_index);
+    let popped = own_count + usize::from(strict.is_some());
+    if popped > 0 || last.is_some() {
+        for span in request.cut_values_where(Name::Route, |index, _| index < popped || Some(index) == last) {
+            edits.remove(span);
+        }
+    }
+    let own_uri = plan.request_uri.or_else(|| repair.map(|repair| request.text(repair.uri)));
+    match strict {
+        None => {
+            if let Some(uri) = own_uri {
+                edits.replace(received.all, uri);
+            }
+        }
+        Some(next) => {
+            edits.replace(received.all, request.text(next.all));
+            let routes = request.fields().iter().filter(|field| field.name == Name::Route);
+            let at = routes.last().map_or_else(|| request.head_end(), |field| field.line.end as usize);
+            edits.insert_with(at, |out| {
+                out.extend_from_slice(b"Route: <");
+                out.extend_from_slice(own_uri.unwrap_or_else(|| request.text(received.all)));
+                out.extend_from_slice(b">\r\n");
+            });
+        }
     }
 }
 

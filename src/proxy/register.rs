@@ -100,6 +100,10 @@ pub fn read(request: &Message, keys: &Keys) -> Result<Registration, RegisterFaul
         }
         let value = NameAddr::parse(buf, span).map_err(|_| RegisterFault::Contact)?;
         let uri = Uri::parse(buf, value.uri).map_err(|_| RegisterFault::Contact)?;
+        if uri.scheme == Scheme::Other {
+            // A telephone number or a mail address leads nowhere over this flow.
+            continue;
+        }
         let instance = value.param(buf, "+sip.instance").map(unquoted).filter(|text| !text.is_empty());
         let reg_id = value.param(buf, "reg-id").and_then(parse_u32).filter(|_| instance.is_some());
         let identity = match instance {
@@ -120,6 +124,15 @@ pub fn read(request: &Message, keys: &Keys) -> Result<Registration, RegisterFaul
         });
     }
     Ok(registration)
+}
+
+impl Registration {
+    /// The Contact that the Path names: the first that is not taken back.
+    #[must_use]
+    pub fn lasting_contact(&self) -> Option<&Contact> {
+        let lasts = |contact: &&Contact| contact.expires.or(self.expires) != Some(0);
+        self.contacts.iter().find(lasts).or(self.contacts.first())
+    }
 }
 
 /// The span of a slice that was cut out of `buf`.

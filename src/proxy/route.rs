@@ -9,7 +9,16 @@ use crate::flow::keys::Keys;
 use crate::flow::token::{Facing, Kind, Token};
 use crate::ids::Side;
 use crate::proxy::Names;
-use crate::sip::{Message, Name, NameAddr, Uri};
+use crate::sip::{Message, Name, NameAddr, Span, Uri};
+
+/// The Request-URI that belongs into the place of our own Record-Route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Repair {
+    /// Index of the last Route value, which holds it and goes.
+    pub route_index: usize,
+    /// Where it stands.
+    pub uri: Span,
+}
 
 /// What the Route header says.
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,6 +37,8 @@ pub struct Walk {
     pub foreign_is_strict: bool,
     /// The Request-URI holds an authentic token of ours.
     pub uri_token: Option<Token>,
+    /// A strict router before us has put our own Record-Route into the Request-URI (RFC 3261 §16.4).
+    pub repair: Option<Repair>,
     /// A Route value cannot be parsed: 400.
     pub malformed: bool,
 }
@@ -37,53 +48,76 @@ pub struct Walk {
 pub fn walk(request: &Message, side: Side, names: &Names, keys: &Keys) -> Walk {
     let mut walk = Walk::default();
     let buf = request.buf();
-    // The value facing the endpoint of the traversal that the request came by, while its second value may
-    // still follow.
-    let mut came_by: Option<Token> = None;
-    let mut came = false;
-    for span in request.values(Name::Route) {
-        let Some(uri) = NameAddr::parse(buf, span).ok().and_then(|value| Uri::parse(buf, value.uri).ok()) else {
+    let decode = |uri: &Uri| {
+        let user = uri.user.of(buf);
+        if user.is_empty() { None } else { Token::decode(user, keys, request.call_id()).ok() }
+    };
+    walk.uri_token = request.request_uri().and_then(decode);
+    let mut came = Came::default();
+    if let Some(token) = walk.uri_token.filter(|token| token.kind == Kind::RecordRoute)
+        && let Some((index, span)) = request.values(Name::Route).enumerate().last()
+    {
+        let Some(uri) = uri_of(buf, span) else {
             walk.malformed = true;
             return walk;
         };
-        let user = uri.user.of(buf);
-        let token = if user.is_empty() { None } else { Token::decode(user, keys, request.call_id()).ok() };
-        match token {
-            None if names.is_own_uri(&uri, buf) || (user.is_empty() && names.is_domain(uri.host, buf)) => {
-                walk.forged |= !user.is_empty();
+        walk.repair = Some(Repair { route_index: index, uri: uri.all });
+        came.take(token, side, &mut walk);
+    }
+    let last = walk.repair.map_or(usize::MAX, |repair| repair.route_index);
+    for span in request.values(Name::Route).take(last) {
+        let Some(uri) = uri_of(buf, span) else {
+            walk.malformed = true;
+            return walk;
+        };
+        match decode(&uri) {
+            Some(token) => came.take(token, side, &mut walk),
+            None if names.is_own_uri(&uri, buf) || (uri.user.is_empty() && names.is_domain(uri.host, buf)) => {
+                walk.forged |= !uri.user.is_empty();
             }
             None => {
                 walk.foreign = Some(uri);
                 walk.foreign_is_strict = !uri.has_lr(buf);
                 break;
             }
-            Some(token) if side == Side::Server => {
-                walk.token = walk.token.or(Some(token));
-            }
-            Some(token) => {
-                let second_of_pair =
-                    came_by.take().is_some_and(|first| token.facing == Facing::Server && same_flow(&first, &token));
-                if second_of_pair {
-                    // How it came, second value.
-                } else if !came {
-                    came = true;
-                    came_by = (token.facing == Facing::Endpoint).then_some(token);
-                } else if token.kind == Kind::RecordRoute {
-                    walk.token = walk.token.or(Some(token));
-                } else {
-                    walk.forged = true;
-                }
-            }
         }
         walk.own_count += 1;
     }
-    if let Some(uri) = request.request_uri() {
-        let user = uri.user.of(buf);
-        if !user.is_empty() {
-            walk.uri_token = Token::decode(user, keys, request.call_id()).ok();
+    walk
+}
+
+fn uri_of(buf: &[u8], route: Span) -> Option<Uri> {
+    NameAddr::parse(buf, route).ok().and_then(|value| Uri::parse(buf, value.uri).ok())
+}
+
+/// How a request came, as far as its Routes have been walked.
+#[derive(Default)]
+struct Came {
+    /// A value of the traversal that the request came by has been seen.
+    seen: bool,
+    /// The value facing the endpoint of that traversal, while its second value may still follow.
+    by: Option<Token>,
+}
+
+impl Came {
+    fn take(&mut self, token: Token, side: Side, walk: &mut Walk) {
+        if side == Side::Server {
+            walk.token = walk.token.or(Some(token));
+            return;
+        }
+        let second_of_pair =
+            self.by.take().is_some_and(|first| token.facing == Facing::Server && same_flow(&first, &token));
+        if second_of_pair {
+            // How it came, second value.
+        } else if !self.seen {
+            self.seen = true;
+            self.by = (token.facing == Facing::Endpoint).then_some(token);
+        } else if token.kind == Kind::RecordRoute {
+            walk.token = walk.token.or(Some(token));
+        } else {
+            walk.forged = true;
         }
     }
-    walk
 }
 
 fn same_flow(a: &Token, b: &Token) -> bool {

@@ -385,6 +385,7 @@ Counter, COUNTERS;
     LimitConnections { limit = "connections" }
     LimitTransactions { limit = "transactions" }
     LimitBindings { limit = "bindings_per_aor" }
+    LimitBindingsPerFlow { limit = "bindings_per_flow" }
     LimitContacts { limit = "contacts" }
     LimitFlowAttempts { limit = "flow_attempts" }
     LimitHomeAnswer { limit = "home_answer" }

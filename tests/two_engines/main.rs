@@ -4,9 +4,11 @@
 #![allow(missing_docs, reason = "a test")]
 
 mod calls;
+mod contacts;
 mod hostile;
 mod moves;
 mod registration;
+mod routes;
 mod talk;
 mod timers;
 mod world;

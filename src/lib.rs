@@ -1,4 +1,102 @@
 //! Hawser: a SIP proxy that keeps every phone moored to the connection that it registered over.
+//!
+//! It stands between a *SIP Server* (registrar and B2BUA) and thousands of phones, gateways and SBCs. A phone
+//! registers over TLS; Hawser tells the SIP Server the way back; and every request for that phone goes over
+//! the connection that it registered over, on whichever CPU core that is. This page shows how the program is
+//! built; the README shows how to run it.
+//!
+//! # The picture
+//!
+//! ```text
+//!   phones (TLS, TCP, UDP)                                  SIP Server (UDP, TCP or TLS)
+//!        |                                                        |
+//!  ======|========================================================|======  kernel: SO_REUSEPORT
+//!        v                                                        v
+//!  +-----------------------------+    mailboxes     +-----------------------------+
+//!  | shard 0: one core           | <--------------> | shard 1: one core           |
+//!  |                             |  bounded, plain  |                             |
+//!  |  shard/      the loop       |  data, one wake  |  shard/                     |
+//!  |  transport/  bytes in, out  |  for each batch  |  transport/                 |
+//!  |  tls/        sessions       |                  |  tls/                       |
+//!  |  - - - - - - - - - - - - -  |                  |  - - - - - - - - - - - - -  |
+//!  |  engine      pure           |                  |  engine      pure           |
+//!  |   proxy/ transaction/ sip/  |                  |                             |
+//!  |   flow/: connection table,  |                  |                             |
+//!  |   this core's part of the   |                  |                             |
+//!  |   directory                 |                  |                             |
+//!  +-----------------------------+                  +-----------------------------+
+//!        ^ snapshots, where                               ^
+//!        +--------------- admin/: HTTP, on a thread of its own
+//! ```
+//!
+//! Nothing is shared between shards. Each owns its sockets, TLS sessions, transactions and its part of the
+//! directory, and has exactly one writer: itself. What one shard wants of another is a [`engine::Mail`].
+//!
+//! # A message's way
+//!
+//! It goes in one direction. For a request that the SIP Server sends to a phone:
+//!
+//! 1. **Bytes.** [`shard`] reads all that is ready (`recvmmsg`, or a read into the shard's scratch buffer and
+//!    [`tls`]), and hands it to the engine as an [`engine::Input`].
+//! 2. **Text.** [`sip::Framer`] finds the message in a stream; [`sip::Message::scan`] parses it once, into one
+//!    buffer and spans.
+//! 3. **Placement.** A pure function of the message says which shard handles it: for a response its Via
+//!    branch, for a request of the server the token in its Route, for a REGISTER its AOR's home. If that is
+//!    another shard, the message goes there, bytes and spans, as mail. A retransmission, the ACK and the
+//!    CANCEL take the same way, whatever has moved meanwhile.
+//! 4. **Transaction.** A repetition is absorbed ([`transaction::key`]); a new request becomes an exchange: a
+//!    server transaction, and a client transaction for what is sent on.
+//! 5. **Proxy.** The phases of RFC 3261 §16: [`proxy::validate`], [`proxy::route`], [`proxy::target`].
+//! 6. **Flow.** The target's flow: a connection of this shard, or what the binding's home says when the phone
+//!    has moved; an in-dialog request waits `flow-grace` for a phone that is away.
+//! 7. **Edits.** [`proxy::forward`], [`proxy::record_route`] and [`proxy::register`] list changes;
+//!    [`sip::Edits`] copies the spans of the received bytes and applies them. Nothing is printed from an
+//!    object model.
+//! 8. **Bytes.** [`engine::Output`]s gather until the pass over all that was ready is over, and are flushed
+//!    once: one TLS record and one send for each connection, one `sendmmsg` for the datagrams.
+//!
+//! The response finds its exchange by the branch, loses our Via, and goes back over the connection that the
+//! request came by, or the one that took its place for the same binding.
+//!
+//! # Layers
+//!
+//! Imports only go down this list; `tests/tidy` holds it. *Pure* code names no socket, clock, thread or
+//! source of randomness and writes no log: time is an argument, keys and seeds are injected. So
+//! `tests/two_engines` runs several shards under one virtual clock, with the code that runs in production.
+//!
+//! | module | pure | what |
+//! | --- | --- | --- |
+//! | [`cli`], [`server`], [`admin`] | no | arguments; start, signals, drain; HTTP |
+//! | [`shard`] | no | the loop of one core; the mailbox; the watchdog |
+//! | [`transport`], [`tls`], [`sys`] | no | bytes in and out; certificates; the few unsafe calls |
+//! | [`engine`] | yes | one shard's composition; placement; mail |
+//! | [`proxy`] | yes | the phases of RFC 3261 §16 |
+//! | [`flow`] | yes | connection table, directory part, tokens |
+//! | [`transaction`] | yes | four state machines, keys, branches |
+//! | [`sip`] | yes | scanner, framer, spans, edits, responses |
+//! | [`limits`], [`config`], [`stats`] | yes | named bounds; settings; counters |
+//! | [`wheel`], [`clock`], [`ids`] | yes | timers; injected time; newtypes |
+//!
+//! The lab (`src/lab`, the second binary) plays SIP Server and phones; the proxy uses nothing of it.
+//!
+//! # Words
+//!
+//! | word | meaning |
+//! | --- | --- |
+//! | flow | one way back to an endpoint: a connection, or for UDP its address with our socket (RFC 5626 §3) |
+//! | binding | an AOR with an instance-id and reg-id, or with the Call-ID of its REGISTER; it has a flow |
+//! | token | signed text in a URI's user part, naming a flow and the binding that it was made for |
+//! | shard | one executor, pinned to one core, with all that it owns |
+//! | home shard | who holds an AOR's bindings, by keyed hash of the user part; their only writer |
+//! | owner shard | who holds a flow |
+//! | server side | a known SIP Server; everything else is the endpoint side |
+//! | exchange | one request on its way through: its server and its client transaction |
+//! | pass | one round of a shard's loop over all that is ready |
+//!
+//! # Where to begin
+//!
+//! [`engine`] for what happens to a message, `tests/two_engines/calls.rs` for the same as stories,
+//! [`flow::token`] for what makes a way back authentic, [`shard`] for the loop.
 
 pub mod admin;
 pub mod cli;

@@ -19,6 +19,8 @@ use crate::stats::{Counter, Snapshot};
 use crate::transport::socket;
 
 const DEADLINE: Duration = Duration::from_secs(10);
+/// From one look at the counters to the next, which costs the shards a snapshot each.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// What makes a handling panic, in these tests only.
 const PANIC: &[u8] = b"hawser-test-panic";
 
@@ -77,6 +79,14 @@ impl Rig {
     }
 
     fn with(count: u8, tls: Tls, server: ServerTarget) -> Self {
+        Self::all(count, tls, server, Duration::ZERO)
+    }
+
+    fn gathering(gather: Duration) -> Self {
+        Self::all(1, Tls::default(), nobody(), gather)
+    }
+
+    fn all(count: u8, tls: Tls, server: ServerTarget, gather: Duration) -> Self {
         let first = [
             Socket::Udp(socket::udp(loopback(), socket::TOS_UNSET).unwrap()),
             Socket::Listener(socket::listen(loopback(), socket::TOS_UNSET).unwrap()),
@@ -106,7 +116,7 @@ impl Rig {
                 ]
             }),
         });
-        let common = Common { tls, tos: socket::TOS_UNSET, gather: Duration::ZERO, spin_before_park: Duration::ZERO };
+        let common = Common { tls, tos: socket::TOS_UNSET, gather, spin_before_park: Duration::ZERO };
         Self { shards: Shards::start(setups.collect(), &common).unwrap(), udp, tcp, tls: tls_address }
     }
 
@@ -130,6 +140,7 @@ impl Rig {
         while self.of(counter) < at_least {
             let all = self.total().counters;
             let some: Vec<_> = all.rows().filter(|(_, n)| *n > 0).map(|(row, n)| (row.name, row.labels, n)).collect();
+            std::thread::park_timeout(LOOK_EVERY);
             assert!(Instant::now() < deadline, "in vain: {counter:?} reaches {at_least}; {some:#?}");
         }
     }
@@ -139,7 +150,7 @@ fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !done() {
         assert!(Instant::now() < deadline, "in vain: {what}");
-        std::thread::yield_now();
+        std::thread::park_timeout(LOOK_EVERY);
     }
 }
 

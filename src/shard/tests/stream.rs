@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
 use super::*;
-use crate::limits::SEND_QUEUE_LEN_MAX;
+use crate::limits::{SEND_QUEUE_LEN_MAX, SEND_STALL_MAX};
 
 fn connect(to: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(to).unwrap();
@@ -99,6 +99,28 @@ fn a_peer_that_reads_nothing_is_cut_off_at_the_bound_and_others_go_on() {
 }
 
 #[test]
+fn a_peer_that_stops_reading_is_cut_off_when_nothing_has_gone_for_the_time_of_the_bound() {
+    let rig = Rig::start(1);
+    let mut deaf = connect(rig.tcp);
+    // A small window, so that the kernel's buffers are full soon.
+    socket2::SockRef::from(&deaf).set_recv_buffer_size(4096).unwrap();
+    let text = options(rig.tcp, "TCP", "deaf").repeat(20);
+    let waiting = || rig.total().gauges.of(crate::stats::Gauge::SendQueueBytes);
+    wait_until("something waits", || {
+        deaf.write_all(text.as_bytes()).unwrap();
+        waiting() > 0
+    });
+    let since = Instant::now();
+    while rig.of(Counter::ClosedSendStalled) == 0 {
+        assert!(since.elapsed() < 2 * SEND_STALL_MAX, "it is never cut off");
+        std::thread::park_timeout(LOOK_EVERY);
+    }
+    assert!(since.elapsed() > SEND_STALL_MAX / 2, "it had its time: {:?}", since.elapsed());
+    assert_eq!((rig.of(Counter::ClosedSendQueueFull), waiting()), (0, 0));
+    rig.shards.stop();
+}
+
+#[test]
 fn a_half_closed_peer_and_a_reset_are_counted_by_reason() {
     let rig = Rig::start(1);
     let mut half = connect(rig.tcp);
@@ -113,6 +135,19 @@ fn a_half_closed_peer_and_a_reset_are_counted_by_reason() {
     socket2::SockRef::from(&reset).set_linger(Some(Duration::ZERO)).unwrap();
     drop(reset);
     rig.wait_for(Counter::ClosedReset, 1);
+    rig.shards.stop();
+}
+
+#[test]
+fn a_gathering_pause_loses_nothing() {
+    let rig = Rig::gathering(Duration::from_micros(500));
+    let mut phones: Vec<TcpStream> = (0..10).map(|_| connect(rig.tcp)).collect();
+    for phone in &mut phones {
+        phone.write_all(options(rig.tcp, "TCP", "gather").repeat(20).as_bytes()).unwrap();
+    }
+    for phone in &mut phones {
+        assert_eq!(responses(phone, 20).matches("SIP/2.0 200").count(), 20);
+    }
     rig.shards.stop();
 }
 

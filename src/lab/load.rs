@@ -334,6 +334,7 @@ fn finish(
         report["proxy_resident_after_bytes"] = json!(after.proxy.resident);
     }
     if line.metrics.is_some() {
+        report["passed_between_cores"] = json!(watch::grown(&before.metrics, &after.metrics, "hawser_placed_total"));
         report["across_cores"] = json!(watch::grown(&before.metrics, &after.metrics, "flow=\"across\""));
         report["same_core"] = json!(watch::grown(&before.metrics, &after.metrics, "flow=\"local\""));
     }

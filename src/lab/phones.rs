@@ -418,6 +418,10 @@ impl Phones {
         match method {
             "BYE" => {
                 let call = self.calls.remove(tag.slot as usize);
+                // A BYE that has overtaken the ACK ends the wait for it.
+                if let Some(invite) = call.invite_in {
+                    stack.acked(invite);
+                }
                 if call.plan.is_some() {
                     stack.tally.calls_ended += 1;
                 }

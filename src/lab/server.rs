@@ -136,7 +136,6 @@ pub struct Server {
     ways: HashMap<(Transport, SocketAddr), Vec<ConnId>>,
     calls: Slab<Call>,
     relays: Slab<ServerId>,
-    turn: usize,
     habits: Habits,
 }
 
@@ -158,7 +157,6 @@ impl Server {
             ways: HashMap::new(),
             calls: Slab::new(),
             relays: Slab::new(),
-            turn: 0,
             habits,
         }
     }
@@ -240,7 +238,9 @@ impl Server {
 
     // The way out.
 
-    fn way_to(&mut self, stack: &mut Stack, uri: &str) -> Option<Way> {
+    /// `turn` picks one of several connections; a call passes its serial, so that its ACK and BYE never overtake
+    /// one another.
+    fn way_to(&mut self, stack: &mut Stack, uri: &str, turn: u32) -> Option<Way> {
         let uri = Uri::parse(uri)?;
         let transport = match uri.param("transport") {
             Some(name) => name.parse().ok()?,
@@ -249,17 +249,17 @@ impl Server {
         };
         let transport = if uri.secure && transport == Transport::Tcp { Transport::Tls } else { transport };
         let peer = address(uri.host, uri.port, transport)?;
-        self.way_over(stack, transport, peer)
+        self.way_over(stack, transport, peer, turn)
     }
 
-    fn way_to_proxy(&mut self, stack: &mut Stack, uri: &str) -> Option<Way> {
+    fn way_to_proxy(&mut self, stack: &mut Stack, uri: &str, turn: u32) -> Option<Way> {
         match self.habits.outbound_proxy {
-            Some((transport, peer)) => self.way_over(stack, transport, peer),
-            None => self.way_to(stack, uri),
+            Some((transport, peer)) => self.way_over(stack, transport, peer, turn),
+            None => self.way_to(stack, uri, turn),
         }
     }
 
-    fn way_over(&mut self, stack: &mut Stack, transport: Transport, peer: SocketAddr) -> Option<Way> {
+    fn way_over(&mut self, stack: &mut Stack, transport: Transport, peer: SocketAddr, turn: u32) -> Option<Way> {
         if transport == Transport::Udp {
             let (socket, sent_by) = self.ends.udp?;
             return Some(Way { link: Link::Udp { socket, peer }, transport, sent_by });
@@ -270,8 +270,7 @@ impl Server {
         if conns.is_empty() {
             conns.push(stack.net.connect(SERVER, transport, peer, None).ok()?);
         }
-        self.turn = self.turn.wrapping_add(1);
-        Some(Way { link: Link::Stream(conns[self.turn % conns.len()]), transport, sent_by })
+        Some(Way { link: Link::Stream(conns[turn as usize % conns.len()]), transport, sent_by })
     }
 
     fn way_over_link(&self, stack: &Stack, link: Link) -> Option<Way> {
@@ -315,7 +314,8 @@ impl Server {
             return Some(way);
         }
         let uri = leg.dialog.as_ref()?.next_hop().to_owned();
-        self.way_to(stack, &uri)
+        let serial = self.calls[slot as usize].serial;
+        self.way_to(stack, &uri, serial)
     }
 
     // Requests out.
@@ -330,9 +330,11 @@ impl Server {
         body: &[u8],
     ) -> bool {
         let way = match &binding.hop {
-            Hop::Path(path) => self.way_to(stack, text::uri_of(&path[0])),
-            Hop::Proxy(uri) => self.way_to_proxy(stack, uri),
-            Hop::Direct(link) => self.way_over_link(stack, *link).or_else(|| self.way_to(stack, &binding.contact)),
+            Hop::Path(path) => self.way_to(stack, text::uri_of(&path[0]), tag.serial),
+            Hop::Proxy(uri) => self.way_to_proxy(stack, uri, tag.serial),
+            Hop::Direct(link) => {
+                self.way_over_link(stack, *link).or_else(|| self.way_to(stack, &binding.contact, tag.serial))
+            }
         };
         let Some(way) = way else { return false };
         let call_id = stack.random();
@@ -533,8 +535,8 @@ impl Server {
         let aor = Uri::parse(uri).map(|uri| uri.aor()).unwrap_or_default();
         let binding = self.registrar.lookup(&aor, stack.now_us).and_then(|mut found| found.next()).cloned();
         let way = binding.as_ref().and_then(|binding| match &binding.hop {
-            Hop::Path(path) => self.way_to(stack, text::uri_of(&path[0])),
-            Hop::Proxy(uri) => self.way_to_proxy(stack, uri),
+            Hop::Path(path) => self.way_to(stack, text::uri_of(&path[0]), 0),
+            Hop::Proxy(uri) => self.way_to_proxy(stack, uri, 0),
             Hop::Direct(link) => self.way_over_link(stack, *link),
         });
         let (Some(binding), Some(way)) = (binding, way) else {
@@ -586,6 +588,11 @@ impl Server {
         match method {
             "BYE" => {
                 stack.respond(id, 200, "OK", "lab", "", b"");
+                // RFC 3261 §15.1.2: what is pending gets 487. A BYE that has overtaken the ACK ends the wait for it.
+                if let Some(invite) = call.legs[near].invite_in.take() {
+                    stack.respond(invite, 487, "Request Terminated", "lab", "", b"");
+                    stack.acked(invite);
+                }
                 call.legs[near].is_up = false;
                 call.is_ending = true;
                 let (plan, call_ref) = (call.plan, CallRef { slot: tag.slot, serial: tag.serial });

@@ -1,6 +1,8 @@
 //! The program as an operator starts it: every fault ends it within 3 s, with a status that is not zero and one
 //! line on stderr that says where the fault is.
 
+mod stop;
+
 use std::fs;
 use std::io::Read;
 use std::net::{TcpListener, UdpSocket};

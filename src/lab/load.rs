@@ -66,6 +66,10 @@ pub struct LoadLine {
     /// Phones reconnect and register again at --rate; no calls.
     #[arg(long)]
     register_only: bool,
+    /// Phones that lose their connection each second, abruptly and in turn, and come back; what that breaks is no
+    /// fault, but every call must still come to an end and nothing may go astray.
+    #[arg(long, default_value_t = 0.0)]
+    churn: f64,
     /// Idle seconds between registration and load, to measure memory.
     #[arg(long, default_value_t = 0)]
     hold: u64,
@@ -195,8 +199,16 @@ fn call(bench: &mut Bench, line: &LoadLine) -> Result<Histogram, Box<dyn Error>>
     let mut behind = Histogram::default();
     let (mut placed, mut shown_s) = (0_u64, 0);
     let mut drained_us = u64::MAX;
+    let mut churned = 0_u64;
     loop {
         let mut now_us = bench.stack.read_clock();
+        while placed < total && churned < ((now_us - began_us) as f64 / 1e6 * line.churn) as u64 {
+            let phone = (churned % u64::from(line.phones)) as u32;
+            let (stack, phones) = bench.phones();
+            phones.drop_connection(stack, phone, true);
+            phones.start(stack, phone);
+            churned += 1;
+        }
         let mut in_turn = 0;
         while placed < total && due_of(placed) <= now_us && in_turn < PLACED_PER_TURN_MAX {
             behind.record(now_us - due_of(placed));
@@ -233,12 +245,20 @@ fn call(bench: &mut Bench, line: &LoadLine) -> Result<Histogram, Box<dyn Error>>
         }
         if placed == total {
             drained_us = drained_us.min(now_us + DRAIN_MAX.as_micros() as u64);
-            let open = bench.server().1.calls_open() + bench.phones().1.calls_open();
-            if open == 0 || now_us > drained_us {
+            if still_open(bench, line) == 0 || now_us > drained_us {
                 return Ok(behind);
             }
         }
     }
+}
+
+/// Calls that have not ended. A side that was called and has lost its connection learns of the end late or not at
+/// all, so that with churn only the callers' sides count.
+fn still_open(bench: &mut Bench, line: &LoadLine) -> usize {
+    if line.churn > 0.0 {
+        return bench.server().1.placed_open() + bench.phones().1.placed_open();
+    }
+    bench.server().1.calls_open() + bench.phones().1.calls_open()
 }
 
 fn progress(bench: &Bench, passed_s: u64) {
@@ -302,7 +322,7 @@ fn finish(
     after: &Mark,
     behind: &Histogram,
 ) -> bool {
-    let stuck = bench.server().1.calls_open() + bench.phones().1.calls_open();
+    let stuck = still_open(bench, line);
     let all_registered = bench.phones().1.registered_count() == line.phones as usize;
     report["reregister_ms"] = if line.register_only { bench.phones().1.register_times.summary() } else { Value::Null };
     let tally = &bench.stack.tally;
@@ -346,6 +366,5 @@ fn finish(
         && all_registered
         && tally.path_shown_to_phone == 0
         && tally.malformed_in == 0
-        && tally.unmatched_requests == 0
-        && (failed == 0 || line.allow_refused)
+        && (line.churn > 0.0 || (tally.unmatched_requests == 0 && (failed == 0 || line.allow_refused)))
 }

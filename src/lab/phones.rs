@@ -34,7 +34,7 @@ const KIND_LOST: u8 = 0x28;
 const KIND_CONNECT: u8 = 0x29;
 
 /// Registrations that may be under way at once when many phones are switched on.
-const REGISTERING_MAX: usize = 512;
+const REGISTERING_MAX: usize = 128;
 /// A phone that has no connection ready after so long gives up and tries again.
 const CONNECT_MAX: Duration = Duration::from_secs(15);
 
@@ -172,6 +172,11 @@ impl Phones {
 
     pub fn calls_open(&self) -> usize {
         self.calls.len()
+    }
+
+    /// Calls that these phones have placed and that have not ended.
+    pub fn placed_open(&self) -> usize {
+        self.calls.iter().filter(|(_, call)| call.plan.is_some()).count()
     }
 
     pub fn is_registered(&self, phone: u32) -> bool {
@@ -475,17 +480,14 @@ impl Phones {
             KIND_REGISTER => self.on_register_outcome(stack, cookie, outcome),
             KIND_INVITE => self.on_invite_outcome(stack, id, cookie, outcome),
             KIND_BYE => {
-                let code = match outcome {
-                    Outcome::Response(_, code) if code < 200 => return,
-                    Outcome::Response(_, code) => code,
-                    _ => 0,
-                };
                 let is_planned = self.call_of(cookie).is_some_and(|call| call.plan.is_some());
-                match code {
-                    200 if is_planned => stack.tally.calls_ended += 1,
-                    0 => stack.tally.byes_lost += 1,
-                    200 => {}
-                    code => Tally::count(&mut stack.tally.calls_failed, format!("bye {code}")),
+                match outcome {
+                    Outcome::Response(_, code) if code < 200 => return,
+                    Outcome::Response(_, 200) if is_planned => stack.tally.calls_ended += 1,
+                    Outcome::Response(_, 200) => {}
+                    Outcome::Response(_, code) => Tally::count(&mut stack.tally.calls_failed, format!("bye {code}")),
+                    Outcome::TimedOut => stack.tally.byes_lost += 1,
+                    Outcome::Disconnected => Tally::count(&mut stack.tally.calls_failed, "bye disconnected"),
                 }
                 if self.call_of(cookie).is_some() {
                     self.calls.remove(cookie.slot as usize);

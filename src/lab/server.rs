@@ -161,6 +161,11 @@ impl Server {
         }
     }
 
+    /// Calls that the server has placed and that have not ended.
+    pub fn placed_open(&self) -> usize {
+        self.calls.iter().filter(|(_, call)| call.plan.is_some()).count()
+    }
+
     pub fn calls_open(&self) -> usize {
         self.calls.len()
     }

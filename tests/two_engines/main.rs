@@ -4,6 +4,7 @@
 #![allow(missing_docs, reason = "a test")]
 
 mod calls;
+mod chaos;
 mod contacts;
 mod hostile;
 mod moves;

@@ -40,6 +40,8 @@ pub struct World {
     pub closed: Vec<(Wire, CloseReason)>,
     pub opened: Vec<(Wire, SocketAddr)>,
     pub events: Vec<String>,
+    /// Mail stays where it is until `deliver_mail`.
+    pub hold_mail: bool,
     next_port: u16,
 }
 
@@ -120,6 +122,7 @@ impl World {
             closed: Vec::new(),
             opened: Vec::new(),
             events: Vec::new(),
+            hold_mail: false,
             next_port: 40_000,
         }
     }
@@ -225,10 +228,38 @@ impl World {
                     self.carry_out(me, output);
                 }
             }
+            if self.hold_mail {
+                return;
+            }
             let Some((from, to, mail)) = self.mail.pop_front() else { return };
             let now = self.now;
             self.engines[usize::from(to.0)].handle(Input::Mail { from, mail }, now);
         }
+    }
+
+    pub fn mails(&self) -> usize {
+        self.mail.len()
+    }
+
+    /// Delivers the oldest mail between the two shards that the nth mail is for: between two, none overtakes.
+    /// `refuse`: there is no room for it, unless it is one that waits for room.
+    pub fn deliver_mail(&mut self, nth: usize, refuse: bool) {
+        let Some((from, to, _)) = self.mail.get(nth) else { return };
+        let pair = (*from, *to);
+        let at = self.mail.iter().position(|(from, to, _)| (*from, *to) == pair).expect("it is one of them");
+        let (from, to, mail) = self.mail.remove(at).expect("found");
+        let now = self.now;
+        if refuse && !mail.is_directory() {
+            self.engines[usize::from(from.0)].handle(Input::MailRefused { to, mail }, now);
+        } else {
+            self.engines[usize::from(to.0)].handle(Input::Mail { from, mail }, now);
+        }
+        self.settle();
+    }
+
+    /// The next message that left the engines.
+    pub fn next_sent(&mut self) -> Option<Sent> {
+        self.sent.pop_front()
     }
 
     fn carry_out(&mut self, me: ShardId, output: Output) {

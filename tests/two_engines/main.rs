@@ -12,4 +12,5 @@ mod registration;
 mod routes;
 mod talk;
 mod timers;
+mod torture;
 mod world;

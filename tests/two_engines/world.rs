@@ -263,7 +263,7 @@ impl World {
     }
 
     fn carry_out(&mut self, me: ShardId, output: Output) {
-        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("text");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         match output {
             Output::Datagram { to, bytes, .. } => {
                 self.sent.push_back(Sent::Datagram { to, text: text(&bytes) });

@@ -113,6 +113,8 @@ pub(super) struct Exchange {
     pub(super) key: u128,
     pub(super) method: Method,
     pub(super) in_dialog: bool,
+    /// When the request came.
+    pub(super) arrived: Time,
     /// Where the request came from.
     pub(super) source: Source,
     /// Where its responses go.
@@ -156,6 +158,7 @@ pub(super) struct Exchange {
 #[derive(Debug)]
 pub(super) struct Arrival {
     pub(super) key: u128,
+    pub(super) arrived: Time,
     pub(super) source: Source,
     pub(super) reply: FlowRef,
     pub(super) request: Box<Message>,
@@ -167,7 +170,7 @@ pub(super) struct Arrival {
 
 impl Exchange {
     pub(super) fn new(arrival: Arrival) -> Self {
-        let Arrival { key, mut source, reply, request, loop_hash, nonce, reliable } = arrival;
+        let Arrival { key, arrived, mut source, reply, request, loop_hash, nonce, reliable } = arrival;
         let method = request.method().unwrap_or(Method::Other);
         if method == Method::Register {
             // Its answer belongs to the connection that it came by: a phone that comes back to this one would
@@ -183,6 +186,7 @@ impl Exchange {
             key,
             method,
             in_dialog: !request.to_tag().is_empty(),
+            arrived,
             source,
             reply,
             request: Some(request),

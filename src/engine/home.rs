@@ -50,15 +50,19 @@ fn same_flow(a: FlowRef, b: FlowRef) -> bool {
 impl Engine {
     // --- binding ---------------------------------------------------------------------------------------
 
-    /// The SIP Server has accepted a REGISTER: its Contacts are bound to the flow that it came by.
+    /// The SIP Server has accepted a REGISTER: its Contacts are bound to the flow that it came by. Answers may
+    /// come in another order than the server gave them: what a later REGISTER has said meanwhile stands.
     pub(super) fn bind_contacts(
         &mut self,
         request: &Message,
         registration: &Registration,
         response: &Message,
         source: &Source,
+        arrived: Time,
         now: Time,
     ) {
+        let call_id_hash = self.keys.hash64(Tag::CallId, &[request.call_id()]);
+        let cseq = request.cseq().number;
         if registration.star {
             for binding in self.directory.remove_aor(&registration.aor) {
                 self.let_go(&binding, Counter::BindingRemoved);
@@ -67,6 +71,13 @@ impl Engine {
         }
         let granted = register::granted(request, registration, response, self.settings.sticky, &self.keys);
         for (contact, seconds) in registration.contacts.iter().zip(granted) {
+            let is_old_news = self.directory.find(contact.id).is_some_and(|found| {
+                // A phone that counts from 1 again after its restart has not been overtaken.
+                found.call_id_hash == call_id_hash && cseq < found.cseq && arrived < found.refreshed
+            });
+            if is_old_news {
+                continue;
+            }
             let contact_hash = self.contact_hash(&contact.uri, request.buf());
             if seconds == 0 {
                 // Without an instance-id a binding is named by where its Contact stood in its REGISTER: here
@@ -93,8 +104,8 @@ impl Engine {
                     peer: source.peer,
                     expires: now.after(lifetime),
                     refreshed: now,
-                    call_id_hash: self.keys.hash64(Tag::CallId, &[request.call_id()]),
-                    cseq: request.cseq().number,
+                    call_id_hash,
+                    cseq,
                     ob: contact.reg_id.is_some(),
                 },
                 contact_user16(self, &contact.uri, request.buf()),

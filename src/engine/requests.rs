@@ -118,7 +118,7 @@ impl Engine {
         let reliable = self.is_reliable(source.flow);
         let nonce = self.rng.next();
         let is_call = request.method() == Some(Method::Invite) && request.to_tag().is_empty();
-        let arrival = Arrival { key, source, reply, request, loop_hash, nonce, reliable };
+        let arrival = Arrival { key, arrived: now, source, reply, request, loop_hash, nonce, reliable };
         let mut exchange = Box::new(Exchange::new(arrival));
         exchange.registration = registration;
         self.by_key.insert(key, id);

@@ -129,7 +129,7 @@ impl Engine {
         if code < 300
             && let (Some(registration), Some(request)) = (exchange.registration.take(), exchange.request.take())
         {
-            self.bind_contacts(&request, &registration, message, &exchange.source, now);
+            self.bind_contacts(&request, &registration, message, &exchange.source, exchange.arrived, now);
             let bytes = self.response_bytes(exchange, message, Some(&request));
             exchange.request = Some(request);
             self.answer(id, exchange, code, bytes, now);

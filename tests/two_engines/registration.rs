@@ -275,3 +275,30 @@ fn internal_protocol_tcp_opens_one_connection_and_refuses_while_it_cannot() {
     assert!(world.read(wire).starts_with("SIP/2.0 200"));
     world.end();
 }
+
+#[test]
+fn an_answer_that_comes_late_does_not_take_the_binding_back_to_a_connection_that_is_gone() {
+    let mut world = World::new(&Setup::default());
+    let first = world.connect(1, TLS);
+    let mut phone = Phone::new(user_with_home(&world, 0), first);
+    let text = phone.register_text(600);
+    world.write(first, &text);
+    let slow = world.read_server();
+    world.pass_ms(100);
+    world.hang_up(first);
+    phone.wire = world.connect(0, TLS);
+    phone.register(&mut world, 600);
+    let contact = format!("Contact: <{}>;expires=600\r\n", phone.contact);
+    world.datagram(0, SERVER, &answer(&slow, "200 OK", "srv", &contact));
+    let aor = format!("sip:{}@example.com", phone.user);
+    assert_eq!(world.engines[0].locate(&aor, world.now).len(), 1);
+    assert_eq!(world.engines[0].locate(&aor, world.now)[0].flow.shard().0, 0);
+    // One that has lost count, and says so after all that, is believed.
+    phone.cseq = 0;
+    phone.contact = "sip:again@192.0.2.7:5060;transport=tls".to_owned();
+    world.pass_s(40);
+    phone.register(&mut world, 600);
+    assert_eq!(world.engines[0].locate(&aor, world.now)[0].contact, phone.contact);
+    world.drain();
+    world.end();
+}

@@ -70,6 +70,9 @@ pub struct LoadLine {
     /// fault, but every call must still come to an end and nothing may go astray.
     #[arg(long, default_value_t = 0.0)]
     churn: f64,
+    /// How long such a phone stays away, milliseconds.
+    #[arg(long, default_value_t = 0)]
+    away_ms: u64,
     /// Idle seconds between registration and load, to measure memory.
     #[arg(long, default_value_t = 0)]
     hold: u64,
@@ -206,7 +209,7 @@ fn call(bench: &mut Bench, line: &LoadLine) -> Result<Histogram, Box<dyn Error>>
             let phone = (churned % u64::from(line.phones)) as u32;
             let (stack, phones) = bench.phones();
             phones.drop_connection(stack, phone, true);
-            phones.start(stack, phone);
+            phones.start_in(stack, phone, Duration::from_millis(line.away_ms));
             churned += 1;
         }
         let mut in_turn = 0;
@@ -363,7 +366,7 @@ fn finish(
     lost == 0
         && astray == 0
         && is_whole
-        && all_registered
+        && (all_registered || line.churn > 0.0)
         && tally.path_shown_to_phone == 0
         && tally.malformed_in == 0
         && (line.churn > 0.0 || (tally.unmatched_requests == 0 && (failed == 0 || line.allow_refused)))

@@ -383,8 +383,8 @@ impl Phones {
     fn accept(&mut self, stack: &mut Stack, tag: Tag) {
         let call = &mut self.calls[tag.slot as usize];
         let (phone, Some(id)) = (call.phone, call.invite_in) else { return };
-        let sent_by = self.phones[phone as usize].link.and_then(|link| self.sent_by(stack, phone, link));
-        let Some(sent_by) = sent_by else {
+        let way = self.phones[phone as usize].link.and_then(|link| Some((link, self.sent_by(stack, phone, link)?)));
+        let Some((link, sent_by)) = way else {
             // Its connection is gone; whoever waits for the answer is told by the proxy.
             self.calls.remove(tag.slot as usize);
             return;
@@ -392,6 +392,7 @@ impl Phones {
         let contact = self.contact(stack.boot, phone, sent_by, true);
         let lines = format!("Contact: {contact}\r\nContent-Type: application/sdp\r\n");
         self.calls[tag.slot as usize].phase = Phase::Up;
+        stack.answer_over(id, link);
         stack.respond(id, 200, "OK", &tag.print(stack.boot), &lines, sdp::BODY);
     }
 

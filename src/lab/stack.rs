@@ -3,8 +3,8 @@
 //! Owns: client and server transactions, their timers, retransmissions and the matching of responses,
 //! CANCEL and ACK (RFC 3261 §17, §9, RFC 6026 §7), and the 2xx that a UAS repeats until its ACK comes
 //! (RFC 3261 §13.3.1.4). Must not touch: registrations, dialogs, statistics of calls.
-//! Left out on purpose: the answer's way when its stream is gone (RFC 3261 §18.2.2: it is counted, since the
-//! proxy under test must not rely on it).
+//! Left out on purpose: opening a connection for an answer whose stream is gone (RFC 3261 §18.2.2); the user may
+//! name another with [`Stack::answer_over`], else it is counted as undeliverable.
 //!
 //! A client transaction is found by its branch, which carries slot and serial; a server transaction by a
 //! keyed hash of branch, sent-by, method and the owner of the socket, so that a request that reaches the
@@ -449,6 +449,17 @@ impl Stack {
     pub fn mark(&mut self, id: ServerId, cookie: Cookie) {
         if let Some(server) = self.server(id) {
             server.cookie = cookie;
+        }
+    }
+
+    /// Answers over `link` from now on when the connection that the request came over is gone: a phone behind a proxy
+    /// has no other way than its new flow (RFC 3261 §18.2.2, RFC 5626 §4.3).
+    pub fn answer_over(&mut self, id: ServerId, link: Link) {
+        let Some(server) = self.servers.get_mut(id.slot as usize).filter(|server| server.serial == id.serial) else {
+            return;
+        };
+        if matches!(server.link, Link::Stream(conn) if !self.net.is_alive(conn)) {
+            server.link = link;
         }
     }
 

@@ -81,6 +81,11 @@ impl Phones {
         self.set_state(phone, State::Off);
     }
 
+    /// Lets a phone whose connection has been dropped come back after a while.
+    pub fn start_in(&mut self, stack: &mut Stack, phone: u32, after: Duration) {
+        stack.alarm_in(after, Cookie { kind: KIND_RETRY, leg: 0, slot: phone, serial: 0 });
+    }
+
     /// Sends a REGISTER for the phone's one contact; `expires_s` of zero takes it back.
     pub fn register(&mut self, stack: &mut Stack, phone: u32, expires_s: u32) {
         let Some(link) = self.phones[phone as usize].link else { return };

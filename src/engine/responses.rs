@@ -15,8 +15,9 @@ impl Engine {
     /// A response whose top Via holds a branch of this shard.
     pub(super) fn on_response(&mut self, message: Box<Message>, source: Source, branch: Branch, now: Time) {
         let id = branch.txn;
-        // Behind our own Via stands at least that of who asked.
-        if !self.names.is_own_via(message.top_via(), message.buf()) || message.count_values(Name::Via) < 2 {
+        // Behind our own Via stands at least that of who asked; a CANCEL is our own, and has no other.
+        let via_count_min = if message.cseq().method == Method::Cancel { 1 } else { 2 };
+        if !self.names.is_own_via(message.top_via(), message.buf()) || message.count_values(Name::Via) < via_count_min {
             return self.drop_response(message, Counter::ResponseForeignVia);
         }
         let Some(mut exchange) = self.take_exchange(id) else {

@@ -119,6 +119,9 @@ pub(super) struct Exchange {
     pub(super) source: Source,
     /// Where its responses go.
     pub(super) reply: FlowRef,
+    /// It came over a flow that its binding had left already: as long as that is there, the answer goes back
+    /// over it.
+    pub(super) stays: bool,
     /// Kept until a final response has gone.
     pub(super) request: Option<Box<Message>>,
     pub(super) server: ServerTxn,
@@ -189,6 +192,7 @@ impl Exchange {
             arrived,
             source,
             reply,
+            stays: false,
             request: Some(request),
             server,
             server_over: false,
@@ -279,7 +283,7 @@ impl Engine {
         self.apply_timer(id, exchange, Which::ServerDeadline, effects.deadline, now);
         if effects.resend.is_some() && !exchange.last.is_empty() {
             let bytes = self.pool.copy(&exchange.last);
-            self.respond(exchange.reply, exchange.source.binding, bytes);
+            self.respond_for(exchange, bytes);
         }
         if effects.ended {
             exchange.server_over = true;

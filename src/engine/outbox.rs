@@ -82,6 +82,18 @@ impl Engine {
         }
     }
 
+    /// Sends a response of an exchange to who asked.
+    pub(super) fn respond_for(&mut self, exchange: &Exchange, bytes: Vec<u8>) {
+        let bytes = match exchange.stays {
+            true => match self.send_on(exchange.reply, None, bytes, None) {
+                Ok(()) => return,
+                Err(bytes) => bytes,
+            },
+            false => bytes,
+        };
+        self.respond(exchange.reply, exchange.source.binding, bytes);
+    }
+
     /// Sends a response towards the requester: over the flow that its request came by, or the one that took
     /// its place for the same binding.
     pub(super) fn respond(&mut self, reply: FlowRef, binding: Option<BindingId>, bytes: Vec<u8>) {

@@ -85,7 +85,7 @@ impl Engine {
         }
         self.count(Counter::response_to(source.side, code));
         let reply = self.reply_flow(request, source);
-        self.respond(reply, source.binding, bytes);
+        self.respond(reply, None, bytes);
     }
 
     pub(super) fn write_retry_after(&mut self, out: &mut Vec<u8>) {

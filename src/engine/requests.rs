@@ -121,6 +121,7 @@ impl Engine {
         let arrival = Arrival { key, arrived: now, source, reply, request, loop_hash, nonce, reliable };
         let mut exchange = Box::new(Exchange::new(arrival));
         exchange.registration = registration;
+        exchange.stays = self.moved_from(source.flow, source.binding).is_some_and(|flow| flow != source.flow);
         self.by_key.insert(key, id);
         if is_call {
             self.count(Counter::CallsBegun);

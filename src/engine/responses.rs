@@ -111,7 +111,7 @@ impl Engine {
             // (RFC 3261 §16.7 step 5).
             if is_invite && code < 300 {
                 let bytes = self.response_bytes(exchange, message, None);
-                self.respond(exchange.reply, exchange.source.binding, bytes);
+                self.respond_for(exchange, bytes);
             }
             return;
         }
@@ -207,7 +207,7 @@ impl Engine {
 
     pub(super) fn put_upstream(&mut self, exchange: &Exchange, code: u16, bytes: Vec<u8>) {
         self.count(Counter::response_to(exchange.source.side, code));
-        self.respond(exchange.reply, exchange.source.binding, bytes);
+        self.respond_for(exchange, bytes);
     }
 
     /// Sends the final response of an exchange, and lets go of what it no longer needs.

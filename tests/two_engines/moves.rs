@@ -326,3 +326,21 @@ fn a_phone_that_goes_back_to_its_first_connection_is_reached_there() {
     assert!(world.read_server().starts_with("SIP/2.0 200"));
     world.end();
 }
+
+#[test]
+fn a_request_over_a_connection_that_the_binding_has_left_is_answered_there() {
+    for shard in [0, 1] {
+        let (mut world, mut phone) = registered();
+        let first = phone.wire;
+        move_to(&mut world, &mut phone, shard, false);
+        let (second, call) = (phone.wire, phone.server_request("MESSAGE", "m", 1));
+        let text = call.replace(&format!("UDP {SERVER}"), "TLS 192.0.2.7:5060").replace("Route:", "X-Route:");
+        world.write(first, &text);
+        let sent = world.read_server();
+        // The connection that it had moved to is lost meanwhile; the one that asked is there.
+        world.hang_up(second);
+        world.datagram(0, SERVER, &answer(&sent, "200 OK", "s", ""));
+        assert!(world.read(first).starts_with("SIP/2.0 200"));
+        world.end();
+    }
+}

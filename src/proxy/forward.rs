@@ -92,8 +92,8 @@ fn edit_routes(request: &Message, plan: &Plan<'_>, edits: &mut Edits) {
         }
         Some(next) => {
             edits.replace(received.all, request.text(next.all));
-            let routes = request.fields().iter().filter(|field| field.name == Name::Route);
-            let at = routes.last().map_or_else(|| request.head_end(), |field| field.line.end as usize);
+            let last = request.fields().iter().rfind(|field| field.name == Name::Route);
+            let at = last.map_or_else(|| request.head_end(), |field| field.line.end as usize);
             edits.insert_with(at, |out| {
                 out.extend_from_slice(b"Route: <");
                 out.extend_from_slice(own_uri.unwrap_or_else(|| request.text(received.all)));

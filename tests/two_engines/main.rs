@@ -3,6 +3,7 @@
 
 #![allow(missing_docs, reason = "a test")]
 
+mod bounds;
 mod calls;
 mod chaos;
 mod contacts;

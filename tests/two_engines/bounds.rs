@@ -1,0 +1,346 @@
+//! What holds at a bound, when a mailbox is full, and what keeps a connection alive.
+
+use hawser::engine::{CloseReason, ConnectFailure, Input, Sticky};
+use hawser::ids::Transport;
+use hawser::limits::BINDINGS_PER_FLOW_MAX;
+use hawser::stats::Counter;
+
+use crate::calls::{answered, registered, registered_with};
+use crate::talk::{Phone, answer, headers, start_line};
+use crate::world::{SERVER, Setup, TLS, World};
+
+/// Refuses every mail that may be refused, until there is none.
+fn refuse_all(world: &mut World) {
+    while world.mails() > 0 {
+        world.deliver_mail(0, true);
+    }
+    world.hold_mail = false;
+}
+
+#[test]
+fn a_full_mailbox_says_503_and_leaves_the_binding_alone() {
+    // By AOR the home asks, and the flow is another shard's.
+    let (mut world, mut phone) = registered_with(&Setup { sticky: Sticky::Aor, ..Setup::default() });
+    phone.bound_contact = format!("sip:{}@example.com", phone.user);
+    world.hold_mail = true;
+    let request = phone.server_request("INVITE", "c1", 1);
+    world.datagram(0, SERVER, &request);
+    refuse_all(&mut world);
+    let refused = world.read_server();
+    assert!(refused.starts_with("SIP/2.0 503"), "{refused}");
+    assert_eq!(headers(&refused, "Retry-After").len(), 1);
+    assert_eq!(world.counted(Counter::BindingFlowLost), 0);
+    let request = phone.server_request("MESSAGE", "c2", 1);
+    world.datagram(0, SERVER, &request);
+    let message = world.read(phone.wire);
+    world.write(phone.wire, &answer(&message, "200 OK", "p", ""));
+    world.drain();
+    world.end();
+}
+
+#[test]
+fn a_full_mailbox_loses_no_news_of_a_connection() {
+    let (mut world, phone) = registered();
+    world.hold_mail = true;
+    world.hang_up(phone.wire);
+    refuse_all(&mut world);
+    assert_eq!(world.counted(Counter::BindingFlowLost), 1);
+    world.end();
+}
+
+#[test]
+fn one_flow_carries_so_many_bindings_and_no_more() {
+    let mutate = |settings: &mut hawser::engine::Settings| {
+        (settings.connections_max, settings.transactions_max) = (2_000, 5_000);
+    };
+    let mut world = World::new(&Setup { shards: 1, mutate, ..Setup::default() });
+    let wire = world.connect(0, TLS);
+    for at in 0..=BINDINGS_PER_FLOW_MAX {
+        let text = format!(
+            "REGISTER sip:example.com SIP/2.0\r\nVia: SIP/2.0/TLS 192.0.2.7;branch=z9hG4bKr{at}\r\n\
+             From: <sip:g{at}@example.com>;tag=r\r\nTo: <sip:g{at}@example.com>\r\nCall-ID: g{at}\r\n\
+             CSeq: 1 REGISTER\r\nContact: <sip:g{at}@192.0.2.7>\r\nContent-Length: 0\r\n\r\n"
+        );
+        world.write(wire, &text);
+        let request = world.read_server();
+        world.datagram(0, SERVER, &answer(&request, "200 OK", "s", ""));
+        assert!(world.read(wire).starts_with("SIP/2.0 200"));
+        let bound = world.engines[0].locate(&format!("g{at}@example.com"), world.now).len();
+        assert_eq!(bound, usize::from(at < BINDINGS_PER_FLOW_MAX), "{at}");
+    }
+    assert_eq!(world.counted(Counter::LimitBindingsPerFlow), 1);
+    world.end();
+}
+
+#[test]
+fn what_has_moved_away_gives_way_at_the_bound() {
+    let mutate = |settings: &mut hawser::engine::Settings| {
+        (settings.connections_max, settings.transactions_max) = (2_000, 5_000);
+    };
+    let mut world = World::new(&Setup { shards: 1, mutate, ..Setup::default() });
+    let first = world.connect(0, TLS);
+    let second = world.connect(0, TLS);
+    let mut phone = Phone::new("alice", first);
+    for at in 0..=BINDINGS_PER_FLOW_MAX {
+        // A phone that has a new instance-id each time, and then moves.
+        phone.params = "";
+        phone.contact = format!("sip:alice@192.0.2.7:{}", 10_000 + at);
+        for wire in [first, second] {
+            phone.wire = wire;
+            let text = phone.register_text(600).replace("Call-ID: reg-alice", &format!("Call-ID: r{at}"));
+            world.write(wire, &text);
+            phone.accept_register(&mut world, 600);
+            assert!(world.read(wire).starts_with("SIP/2.0 200"));
+        }
+    }
+    assert_eq!(world.counted(Counter::LimitBindingsPerFlow), 0);
+    assert_eq!(world.engines[0].locate("alice@example.com", world.now).len(), 128);
+    world.end();
+}
+
+#[test]
+fn pings_keep_alive_what_a_message_has_begun_and_nothing_else() {
+    let mut world = World::new(&Setup::default());
+    let silent = world.connect(0, TLS);
+    let phone = world.connect(0, TLS);
+    let options = "OPTIONS sip:127.0.0.1:5061 SIP/2.0\r\nVia: SIP/2.0/TLS 192.0.2.7;branch=z9hG4bKo\r\n\
+                   From: <sip:a@example.com>;tag=a\r\nTo: <sip:127.0.0.1>\r\nCall-ID: o\r\nCSeq: 1 OPTIONS\r\n\
+                   Content-Length: 0\r\n\r\n";
+    world.write(phone, options);
+    world.read(phone);
+    for _ in 0..31 {
+        world.pass_s(10);
+        for wire in [silent, phone] {
+            if world.closed.iter().all(|(closed, _)| *closed != wire) {
+                world.write(wire, "\r\n\r\n");
+                assert_eq!(world.read(wire), "\r\n");
+            }
+        }
+    }
+    assert_eq!(world.closed, [(silent, CloseReason::FirstMessageTimeout)]);
+    world.pass_s(121);
+    assert_eq!(world.closed[1], (phone, CloseReason::Idle));
+    world.end();
+}
+
+#[test]
+fn a_datagram_that_only_keeps_a_nat_open_is_no_fault() {
+    let mut world = World::new(&Setup::default());
+    for text in ["\r\n\r\n", "\r\n", "\0\0\0\0", ""] {
+        world.datagram(0, "10.0.0.9:5060", text);
+    }
+    world.assert_silent();
+    assert!(world.events.is_empty(), "{:?}", world.events);
+    assert_eq!(world.counted(Counter::KeepalivePing), 4);
+    world.end();
+}
+
+#[test]
+fn over_udp_an_endpoint_is_answered_at_its_source_and_a_server_at_its_via() {
+    let mut world = World::new(&Setup {
+        shards: 1,
+        mutate: |settings| settings.trusted.push(("10.7.0.1".parse().expect("an address"), 32)),
+        ..Setup::default()
+    });
+    let options = |via: &str, call: &str| {
+        format!(
+            "OPTIONS sip:127.0.0.1:5060 SIP/2.0\r\nVia: SIP/2.0/UDP {via};branch=z9hG4bK{call}\r\n\
+             From: <sip:a@example.com>;tag=a\r\nTo: <sip:127.0.0.1>\r\nCall-ID: {call}\r\nCSeq: 1 OPTIONS\r\n\
+             Content-Length: 0\r\n\r\n"
+        )
+    };
+    for (at, (from, via, to)) in [
+        ("10.0.0.9:1111", "10.0.0.9:2222", "10.0.0.9:2222"),
+        ("10.0.0.9:1111", "10.0.0.9", "10.0.0.9:5060"),
+        ("10.0.0.9:1111", "10.0.0.9:2222;rport", "10.0.0.9:1111"),
+        ("10.0.0.9:1111", "192.168.1.2:2222", "10.0.0.9:1111"),
+        ("10.0.0.9:1111", "phone.example.com", "10.0.0.9:1111"),
+        ("10.0.0.9:1111", "10.0.0.9:2222;maddr=10.6.6.6", "10.0.0.9:2222"),
+        ("10.7.0.1:1111", "sips.example.com:2222", "10.7.0.1:2222"),
+        ("10.7.0.1:1111", "sips.example.com:2222;rport", "10.7.0.1:1111"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        world.datagram(0, from, &options(via, &format!("o{at}")));
+        assert!(world.read_udp(to).starts_with("SIP/2.0 200"), "{via}");
+    }
+    world.end();
+}
+
+#[test]
+fn the_service_check_brings_a_lost_server_back() {
+    let mut world = World::new(&Setup { internal: Transport::Tcp, shards: 1, ..Setup::default() });
+    let wire = world.connect(0, TLS);
+    let mut phone = Phone::new("alice", wire);
+    let text = phone.register_text(600);
+    world.write(wire, &text);
+    let reason = CloseReason::Connect(ConnectFailure::Refused);
+    let conn = world.opened[0].0.conn;
+    world.input(0, Input::Closed { conn, reason });
+    assert!(world.read(wire).starts_with("SIP/2.0 503"));
+    let check = |call: &str| {
+        format!(
+            "OPTIONS sip:127.0.0.1:5061 SIP/2.0\r\nVia: SIP/2.0/TLS 192.0.2.7;branch=z9hG4bK{call}\r\n\
+             From: <sip:a@example.com>;tag=a\r\nTo: <sip:127.0.0.1>\r\nCall-ID: {call}\r\nCSeq: 1 OPTIONS\r\n\
+             Content-Length: 0\r\n\r\n"
+        )
+    };
+    world.pass_s(1);
+    world.write(wire, &check("o1"));
+    assert!(world.read(wire).starts_with("SIP/2.0 503"));
+    let conn = world.opened[1].0.conn;
+    world.input(0, Input::Ready { conn });
+    world.write(wire, &check("o2"));
+    assert!(world.read(wire).starts_with("SIP/2.0 200"));
+    world.end();
+}
+
+#[test]
+fn a_servers_503_goes_on_with_a_retry_after() {
+    for own in ["", "Retry-After: 77\r\n"] {
+        let mut world = World::new(&Setup::default());
+        let wire = world.connect(0, TLS);
+        let mut phone = Phone::new("alice", wire);
+        let text = phone.register_text(600);
+        world.write(wire, &text);
+        let request = world.read_server();
+        world.datagram(0, SERVER, &answer(&request, "503 Busy", "s", own));
+        let response = world.read(wire);
+        assert_eq!(start_line(&response), "SIP/2.0 503 Busy");
+        let after = headers(&response, "Retry-After");
+        assert_eq!(after.len(), 1, "{response}");
+        assert!(own.is_empty() || after == ["77"]);
+        world.end();
+    }
+}
+
+#[test]
+fn a_cancel_follows_to_the_servers_next_connection() {
+    let mut world = World::new(&Setup { internal: Transport::Tcp, shards: 1, ..Setup::default() });
+    let wire = world.connect(0, TLS);
+    let invite = "INVITE sip:bob@example.com SIP/2.0\r\nVia: SIP/2.0/TLS 192.0.2.7:5060;branch=z9hG4bKi1\r\n\
+                  From: <sip:a@example.com>;tag=a\r\nTo: <sip:bob@example.com>\r\nCall-ID: p1\r\nCSeq: 1 INVITE\r\n\
+                  Contact: <sip:a@192.0.2.7>\r\nContent-Length: 0\r\n\r\n";
+    world.write(wire, invite);
+    let (first, _) = world.opened[0];
+    world.input(0, Input::Ready { conn: first.conn });
+    let sent = world.read(first);
+    world.write(first, &answer(&sent, "180 Ringing", "s", ""));
+    world.read(wire);
+    world.hang_up(first);
+    let cancel = invite.replace("INVITE sip", "CANCEL sip").replace("1 INVITE", "1 CANCEL");
+    world.write(wire, &cancel);
+    assert!(world.read(wire).starts_with("SIP/2.0 200"));
+    let (second, _) = world.opened[1];
+    world.input(0, Input::Ready { conn: second.conn });
+    let cancel = world.read(second);
+    assert!(cancel.starts_with("CANCEL "));
+    world.write(second, &answer(&cancel, "200 OK", "s", ""));
+    world.write(second, &answer(&sent, "487 Request Terminated", "s", ""));
+    assert!(world.read(second).starts_with("ACK "));
+    assert!(world.read(wire).starts_with("SIP/2.0 487"));
+    world.end();
+}
+
+#[test]
+fn a_phone_that_comes_back_over_another_transport_gets_the_invite_with_its_via() {
+    for (udp, via) in [(false, "SIP/2.0/TCP 127.0.0.1:5060"), (true, "SIP/2.0/UDP 127.0.0.1:5060")] {
+        let (mut world, mut phone) = registered();
+        let request = phone.server_request("INVITE", "c1", 1);
+        world.datagram(0, SERVER, &request);
+        let invite = world.read(phone.wire);
+        world.hang_up(phone.wire);
+        let address = "10.9.9.9:40000";
+        let text = phone.register_text(600);
+        if udp {
+            world.datagram(1, address, &text);
+        } else {
+            phone.wire = world.connect(0, crate::world::TCP);
+            world.write(phone.wire, &text);
+        }
+        phone.accept_register(&mut world, 600);
+        let texts: Vec<String> = if udp {
+            std::iter::from_fn(|| world.try_read_udp(address)).collect()
+        } else {
+            std::iter::from_fn(|| world.try_read(phone.wire)).collect()
+        };
+        let again = texts.iter().find(|text| text.starts_with("INVITE ")).expect("the INVITE follows");
+        assert!(headers(again, "Via")[0].starts_with(via), "{again}");
+        let branch = |text: &str| headers(text, "Via")[0].split("branch=").nth(1).map(str::to_owned);
+        assert_eq!(branch(again), branch(&invite));
+        world.datagram(0, address, &answer(again, "486 Busy Here", "p", ""));
+        world.drain();
+        world.end();
+    }
+}
+
+#[test]
+fn a_dialog_of_an_endpoint_that_did_not_register_lives_as_long_as_its_flow() {
+    let mut world = World::new(&Setup::default());
+    let wire = world.connect(1, TLS);
+    let mut caller = Phone::new("trunk", wire);
+    caller.bound_contact = caller.contact.clone();
+    let invite = "INVITE sip:bob@example.com SIP/2.0\r\nVia: SIP/2.0/TLS 192.0.2.7:5060;branch=z9hG4bKi1\r\n\
+                  From: <sip:a@example.com>;tag=a\r\nTo: <sip:bob@example.com>\r\nCall-ID: p1\r\nCSeq: 1 INVITE\r\n\
+                  Contact: <sip:a@192.0.2.7>\r\nContent-Length: 0\r\n\r\n";
+    world.write(wire, invite);
+    let sent = world.read_server();
+    world.datagram(0, SERVER, &answer(&sent, "200 OK", "s1", &format!("Contact: <sip:{SERVER}>\r\n")));
+    world.read(wire);
+    let mut server = crate::talk::Dialog::callee(&sent, "s1");
+    let info = server.request("INFO", &format!("UDP {SERVER}"));
+    world.datagram(0, SERVER, &info);
+    let info = world.read(wire);
+    world.write(wire, &answer(&info, "200 OK", "", ""));
+    world.read_server();
+    world.hang_up(wire);
+    let bye = server.request("BYE", &format!("UDP {SERVER}"));
+    world.datagram(0, SERVER, &bye);
+    assert!(world.read_server().starts_with("SIP/2.0 480"), "nobody is waited for");
+    world.end();
+}
+
+#[test]
+fn a_ringing_call_ends_by_timer_c_though_the_servers_connection_never_comes_back() {
+    let mut world = World::new(&Setup { internal: Transport::Tcp, shards: 1, ..Setup::default() });
+    let wire = world.connect(0, TLS);
+    let mut phone = Phone::new("alice", wire);
+    phone.bound_contact = phone.contact.clone();
+    let invite = phone.server_request("INVITE", "c1", 1).replace(&format!("UDP {SERVER}"), "TLS 192.0.2.7:5060");
+    world.write(wire, &invite);
+    let (first, _) = world.opened[0];
+    world.input(0, Input::Ready { conn: first.conn });
+    let sent = world.read(first);
+    world.write(first, &answer(&sent, "180 Ringing", "s", ""));
+    world.hang_up(first);
+    world.drain();
+    world.pass_s(100);
+    world.write(wire, "\r\n\r\n");
+    world.read(wire);
+    world.pass_s(81);
+    if let Some((second, _)) = world.opened.get(1).copied() {
+        let reason = CloseReason::Connect(ConnectFailure::Refused);
+        world.input(0, Input::Closed { conn: second.conn, reason });
+    }
+    world.pass_s(33);
+    assert!(world.read(wire).starts_with("SIP/2.0 408"));
+    world.end();
+}
+
+#[test]
+fn an_answered_call_is_not_disturbed_by_a_full_mailbox() {
+    let (mut world, phone) = registered();
+    let (mut server, _) = answered(&mut world, &phone, "c1");
+    world.hold_mail = true;
+    let bye = server.request("BYE", &format!("UDP {SERVER}"));
+    // It lands where its flow is not: refused there, and tried again.
+    world.datagram(0, SERVER, &bye);
+    refuse_all(&mut world);
+    assert!(world.read_server().starts_with("SIP/2.0 503"));
+    world.datagram(1, SERVER, &bye);
+    let bye = world.read(phone.wire);
+    world.write(phone.wire, &answer(&bye, "200 OK", "", ""));
+    assert!(world.read_server().starts_with("SIP/2.0 200"));
+    world.end();
+}

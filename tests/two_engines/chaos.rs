@@ -436,8 +436,8 @@ impl Chaos {
             70..=79 => self.in_dialog(),
             80..=82 => self.attack(user),
             83..=91 => self.world.pass_ms(self.rng.u64(..700)),
-            92 => self.world.pass_s(self.rng.u64(..5)),
-            93 if self.rng.u8(..4) == 0 => self.world.pass_s(self.rng.u64(..60)),
+            92 => self.pass(5),
+            93 if self.rng.u8(..4) == 0 => self.pass(60),
             94 if self.is_stream_server() && !self.server_wires.is_empty() => {
                 let wire = self.server_wires[self.rng.usize(..self.server_wires.len())];
                 self.note(format!("the server closes {wire:?}"));
@@ -452,6 +452,15 @@ impl Chaos {
             self.carry();
         }
         self.look_around();
+    }
+
+    /// Nothing is under way for seconds.
+    fn pass(&mut self, seconds: u64) {
+        while !self.net.is_empty() || self.world.mails() > 0 {
+            self.carry();
+            self.look_around();
+        }
+        self.world.pass_s(self.rng.u64(..seconds));
     }
 
     /// Delivers one mail or datagram.

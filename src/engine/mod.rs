@@ -126,7 +126,12 @@ impl Engine {
         let bindings_max = settings.connections_max.saturating_mul(2).max(1_024) as usize;
         Self {
             names: Names::new(&settings),
-            here: Incarnation { boot: settings.boot, member: settings.member, shards: settings.shards },
+            here: Incarnation {
+                boot: settings.boot,
+                member: settings.member,
+                shards: settings.shards,
+                points: settings.points.len(),
+            },
             times: Times { t1: settings.t1, t2: settings.t2, t4: settings.t4 },
             counters: Counters::default(),
             wheel: Wheel::new(now),

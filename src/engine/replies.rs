@@ -158,7 +158,8 @@ impl Engine {
     /// any flow is held, also when draining: a 503 would cut it off from the phones moored here.
     pub(super) fn answer_service_check(&mut self, request: &Message, source: &Source, now: Time) {
         let key = self.key_of(request, key::method_of(request), source);
-        let holds_flows = !self.conns.is_empty() || self.udp.len() > 0;
+        // Other shards may hold flows too: in the few seconds of a drain they count as if they did.
+        let holds_flows = !self.conns.is_empty() || self.udp.len() > 0 || self.settings.shards > 1;
         let server_down = self.server_down_until.is_some();
         if server_down && !self.draining {
             // Nobody but who asks may be there to try it again.

@@ -50,6 +50,8 @@ pub struct Incarnation {
     pub member: u16,
     /// `Settings::shards`.
     pub shards: u8,
+    /// How many listening points there are.
+    pub points: usize,
 }
 
 impl Incarnation {
@@ -58,7 +60,9 @@ impl Incarnation {
     pub fn target_of(self, token: &Token) -> Target {
         let here = token.boot == self.boot && token.member == self.member;
         match (token.flow, token.binding) {
-            (Some(flow), binding) if here && flow.shard().0 < self.shards => {
+            (Some(flow), binding)
+                if here && flow.shard().0 < self.shards && usize::from(flow.point().0) < self.points =>
+            {
                 Target::Flow { flow, binding, ob: token.ob }
             }
             (_, Some(binding)) => Target::Binding { binding, ob: token.ob },

@@ -1,9 +1,10 @@
 //! The checks of RFC 3261 §16.3, in its order: syntax and version (kept in `Message::fault`), scheme,
-//! Max-Forwards, loops (RFC 5393), Proxy-Require.
+//! Max-Forwards, loops and breadth (RFC 5393), Proxy-Require.
 
 use super::{Names, Refusal};
 use crate::flow::keys::{Keys, Tag};
 use crate::ids::Side;
+use crate::sip::value::parse_u32;
 use crate::sip::{Message, Method, Name, response};
 use crate::stats::Counter;
 use crate::transaction::Branch;
@@ -50,6 +51,11 @@ pub fn validate(request: &Message, loop_hash: u32, names: &Names) -> Result<(), 
                 return Err(Refusal::new(482, "Loop Detected", Counter::Refused482Loop));
             }
         }
+    }
+    // RFC 5393 §5.3.3: nobody may be sent it any more.
+    let breadth = request.first(Name::MaxBreadth).and_then(|field| parse_u32(request.text(field.value)));
+    if breadth == Some(0) && request.method() != Some(Method::Ack) {
+        return Err(Refusal::new(440, "Max-Breadth Exceeded", Counter::Refused440Breadth));
     }
     let binds = !matches!(request.method(), Some(Method::Ack | Method::Cancel));
     if binds && request.count_values(Name::ProxyRequire) > 0 {

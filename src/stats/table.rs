@@ -210,6 +210,7 @@ Counter, COUNTERS;
     Refused480FlowGone { code = "480", reason = "flow_gone" }
     Refused480FlowLost { code = "480", reason = "flow_lost" }
     Refused480Grace { code = "480", reason = "grace" }
+    Refused440Breadth { code = "440", reason = "breadth" }
     Refused480NotBound { code = "480", reason = "not_bound" }
     Refused481Cancel { code = "481", reason = "cancel" }
     Refused482Loop { code = "482", reason = "loop" }

@@ -204,6 +204,7 @@ fn the_checks_of_16_3_answer_with_their_codes() {
         (good.replace("SIP/2.0\r\nVia", "SIP/3.0\r\nVia"), "SIP/2.0 505"),
         (good.replace("sip:x@example.com", "tel:+123"), "SIP/2.0 416"),
         (good.replace("Max-Forwards: 7", "Max-Forwards: 0"), "SIP/2.0 483"),
+        (good.replace("Max-Forwards", "Max-Breadth: 0\r\nMax-Forwards"), "SIP/2.0 440"),
         (good.replace("Max-Forwards", "Proxy-Require: a, b\r\nMax-Forwards"), "SIP/2.0 420"),
         (good.replace("CSeq: 1 OPTIONS", "CSeq: 1 INVITE"), "SIP/2.0 400"),
         (good.replace("From:", "X-From:"), "SIP/2.0 400"),
@@ -307,5 +308,19 @@ fn in_dialog_requests_go_on_while_draining_and_new_ones_do_not() {
     let bye = world.read(phone.wire);
     world.write(phone.wire, &answer(&bye, "200 OK", "", ""));
     assert!(world.read_server().starts_with("SIP/2.0 200"));
+    world.end();
+}
+
+#[test]
+fn while_draining_the_server_hears_200_as_long_as_another_shard_may_hold_a_phone() {
+    let (mut world, phone) = registered();
+    for shard in [0, 1] {
+        world.input(shard, hawser::engine::Input::Drain);
+    }
+    let options = request("OPTIONS", "sip:127.0.0.1:5060", "o", "");
+    // The phone is at shard 1.
+    world.datagram(0, SERVER, &options.replace("SIP/2.0/TLS 192.0.2.66:5060", &format!("SIP/2.0/UDP {SERVER}")));
+    assert!(world.read_server().starts_with("SIP/2.0 200"));
+    world.hang_up(phone.wire);
     world.end();
 }

@@ -81,14 +81,13 @@ impl Engine {
         if matches!(exchange.cancelling, Cancelling::Wanted) {
             self.send_cancel(id, exchange, now);
         }
-        if code == 100 || !exchange.server.is_open() {
+        // To a request other than INVITE only 100 may be said, and not before its time (RFC 4320 §4.1): the timer
+        // says it.
+        if code == 100 || exchange.method != Method::Invite || !exchange.server.is_open() {
             return;
         }
-        if exchange.method == Method::Invite && exchange.given_up == GivenUp::No {
+        if exchange.given_up == GivenUp::No {
             self.arm(id, exchange, Which::Patience, now.after(self.settings.timer_c));
-        }
-        if let ServerTxn::Plain(machine) = &mut exchange.server {
-            machine.on_provisional();
         }
         self.stop(exchange, Which::Trying);
         exchange.said_provisional = true;

@@ -101,3 +101,20 @@ fn a_retransmission_over_udp_gets_the_same_final_response_again() {
     world.assert_silent();
     world.end();
 }
+
+#[test]
+fn to_a_non_invite_no_provisional_but_100_is_passed_on() {
+    let mut world = World::new(&Setup::default());
+    let wire = world.connect(0, TLS);
+    world.write(wire, &request("MESSAGE", "e"));
+    let sent = world.read_server();
+    world.datagram(0, SERVER, &answer(&sent, "183 Session Progress", "s", ""));
+    world.pass_ms(3_400);
+    assert_eq!(world.try_read(wire), None);
+    world.pass_ms(200);
+    assert_eq!(start_line(&world.read(wire)), "SIP/2.0 100 Trying");
+    world.datagram(0, SERVER, &answer(&sent, "200 OK", "s", ""));
+    assert!(world.read(wire).starts_with("SIP/2.0 200"));
+    world.drain();
+    world.end();
+}

@@ -46,13 +46,13 @@ impl Bench {
         texts
     }
 
-    fn from_server(&mut self, text: &str) -> Vec<String> {
+    fn server_sends(&mut self, text: &str) -> Vec<String> {
         let from = self.server_address;
         let outputs = self.feed(Input::Datagram { point: PointId(0), from, bytes: text.as_bytes() });
         self.texts(outputs)
     }
 
-    fn from_phone(&mut self, conn: ConnId, text: &str) -> Vec<String> {
+    fn phone_sends(&mut self, conn: ConnId, text: &str) -> Vec<String> {
         let outputs = self.feed(Input::Bytes { conn, bytes: text.as_bytes() });
         self.texts(outputs)
     }
@@ -126,10 +126,10 @@ fn register(bench: &mut Bench, at: usize) -> (ConnId, String) {
          Contact: <sip:phone{at}@192.0.2.7:5060;transport=tls>;+sip.instance=\"<urn:uuid:{at}>\";reg-id=1\r\n\
          Supported: path, outbound\r\nExpires: 3600\r\nContent-Length: 0\r\n\r\n"
     );
-    let sent = bench.from_phone(conn, &request).remove(0);
+    let sent = bench.phone_sends(conn, &request).remove(0);
     let path = lines(&sent, "Path:").next().expect("a Path").trim_start_matches("Path:").trim().to_owned();
     let contact = lines(&sent, "Contact:").next().expect("a Contact").to_owned();
-    bench.from_server(&answer(&sent, "200 OK", "s", &format!("{contact};expires=3600\r\n")));
+    bench.server_sends(&answer(&sent, "200 OK", "s", &format!("{contact};expires=3600\r\n")));
     (conn, path)
 }
 
@@ -144,10 +144,10 @@ fn call(bench: &mut Bench, phone: &(ConnId, String), at: usize, serial: usize) {
          Allow: INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE\r\nSupported: timer, 100rel\r\nUser-Agent: bench\r\n\
          Content-Type: application/sdp\r\nContent-Length: {len}\r\n\r\n{SDP}"
     );
-    let at_phone = bench.from_server(&invite).remove(0);
-    bench.from_phone(*conn, &answer(&at_phone, "180 Ringing", "p", ""));
+    let at_phone = bench.server_sends(&invite).remove(0);
+    bench.phone_sends(*conn, &answer(&at_phone, "180 Ringing", "p", ""));
     let ok = answer(&at_phone, "200 OK", "p", &format!("Contact: <{contact}>\r\n"));
-    let ok = bench.from_phone(*conn, &ok).remove(0);
+    let ok = bench.phone_sends(*conn, &ok).remove(0);
     let mut routes: Vec<&str> = lines(&ok, "Record-Route:").collect();
     routes.reverse();
     let routes: String = routes.iter().map(|route| format!("{}\r\n", route.replace("Record-", ""))).collect();
@@ -159,9 +159,9 @@ fn call(bench: &mut Bench, phone: &(ConnId, String), at: usize, serial: usize) {
              User-Agent: bench\r\nContent-Length: 0\r\n\r\n"
         )
     };
-    assert!(bench.from_server(&in_dialog("ACK", 1)).remove(0).starts_with("ACK "));
-    let bye = bench.from_server(&in_dialog("BYE", 2)).remove(0);
-    assert!(bench.from_phone(*conn, &answer(&bye, "200 OK", "", "")).remove(0).starts_with("SIP/2.0 200"));
+    assert!(bench.server_sends(&in_dialog("ACK", 1)).remove(0).starts_with("ACK "));
+    let bye = bench.server_sends(&in_dialog("BYE", 2)).remove(0);
+    assert!(bench.phone_sends(*conn, &answer(&bye, "200 OK", "", "")).remove(0).starts_with("SIP/2.0 200"));
 }
 
 fn main() {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use smallvec::SmallVec;
 
-use super::{Accept, CloseReason, Engine, Mail, Output, Refusal, Source, Timer};
+use super::{Accept, CloseReason, Engine, Level, Mail, Output, Refusal, Source, Timer};
 use crate::clock::Time;
 use crate::ids::{BindingId, ConnId, FlowRef, PointId, ShardId, Side, Transport};
 use crate::limits::{
@@ -172,7 +172,7 @@ impl Engine {
         let (outbound, side, transport) = (conn.outbound, conn.side, self.settings.point(conn.point).transport);
         if outbound && side == Some(Side::Server) && self.server_down_until.take().is_some() {
             let peer = self.settings.server.address;
-            self.event("SIP Server connection is back", Some(peer), b"");
+            self.tell(Level::Info, "SIP Server connection is back", Some(peer), b"");
         }
         if let Some(counter) = Counter::connection_opened(transport, outbound) {
             self.count(counter);
@@ -356,7 +356,9 @@ impl Engine {
         }
         let quiet = matches!(reason, CloseReason::Peer | CloseReason::Shutdown) && !conn.is_registered();
         if !quiet {
-            self.event("connection closed", Some(conn.peer), reason.name().as_bytes());
+            let ordinary = matches!(reason, CloseReason::Peer | CloseReason::Shutdown | CloseReason::Idle);
+            let level = if ordinary { Level::Info } else { Level::Warn };
+            self.tell(level, "connection closed", Some(conn.peer), reason.name().as_bytes());
         }
         if self.server_conn == Some(id) {
             self.server_conn = None;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Engine, Located, Mail, Source, Sticky, Timer};
+use super::{Engine, Level, Located, Mail, Source, Sticky, Timer};
 use crate::clock::Time;
 use crate::flow::directory::{Binding, Change, Replaced};
 use crate::flow::keys::Tag;
@@ -200,7 +200,7 @@ impl Engine {
         if let Some(found) = is_still
             && let Some(binding) = self.directory.flow_gone(binding, found)
         {
-            self.event("phone lost: its connection has closed", Some(binding.peer), &binding.aor.clone());
+            self.tell(Level::Info, "phone lost: its connection has closed", Some(binding.peer), &binding.aor.clone());
             self.let_go(&binding, Counter::BindingFlowLost);
         }
     }
@@ -454,10 +454,13 @@ fn contact_user16(engine: &Engine, uri: &Uri, buf: &[u8]) -> u16 {
     engine.keys.user16(&user)
 }
 
-/// The AOR of a message, for events: its To.
-pub(super) fn to_text(message: &Message) -> &[u8] {
-    message
-        .first(Name::To)
-        .and_then(|field| NameAddr::parse(message.buf(), field.value).ok())
-        .map_or(&b""[..], |value| message.text(value.uri))
+/// Who wants what of whom, for events: `INVITE from sip:alice@example.com to sip:bob@example.com`.
+pub(super) fn in_words(request: &Message) -> Vec<u8> {
+    let uri_in = |name: Name| {
+        request
+            .first(name)
+            .and_then(|field| NameAddr::parse(request.buf(), field.value).ok())
+            .map_or(&b"?"[..], |value| request.text(value.uri))
+    };
+    [request.method_text(), b" from ", uri_in(Name::From), b" to ", uri_in(Name::To)].concat()
 }

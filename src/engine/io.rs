@@ -348,9 +348,20 @@ impl Mail {
     }
 }
 
+/// How much an event matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// It happens every day.
+    Info,
+    /// Somebody did not get what was asked for.
+    Warn,
+}
+
 /// What an operator should hear. The shell writes each kind at a bounded rate.
 #[derive(Clone, Debug)]
 pub struct Event {
+    /// How much it matters.
+    pub level: Level,
     /// The fixed words, by which the rate is bounded.
     pub what: &'static str,
     /// The peer.

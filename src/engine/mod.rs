@@ -28,7 +28,7 @@ use std::net::IpAddr;
 use smallvec::SmallVec;
 
 pub use crate::config::engine::{Point, ServerTarget, Settings, Sticky, UdpOversize};
-pub use io::{Accept, CloseReason, ConnectFailure, Event, Input, Located, Mail, Output, Refusal, Source};
+pub use io::{Accept, CloseReason, ConnectFailure, Event, Input, Level, Located, Mail, Output, Refusal, Source};
 
 use crate::clock::Time;
 use crate::flow::directory::Directory;
@@ -294,10 +294,15 @@ impl Engine {
         self.counters.count(counter);
     }
 
+    /// Somebody did not get what was asked for.
     fn event(&mut self, what: &'static str, peer: Option<std::net::SocketAddr>, about: &[u8]) {
+        self.tell(Level::Warn, what, peer, about);
+    }
+
+    fn tell(&mut self, level: Level, what: &'static str, peer: Option<std::net::SocketAddr>, about: &[u8]) {
         // What a peer sent is shown without what a terminal would obey.
-        let about = about.iter().take(128).map(|&byte| if (32..127).contains(&byte) { byte as char } else { '?' });
-        self.outputs.push_back(Output::Event(Event { what, peer, about: about.collect() }));
+        let about = about.iter().take(256).map(|&byte| if (32..127).contains(&byte) { byte as char } else { '?' });
+        self.outputs.push_back(Output::Event(Event { level, what, peer, about: about.collect() }));
     }
 
     fn key_of(&self, request: &crate::sip::Message, method: &[u8], source: &Source) -> u128 {

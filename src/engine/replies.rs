@@ -39,7 +39,8 @@ impl Engine {
     /// Answers a request without a transaction: a repetition gets the same answer again.
     pub(super) fn refuse(&mut self, request: &Message, source: &Source, refusal: &Refusal) {
         self.counters.count_with_bound(refusal.counter);
-        self.event("request refused", Some(source.peer), refusal.reason.as_bytes());
+        let about = [refusal.reason.as_bytes(), b": ", &super::home::in_words(request)].concat();
+        self.event("request refused", Some(source.peer), &about);
         let mut extra = Vec::new();
         if refusal.unsupported {
             for field in request.fields().iter().filter(|field| field.name == Name::ProxyRequire) {
@@ -106,7 +107,7 @@ impl Engine {
         now: Time,
     ) {
         self.count(counter);
-        let about = exchange.request.as_deref().map_or(Vec::new(), |request| super::home::to_text(request).to_vec());
+        let about = exchange.request.as_deref().map_or(Vec::new(), super::home::in_words);
         self.event(reason, Some(exchange.source.peer), &about);
         if exchange.method == Method::Invite && !exchange.in_dialog {
             self.count(Counter::CallsRejected);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::exchange::{Arrival, Cancelling, ClientTxn, Exchange, GivenUp, ServerTxn, Which, txn_of};
-use super::home::to_text;
+use super::home::in_words;
 use super::{Engine, Mail, Source, UdpOversize};
 use crate::clock::Time;
 use crate::flow::keys::Tag;
@@ -576,7 +576,7 @@ impl Engine {
         let (flow, binding, not) = match target {
             Err(_) | Ok(Target::Myself | Target::Gone { .. }) => {
                 self.count(Counter::AckRefused);
-                self.event("ACK dropped: it may go nowhere", Some(source.peer), to_text(&ack));
+                self.event("ACK dropped: it may go nowhere", Some(source.peer), &in_words(&ack));
                 return self.recycle_message(ack);
             }
             Ok(Target::Server) => (self.server_flow(now), None, None),
@@ -595,7 +595,7 @@ impl Engine {
             }
             (None, None) => {
                 self.count(Counter::AckFlowGone);
-                self.event("ACK dropped: nobody to send it to", Some(source.peer), to_text(&ack));
+                self.event("ACK dropped: nobody to send it to", Some(source.peer), &in_words(&ack));
                 self.recycle_message(ack);
             }
         }

@@ -100,8 +100,7 @@ impl Engine {
             self.stop(exchange, Which::Trying);
             exchange.server_over = true;
             let peer = exchange.source.peer;
-            let about =
-                exchange.request.as_deref().map_or(Vec::new(), |request| super::home::to_text(request).to_vec());
+            let about = exchange.request.as_deref().map_or(Vec::new(), super::home::in_words);
             self.event("request unanswered", Some(peer), &about);
         }
     }

@@ -201,11 +201,13 @@ pub fn granted(
     let expires_header = response.first(Name::Expires).and_then(|field| parse_u32(response.text(field.value)));
     let mut granted: SmallVec<[Option<u32>; 1]> = SmallVec::from_elem(None, registration.contacts.len());
     let mut lists_any = false;
+    let mut shortest: Option<u32> = None;
     for span in response.values(Name::Contact) {
         let Ok(value) = NameAddr::parse(response.buf(), span) else { continue };
         let Ok(uri) = Uri::parse(response.buf(), value.uri) else { continue };
         lists_any = true;
         let expires = value.param(response.buf(), "expires").and_then(parse_u32).or(expires_header);
+        shortest = shortest.into_iter().chain(expires).min();
         let alias = alias_in(&uri, response.buf(), sticky, keys);
         for (contact, granted) in registration.contacts.iter().zip(&mut granted) {
             let same = match alias {
@@ -227,9 +229,10 @@ pub fn granted(
                 // A phone that takes its binding away is gone, whatever the list still holds.
                 _ if asked == 0 => 0,
                 Some(seconds) => seconds,
-                // A registrar that lists other Contacts and not this one has not bound it.
-                None if lists_any => 0,
-                None => expires_header.unwrap_or(asked),
+                // A registrar that lists other Contacts and not this one has not bound it: but for the only one
+                // of a REGISTER, which a 2xx accepts by itself. Its registrar lists it in a form of its own.
+                None if lists_any && registration.contacts.len() > 1 => 0,
+                None => expires_header.or(shortest).unwrap_or(asked).min(asked),
             }
         })
         .collect()

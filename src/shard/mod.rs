@@ -1,8 +1,8 @@
 //! One core's loop: wait for what is ready, feed the engine, carry out what it wants.
 //!
-//! Owns: the executor's tasks ([`tasks`]), the core that they share ([`mod@self::core`]), the connections
-//! ([`connection`]), the mailbox between shards ([`mailbox`]), what plain threads see ([`shared`]), the watchdog
-//! ([`watchdog`]) and the bounded log ([`reporter`]). Must not touch: what a message says.
+//! Owns: the executor's tasks (`tasks`), the core that they share ([`mod@self::core`]), the connections
+//! (`connection`), the mailbox between shards (`mailbox`), what plain threads see (`shared`), the watchdog
+//! (`watchdog`) and the bounded log (`reporter`). Must not touch: what a message says.
 
 mod connection;
 mod core;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use crate::clock::Time;
-use crate::engine::Event;
+use crate::engine::{Event, Level};
 use crate::ids::ShardId;
 use crate::limits::LOG_LINES_PER_SECOND_MAX;
 
@@ -44,18 +44,22 @@ impl Reporter {
         let Verdict::Write { suppressed } = self.admit(event.what, now) else { return false };
         let (shard, what) = (self.shard.0, event.what);
         let more = More(suppressed);
+        let level = match event.level {
+            Level::Info => log::Level::Info,
+            Level::Warn => log::Level::Warn,
+        };
         match (event.peer, event.about.is_empty()) {
-            (Some(peer), true) => log::warn!("shard {shard}: {what}: peer {peer}{more}"),
-            (Some(peer), false) => log::warn!("shard {shard}: {what}: peer {peer}: {}{more}", event.about),
-            (None, true) => log::warn!("shard {shard}: {what}{more}"),
-            (None, false) => log::warn!("shard {shard}: {what}: {}{more}", event.about),
+            (Some(peer), true) => log::log!(level, "shard {shard}: {what}: peer {peer}{more}"),
+            (Some(peer), false) => log::log!(level, "shard {shard}: {what}: peer {peer}: {}{more}", event.about),
+            (None, true) => log::log!(level, "shard {shard}: {what}{more}"),
+            (None, false) => log::log!(level, "shard {shard}: {what}: {}{more}", event.about),
         }
         true
     }
 
     /// The same for what the shell itself has to say.
     pub fn say(&mut self, what: &'static str, peer: Option<SocketAddr>, about: String, now: Time) -> bool {
-        self.report(&Event { what, peer, about }, now)
+        self.report(&Event { level: Level::Warn, what, peer, about }, now)
     }
 
     fn admit(&mut self, what: &'static str, now: Time) -> Verdict {

@@ -302,3 +302,23 @@ fn an_answer_that_comes_late_does_not_take_the_binding_back_to_a_connection_that
     world.drain();
     world.end();
 }
+
+#[test]
+fn the_only_contact_is_bound_though_its_registrar_lists_it_in_another_form() {
+    let mut world = World::new(&Setup::default());
+    let wire = world.connect(0, TLS);
+    let mut phone = Phone::new("alice", wire);
+    let text = phone.register_text(600);
+    world.write(wire, &text);
+    let request = world.read_server();
+    let listed = "Contact: <sip:alice@10.0.0.1:4711;ob>;expires=120\r\n";
+    world.datagram(0, SERVER, &answer(&request, "200 OK", "srv", listed));
+    world.read(wire);
+    let located = |world: &World| {
+        world.engines.iter().flat_map(|engine| engine.locate("alice@example.com", world.now)).collect::<Vec<_>>()
+    };
+    assert_eq!(located(&world)[0].expires_in, Duration::from_secs(120));
+    world.pass_s(121);
+    assert!(located(&world).is_empty());
+    world.end();
+}

@@ -28,6 +28,22 @@ const PHONES_MIN: usize = 4;
 /// New connections until one lands on another core.
 const MOVES_MAX: usize = 32;
 
+/// A request for a phone whose connection another core holds than the one that received it.
+const ACROSS: &str = "flow=\"across\"";
+/// Parts of the proxy's samples, and what they count.
+const COUNTED: [(&str, &str); 10] = [
+    ("event=\"bound\"", "phones bound to a connection"),
+    ("event=\"moved\"", "phones moved to a new connection"),
+    ("event=\"flow_lost\"", "phones that lost their connection"),
+    ("hawser_messages_received_total", "messages received"),
+    ("flow=\"local\"", "requests to phones on the same core"),
+    (ACROSS, "requests to phones on another core"),
+    ("hawser_mail_sent_total", "mails between cores"),
+    ("event=\"rescued\"", "requests that waited for their phone"),
+    ("hawser_refusals_total", "requests refused"),
+    ("hawser_limit_hits_total", "bounds reached"),
+];
+
 const OPEN_END: Plan = Plan { talk: None, is_watched: true };
 
 #[derive(Args)]
@@ -64,6 +80,17 @@ struct Story<'a> {
     line: &'a StoryLine,
     seen: Vec<(CallRef, Step)>,
     shards: u64,
+    /// Every sample of the proxy when it was last asked.
+    counters_seen: Vec<(String, f64)>,
+    /// Requests that have crossed cores during the story.
+    across_cores: f64,
+}
+
+impl StoryLine {
+    fn read_counters(&self) -> Told<Option<Vec<(String, f64)>>> {
+        let Some(http) = &self.http else { return Ok(None) };
+        watch::metrics(&format!("{}/metrics", http.trim_end_matches('/'))).map(Some)
+    }
 }
 
 /// Tells the story; an error is the reason why a step failed.
@@ -83,7 +110,8 @@ pub fn run(line: &StoryLine) -> Told<ExitCode> {
         line.proxy.transport.param(),
         line.proxy.addr
     );
-    let mut story = Story { bench, line, seen: Vec::new(), shards };
+    let counters_seen = line.read_counters()?.unwrap_or_default();
+    let mut story = Story { bench, line, seen: Vec::new(), shards, counters_seen, across_cores: 0.0 };
     let told = story.tell();
     story.counters();
     told?;
@@ -105,22 +133,24 @@ impl Story<'_> {
         let (near, far) = self.register_phones()?;
         let (near_name, far_name) = (self.name(near), self.name(far));
 
-        println!("\nThe SIP Server calls {near_name} and {far_name}.");
+        self.chapter(format_args!("The SIP Server calls {near_name} and {far_name}."))?;
         for phone in [near, far] {
             self.server_calls(phone)?;
         }
 
-        println!("\n{near_name} calls {far_name}, talks, and hangs up.");
+        self.chapter(format_args!("{near_name} calls {far_name}, talks, and hangs up."))?;
         let (caller, callee) = self.connect(near, far)?;
         self.hang_up(caller, caller, callee)?;
         println!("  The BYE has reached {far_name}.");
 
-        println!("\n{far_name} calls {near_name}; {near_name} hangs up.");
+        self.chapter(format_args!("{far_name} calls {near_name}; {near_name} hangs up."))?;
         let (caller, callee) = self.connect(far, near)?;
         self.hang_up(callee, caller, callee)?;
         println!("  The BYE has reached {far_name}.");
 
-        println!("\n{near_name} calls {far_name}. In the middle of the call {far_name}'s connection breaks.");
+        self.chapter(format_args!(
+            "{near_name} calls {far_name}. In the middle of the call {far_name}'s connection breaks."
+        ))?;
         let (caller, callee) = self.connect(near, far)?;
         self.come_back_elsewhere(far)?;
         self.reinvite(near, caller)?;
@@ -128,13 +158,13 @@ impl Story<'_> {
         self.hang_up(caller, caller, callee)?;
         println!("  {near_name} hangs up: the BYE has reached {far_name} over the new connection.");
 
-        println!("\nOnce more, and this time the phone that moved hangs up.");
+        self.chapter(format_args!("Once more, and this time the phone that moved hangs up."))?;
         let (caller, callee) = self.connect(near, far)?;
         self.come_back_elsewhere(far)?;
         self.hang_up(callee, caller, callee)?;
         println!("  The BYE of {far_name} has reached {near_name}.");
 
-        println!("\nOnce more: {near_name} hangs up while {far_name} is away.");
+        self.chapter(format_args!("Once more: {near_name} hangs up while {far_name} is away."))?;
         let (caller, callee) = self.connect(near, far)?;
         self.drop(far);
         let (stack, phones) = self.bench.phones();
@@ -144,14 +174,18 @@ impl Story<'_> {
         self.until_gone(caller, callee)?;
         println!("  {far_name} came back after {} ms, and the BYE that had waited has reached it.", AWAY.as_millis());
 
-        println!("\nThe SIP Server calls {far_name}, whose connection breaks while it talks; the SIP Server hangs up.");
+        self.chapter(format_args!(
+            "The SIP Server calls {far_name}, whose connection breaks while it talks; the SIP Server hangs up."
+        ))?;
         let call = self.server_connects(far)?;
         self.come_back_elsewhere(far)?;
         self.server_hangs_up(call)?;
         println!("  The BYE has reached {far_name}.");
 
         if self.line.proxy.transport != Transport::Udp {
-            println!("\nThe SIP Server calls {far_name}, which opens a new connection while the old one stands.");
+            self.chapter(format_args!(
+                "The SIP Server calls {far_name}, which opens a new connection while the old one stands."
+            ))?;
             let call = self.server_connects(far)?;
             self.move_over(far)?;
             self.server_reinvites(call)?;
@@ -159,7 +193,33 @@ impl Story<'_> {
             self.server_hangs_up(call)?;
             println!("  So has its BYE.");
         }
+        self.counted()?;
         self.nothing_astray()
+    }
+
+    // What the proxy counted.
+
+    fn chapter(&mut self, title: std::fmt::Arguments<'_>) -> Told {
+        self.counted()?;
+        println!("\n{title}");
+        Ok(())
+    }
+
+    /// Says which of the proxy's counters have grown since the last time.
+    fn counted(&mut self) -> Told {
+        let Some(counters) = self.line.read_counters()? else { return Ok(()) };
+        let grown: Vec<String> = COUNTED
+            .iter()
+            .map(|(part, words)| (watch::grown(&self.counters_seen, &counters, part), words))
+            .filter(|(count, _)| *count > 0.0)
+            .map(|(count, words)| format!("{words} {count}"))
+            .collect();
+        if !grown.is_empty() {
+            println!("  Counted by Hawser: {}.", grown.join(", "));
+        }
+        self.across_cores += watch::grown(&self.counters_seen, &counters, ACROSS);
+        self.counters_seen = counters;
+        Ok(())
     }
 
     // Registration.
@@ -380,6 +440,9 @@ impl Story<'_> {
     }
 
     fn nothing_astray(&self) -> Told {
+        if self.shards > 1 && self.across_cores == 0.0 {
+            return Err("no request has crossed cores".into());
+        }
         let tally = &self.bench.stack.tally;
         if tally.wrong_connection + tally.wrong_phone == 0 && tally.calls_failed.is_empty() {
             return Ok(());

@@ -7,6 +7,7 @@
 //! and faults at start) is left out then.
 
 mod calls;
+mod demo;
 mod framing;
 mod harness;
 mod kamailio;

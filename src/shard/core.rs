@@ -320,7 +320,6 @@ impl Core {
 
     /// Takes mail and requests of plain threads; says whether more may wait.
     pub(super) fn read_mail(&mut self) -> bool {
-        self.shared.beat();
         let mut mails = std::mem::take(&mut self.mails);
         let taken = self.inbox.drain(MAILS_PER_PASS_MAX, |from, mail| mails.push((from, mail)));
         self.engine.counters_mut().add(Counter::MailReceived, taken as u64);
@@ -369,8 +368,13 @@ impl Core {
     pub(super) fn pass(&mut self) -> Passed {
         self.shared.beat();
         self.shared.set_asked(false);
-        self.dirty = false;
         self.count(Counter::Passes);
+        // So that a heartbeat means that mail was read too: a wake of the mailbox task that is lost then costs no
+        // more than the time to the next pass, or the watchdog's two looks.
+        if !self.inbox.is_empty() {
+            self.read_mail();
+        }
+        self.dirty = false;
         let now = self.clock.now();
         if self.engine.poll_timeout().is_some_and(|due| due <= now) {
             let Self { engine, .. } = self;
@@ -395,7 +399,8 @@ impl Core {
         self.engine.counters_mut().add(Counter::MailWakes, woken);
         self.resume_handshakes();
         self.tell_drained();
-        let retry = (waits || self.dirty || !self.deferred.is_empty()).then(|| now.after(RETRY_AFTER));
+        let retry = (waits || self.dirty || !self.deferred.is_empty() || !self.inbox.is_empty())
+            .then(|| now.after(RETRY_AFTER));
         let due = [self.engine.poll_timeout(), self.next_expiry(), retry].into_iter().flatten().min();
         self.shared.set_due(due.map(|due| due.0));
         Passed { due, gather: std::mem::take(&mut self.inputs) >= GATHER_INPUTS_MIN }

@@ -18,7 +18,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Shared {
     waker: AtomicWaker,
-    /// Counts passes and looks into the mailbox: the heartbeat.
+    /// Counts passes, each of which reads mail: the heartbeat.
     beat: AtomicU64,
     /// When the shard wants to run next without being woken, in microseconds of the shards' clock; `u64::MAX` for
     /// never.

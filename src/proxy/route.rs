@@ -9,7 +9,7 @@ use crate::flow::keys::Keys;
 use crate::flow::token::{Facing, Kind, Token};
 use crate::ids::Side;
 use crate::proxy::Names;
-use crate::sip::{Message, Name, NameAddr, Span, Uri};
+use crate::sip::{Message, Span, Uri};
 
 /// The Request-URI that belongs into the place of our own Record-Route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,9 +55,9 @@ pub fn walk(request: &Message, side: Side, names: &Names, keys: &Keys) -> Walk {
     walk.uri_token = request.request_uri().and_then(decode);
     let mut came = Came::default();
     if let Some(token) = walk.uri_token.filter(|token| token.kind == Kind::RecordRoute)
-        && let Some((index, span)) = request.values(Name::Route).enumerate().last()
+        && let Some((index, &span)) = request.route_uris().iter().enumerate().next_back()
     {
-        let Some(uri) = uri_of(buf, span) else {
+        let Ok(uri) = Uri::parse_checked(buf, span) else {
             walk.malformed = true;
             return walk;
         };
@@ -65,8 +65,8 @@ pub fn walk(request: &Message, side: Side, names: &Names, keys: &Keys) -> Walk {
         came.take(token, side, &mut walk);
     }
     let last = walk.repair.map_or(usize::MAX, |repair| repair.route_index);
-    for span in request.values(Name::Route).take(last) {
-        let Some(uri) = uri_of(buf, span) else {
+    for &span in request.route_uris().iter().take(last) {
+        let Ok(uri) = Uri::parse_checked(buf, span) else {
             walk.malformed = true;
             return walk;
         };
@@ -84,10 +84,6 @@ pub fn walk(request: &Message, side: Side, names: &Names, keys: &Keys) -> Walk {
         walk.own_count += 1;
     }
     walk
-}
-
-fn uri_of(buf: &[u8], route: Span) -> Option<Uri> {
-    NameAddr::parse(buf, route).ok().and_then(|value| Uri::parse(buf, value.uri).ok())
 }
 
 /// How a request came, as far as its Routes have been walked.

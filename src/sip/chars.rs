@@ -3,30 +3,111 @@
 use super::Span;
 
 /// Linear white space, the CRLF of a fold included. The scanner lets no other CR or LF pass.
-pub(super) fn is_lws(byte: u8) -> bool {
+pub(super) const fn is_lws(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
 }
 
-/// Which bytes may stand in a `token`; looked up for every byte of every header field's name.
-static TOKEN: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        table[byte] = (byte as u8).is_ascii_alphanumeric()
-            || matches!(byte as u8, b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~');
-        byte += 1;
+/// What a byte may be, looked up for every byte of every header field's name and of many values.
+static CLASS: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut at = 0;
+    while at < 256 {
+        let byte = at as u8;
+        if byte.is_ascii_alphanumeric()
+            || matches!(byte, b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~')
+        {
+            table[at] |= TOKEN;
+        }
+        if !matches!(byte, b';' | b'"') && !is_lws(byte) {
+            table[at] |= PLAIN;
+        }
+        at += 1;
     }
     table
 };
+const TOKEN: u8 = 1;
+const PLAIN: u8 = 2;
 
 /// A byte of a `token`.
 pub(super) fn is_token_byte(byte: u8) -> bool {
-    TOKEN[byte as usize]
+    CLASS[byte as usize] & TOKEN != 0
+}
+
+/// A byte of a parameter's value that ends nothing and begins nothing.
+pub(super) fn is_plain_byte(byte: u8) -> bool {
+    CLASS[byte as usize] & PLAIN != 0
 }
 
 /// A `token`: at least one byte, and only those.
 pub(super) fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().copied().all(is_token_byte)
+}
+
+/// Whether `bytes` is `text`, which is in lower case, in any case. Its length is known when this is
+/// compiled, so that it costs a few instructions.
+#[inline(always)]
+pub(super) fn is_lower<const N: usize>(bytes: &[u8], text: &[u8; N]) -> bool {
+    let Ok(bytes) = <&[u8; N]>::try_from(bytes) else { return false };
+    let mut difference = 0;
+    for at in 0..N {
+        // Only a letter has its other case one bit away.
+        let case = if text[at].is_ascii_lowercase() { 0x20 } else { 0 };
+        difference |= (bytes[at] | case) ^ text[at];
+    }
+    difference == 0
+}
+
+/// `byte` in each of eight.
+const fn eight(byte: u8) -> u64 {
+    u64::MAX / 0xff * byte as u64
+}
+
+/// The high bit of each byte that is below `LIMIT`, up to 128. Right for the lowest one that is set, and
+/// for whether there is any; a borrow can set those above it.
+#[inline(always)]
+fn below<const LIMIT: u8>(word: u64) -> u64 {
+    word.wrapping_sub(eight(LIMIT)) & !word & eight(0x80)
+}
+
+/// Like [`below`] for the bytes that are `BYTE`.
+#[inline(always)]
+fn equal<const BYTE: u8>(word: u64) -> u64 {
+    below::<1>(word ^ eight(BYTE))
+}
+
+/// The first byte of `buf[at..end]` for which `byte` holds, eight at a time with `word`, which says the
+/// same as [`below`] does. No call and no set-up, so for short texts it beats a search by vectors.
+#[inline(always)]
+fn find(buf: &[u8], mut at: usize, end: usize, word: impl Fn(u64) -> u64, byte: impl Fn(u8) -> bool) -> Option<usize> {
+    let (words, rest) = buf.get(at..end)?.as_chunks::<8>();
+    for &eight in words {
+        let found = word(u64::from_le_bytes(eight));
+        if found != 0 {
+            return Some(at + found.trailing_zeros() as usize / 8);
+        }
+        at += 8;
+    }
+    rest.iter().position(|&it| byte(it)).map(|length| at + length)
+}
+
+/// The first control up to CR, NUL and TAB among them.
+pub(super) fn find_control(buf: &[u8], at: usize, end: usize) -> Option<usize> {
+    find(buf, at, end, below::<{ b'\r' + 1 }>, |byte| byte <= b'\r')
+}
+
+/// The first byte that can never be part of a URI: white space, a control, `<`, `>` or `"`.
+pub(super) fn find_not_uri(buf: &[u8], at: usize, end: usize) -> Option<usize> {
+    // `<` and `>` are one bit apart.
+    let word = |word: u64| {
+        below::<{ b' ' + 1 }>(word) | equal::<b'"'>(word) | equal::<b'>'>(word | eight(0x02)) | equal::<0x7f>(word)
+    };
+    find(buf, at, end, word, |byte| byte <= b' ' || matches!(byte, b'<' | b'>' | b'"' | 0x7f))
+}
+
+/// Whether there is white space in it.
+pub(super) fn has_lws(bytes: &[u8]) -> bool {
+    find(bytes, 0, bytes.len(), below::<{ b' ' + 1 }>, |byte| byte <= b' ')
+        .is_some_and(|first| bytes[first..].iter().any(|&byte| is_lws(byte)))
 }
 
 /// `start..end` without the white space and folds around it.
@@ -90,3 +171,6 @@ pub(super) fn eq_unescaped_ignore_case(bytes: &[u8], text: &[u8]) -> bool {
     }
     unescaped(bytes).map(|(byte, _)| byte.to_ascii_lowercase()).eq(text.iter().map(u8::to_ascii_lowercase))
 }
+
+#[cfg(test)]
+mod tests;

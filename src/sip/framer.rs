@@ -6,7 +6,7 @@
 //! body be read as somebody else's request. The caller bounds the time that a message may take.
 
 use super::Fault;
-use super::lines::{head_len, message_len};
+use super::lines::{head_len, measure};
 use super::message::{Message, ScanError};
 use crate::limits::{HEADER_BLOCK_LEN_MAX, MESSAGE_LEN_MAX};
 
@@ -126,13 +126,11 @@ impl Framer {
         take: &mut dyn FnMut() -> Vec<u8>,
     ) -> Result<Option<Vec<u8>>, FrameFault> {
         let bounded = &input[..input.len().min(HEAD_LEN_MAX)];
-        let length = match head_len(bounded, 0) {
+        let length = match measure(bounded) {
             None if bounded.len() == HEAD_LEN_MAX => return Err(fault(Fault::HeaderBlockTooLarge, bounded, take)),
             None => None,
-            Some(head_len) => {
-                let head = &bounded[..head_len];
-                Some(message_len(head).map_err(|reason| fault(reason, head, take))?)
-            }
+            Some(Ok(measure)) => Some(measure.length),
+            Some(Err((reason, head_len))) => return Err(fault(reason, &bounded[..head_len], take)),
         };
         let (message, rest) = input.split_at(length.unwrap_or(input.len()).min(input.len()));
         let mut buf = take();
@@ -167,9 +165,11 @@ impl Framer {
                 // The header block ended in these bytes; what is behind it stays in the input.
                 self.buf.truncate(head_len);
                 *input = &input[head_len - before..];
-                match message_len(&self.buf) {
-                    Ok(length) => length,
-                    Err(reason) => return Err(self.give_up(reason)),
+                match measure(&self.buf) {
+                    Some(Ok(measure)) => measure.length,
+                    Some(Err((reason, _))) => return Err(self.give_up(reason)),
+                    // Never: its end was found.
+                    None => return Err(self.give_up(Fault::HeaderSyntax)),
                 }
             }
         };

@@ -1,7 +1,7 @@
 //! Cuts a header block into fields, the same way for the framer and for the scanner: what one of them
 //! took for a Content-Length the other must too, or a request could hide in a body (RFC 3261 §7.3.1).
 
-use super::chars::{is_token_byte, trim};
+use super::chars::{find_control, is_token_byte, trim};
 use super::value::parse_u32;
 use super::{Fault, Field, Name, Span};
 use crate::limits::MESSAGE_LEN_MAX;
@@ -12,16 +12,23 @@ pub(super) fn head_len(buf: &[u8], from: usize) -> Option<usize> {
     memchr::memmem::find(buf.get(from..)?, b"\r\n\r\n").map(|at| from + at + 4)
 }
 
-/// The fields of `buf[at..end]`, where `end` is past the CRLF of the last one.
+/// The fields of `buf[at..]` up to the empty line, which is the first CRLFCRLF and nothing else: a line that
+/// ends without a CR does not make the CRLF behind it an empty one.
 pub(super) struct FieldLines<'a> {
     buf: &'a [u8],
     at: usize,
-    end: usize,
+    head_len: Option<usize>,
 }
 
 impl<'a> FieldLines<'a> {
-    pub(super) fn new(buf: &'a [u8], at: usize, end: usize) -> Self {
-        Self { buf, at, end }
+    /// `at` is past the start line.
+    pub(super) fn new(buf: &'a [u8], at: usize) -> Self {
+        Self { buf, at, head_len: None }
+    }
+
+    /// As [`head_len`], once there are no more fields. `None` also when the last of them were no whole lines.
+    pub(super) fn head_len(&self) -> Option<usize> {
+        self.head_len
     }
 }
 
@@ -52,12 +59,14 @@ impl Iterator for FieldLines<'_> {
 
 impl FieldLines<'_> {
     fn next_line(&mut self) -> Option<Line> {
-        let (buf, start) = (self.buf, self.at);
-        if start >= self.end {
+        let (buf, start, end) = (self.buf, self.at, self.buf.len());
+        let line = buf.get(start..).filter(|line| !line.is_empty())?;
+        if line.starts_with(b"\r\n") && buf[..start].ends_with(b"\r\n") {
+            self.at = end;
+            self.head_len = Some(start + 2);
             return None;
         }
         // A name of token bytes, and only blanks between it and the colon.
-        let line = &buf[start..self.end];
         let name_len = line.iter().position(|&byte| !is_token_byte(byte)).unwrap_or(line.len());
         let blanks = line[name_len..].iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
         let mut well_formed = name_len > 0 && line.get(name_len + blanks) == Some(&b':');
@@ -65,22 +74,23 @@ impl FieldLines<'_> {
         // One search finds the end, the folds, and every control that may not stand in a header: a bare
         // CR or LF, which others could take for the end of a line, and NUL, which ends their strings.
         let line_end = loop {
-            let Some(found) = memchr::memchr3(b'\r', b'\n', 0, &buf[at..self.end]).map(|length| at + length) else {
+            let Some(found) = find_control(buf, at, end) else {
                 well_formed = false;
-                break self.end;
+                break end;
             };
             at = found + 1;
             match buf[found] {
-                b'\r' if at < self.end && buf[at] == b'\n' => at += 1,
+                b'\r' if at < end && buf[at] == b'\n' => at += 1,
                 b'\n' => well_formed = false,
                 // A quoted pair may hold NUL (RFC 3261 §25.1).
                 0 if found > start && buf[found - 1] == b'\\' => continue,
-                _ => {
+                b'\r' | 0 => {
                     well_formed = false;
                     continue;
                 }
+                _ => continue,
             }
-            if at >= self.end || !matches!(buf[at], b' ' | b'\t') {
+            if at >= end || !matches!(buf[at], b' ' | b'\t') {
                 break at;
             }
         };
@@ -114,34 +124,52 @@ impl ContentLength {
     }
 }
 
-/// The whole length of the message of a stream that begins with this header block, empty line included.
+/// How long the parts of a stream's message are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Measure {
+    /// Empty line included.
+    pub(super) head_len: usize,
+    /// Of the whole message.
+    pub(super) length: usize,
+}
+
+/// Measures the message that `buf` begins with. `None` when the end of its header block is missing.
 ///
 /// # Errors
-/// What leaves doubt about where the message ends, or that it ends too far away.
-pub(super) fn message_len(head: &[u8]) -> Result<usize, Fault> {
-    let end = head.len().saturating_sub(2);
-    let first = memchr::memchr(b'\n', head).map_or(end, |at| at + 1);
-    let line = head[..first].strip_suffix(b"\r\n").ok_or(Fault::RequestLine)?;
+/// What leaves doubt about where the message ends, or that it ends too far away; with the header block's
+/// length.
+pub(super) fn measure(buf: &[u8]) -> Option<Result<Measure, (Fault, usize)>> {
+    match measure_usual(buf) {
+        Ok(measure) => measure.map(Ok),
+        // The walk stopped at the fault, which only counts when the header block has an end.
+        Err(fault) => head_len(buf, 0).map(|head_len| Err((fault, head_len))),
+    }
+}
+
+fn measure_usual(buf: &[u8]) -> Result<Option<Measure>, Fault> {
+    let Some(first) = memchr::memchr(b'\n', buf).map(|at| at + 1) else { return Ok(None) };
+    let line = buf[..first].strip_suffix(b"\r\n").ok_or(Fault::RequestLine)?;
     if memchr::memchr2(b'\r', 0, line).is_some() {
         return Err(Fault::RequestLine);
     }
     let mut length = ContentLength::default();
-    let mut lines = FieldLines::new(head, first, end);
+    let mut lines = FieldLines::new(buf, first);
     while let Some(line) = lines.next_line() {
         if !line.well_formed {
             return Err(Fault::HeaderSyntax);
         }
         // Only names with the first letter of Content-Length or of its compact form are looked up.
-        if matches!(head[line.span.start as usize], b'C' | b'c' | b'L' | b'l') {
-            let field = line.field(head);
+        if matches!(buf[line.span.start as usize], b'C' | b'c' | b'L' | b'l') {
+            let field = line.field(buf);
             if field.name == Name::ContentLength {
-                length.add(field.value.of(head))?;
+                length.add(field.value.of(buf))?;
             }
         }
     }
+    let Some(head_len) = lines.head_len() else { return Ok(None) };
     let body_len = length.value.ok_or(Fault::ContentLengthMissing)? as usize;
-    match head.len().checked_add(body_len) {
-        Some(length) if length <= MESSAGE_LEN_MAX => Ok(length),
+    match head_len.checked_add(body_len) {
+        Some(length) if length <= MESSAGE_LEN_MAX => Ok(Some(Measure { head_len, length })),
         _ => Err(Fault::MessageTooLarge),
     }
 }

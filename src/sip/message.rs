@@ -196,6 +196,7 @@ pub struct Message {
     pub(super) to_tag: Span,
     pub(super) max_forwards: Option<u32>,
     pub(super) request_uri: Option<Uri>,
+    pub(super) route_uris: SmallVec<[Span; 4]>,
     pub(super) fault: Option<Fault>,
 }
 
@@ -315,6 +316,13 @@ impl Message {
     #[must_use]
     pub fn request_uri(&self) -> Option<&Uri> {
         self.request_uri.as_ref()
+    }
+
+    /// The URIs of a request's Route values, for [`Uri::parse_checked`]; an empty span where a value is
+    /// malformed. At most `VALUES_MAX`: that there are more is a fault.
+    #[must_use]
+    pub fn route_uris(&self) -> &[Span] {
+        &self.route_uris
     }
 
     /// The first thing that is wrong with it. Only requests have one.

@@ -7,8 +7,8 @@
 
 use smallvec::SmallVec;
 
-use super::chars::{is_lws, is_token, trim};
-use super::lines::{ContentLength, FieldLines, head_len, message_len};
+use super::chars::{find_control, has_lws, is_lws, is_token, trim};
+use super::lines::{ContentLength, FieldLines, head_len, measure};
 use super::message::{Cseq, Fault, Field, Message, Method, ScanError, Start};
 use super::value::{NameAddr, Via, parse_u32, split_values};
 use super::{Name, Scheme, Span, Uri, UriError};
@@ -31,27 +31,35 @@ pub(super) enum Extent {
 /// Parses `buf`, without leading empty lines. The message's own `buf` is left empty.
 pub(super) fn scan(buf: &[u8], extent: Extent) -> Result<Message, ScanError> {
     let bounded = &buf[..buf.len().min(HEADER_BLOCK_LEN_MAX + 2)];
-    let Some(head_len) = head_len(bounded, 0).filter(|&length| length <= HEADER_BLOCK_LEN_MAX + 2) else {
-        return Err(if buf.len() > HEADER_BLOCK_LEN_MAX { ScanError::TooLarge } else { ScanError::Truncated });
-    };
-    let head_end = head_len - 2;
-    let line_end = memchr::memchr(b'\n', buf).map_or(head_end, |at| at + 1);
+    parse(buf, bounded, extent).map_err(|error| match head_len(bounded, 0) {
+        Some(_) => error,
+        // That its end is missing comes before all that is wrong in it.
+        None if buf.len() > HEADER_BLOCK_LEN_MAX => ScanError::TooLarge,
+        None => ScanError::Truncated,
+    })
+}
+
+/// `bounded` is the part of `buf` that must hold the header block.
+fn parse(buf: &[u8], bounded: &[u8], extent: Extent) -> Result<Message, ScanError> {
+    let line_end = memchr::memchr(b'\n', bounded).ok_or(ScanError::Truncated)? + 1;
     let mut faults = Faults::default();
     let line = buf[..line_end].strip_suffix(b"\n").unwrap_or(&buf[..line_end]);
-    let clean = line.strip_suffix(b"\r").filter(|line| memchr::memchr2(b'\r', 0, line).is_none());
+    let clean = line.strip_suffix(b"\r").filter(|line| {
+        find_control(line, 0, line.len()).is_none_or(|first| memchr::memchr2(b'\r', 0, &line[first..]).is_none())
+    });
     if clean.is_none() {
         faults.add(Fault::RequestLine);
     }
     let start = start_line(buf, trim_end(line).len(), clean.unwrap_or(line).len(), &mut faults)?;
 
-    let empty = Span::new(head_end, head_end);
+    let empty = Span::new(line_end, line_end);
     let mut message = Message {
         buf: Vec::new(),
         start,
         fields: SmallVec::new(),
         first_field: line_end as u32,
-        head_end: head_end as u32,
-        body: Span::new(head_len, head_len),
+        head_end: 0,
+        body: empty,
         top_via: Via {
             all: empty,
             transport: None,
@@ -68,11 +76,13 @@ pub(super) fn scan(buf: &[u8], extent: Extent) -> Result<Message, ScanError> {
         to_tag: empty,
         max_forwards: None,
         request_uri: None,
+        route_uris: SmallVec::new(),
         fault: None,
     };
     let mut content_length = ContentLength::default();
     let mut seen = Seen::default();
-    for (field, well_formed) in FieldLines::new(buf, line_end, head_end) {
+    let mut lines = FieldLines::new(bounded, line_end);
+    for (field, well_formed) in lines.by_ref() {
         if message.fields.len() == FIELDS_MAX {
             return Err(ScanError::TooManyFields);
         }
@@ -82,6 +92,9 @@ pub(super) fn scan(buf: &[u8], extent: Extent) -> Result<Message, ScanError> {
         seen.read(buf, &field, &mut message, &mut content_length, &mut faults);
         message.fields.push(field);
     }
+    let head_len = lines.head_len().ok_or(ScanError::Truncated)?;
+    message.head_end = (head_len - 2) as u32;
+    message.body = Span::new(head_len, head_len);
     if !seen.top_via {
         return Err(ScanError::Unanswerable);
     }
@@ -91,7 +104,8 @@ pub(super) fn scan(buf: &[u8], extent: Extent) -> Result<Message, ScanError> {
         // Why the stream ended comes before all else that is wrong.
         Extent::HeadOnly { cut_off: true } => faults.first = Some(Fault::HeaderBlockTooLarge),
         Extent::HeadOnly { cut_off: false } => {
-            faults.first = message_len(&buf[..head_len]).err().or(faults.first);
+            let fault = measure(bounded).and_then(Result::err).map(|(fault, _)| fault);
+            faults.first = fault.or(faults.first);
         }
         Extent::Datagram | Extent::Stream => {
             measure_body(buf, extent, content_length.value, &mut message, &mut faults);
@@ -147,7 +161,7 @@ fn start_line(buf: &[u8], trimmed: usize, length: usize, faults: &mut Faults) ->
     }
     // Exactly one space between the three of them and nothing after (RFC 3261 §7.1).
     let exact = uri.start as usize == method_len + 1 && uri.end as usize + 1 == version_at && length == trimmed;
-    if !exact || buf[version_at - 1] != b' ' || uri.of(buf).iter().any(|&byte| is_lws(byte)) {
+    if !exact || buf[version_at - 1] != b' ' || has_lws(uri.of(buf)) {
         faults.add(Fault::RequestLine);
     }
     let method_span = Span::new(0, method_len);
@@ -214,7 +228,7 @@ impl Seen {
             Name::CallId if std::mem::replace(&mut self.call_id, true) => faults.add(Fault::DuplicateCallId),
             Name::CallId => {
                 message.call_id = value;
-                if value.is_empty() || value.of(buf).iter().any(|&byte| is_lws(byte)) {
+                if value.is_empty() || has_lws(value.of(buf)) {
                     faults.add(Fault::CallIdSyntax);
                 }
             }
@@ -242,9 +256,11 @@ impl Seen {
                         faults.add(Fault::TooManyValues);
                         break;
                     }
-                    if !NameAddr::parse(buf, route).is_ok_and(|route| route.bracketed) {
+                    let route = NameAddr::parse(buf, route);
+                    if !route.is_ok_and(|route| route.bracketed) {
                         faults.add(Fault::RouteSyntax);
                     }
+                    message.route_uris.push(route.map_or(Span::default(), |route| route.uri));
                 }
             }
             Name::Contact if message.method() == Some(Method::Register) => {
@@ -299,7 +315,7 @@ impl Seen {
 
 /// The tag of a From or To: `None` when the value is malformed, `Some(None)` when it has no tag.
 fn tag_of(buf: &[u8], value: Span) -> Option<Option<Span>> {
-    NameAddr::parse(buf, value).and_then(|addr| addr.tag(buf)).ok()
+    NameAddr::parse_tag(buf, value).ok()
 }
 
 fn cseq(buf: &[u8], value: Span) -> Option<Cseq> {

@@ -1,6 +1,7 @@
 //! The messages of RFC 4475 and RFC 5118 (tests/torture), each over UDP and as a stream, with what the RFCs
 //! and DESIGN.md ask of a proxy's parser. Their bytes are also what the seeded tests below mutate.
 
+use super::lines::{FieldLines, head_len};
 use super::{Fault, FrameFault, Framed, Framer, Message, ScanError};
 
 /// What the parser makes of a message.
@@ -287,7 +288,8 @@ fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
 /// Reads everything that can be read of a message, and checks that all of it lies inside.
 fn read_all(message: &Message, seed: u64) {
     use super::response::{Reply, mark_source, write};
-    use super::{Edits, Name, NameAddr, Params, Uri};
+    use super::{Edits, Name, NameAddr, Params, Span, Uri};
+    use crate::limits::VALUES_MAX;
     let buf = message.buf();
     let mut last = message.first_field_at();
     for field in message.fields() {
@@ -308,6 +310,14 @@ fn read_all(message: &Message, seed: u64) {
     }
     assert_eq!(message.head_end(), last, "seed {seed}: fields reach the empty line");
     assert_eq!(message.body_span().end as usize, buf.len(), "seed {seed}");
+    if message.is_request() {
+        let uris = message.values(Name::Route).take(VALUES_MAX).map(|value| NameAddr::parse(buf, value));
+        let uris: Vec<_> = uris.map(|addr| addr.map_or(Span::default(), |addr| addr.uri)).collect();
+        assert_eq!(message.route_uris(), uris, "seed {seed}");
+        for &span in &uris {
+            assert_eq!(Uri::parse_checked(buf, span), Uri::parse(buf, span), "seed {seed}");
+        }
+    }
     let vias = message.count_values(Name::Via);
     assert_eq!(message.vias().count(), vias, "seed {seed}");
     if vias > 0 && message.fault().is_none() {
@@ -352,6 +362,11 @@ fn mutated_messages_break_nothing() {
         mutate(&mut bytes, &mut random);
         if let Ok(message) = Message::scan(bytes.clone(), false) {
             read_all(&message, seed);
+        }
+        if let Some(first) = memchr::memchr(b'\n', &bytes) {
+            let mut lines = FieldLines::new(&bytes, first + 1);
+            lines.by_ref().for_each(drop);
+            assert_eq!(lines.head_len(), head_len(&bytes, 0), "seed {seed}: line by line and by one search");
         }
         let whole = frame(std::iter::once(&bytes[..]));
         let at = random.below(bytes.len());

@@ -7,7 +7,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::Span;
-use super::chars::{eq_unescaped_ignore_case, escaped, unescaped};
+use super::chars::{eq_unescaped_ignore_case, escaped, find_not_uri, trim, unescaped};
 use crate::ids::Transport;
 use crate::limits::URI_LEN_MAX;
 
@@ -81,6 +81,20 @@ impl Uri {
     /// # Errors
     /// What [`UriError`] says. A scheme other than sip and sips is no error.
     pub fn parse(buf: &[u8], span: Span) -> Result<Self, UriError> {
+        Self::parse_with(buf, span, |bytes| find_not_uri(bytes, 0, bytes.len()).is_none())
+    }
+
+    /// Parses the URI of a [`super::NameAddr`], which has looked for [`UriError::Character`].
+    ///
+    /// # Errors
+    /// As [`Uri::parse`].
+    pub fn parse_checked(buf: &[u8], span: Span) -> Result<Self, UriError> {
+        debug_assert_eq!(find_not_uri(buf, span.start as usize, span.end as usize), None);
+        Self::parse_with(buf, span, |_| true)
+    }
+
+    #[inline]
+    fn parse_with(buf: &[u8], span: Span, is_clean: impl Fn(&[u8]) -> bool) -> Result<Self, UriError> {
         let bytes = span.of(buf);
         if bytes.is_empty() {
             return Err(UriError::Empty);
@@ -89,9 +103,13 @@ impl Uri {
             return Err(UriError::TooLong);
         }
         let base = span.start as usize;
-        let colon = memchr::memchr(b':', bytes).ok_or(UriError::Scheme)?;
-        let scheme = scheme(&bytes[..colon])?;
-        if bytes.iter().any(|&byte| byte <= b' ' || matches!(byte, b'<' | b'>' | b'"' | 0x7f)) {
+        let (scheme, colon) = if bytes.starts_with(b"sip:") {
+            (Scheme::Sip, 3)
+        } else {
+            let colon = memchr::memchr(b':', bytes).ok_or(UriError::Scheme)?;
+            (scheme(&bytes[..colon])?, colon)
+        };
+        if !is_clean(bytes) {
             return Err(UriError::Character);
         }
         let empty = Span::new(base + bytes.len(), base + bytes.len());
@@ -125,13 +143,12 @@ impl Uri {
             }
             at += length + 1;
         }
-        let host_len = host_len(&bytes[at..]).ok_or(UriError::Host)?;
-        uri.host_span = Span::new(base + at, base + at + host_len);
-        uri.host = Host::parse(buf, uri.host_span).ok_or(UriError::Host)?;
-        at += host_len;
+        let (host, host_span, past) = host_at(buf, base + at, base + bytes.len()).ok_or(UriError::Host)?;
+        (uri.host, uri.host_span) = (host, host_span);
+        at = past - base;
         if bytes.get(at) == Some(&b':') {
             let rest = &bytes[at + 1..];
-            let length = memchr::memchr2(b';', b'?', rest).unwrap_or(rest.len());
+            let length = rest.iter().position(|byte| matches!(byte, b';' | b'?')).unwrap_or(rest.len());
             uri.port = Some(parse_port(&rest[..length]).ok_or(UriError::Port)?);
             at += 1 + length;
         }
@@ -232,7 +249,7 @@ impl Host {
         // What looks like an IPv4 address must be one: a name of digits and dots would be read by others
         // as an address that we did not check.
         if bytes.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.') {
-            return std::str::from_utf8(bytes).ok()?.parse().ok().map(Self::V4);
+            return v4_prefix(bytes).filter(|&(_, length)| length == bytes.len()).map(|(ip, _)| Self::V4(ip));
         }
         let ok = bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'));
         (ok && bytes[0] != b'.' && bytes[0] != b'-').then_some(Self::Name(span))
@@ -369,12 +386,55 @@ fn scheme(bytes: &[u8]) -> Result<Scheme, UriError> {
     }
 }
 
+/// The host at the start of `buf[at..end]` (of a sent-by or a hostport), its span, and where it ends: white
+/// space behind it is left out of the span.
+pub(super) fn host_at(buf: &[u8], at: usize, end: usize) -> Option<(Host, Span, usize)> {
+    let bytes = &buf[at..end];
+    if let Some((ip, length)) = v4_prefix(bytes)
+        && matches!(bytes.get(length), None | Some(b':' | b';' | b'?'))
+    {
+        return Some((Host::V4(ip), Span::new(at, at + length), at + length));
+    }
+    let past = at + host_len(bytes)?;
+    let span = trim(buf, at, past);
+    Some((Host::parse(buf, span)?, span, past))
+}
+
 /// How many bytes at the start are a host: up to `:`, `;`, `?` or the end, past the bracket for IPv6.
-pub(super) fn host_len(bytes: &[u8]) -> Option<usize> {
+fn host_len(bytes: &[u8]) -> Option<usize> {
     if bytes.first() == Some(&b'[') {
         return memchr::memchr(b']', bytes).map(|at| at + 1);
     }
     Some(memchr::memchr3(b':', b';', b'?', bytes).unwrap_or(bytes.len()))
+}
+
+/// The longest run of digits and dots at the start, when it is an IPv4 address as the standard library
+/// reads it: four numbers up to 255 in digits without a zero before them. With its length.
+fn v4_prefix(bytes: &[u8]) -> Option<(Ipv4Addr, usize)> {
+    let mut octets = [0; 4];
+    let mut at = 0;
+    for (index, octet) in octets.iter_mut().enumerate() {
+        if index > 0 {
+            if bytes.get(at) != Some(&b'.') {
+                return None;
+            }
+            at += 1;
+        }
+        let start = at;
+        let mut value = 0u16;
+        while let Some(digit) = bytes.get(at).map(|byte| byte.wrapping_sub(b'0')).filter(|&digit| digit < 10) {
+            if at == start + 3 || (at > start && value == 0) {
+                return None;
+            }
+            value = value * 10 + u16::from(digit);
+            at += 1;
+        }
+        if at == start {
+            return None;
+        }
+        *octet = u8::try_from(value).ok()?;
+    }
+    (bytes.get(at) != Some(&b'.')).then_some((Ipv4Addr::from(octets), at))
 }
 
 /// 1–65535 in digits.

@@ -3,8 +3,10 @@
 //! White space and folds are allowed wherever the grammar has SEMI, EQUAL, SLASH, COLON or COMMA. A
 //! display name may hold any bytes that cannot be taken for structure, for phones do not always quote.
 
-use super::chars::{is_lws, is_token, quoted_end, skip_lws, trim};
-use super::uri::{host_len, parse_port};
+use super::chars::{
+    find_not_uri, is_lower, is_lws, is_plain_byte, is_token, is_token_byte, quoted_end, skip_lws, trim,
+};
+use super::uri::{host_at, parse_port};
 use super::{Host, Span};
 use crate::ids::Transport;
 
@@ -56,30 +58,17 @@ impl Via {
     /// Parses one value so far that an answer can be sent by it, and says what else is wrong with it.
     pub(super) fn parse_answerable(buf: &[u8], span: Span) -> Result<(Self, Option<ViaError>), ViaError> {
         let end = (span.end as usize).min(buf.len());
-        let mut at = skip_lws(buf, span.start as usize, end);
-        for _ in 0..2 {
-            let slash = memchr::memchr(b'/', &buf[at..end]).ok_or(ViaError::Protocol)? + at;
-            if !is_token(trim(buf, at, slash).of(buf)) {
-                return Err(ViaError::Protocol);
-            }
-            at = skip_lws(buf, slash + 1, end);
-        }
-        let transport_end = buf[at..end].iter().position(|&byte| is_lws(byte)).ok_or(ViaError::Protocol)? + at;
-        let transport_text = &buf[at..transport_end];
-        if !is_token(transport_text) {
-            return Err(ViaError::Protocol);
-        }
-        let transport = [Transport::Udp, Transport::Tcp, Transport::Tls]
-            .into_iter()
-            .find(|transport| transport_text.eq_ignore_ascii_case(transport.via_name().as_bytes()));
-        at = skip_lws(buf, transport_end, end);
-        let length = host_len(&buf[at..end]).ok_or(ViaError::Host)?;
-        let host_span = trim(buf, at, at + length);
-        let host = Host::parse(buf, host_span).ok_or(ViaError::Host)?;
-        at = skip_lws(buf, at + length, end);
+        let at = skip_lws(buf, span.start as usize, end);
+        let (transport, at) = match usual_protocol(&buf[at..end]) {
+            Some(transport) => (Some(transport), at + USUAL_PROTOCOL_LEN),
+            None => protocol(buf, at, end)?,
+        };
+        let at = skip_lws(buf, at, end);
+        let (host, host_span, at) = host_at(buf, at, end).ok_or(ViaError::Host)?;
+        let mut at = skip_lws(buf, at, end);
         let mut port = None;
         if at < end && buf[at] == b':' {
-            let port_end = memchr::memchr(b';', &buf[at..end]).map_or(end, |length| at + length);
+            let port_end = buf[at..end].iter().position(|&byte| byte == b';').map_or(end, |length| at + length);
             port = Some(parse_port(trim(buf, at + 1, port_end).of(buf)).ok_or(ViaError::Port)?);
             at = port_end;
         }
@@ -108,16 +97,16 @@ impl Via {
         while let Some((name, value)) = params.next_spans() {
             let text = name.of(buf);
             let mut bad = !is_token(text) || value.is_some_and(Span::is_empty);
-            if text.eq_ignore_ascii_case(b"branch") {
+            if is_lower(text, b"branch") {
                 branches += 1;
                 bad |= value.is_none() || branches > 1;
                 if branches == 1 {
                     self.branch = value.unwrap_or(self.branch);
                 }
-            } else if text.eq_ignore_ascii_case(b"rport") {
+            } else if is_lower(text, b"rport") {
                 bad |= self.rport.is_some();
                 self.rport = self.rport.or(Some(value.unwrap_or(Span::new(name.end as usize, name.end as usize))));
-            } else if text.eq_ignore_ascii_case(b"received") {
+            } else if is_lower(text, b"received") {
                 bad |= value.is_none() || self.received.is_some();
                 self.received = self.received.or(value);
             }
@@ -136,6 +125,40 @@ impl Via {
         let at = from + memchr::memchr(b';', rest)?;
         find_param(buf, Span::new(at, self.all.end as usize), name)
     }
+}
+
+/// What [`usual_protocol`] takes.
+const USUAL_PROTOCOL_LEN: usize = b"SIP/2.0/UDP ".len();
+
+/// The transport of a sent-protocol as nearly everyone writes it, with the space behind it. For all
+/// others `protocol` says what they are.
+fn usual_protocol(bytes: &[u8]) -> Option<Transport> {
+    match bytes.strip_prefix(b"SIP/2.0/")?.first_chunk::<4>()? {
+        b"UDP " => Some(Transport::Udp),
+        b"TCP " => Some(Transport::Tcp),
+        b"TLS " => Some(Transport::Tls),
+        _ => None,
+    }
+}
+
+/// A sent-protocol: the transport when it is one of ours, and where it ends.
+fn protocol(buf: &[u8], mut at: usize, end: usize) -> Result<(Option<Transport>, usize), ViaError> {
+    for _ in 0..2 {
+        let slash = memchr::memchr(b'/', &buf[at..end]).ok_or(ViaError::Protocol)? + at;
+        if !is_token(trim(buf, at, slash).of(buf)) {
+            return Err(ViaError::Protocol);
+        }
+        at = skip_lws(buf, slash + 1, end);
+    }
+    let transport_end = buf[at..end].iter().position(|&byte| is_lws(byte)).ok_or(ViaError::Protocol)? + at;
+    let text = &buf[at..transport_end];
+    if !is_token(text) {
+        return Err(ViaError::Protocol);
+    }
+    let transport = [Transport::Udp, Transport::Tcp, Transport::Tls]
+        .into_iter()
+        .find(|transport| text.eq_ignore_ascii_case(transport.via_name().as_bytes()));
+    Ok((transport, transport_end))
 }
 
 /// One value of Contact, Route, Record-Route, Path, From or To.
@@ -168,6 +191,12 @@ impl NameAddr {
     /// # Errors
     /// What [`NameAddrError`] says.
     pub fn parse(buf: &[u8], span: Span) -> Result<Self, NameAddrError> {
+        Self::parse_noting(buf, span, |_, _| {})
+    }
+
+    /// Parses one value and gives each parameter's name and value to `note`.
+    #[inline]
+    fn parse_noting(buf: &[u8], span: Span, mut note: impl FnMut(Span, Option<Span>)) -> Result<Self, NameAddrError> {
         let all = trim(buf, span.start as usize, (span.end as usize).min(buf.len()));
         let (start, end) = (all.start as usize, all.end as usize);
         let mut at = start;
@@ -178,29 +207,29 @@ impl NameAddr {
                 return Err(NameAddrError::DisplayName);
             }
         }
-        let (uri, bracketed, after) = match memchr::memchr(b'<', &buf[at..end]) {
+        let open = if at < end && buf[at] == b'<' { Some(0) } else { memchr::memchr(b'<', &buf[at..end]) };
+        let (uri, bracketed, after) = match open {
             // An angle bracket behind a `;` would belong to a parameter of a bare URI.
-            Some(length) if memchr::memchr(b';', &buf[at..at + length]).is_none() => {
+            Some(length) if length == 0 || memchr::memchr(b';', &buf[at..at + length]).is_none() => {
                 if buf[at..at + length].iter().any(|byte| matches!(byte, b'"' | b'>' | b',')) {
                     return Err(NameAddrError::DisplayName);
                 }
-                let open = at + length;
-                let close = open + memchr::memchr(b'>', &buf[open..end]).ok_or(NameAddrError::Uri)?;
-                (Span::new(open + 1, close), true, close + 1)
+                // What ends the URI must be the bracket, and not what may not stand in it.
+                let start = at + length + 1;
+                let close = find_not_uri(buf, start, end).filter(|&at| buf[at] == b'>').ok_or(NameAddrError::Uri)?;
+                (Span::new(start, close), true, close + 1)
             }
             _ => {
                 let uri_end = memchr::memchr(b';', &buf[at..end]).map_or(end, |length| at + length);
-                (trim(buf, at, uri_end), false, uri_end)
+                let uri = trim(buf, at, uri_end);
+                let forbidden = find_not_uri(buf, uri.start as usize, uri.end as usize).is_some();
+                if forbidden || memchr::memchr2(b'?', b',', uri.of(buf)).is_some() {
+                    return Err(NameAddrError::Uri);
+                }
+                (uri, false, uri_end)
             }
         };
-        let text = uri.of(buf);
-        let forbidden = |byte: &u8| {
-            *byte <= b' '
-                || *byte == 0x7f
-                || matches!(byte, b'<' | b'>' | b'"')
-                || (!bracketed && matches!(byte, b'?' | b','))
-        };
-        if text.is_empty() || text.iter().any(forbidden) {
+        if uri.is_empty() {
             return Err(NameAddrError::Uri);
         }
         let at = skip_lws(buf, after, end);
@@ -209,10 +238,11 @@ impl NameAddr {
         }
         let addr = Self { all, uri, bracketed, params: Span::new(at, end) };
         let mut params = Params::over(buf, addr.params);
-        while let Some((name, _)) = params.next_spans() {
+        while let Some((name, value)) = params.next_spans() {
             if !is_token(name.of(buf)) {
                 return Err(NameAddrError::Params);
             }
+            note(name, value);
         }
         if params.unclosed { Err(NameAddrError::Params) } else { Ok(addr) }
     }
@@ -223,19 +253,18 @@ impl NameAddr {
         find_param(buf, self.params, name)
     }
 
-    /// The value of the `tag` parameter, if there is one; an empty one or two of them are an error.
-    pub(super) fn tag(&self, buf: &[u8]) -> Result<Option<Span>, NameAddrError> {
-        let mut tag = None;
-        let mut params = Params::over(buf, self.params);
-        while let Some((name, value)) = params.next_spans() {
-            if name.of(buf).eq_ignore_ascii_case(b"tag") {
+    /// Parses a From or To for its tag: `None` when it has none; an empty one or two of them are an error.
+    pub(super) fn parse_tag(buf: &[u8], span: Span) -> Result<Option<Span>, NameAddrError> {
+        let mut tag = Ok(None);
+        Self::parse_noting(buf, span, |name, value| {
+            if is_lower(name.of(buf), b"tag") {
                 // Not all keep to a token here, and nothing is lost by it.
                 let plain = |value: &Span| !matches!(value.of(buf).first(), None | Some(b'"'));
-                let value = value.filter(|value| plain(value) && tag.is_none());
-                tag = Some(value.ok_or(NameAddrError::Params)?);
+                let value = value.filter(|value| plain(value) && tag == Ok(None));
+                tag = value.map(Some).ok_or(NameAddrError::Params);
             }
-        }
-        Ok(tag)
+        })?;
+        tag
     }
 }
 
@@ -278,6 +307,36 @@ impl<'a> Params<'a> {
 
     /// The next parameter's name and value as spans.
     pub fn next_spans(&mut self) -> Option<(Span, Option<Span>)> {
+        self.next_plain().or_else(|| self.next_of_any_form())
+    }
+
+    /// The usual parameter: a token, and a value in which nothing is quoted and nothing blank. `None`, with
+    /// nothing changed, for all that `next_of_any_form` must look at.
+    fn next_plain(&mut self) -> Option<(Span, Option<Span>)> {
+        let rest = self.buf.get(self.at..self.end)?;
+        let name_len = rest.iter().position(|&byte| !is_token_byte(byte)).unwrap_or(rest.len());
+        if name_len == 0 {
+            return None;
+        }
+        let mut length = name_len;
+        let mut value = None;
+        if rest.get(length) == Some(&b'=') {
+            let value_at = length + 1;
+            let plain = &rest[value_at..];
+            length = value_at + plain.iter().position(|&byte| !is_plain_byte(byte)).unwrap_or(plain.len());
+            value = Some(Span::new(self.at + value_at, self.at + length));
+        }
+        if rest.get(length).is_some_and(|&byte| byte != b';') {
+            return None;
+        }
+        let name = Span::new(self.at, self.at + name_len);
+        // `;` as the last byte leaves an empty parameter behind it.
+        self.malformed |= length + 1 == rest.len();
+        self.at += length + 1;
+        Some((name, value))
+    }
+
+    fn next_of_any_form(&mut self) -> Option<(Span, Option<Span>)> {
         while self.at < self.end {
             let start = self.at;
             let mut equal = None;

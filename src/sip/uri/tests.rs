@@ -220,3 +220,30 @@ fn a_uri_of_too_many_parts_is_equivalent_to_itself_only() {
     assert!(!same(&of(COMPARED_PARTS_MAX, ";x"), &of(COMPARED_PARTS_MAX, ";X")));
     assert!(same(&of(COMPARED_PARTS_MAX, ";x"), &of(COMPARED_PARTS_MAX, ";x")));
 }
+
+#[test]
+fn an_ipv4_address_is_what_the_standard_library_takes_for_one() {
+    const PIECES: &[&str] =
+        &["0", "1", "9", "00", "10", "99", "127", "255", "256", "1000", ".", ".", ".", ".", "a", ":5060", ";"];
+    let mut addresses = 0;
+    for seed in 0..200_000 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let text: String = if random.bool() {
+            (0..random.usize(1..9)).map(|_| PIECES[random.usize(..PIECES.len())]).collect()
+        } else {
+            let parts: Vec<&str> = (0..4).map(|_| PIECES[random.usize(..10)]).collect();
+            parts.join(".") + PIECES[random.usize(..PIECES.len())]
+        };
+        let run = text.bytes().take_while(|byte| byte.is_ascii_digit() || *byte == b'.').count();
+        let ip = text[..run].parse::<Ipv4Addr>().ok();
+        assert_eq!(v4_prefix(text.as_bytes()), ip.map(|ip| (ip, run)), "seed {seed}: {text:?}");
+        addresses += usize::from(ip.is_some());
+        // And the way around it leads to the same host.
+        let way_around = host_len(text.as_bytes()).and_then(|length| {
+            let span = Span::new(0, length);
+            Host::parse(text.as_bytes(), span).map(|host| (host, span, length))
+        });
+        assert_eq!(host_at(text.as_bytes(), 0, text.len()), way_around, "seed {seed}: {text:?}");
+    }
+    assert!(addresses > 5_000, "{addresses}");
+}

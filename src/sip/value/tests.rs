@@ -123,7 +123,7 @@ fn each_fault_of_a_name_addr_has_its_variant() {
 
 #[test]
 fn a_tag_must_be_one_and_not_empty() {
-    let tag = |text: &str| addr(text).expect("it is a name-addr").tag(text.as_bytes());
+    let tag = |text: &str| NameAddr::parse_tag(text.as_bytes(), Span::new(0, text.len()));
     assert_eq!(tag("<sip:a@b>"), Ok(None));
     assert_eq!(tag("<sip:a@b>;x;Tag=7"), Ok(Some(Span::new(16, 17))));
     assert_eq!(tag("<sip:a@b>;tag="), Err(NameAddrError::Params));
@@ -185,4 +185,87 @@ fn numbers_are_digits_and_nothing_else() {
         write_u32(value, &mut out);
         assert_eq!(out, value.to_string().as_bytes());
     }
+}
+
+/// A text of pieces that `seed` picks.
+fn pieced(seed: u64, pieces: &[&str]) -> String {
+    let mut random = fastrand::Rng::with_seed(seed);
+    (0..random.usize(1..9)).map(|_| pieces[random.usize(..pieces.len())]).collect()
+}
+
+#[test]
+fn usual_parameters_are_what_parameters_of_any_form_would_be() {
+    const PIECES: &[&str] = &[
+        ";",
+        "=",
+        "tag",
+        "branch",
+        "x",
+        "%20",
+        "\"",
+        "\"a;b=c\"",
+        "\\",
+        " ",
+        "\r\n ",
+        ",",
+        "é",
+        "a.b-c",
+        "[::1]",
+        "\0",
+    ];
+    let (mut plain, mut others) = (0, 0);
+    for seed in 0..50_000 {
+        let text = pieced(seed, PIECES);
+        let mut usual = Params::new(text.as_bytes());
+        let mut any = usual.clone();
+        loop {
+            let before = usual.at;
+            let quick = usual.clone().next_plain();
+            let found = usual.next_spans();
+            assert_eq!(found, any.next_of_any_form(), "seed {seed}: {text:?} from {before}");
+            assert_eq!((usual.malformed, usual.unclosed), (any.malformed, any.unclosed), "seed {seed}: {text:?}");
+            let Some((name, _)) = found else { break };
+            assert_eq!(usual.at, any.at, "seed {seed}: {text:?}");
+            assert!(quick.is_none() || is_token(name.of(text.as_bytes())), "seed {seed}: {text:?}");
+            *(if quick.is_some() { &mut plain } else { &mut others }) += 1;
+        }
+    }
+    assert!(plain > 5_000 && others > 5_000, "{plain} and {others}: both are tried");
+}
+
+#[test]
+fn the_usual_protocol_is_what_a_protocol_of_any_form_would_be() {
+    const PIECES: &[&str] = &["SIP/2.0/", "UDP ", "TCP ", "TLS ", "sip/2.0/", "udp ", "SCTP ", "UDP", " ", "/", "h"];
+    let mut usual = 0;
+    for seed in 0..50_000 {
+        let text = pieced(seed, PIECES);
+        if let Some(transport) = usual_protocol(text.as_bytes()) {
+            usual += 1;
+            let (any, end) = protocol(text.as_bytes(), 0, text.len()).expect("what is usual is right");
+            assert_eq!((any, end + 1), (Some(transport), USUAL_PROTOCOL_LEN), "seed {seed}: {text:?}");
+        }
+    }
+    assert!(usual > 500, "{usual}");
+}
+
+#[test]
+fn a_bracketed_uri_ends_at_the_first_bracket_and_holds_none_of_what_no_uri_holds() {
+    const PIECES: &[&str] =
+        &["<", "<sip:a@b", ">", ">;tag=7", "sip:a", "\"A\"", "\"", " ", "\t", "é", ",", "?", ";", "\x7f"];
+    let mut bracketed = 0;
+    for seed in 0..50_000 {
+        let text = pieced(seed, PIECES);
+        let Ok(addr) = addr(&text) else { continue };
+        let uri = addr.uri.of(text.as_bytes());
+        assert!(!uri.is_empty() && uri.iter().all(|byte| *byte > b' ' && !b"<>\"\x7f".contains(byte)), "{text:?}");
+        if addr.bracketed {
+            bracketed += 1;
+            let (before, after) = (addr.uri.start as usize - 1, addr.uri.end as usize);
+            assert_eq!((text.as_bytes()[before], text.as_bytes()[after]), (b'<', b'>'), "seed {seed}: {text:?}");
+            assert_eq!(after - before, text[before..].find('>').expect("it ends"), "seed {seed}: {text:?}");
+        } else {
+            assert!(!uri.contains(&b'?') && !uri.contains(&b','), "seed {seed}: {text:?}");
+        }
+    }
+    assert!(bracketed > 500, "{bracketed}");
 }

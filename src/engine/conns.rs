@@ -170,9 +170,8 @@ impl Engine {
         conn.ready = true;
         conn.last = now;
         let (outbound, side, transport) = (conn.outbound, conn.side, self.settings.point(conn.point).transport);
-        if outbound && side == Some(Side::Server) && self.server_down_until.take().is_some() {
-            let peer = self.settings.server.address;
-            self.tell(Level::Info, "SIP Server connection is back", Some(peer), b"");
+        if outbound && side == Some(Side::Server) {
+            self.server_is_up();
         }
         if let Some(counter) = Counter::connection_opened(transport, outbound) {
             self.count(counter);

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::exchange::Exchange;
-use super::{Engine, Mail, Output};
+use super::{Engine, Level, Mail, Output};
 use crate::clock::Time;
 use crate::ids::{BindingId, ConnId, FlowRef, PointId, ShardId, Side};
 use crate::stats::Counter;
@@ -159,12 +159,23 @@ impl Engine {
         }
     }
 
+    /// The SIP Server has been heard of.
+    pub(super) fn server_is_up(&mut self) {
+        if self.server_down_until.take().is_some() {
+            let peer = self.settings.server.address;
+            self.tell(Level::Info, "SIP Server can be reached again", Some(peer), b"");
+        }
+    }
+
     /// The flow to the SIP Server, opened when there is none; `None` while it cannot be reached.
     pub(super) fn server_flow(&mut self, now: Time) -> Option<FlowRef> {
         let transport = self.settings.server.transport;
         let address = self.settings.server.address;
         let point = self.settings.point_for(transport, Side::Server)?;
         if !transport.is_stream() {
+            if self.server_down_until.is_some_and(|until| now < until) {
+                return None;
+            }
             return Some(FlowRef::Udp { shard: self.me(), point, remote: address });
         }
         let conn = match self.server_conn.filter(|conn| self.conns.get(*conn).is_some()) {

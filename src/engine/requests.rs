@@ -321,7 +321,7 @@ impl Engine {
         self.put_back(id, exchange);
     }
 
-    fn finish_unreachable_server(&mut self, id: TxnId, exchange: &mut Exchange, now: Time) {
+    pub(super) fn finish_unreachable_server(&mut self, id: TxnId, exchange: &mut Exchange, now: Time) {
         self.finish(id, exchange, 503, "SIP Server Unreachable", Counter::Refused503ServerConnect, now);
     }
 

@@ -174,11 +174,27 @@ impl Engine {
         }
     }
 
-    /// The system says that a UDP destination cannot be reached: for the SIP Server that is evidence at once.
-    pub(super) fn on_unreachable(&mut self, to: std::net::SocketAddr, _now: Time) {
+    /// The system says that a UDP destination cannot be reached. For the SIP Server that ends at once what it has
+    /// not answered (RFC 3261 §18.4, §16.9), as a refused connection does; a repetition within the time that it
+    /// counts as down for says nothing new.
+    pub(super) fn on_unreachable(&mut self, to: std::net::SocketAddr, now: Time) {
         self.count(Counter::DatagramUnreachable);
-        if to == self.settings.server.address {
-            self.event("SIP Server unreachable (ICMP)", Some(to), b"");
+        let server = &self.settings.server;
+        if server.transport.is_stream() || to != server.address || self.server_down_until.is_some_and(|at| now < at) {
+            return;
+        }
+        self.server_down_until = Some(now.after(super::outbox::SERVER_RETRY));
+        self.event("SIP Server cannot be reached", Some(to), b"ICMP unreachable");
+        let unanswered: Vec<TxnId> = self
+            .exchanges
+            .iter()
+            .filter(|(_, slot)| slot.as_ref().is_some_and(|one| one.to_server && one.client.is_unanswered()))
+            .map(|(slot, _)| super::exchange::txn_of(slot))
+            .collect();
+        for id in unanswered {
+            let Some(mut exchange) = self.take_exchange(id) else { continue };
+            self.finish_unreachable_server(id, &mut exchange, now);
+            self.put_back(id, exchange);
         }
     }
 }

@@ -10,7 +10,7 @@ use super::conns::{Bound, push_bound};
 use super::{Engine, KeyedState, Source, Timer};
 use crate::clock::Time;
 use crate::flow::table::Slots;
-use crate::ids::{BindingId, ConnId, FlowRef, PointId};
+use crate::ids::{BindingId, ConnId, FlowRef, PointId, Side};
 use crate::sip::Message;
 use crate::stats::Counter;
 
@@ -80,6 +80,9 @@ impl Engine {
         match Message::scan(buf, false) {
             Ok(message) => {
                 let side = self.names.side_of_datagram(from);
+                if side == Side::Server && self.server_down_until.is_some() {
+                    self.server_is_up();
+                }
                 let bound = self.udp.get(point, from).map_or(&[][..], |flow| &flow.bound);
                 let binding = self.binding_of(bound, &message);
                 let flow = FlowRef::Udp { shard: self.me(), point, remote: from };

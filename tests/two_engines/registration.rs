@@ -322,3 +322,31 @@ fn the_only_contact_is_bound_though_its_registrar_lists_it_in_another_form() {
     assert!(located(&world).is_empty());
     world.end();
 }
+
+#[test]
+fn a_udp_server_that_icmp_says_is_gone_refuses_at_once_and_is_tried_again_soon() {
+    let mut world = World::new(&Setup::default());
+    let wire = world.connect(0, TLS);
+    let message = |call: &str| {
+        format!(
+            "MESSAGE sip:bob@example.com SIP/2.0\r\nVia: SIP/2.0/TLS 192.0.2.7:5060;branch=z9hG4bK{call}\r\n\
+             From: <sip:a@example.com>;tag=a\r\nTo: <sip:bob@example.com>\r\nCall-ID: {call}\r\n\
+             CSeq: 1 MESSAGE\r\nContent-Length: 0\r\n\r\n"
+        )
+    };
+    world.write(wire, &message("u1"));
+    world.read_server();
+    let gone = || hawser::engine::Input::Unreachable { point: crate::world::UDP, to: SERVER.parse().expect("one") };
+    world.input(0, gone());
+    assert!(world.read(wire).starts_with("SIP/2.0 503"));
+    world.input(0, gone());
+    world.write(wire, &message("u2"));
+    assert!(world.read(wire).starts_with("SIP/2.0 503"), "not sent: it is known to be gone");
+    world.pass_ms(600);
+    world.write(wire, &message("u3"));
+    let sent = world.read_server();
+    world.datagram(0, SERVER, &answer(&sent, "200 OK", "s", ""));
+    assert!(world.read(wire).starts_with("SIP/2.0 200"));
+    assert!(world.events.iter().any(|event| event.contains("reached again")));
+    world.end();
+}

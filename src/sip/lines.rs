@@ -41,6 +41,7 @@ struct Line {
 }
 
 impl Line {
+    #[inline(always)]
     fn field(&self, buf: &[u8]) -> Field {
         let name_span = Span::new(self.span.start as usize, self.name_end);
         let value = trim(buf, self.value_at, self.span.end as usize);
@@ -48,16 +49,15 @@ impl Line {
     }
 }
 
-impl Iterator for FieldLines<'_> {
-    /// The field, and whether it is well formed.
-    type Item = (Field, bool);
-
-    fn next(&mut self) -> Option<Self::Item> {
+impl FieldLines<'_> {
+    /// The next field, and whether it is well formed.
+    #[inline(always)]
+    pub(super) fn next_field(&mut self) -> Option<(Field, bool)> {
         self.next_line().map(|line| (line.field(self.buf), line.well_formed))
     }
-}
 
-impl FieldLines<'_> {
+    /// Inlined into its two callers, for handing over a line costs as much as finding its end.
+    #[inline(always)]
     fn next_line(&mut self) -> Option<Line> {
         let (buf, start, end) = (self.buf, self.at, self.buf.len());
         let line = buf.get(start..).filter(|line| !line.is_empty())?;
@@ -68,7 +68,10 @@ impl FieldLines<'_> {
         }
         // A name of token bytes, and only blanks between it and the colon.
         let name_len = line.iter().position(|&byte| !is_token_byte(byte)).unwrap_or(line.len());
-        let blanks = line[name_len..].iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+        let mut blanks = 0;
+        while matches!(line.get(name_len + blanks), Some(b' ' | b'\t')) {
+            blanks += 1;
+        }
         let mut well_formed = name_len > 0 && line.get(name_len + blanks) == Some(&b':');
         let mut at = start + name_len + blanks;
         // One search finds the end, the folds, and every control that may not stand in a header: a bare
@@ -96,15 +99,19 @@ impl FieldLines<'_> {
         };
         self.at = line_end;
         let span = Span::new(start, line_end);
-        let (name_end, value_at) = if well_formed {
-            (start + name_len, start + name_len + blanks + 1)
-        } else {
-            // What can be told all the same, for the answer. A line without a colon is all value.
-            memchr::memchr(b':', span.of(buf))
-                .map_or((start, start), |length| (trim(buf, start, start + length).end as usize, start + length + 1))
-        };
+        let (name_end, value_at) =
+            if well_formed { (start + name_len, start + name_len + blanks + 1) } else { malformed_parts(buf, span) };
         Some(Line { span, name_end, value_at, well_formed })
     }
+}
+
+/// Where the name ends and the value begins, as far as it can be told all the same, for the answer. A line
+/// without a colon is all value.
+#[cold]
+fn malformed_parts(buf: &[u8], line: Span) -> (usize, usize) {
+    let start = line.start as usize;
+    memchr::memchr(b':', line.of(buf))
+        .map_or((start, start), |length| (trim(buf, start, start + length).end as usize, start + length + 1))
 }
 
 /// One Content-Length field after another: digits only, and all the same (RFC 3261 §18.3, §20.14).

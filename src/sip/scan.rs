@@ -40,6 +40,7 @@ pub(super) fn scan(buf: &[u8], extent: Extent) -> Result<Message, ScanError> {
 }
 
 /// `bounded` is the part of `buf` that must hold the header block.
+#[inline(always)]
 fn parse(buf: &[u8], bounded: &[u8], extent: Extent) -> Result<Message, ScanError> {
     let line_end = memchr::memchr(b'\n', bounded).ok_or(ScanError::Truncated)? + 1;
     let mut faults = Faults::default();
@@ -82,7 +83,7 @@ fn parse(buf: &[u8], bounded: &[u8], extent: Extent) -> Result<Message, ScanErro
     let mut content_length = ContentLength::default();
     let mut seen = Seen::default();
     let mut lines = FieldLines::new(bounded, line_end);
-    for (field, well_formed) in lines.by_ref() {
+    while let Some((field, well_formed)) = lines.next_field() {
         if message.fields.len() == FIELDS_MAX {
             return Err(ScanError::TooManyFields);
         }

@@ -365,7 +365,7 @@ fn mutated_messages_break_nothing() {
         }
         if let Some(first) = memchr::memchr(b'\n', &bytes) {
             let mut lines = FieldLines::new(&bytes, first + 1);
-            lines.by_ref().for_each(drop);
+            while lines.next_field().is_some() {}
             assert_eq!(lines.head_len(), head_len(&bytes, 0), "seed {seed}: line by line and by one search");
         }
         let whole = frame(std::iter::once(&bytes[..]));

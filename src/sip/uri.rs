@@ -153,8 +153,8 @@ impl Uri {
             at += 1 + length;
         }
         if bytes.get(at) == Some(&b';') {
-            let length = memchr::memchr(b'?', &bytes[at..]).unwrap_or(bytes.len() - at);
-            if memchr::memchr(b'@', &bytes[at..at + length]).is_some() {
+            let length = memchr::memchr2(b'?', b'@', &bytes[at..]).unwrap_or(bytes.len() - at);
+            if bytes.get(at + length) == Some(&b'@') {
                 return Err(UriError::Host);
             }
             uri.params = Span::new(base + at, base + at + length);

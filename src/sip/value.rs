@@ -94,9 +94,9 @@ impl Via {
         let mut fault = None;
         let mut params = Params::over(buf, Span::new(at, end));
         let mut branches = 0;
-        while let Some((name, value)) = params.next_spans() {
+        while let Some((name, value, is_token)) = params.next_checked() {
             let text = name.of(buf);
-            let mut bad = !is_token(text) || value.is_some_and(Span::is_empty);
+            let mut bad = !is_token || value.is_some_and(Span::is_empty);
             if is_lower(text, b"branch") {
                 branches += 1;
                 bad |= value.is_none() || branches > 1;
@@ -238,8 +238,8 @@ impl NameAddr {
         }
         let addr = Self { all, uri, bracketed, params: Span::new(at, end) };
         let mut params = Params::over(buf, addr.params);
-        while let Some((name, value)) = params.next_spans() {
-            if !is_token(name.of(buf)) {
+        while let Some((name, value, is_token)) = params.next_checked() {
+            if !is_token {
                 return Err(NameAddrError::Params);
             }
             note(name, value);
@@ -307,7 +307,15 @@ impl<'a> Params<'a> {
 
     /// The next parameter's name and value as spans.
     pub fn next_spans(&mut self) -> Option<(Span, Option<Span>)> {
-        self.next_plain().or_else(|| self.next_of_any_form())
+        self.next_checked().map(|(name, value, _)| (name, value))
+    }
+
+    /// Like `next_spans`, with whether the name is a token.
+    fn next_checked(&mut self) -> Option<(Span, Option<Span>, bool)> {
+        if let Some((name, value)) = self.next_plain() {
+            return Some((name, value, true));
+        }
+        self.next_of_any_form().map(|(name, value)| (name, value, is_token(name.of(self.buf))))
     }
 
     /// The usual parameter: a token, and a value in which nothing is quoted and nothing blank. `None`, with
@@ -439,8 +447,13 @@ impl Iterator for Values<'_> {
         let start = self.at;
         let mut at = start;
         loop {
-            let Some(found) = memchr::memchr3(b',', b'"', b'<', &self.buf[at..self.end]).map(|length| at + length)
-            else {
+            // Most values with a bracket begin with it, and have nothing behind it.
+            let found = match self.buf[at..self.end].first() {
+                None => None,
+                Some(b'<') => Some(at),
+                Some(_) => memchr::memchr3(b',', b'"', b'<', &self.buf[at..self.end]).map(|length| at + length),
+            };
+            let Some(found) = found else {
                 self.done = true;
                 return Some(trim(self.buf, start, self.end));
             };

@@ -124,6 +124,8 @@ impl Engine {
             Some(refusal) => refusal,
             None => match self.conns.insert(conn) {
                 Some(id) => {
+                    let transport = self.settings.point(accept.point).transport;
+                    self.by_peer.insert((transport, accept.peer), id);
                     *self.unregistered.entry(accept.peer.ip()).or_insert(0) += 1;
                     self.update_deadline(id, now);
                     return Ok(id);
@@ -349,6 +351,10 @@ impl Engine {
         if let Some(timer) = conn.timer {
             self.wheel.cancel(timer);
         }
+        let named = (self.settings.point(conn.point).transport, conn.peer);
+        if self.by_peer.get(&named) == Some(&id) {
+            self.by_peer.remove(&named);
+        }
         self.counters.count_with_bound(Counter::closed(reason));
         if !(conn.outbound || conn.side == Some(Side::Server) || conn.is_registered()) {
             self.uncount_source(conn.peer.ip());
@@ -419,6 +425,20 @@ impl Engine {
             }
             elsewhere => Some(elsewhere),
         }
+    }
+
+    /// A flow towards an endpoint at an address, with a binding that it has: a connection of this shard that was
+    /// accepted from there, or over UDP the address itself.
+    pub(super) fn flow_at(&self, transport: Transport, remote: SocketAddr) -> Option<(FlowRef, Option<BindingId>)> {
+        let shard = self.me();
+        if !transport.is_stream() {
+            let point = self.settings.point_for(transport, Side::Endpoint)?;
+            return Some((FlowRef::Udp { shard, point, remote }, self.udp.binding_at(point, remote)));
+        }
+        let id = *self.by_peer.get(&(transport, remote))?;
+        let conn = self.conns.get(id).filter(|conn| conn.ready && conn.side != Some(Side::Server))?;
+        let binding = conn.bound.iter().find(|bound| bound.moved_to.is_none()).map(|bound| bound.binding);
+        Some((FlowRef::Stream { shard, conn: id, point: conn.point }, binding))
     }
 
     /// The flow that a binding has now, by what is known of a flow of this shard that it had.

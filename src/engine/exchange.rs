@@ -151,6 +151,8 @@ pub(super) struct Exchange {
     pub(super) given_up: GivenUp,
     /// A flow was asked for at the binding's home.
     pub(super) resolving: bool,
+    /// Shards that were asked for a flow by its peer's address, and have not answered.
+    pub(super) peers_asked: u8,
     /// Flows tried.
     pub(super) attempts: u8,
     pub(super) registration: Option<Box<Registration>>,
@@ -211,6 +213,7 @@ impl Exchange {
             cancel_reason: Vec::new(),
             given_up: GivenUp::No,
             resolving: false,
+            peers_asked: 0,
             attempts: 0,
             registration: None,
             timers: [None; TIMERS],

@@ -254,6 +254,22 @@ pub enum Mail {
         /// Where it is.
         flow: Option<FlowRef>,
     },
+    /// To every other shard: do you hold a flow of an endpoint at this address?
+    FindPeer {
+        /// Who asks.
+        txn: TxnId,
+        #[allow(missing_docs, reason = "see Transport")]
+        transport: Transport,
+        /// The peer's address and port.
+        remote: SocketAddr,
+    },
+    /// The answer of one shard.
+    Peer {
+        /// As given.
+        txn: TxnId,
+        /// The flow, and a binding that it has.
+        found: Option<(FlowRef, Option<BindingId>)>,
+    },
     /// To a binding's home: an ACK to a 2xx whose flow is gone.
     Ack {
         /// The ACK as received.

@@ -23,7 +23,7 @@ mod timers;
 mod udp;
 
 use std::collections::{HashMap, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use smallvec::SmallVec;
 
@@ -83,6 +83,8 @@ pub struct Engine {
     scratch: Vec<u8>,
 
     conns: Slots<Conn>,
+    /// Accepted connections by their peer, for a server that names a target by its address.
+    by_peer: HashMap<(Transport, SocketAddr), ConnId, KeyedState>,
     /// Connections without a binding, by source address.
     unregistered: HashMap<IpAddr, u32, KeyedState>,
     udp: UdpFlows,
@@ -141,6 +143,7 @@ impl Engine {
             edits: Edits::new(),
             scratch: Vec::new(),
             conns: Slots::new(settings.connections_max as usize),
+            by_peer: HashMap::with_hasher(state.clone()),
             unregistered: HashMap::with_hasher(state.clone()),
             udp: UdpFlows::new(settings.connections_max, state.clone()),
             server_conn: None,
@@ -278,6 +281,7 @@ impl Engine {
     pub fn is_empty(&self) -> bool {
         self.is_quiet()
             && self.conns.is_empty()
+            && self.by_peer.is_empty()
             && self.unregistered.is_empty()
             && self.udp.len() == 0
             && self.directory.is_empty()

@@ -222,7 +222,9 @@ impl Engine {
                 self.recycle_message(message);
             }
             // Timers of the asking shard end what waits for these; directory changes are never refused.
+            Mail::FindPeer { txn, .. } => self.on_peer(txn, None, now),
             Mail::Failed { .. }
+            | Mail::Peer { .. }
             | Mail::Resolved { .. }
             | Mail::ConnGone { .. }
             | Mail::Bound { .. }

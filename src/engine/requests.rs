@@ -1,6 +1,9 @@
 //! A request's way: transaction, checks, target, flow, and out (RFC 3261 §16.2–§16.6).
 
+use std::net::SocketAddr;
 use std::time::Duration;
+
+use smallvec::SmallVec;
 
 use super::exchange::{Arrival, Cancelling, ClientTxn, Exchange, GivenUp, ServerTxn, Which, txn_of};
 use super::home::in_words;
@@ -8,7 +11,7 @@ use super::{Engine, Mail, Source, UdpOversize};
 use crate::clock::Time;
 use crate::flow::keys::Tag;
 use crate::flow::token::{Facing, Kind, Token};
-use crate::ids::{BindingId, FlowRef, ShardId, Side};
+use crate::ids::{BindingId, FlowRef, ShardId, Side, Transport};
 use crate::limits::{FLOW_ATTEMPTS_MAX, HOME_ANSWER_MAX, INVITE_LOST_MAX, TRYING_AFTER, UDP_REQUEST_LEN_MAX};
 use crate::proxy::record_route::{self, Facet};
 use crate::proxy::register::{self, Way};
@@ -182,11 +185,64 @@ impl Engine {
                     None => self.finish(id, exchange, 480, "Not Registered Here", Counter::Refused480NotBound, now),
                 }
             }
+            Target::Address { transport, remote } => self.aim_at(id, exchange, walk, transport, remote, now),
             Target::Gone { ob } => {
                 exchange.ob = ob;
                 self.finish_gone(id, exchange, now);
             }
         }
+    }
+
+    /// The SIP Server names its target's address: over UDP it is sent there; a connection is one of ours whose peer
+    /// it is, here or at another shard, and none is opened.
+    fn aim_at(
+        &mut self,
+        id: TxnId,
+        exchange: &mut Exchange,
+        walk: &Walk,
+        transport: Transport,
+        remote: SocketAddr,
+        now: Time,
+    ) {
+        if let Some((flow, binding)) = self.flow_at(transport, remote) {
+            exchange.binding = binding;
+            return self.send_request(id, exchange, walk, flow, now);
+        }
+        let others = (0..self.settings.shards).map(ShardId).filter(|shard| *shard != self.me());
+        let others: SmallVec<[ShardId; 8]> = others.collect();
+        if others.is_empty() || !transport.is_stream() {
+            return self.finish(id, exchange, 480, "Not Connected From There", Counter::Refused480NotBound, now);
+        }
+        exchange.resolving = true;
+        exchange.peers_asked = u8::try_from(others.len()).unwrap_or(u8::MAX);
+        self.arm(id, exchange, Which::Wait, now.after(HOME_ANSWER_MAX));
+        for shard in others {
+            self.mail(shard, Mail::FindPeer { txn: id, transport, remote });
+        }
+    }
+
+    /// A shard has said whether it holds the flow.
+    pub(super) fn on_peer(&mut self, id: TxnId, found: Option<(FlowRef, Option<BindingId>)>, now: Time) {
+        let Some(mut exchange) = self.take_exchange(id) else { return };
+        if exchange.peers_asked > 0 && exchange.resolving {
+            exchange.peers_asked -= 1;
+            if found.is_some() || exchange.peers_asked == 0 {
+                exchange.peers_asked = 0;
+                exchange.resolving = false;
+                self.stop(&mut exchange, Which::Wait);
+                match found {
+                    Some((flow, binding)) => {
+                        exchange.binding = binding;
+                        self.send_after_wait(id, &mut exchange, flow, now);
+                    }
+                    None => {
+                        let counter = Counter::Refused480NotBound;
+                        self.finish(id, &mut exchange, 480, "Not Connected From There", counter, now);
+                    }
+                }
+            }
+        }
+        self.put_back(id, exchange);
     }
 
     /// How long a request may wait for a phone whose flow is gone.
@@ -583,6 +639,10 @@ impl Engine {
             Ok(Target::Flow { flow, binding, .. }) => (self.moved_from(flow, binding), binding, Some(flow)),
             Ok(Target::Binding { binding, .. }) => (None, Some(binding), None),
             Ok(Target::Table) => (None, self.look_up(&ack), None),
+            Ok(Target::Address { transport, remote }) => {
+                let (flow, binding) = self.flow_at(transport, remote).unzip();
+                (flow, binding.flatten(), None)
+            }
         };
         match (flow, binding) {
             (Some(flow), binding) => {

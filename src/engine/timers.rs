@@ -133,6 +133,11 @@ impl Engine {
             Mail::ConnGone { conn } => self.on_conn_gone(from, conn, now),
             Mail::Resolve { txn, binding, not, wait } => self.on_resolve(from, txn, binding, not, wait, now),
             Mail::Resolved { txn, flow } => self.on_resolved(txn, flow, now),
+            Mail::FindPeer { txn, transport, remote } => {
+                let found = self.flow_at(transport, remote);
+                self.mail(from, Mail::Peer { txn, found });
+            }
+            Mail::Peer { txn, found } => self.on_peer(txn, found, now),
             Mail::Ack { message, source, binding, not } => self.on_ack_mail(message, source, binding, not, now),
             Mail::Deliver { bytes, binding, not } => self.on_deliver(bytes, binding, not, now),
             Mail::Bound { flow, binding, until } => {

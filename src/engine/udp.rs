@@ -61,6 +61,11 @@ impl UdpFlows {
         Some(bound.moved_to.unwrap_or(flow))
     }
 
+    /// A binding that an address has.
+    pub(super) fn binding_at(&self, point: PointId, remote: SocketAddr) -> Option<BindingId> {
+        self.get(point, remote)?.bound.iter().find(|bound| bound.moved_to.is_none()).map(|bound| bound.binding)
+    }
+
     fn remove(&mut self, id: ConnId) {
         if let Some(flow) = self.flows.remove(id) {
             self.by_address.remove(&(flow.point, flow.remote));

@@ -1,12 +1,14 @@
 //! Where a request goes (RFC 3261 §16.5, §16.6; DESIGN.md, What it does on the wire, 1–5).
 //!
-//! Left out for now: peer proxies, devices that did not register, X-Genesys-Route and names in Routes come
+//! Left out for now: peer proxies, devices that did not register and names in Routes come
 //! with the release that resolves names; such requests of a server get 480.
 
 use super::{Names, Refusal, Walk};
 use crate::flow::token::{Kind, Token};
-use crate::ids::{BindingId, FlowRef, ShardId, Side};
-use crate::sip::{Message, Method};
+use std::net::SocketAddr;
+
+use crate::ids::{BindingId, FlowRef, ShardId, Side, Transport};
+use crate::sip::{Message, Method, Name, NameAddr, Uri};
 use crate::stats::Counter;
 
 /// What a request is to be sent to, before any table is asked.
@@ -34,6 +36,13 @@ pub enum Target {
     },
     /// The connection table, by the Request-URI.
     Table,
+    /// An address that the SIP Server names in X-Genesys-Route: a flow whose peer it is, or over UDP itself.
+    Address {
+        #[allow(missing_docs, reason = "see Transport")]
+        transport: Transport,
+        /// The address and port.
+        remote: SocketAddr,
+    },
     /// Nothing that could come back.
     Gone {
         /// 430 instead of 480.
@@ -81,8 +90,29 @@ pub fn target(request: &Message, walk: &Walk, side: Side, names: &Names, here: I
     }
     match side {
         Side::Endpoint => from_endpoint(request, walk, names, here),
-        Side::Server => Ok(from_server(request, walk, names, here)),
+        Side::Server => {
+            Ok(named_by_header(request, walk, names).unwrap_or_else(|| from_server(request, walk, names, here)))
+        }
     }
+}
+
+/// The address in a server's `X-Genesys-Route: sip:IP:port[;transport=…]`. One that is no such address, or ours,
+/// is only stripped; an ACK goes by its route set.
+fn named_by_header(request: &Message, walk: &Walk, names: &Names) -> Option<Target> {
+    let field = request.first(Name::XGenesysRoute)?;
+    if request.method() == Some(Method::Ack) && walk.token.is_some() {
+        return None;
+    }
+    let buf = request.buf();
+    // Without brackets the whole value is the URI, its parameters included.
+    let value = NameAddr::parse(buf, field.value).ok()?;
+    let uri = Uri::parse(buf, if value.bracketed { value.uri } else { field.value }).ok()?;
+    if names.is_own_uri(&uri, buf) {
+        return None;
+    }
+    let transport = uri.transport(buf).unwrap_or(Some(Transport::Udp))?;
+    let port = uri.port.unwrap_or_else(|| transport.default_port());
+    Some(Target::Address { transport, remote: SocketAddr::new(uri.host.ip()?, port) })
 }
 
 /// Whether an OPTIONS asks the proxy itself: no user part, and a host that means us.
@@ -151,7 +181,8 @@ pub fn placement_from_server(
             uri.user_unescaped(request.buf(), &mut user);
             Some(BindingId { user: user16(&user), hash: 0 }.home(here.shards))
         }
-        Target::Myself | Target::Server | Target::Gone { .. } => None,
+        // X-Genesys-Route has no say in it: a CANCEL may come without.
+        Target::Myself | Target::Server | Target::Gone { .. } | Target::Address { .. } => None,
     }
 }
 

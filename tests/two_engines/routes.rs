@@ -105,3 +105,36 @@ fn the_servers_own_uri_behind_our_routes_is_kept_in_both_directions() {
     world.read_server();
     world.end();
 }
+
+#[test]
+fn x_genesys_route_of_the_server_names_a_connection_on_any_shard_or_a_udp_address() {
+    let (mut world, phone) = registered();
+    let aor = format!("{}@example.com", phone.user);
+    let peer = world.engines.iter().find_map(|engine| engine.locate(&aor, world.now).first().map(|at| at.peer));
+    let peer = peer.expect("it is bound");
+    let with = |call: &str, route: &str| {
+        phone
+            .server_request("MESSAGE", call, 1)
+            .replace(&format!("Route: {}\r\n", phone.path[0]), &format!("X-Genesys-Route: {route}\r\n"))
+            .replace(&phone.bound_contact, "sip:somebody@198.51.100.9:5060")
+    };
+    for (shard, call) in [(0, "g1"), (1, "g2")] {
+        world.datagram(shard, SERVER, &with(call, &format!("sip:{peer};transport=tls")));
+        let message = world.read(phone.wire);
+        assert!(!message.contains("X-Genesys"), "{message}");
+        world.write(phone.wire, &answer(&message, "200 OK", "p", ""));
+        assert!(world.read_server().starts_with("SIP/2.0 200"));
+    }
+    world.datagram(0, SERVER, &with("g3", "<sip:10.7.7.7:5099>"));
+    let message = world.read_udp("10.7.7.7:5099");
+    world.datagram(0, "10.7.7.7:5099", &answer(&message, "200 OK", "p", ""));
+    assert!(world.read_server().starts_with("SIP/2.0 200"));
+    // Nobody is connected from there, and none is opened.
+    world.datagram(0, SERVER, &with("g4", "sip:10.7.7.7:5099;transport=tls"));
+    assert!(world.read_server().starts_with("SIP/2.0 480"));
+    // What is no address is only stripped: the Request-URI is looked up, and nobody has registered it.
+    world.datagram(0, SERVER, &with("g5", "sip:device.example.net"));
+    assert!(world.read_server().starts_with("SIP/2.0 480"));
+    assert!(world.opened.is_empty());
+    world.end();
+}

@@ -44,7 +44,10 @@ impl Line {
     #[inline(always)]
     fn field(&self, buf: &[u8]) -> Field {
         let name_span = Span::new(self.span.start as usize, self.name_end);
-        let value = trim(buf, self.value_at, self.span.end as usize);
+        // Nearly every value has one space before it and CRLF behind it, which leaves the rest little to do.
+        let end = self.span.end as usize;
+        let at = self.value_at + usize::from(buf[self.value_at..end].starts_with(b" "));
+        let value = trim(buf, at, if buf[at..end].ends_with(b"\r\n") { end - 2 } else { end });
         Field { name: Name::of(name_span.of(buf)), name_span, value, line: self.span }
     }
 }

@@ -476,6 +476,17 @@ pub fn parse_u32(bytes: &[u8]) -> Option<u32> {
     if bytes.is_empty() {
         return None;
     }
+    if bytes.len() <= 9 {
+        // So few digits are no number over the bound.
+        let mut value = 0;
+        for digit in bytes.iter().map(|byte| byte.wrapping_sub(b'0')) {
+            if digit > 9 {
+                return None;
+            }
+            value = value * 10 + u32::from(digit);
+        }
+        return Some(value);
+    }
     bytes.iter().try_fold(0u32, |value, byte| {
         if !byte.is_ascii_digit() {
             return None;

@@ -364,3 +364,15 @@ fn a_message_can_go_to_another_thread_and_prints_no_bytes() {
     send(&message);
     assert!(!format!("{message:?}").contains("alice"));
 }
+
+#[test]
+fn an_empty_value_stands_in_its_line() {
+    for line in ["Subject:\r\n", "Subject: \r\n", "Subject : \t \r\n", "Subject: \r\n \r\n"] {
+        let text = format!("OPTIONS sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bK1\r\n{line}\r\n");
+        let message = Message::scan(text.into_bytes(), false).expect("it can be answered");
+        let field = message.fields()[1];
+        assert_eq!(message.text(field.line), line.as_bytes());
+        assert!(field.value.is_empty(), "{line:?}");
+        assert!(field.line.start < field.value.start && field.value.end + 2 <= field.line.end, "{line:?}");
+    }
+}

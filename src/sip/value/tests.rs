@@ -180,6 +180,14 @@ fn numbers_are_digits_and_nothing_else() {
     for bad in ["", "+1", "-1", " 1", "1 ", "1\r\n 2", "4294967296", "99999999999999999999999", "0x1", "1.0"] {
         assert_eq!(parse_u32(bad.as_bytes()), None, "{bad:?}");
     }
+    for seed in 0..20_000 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut text: String = (0..random.usize(1..13)).map(|_| random.digit(10)).collect();
+        if random.u8(..4) == 0 {
+            text.insert(random.usize(..=text.len()), ['/', ':', '-', ' ', 'a'][random.usize(..5)]);
+        }
+        assert_eq!(parse_u32(text.as_bytes()), text.parse().ok(), "seed {seed}: {text:?}");
+    }
     for value in [0, 7, 10, 5060, u32::MAX] {
         let mut out = Vec::new();
         write_u32(value, &mut out);

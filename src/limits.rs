@@ -34,6 +34,8 @@ pub const MAILBOX_NEW_WORK_COUNT_MAX: usize = MAILBOX_COUNT_MAX / 4 * 3;
 pub const BINDINGS_PER_AOR_MAX: usize = 128;
 /// Bindings of one flow; a gateway or a session border controller registers many.
 pub const BINDINGS_PER_FLOW_MAX: usize = 1_024;
+/// Connections of a shard beyond `connections_max` that only servers, and our own to them, may use.
+pub const SERVER_CONNECTIONS_RESERVE: usize = 16;
 /// Contacts in one REGISTER.
 pub const CONTACTS_MAX: usize = 16;
 /// The longest that a binding is kept without a refresh, whatever the registrar grants.

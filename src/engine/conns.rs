@@ -60,6 +60,24 @@ where
 }
 
 impl Conn {
+    /// One that was accepted, and of whose peer nothing is known yet.
+    fn new(point: PointId, peer: SocketAddr, now: Time) -> Self {
+        Self {
+            point,
+            peer,
+            side: None,
+            outbound: false,
+            ready: false,
+            heard: false,
+            framer: Framer::default(),
+            bound: SmallVec::new(),
+            used_by: 0,
+            last: now,
+            begun: None,
+            timer: None,
+        }
+    }
+
     /// Whether it carries a binding now.
     pub(super) fn is_registered(&self) -> bool {
         self.bound.iter().any(|bound| bound.moved_to.is_none())
@@ -103,26 +121,16 @@ impl Engine {
         } else if held >= self.settings.unregistered_per_source_max && !is_server {
             self.count(Counter::LimitUnregisteredPerSource);
             Some(Refusal::Source)
+        } else if self.conns.len() >= self.settings.connections_max as usize && !is_server {
+            // What is left of the slots is for the servers.
+            self.count(Counter::LimitConnections);
+            Some(Refusal::Connections)
         } else {
             None
         };
-        let conn = Conn {
-            point: accept.point,
-            peer: accept.peer,
-            side: None,
-            outbound: false,
-            ready: false,
-            heard: false,
-            framer: Framer::default(),
-            bound: SmallVec::new(),
-            used_by: 0,
-            last: now,
-            begun: None,
-            timer: None,
-        };
         let refusal = match refusal {
             Some(refusal) => refusal,
-            None => match self.conns.insert(conn) {
+            None => match self.conns.insert(Conn::new(accept.point, accept.peer, now)) {
                 Some(id) => {
                     let transport = self.settings.point(accept.point).transport;
                     self.by_peer.insert((transport, accept.peer), id);
@@ -144,20 +152,8 @@ impl Engine {
     /// Gives an outbound connection its slot and asks for it to be opened.
     pub(super) fn open(&mut self, point: PointId, to: SocketAddr, side: Side, now: Time) -> Option<ConnId> {
         let transport = self.settings.point(point).transport;
-        let conn = self.conns.insert(Conn {
-            point,
-            peer: to,
-            side: Some(side),
-            outbound: true,
-            ready: false,
-            heard: true,
-            framer: Framer::default(),
-            bound: SmallVec::new(),
-            used_by: 0,
-            last: now,
-            begun: None,
-            timer: None,
-        });
+        let conn = Conn { side: Some(side), outbound: true, heard: true, ..Conn::new(point, to, now) };
+        let conn = self.conns.insert(conn);
         let Some(conn) = conn else {
             self.count(Counter::LimitConnections);
             return None;

@@ -35,6 +35,7 @@ use crate::flow::directory::Directory;
 use crate::flow::keys::{Keys, Tag};
 use crate::flow::table::Slots;
 use crate::ids::{BindingId, ConnId, ShardId, Transport};
+use crate::limits::SERVER_CONNECTIONS_RESERVE;
 use crate::proxy::Names;
 use crate::proxy::target::Incarnation;
 use crate::sip::Edits;
@@ -142,7 +143,7 @@ impl Engine {
             pool: Pool::default(),
             edits: Edits::new(),
             scratch: Vec::new(),
-            conns: Slots::new(settings.connections_max as usize),
+            conns: Slots::new(settings.connections_max as usize + SERVER_CONNECTIONS_RESERVE),
             by_peer: HashMap::with_hasher(state.clone()),
             unregistered: HashMap::with_hasher(state.clone()),
             udp: UdpFlows::new(settings.connections_max, state.clone()),

@@ -10,6 +10,7 @@ const NOT_COUNTED: &[(&str, &str)] = &[
     ("SHARDS_MAX", "more is refused at start"),
     ("UDP_REQUEST_LEN_MAX", "hawser_udp_oversize_total says what became of it"),
     ("TRYING_AFTER", "a delay that RFC 3261 asks for"),
+    ("SERVER_CONNECTIONS_RESERVE", "counted as connections: what phones may not use of them"),
     ("REGISTRATION_MAX", "a longer grant is only kept shorter"),
     ("INVITE_LOST_MAX", "hawser_refusals_total with reason=\"flow_lost\""),
     ("READ_LEN_MAX", "a turn ends and the next one goes on"),

@@ -344,3 +344,31 @@ fn an_answered_call_is_not_disturbed_by_a_full_mailbox() {
     assert!(world.read_server().starts_with("SIP/2.0 200"));
     world.end();
 }
+
+#[test]
+fn a_shard_full_of_phones_still_reaches_its_server() {
+    use hawser::engine::{Accept, Refusal};
+    let setup = Setup {
+        shards: 1,
+        internal: hawser::ids::Transport::Tcp,
+        mutate: |settings| settings.connections_max = 3,
+        ..Setup::default()
+    };
+    let mut world = World::new(&setup);
+    let wires = [(); 3].map(|()| world.connect(0, TLS));
+    let now = world.now;
+    let accept = Accept { point: TLS, peer: "10.0.0.2:1".parse().expect("an address") };
+    assert_eq!(world.engines[0].accept(accept, now), Err(Refusal::Connections));
+    let mut phone = Phone::new("alice", wires[0]);
+    let text = phone.register_text(60);
+    world.write(wires[0], &text);
+    assert_eq!(world.opened.len(), 1, "the connection to the server has its place");
+    let (server, _) = world.opened[0];
+    world.input(0, hawser::engine::Input::Ready { conn: server.conn });
+    let request = world.read(server);
+    world.write(server, &answer(&request, "403 Forbidden", "s", ""));
+    assert!(world.read(wires[0]).starts_with("SIP/2.0 403"));
+    let accept = Accept { point: crate::world::TCP, peer: "127.0.0.1:1".parse().expect("an address") };
+    assert!(world.engines[0].accept(accept, now).is_ok(), "nor is the server's own refused");
+    world.end();
+}

@@ -12,8 +12,31 @@ use super::process::Process;
 use super::{About, Readiness};
 use crate::stats::{Row, Snapshot};
 
-/// The content type of what [`encode`] writes.
-pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// The two texts that scrapers read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    /// Prometheus' own, which everybody reads: what is sent unless the other is asked for.
+    Prometheus,
+    /// OpenMetrics, for scrapers that name it in Accept.
+    OpenMetrics,
+}
+
+impl Format {
+    /// What a request's Accept header asks for.
+    pub(super) fn asked(accept: Option<&str>) -> Self {
+        match accept {
+            Some(accept) if accept.contains("application/openmetrics-text") => Self::OpenMetrics,
+            _ => Self::Prometheus,
+        }
+    }
+
+    pub(super) fn content_type(self) -> &'static str {
+        match self {
+            Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
 
 /// Everything that one scrape shows.
 #[derive(Debug)]
@@ -31,12 +54,41 @@ pub(super) struct Scrape {
 ///
 /// # Errors
 /// None that a `String` can give; the encoder's signature has one.
-pub(super) fn encode(scrape: Scrape) -> Result<String, fmt::Error> {
+pub(super) fn encode(scrape: Scrape, format: Format) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(scrape));
     let mut out = String::new();
     text::encode(&mut out, &registry)?;
-    Ok(out)
+    Ok(match format {
+        Format::OpenMetrics => out,
+        Format::Prometheus => classic(&out),
+    })
+}
+
+/// The same in Prometheus' own text: a counter's family is named like its samples, with `_total`, and an info
+/// is a gauge.
+fn classic(open_metrics: &str) -> String {
+    let mut out = String::with_capacity(open_metrics.len() + 4 * 1_024);
+    // HELP comes before the TYPE that says how the family is named.
+    let mut help = None;
+    for line in open_metrics.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            help = rest.split_once(' ');
+        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
+            let (suffix, kind) = match kind {
+                "counter" => ("_total", kind),
+                "info" => ("_info", "gauge"),
+                _ => ("", kind),
+            };
+            if let Some((_, text)) = help.take() {
+                out.extend(["# HELP ", name, suffix, " ", text, "\n"]);
+            }
+            out.extend(["# TYPE ", name, suffix, " ", kind, "\n"]);
+        } else if !line.starts_with('#') {
+            out.extend([line, "\n"]);
+        }
+    }
+    out
 }
 
 type Labels<'a> = Vec<(&'a str, Cow<'a, str>)>;

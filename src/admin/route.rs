@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use http_body_util::Full;
 use hyper::body::Bytes;
+use hyper::header::{ACCEPT, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, WWW_AUTHENTICATE};
-use hyper::header::{HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::Semaphore;
 
-use super::metrics::{self, Scrape};
+use super::metrics::{self, Format, Scrape};
 use super::process::Process;
 use super::{Readiness, Source, Token, page, stats};
 use crate::limits::{ADMIN_ANSWER_MAX, ADMIN_QUESTIONS_MAX};
@@ -66,7 +66,10 @@ impl<S: Source> Router<S> {
         }
         match path {
             "/" => with(answer(StatusCode::OK, HTML, page::PAGE), CONTENT_SECURITY_POLICY, page::POLICY),
-            "/metrics" => self.metrics().await,
+            "/metrics" => {
+                let accept = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
+                self.metrics(Format::asked(accept)).await
+            }
             "/stats" => self.stats().await,
             "/where" => self.bindings(request.uri().query()).await,
             "/healthz" => self.health().await,
@@ -74,16 +77,17 @@ impl<S: Source> Router<S> {
         }
     }
 
-    async fn metrics(&self) -> Answer {
+    async fn metrics(&self, format: Format) -> Answer {
         let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner).clone().into_iter().collect();
-        let asked = self.ask(|source| {
+        let asked = self.ask(move |source| {
             let mut snapshots = source.snapshots();
             snapshots.sort_by_key(|snapshot| snapshot.shard);
             let (about, readiness) = (source.about(), source.readiness());
-            metrics::encode(Scrape { about, readiness, snapshots, process: Process::read(), answers }).ok()
+            let scrape = Scrape { about, readiness, snapshots, process: Process::read(), answers };
+            metrics::encode(scrape, format).ok()
         });
         match asked.await.flatten() {
-            Some(text) => answer(StatusCode::OK, metrics::CONTENT_TYPE, text),
+            Some(text) => answer(StatusCode::OK, format.content_type(), text),
             None => no_answer(),
         }
     }

@@ -124,9 +124,30 @@ fn get(to: SocketAddr, path: &str) -> (u16, String, String) {
 }
 
 #[test]
-fn metrics_have_every_row_by_shard_with_help_and_type() {
+fn metrics_are_prometheus_text_unless_openmetrics_is_asked_for() {
     let admin = serve(fake(), None);
     let (status, head, text) = get(admin.address(), "/metrics");
+    assert_eq!(status, 200);
+    assert!(head.contains("content-type: text/plain; version=0.0.4"), "{head}");
+    assert!(text.contains("# TYPE hawser_requests_total counter\nhawser_requests_total{"), "{text}");
+    assert!(text.contains("# HELP hawser_panics_total "), "{text}");
+    assert!(text.contains("# TYPE hawser_bindings gauge\n"), "{text}");
+    assert!(!text.contains("# EOF"), "{text}");
+    let mut family = "";
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            family = rest.split(' ').next().expect("a name");
+        } else if !line.starts_with('#') {
+            assert_eq!(line.split(['{', ' ']).next(), Some(family), "{line}");
+        }
+    }
+}
+
+#[test]
+fn metrics_have_every_row_by_shard_with_help_and_type() {
+    let admin = serve(fake(), None);
+    let request = "GET /metrics HTTP/1.1\r\nHost: x\r\nAccept: application/openmetrics-text;version=1.0.0\r\n\r\n";
+    let (status, head, text) = exchange(admin.address(), request);
     assert_eq!(status, 200);
     assert!(head.contains("content-type: application/openmetrics-text"), "{head}");
     let register = "hawser_requests_total{shard=\"1\",side=\"endpoint\",method=\"REGISTER\"} 4\n";

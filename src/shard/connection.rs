@@ -117,6 +117,9 @@ impl Core {
         socket: glommio::net::TcpStream,
         peer: SocketAddr,
     ) -> Option<Key> {
+        // The engine frees a slot when it asks for a close: nothing that is meant for the old connection may be
+        // left when the slot is given to this one.
+        self.carry_out();
         let now = self.clock.now();
         let Self { engine, .. } = self;
         let accept = Accept { point, peer };
@@ -424,6 +427,11 @@ impl Core {
             }
         };
         if end == part_len {
+            if conn.phase == Phase::Open {
+                // What it asked right before its FIN is answered: it may read on.
+                self.carry_out();
+                self.flush(key);
+            }
             self.ended(key, CloseReason::Peer);
         } else if matches!(conn.phase, Phase::Leaving { .. }) {
             // Nobody reads it any more.

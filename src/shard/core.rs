@@ -33,7 +33,7 @@ use crate::transport::udp::{self, Outgoing};
 
 /// When something waits for room that nobody announces (a full socket, a full mailbox), it is tried again after
 /// this.
-const RETRY_AFTER: Duration = Duration::from_millis(1);
+pub(super) const RETRY_AFTER: Duration = Duration::from_millis(1);
 /// Rounds of one pass, in each of which what the flush brought about (closed connections) is carried out.
 const ROUNDS_MAX: usize = 8;
 /// Inputs of a pass from which on a gathering pause is worth its latency.
@@ -414,7 +414,7 @@ impl Core {
     }
 
     /// Carries out all outputs; says whether there were any.
-    fn carry_out(&mut self) -> bool {
+    pub(super) fn carry_out(&mut self) -> bool {
         let mut did = false;
         loop {
             let Self { engine, .. } = self;

@@ -1,7 +1,8 @@
 //! What other threads may see and do of a shard: wake it, watch it, ask it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use atomic_waker::AtomicWaker;
@@ -18,6 +19,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Shared {
     waker: AtomicWaker,
+    /// The same waker, which a wake does not use up: a task that was woken and then lost has no other left.
+    nudger: Mutex<Option<Waker>>,
     /// Counts passes, each of which reads mail: the heartbeat.
     beat: AtomicU64,
     /// When the shard wants to run next without being woken, in microseconds of the shards' clock; `u64::MAX` for
@@ -37,6 +40,7 @@ impl Default for Shared {
     fn default() -> Self {
         Self {
             waker: AtomicWaker::new(),
+            nudger: Mutex::new(None),
             beat: AtomicU64::new(0),
             due: AtomicU64::new(u64::MAX),
             asked: AtomicBool::new(false),
@@ -59,24 +63,35 @@ impl Shared {
         self.waker.wake();
     }
 
-    /// The watchdog's wake.
+    /// The watchdog's wake. It reaches an executor that sleeps although the mailbox task has been woken already.
     pub(super) fn nudge(&self, counted: bool) {
         if counted {
             self.nudges.fetch_add(1, Ordering::Relaxed);
         }
-        self.waker.wake();
+        self.nudger().iter().for_each(Waker::wake_by_ref);
     }
 
-    pub(super) fn register(&self, waker: &std::task::Waker) {
-        if !self.retired.load(Ordering::Relaxed) {
-            self.waker.register(waker);
+    pub(super) fn register(&self, waker: &Waker) {
+        if self.retired.load(Ordering::Relaxed) {
+            return;
         }
+        self.waker.register(waker);
+        let mut nudger = self.nudger();
+        if nudger.as_ref().is_none_or(|known| !known.will_wake(waker)) {
+            *nudger = Some(waker.clone());
+        }
+    }
+
+    /// Nothing panics while it is held, and a waker is whole at any time.
+    fn nudger(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.nudger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Nobody may wake the shard any more: its executor is about to end.
     pub(super) fn retire(&self) {
         self.retired.store(true, Ordering::Relaxed);
         drop(self.waker.take());
+        drop(self.nudger().take());
     }
 
     pub(super) fn beat(&self) {
@@ -245,5 +260,40 @@ impl Handle {
 
     pub(super) fn shared(&self, shard: usize) -> &Shared {
         &self.inner.links[shard].shared
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl std::task::Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn a_nudge_reaches_a_shard_whose_mailbox_task_was_woken_and_lost() {
+        let (shared, count) = (Shared::default(), Arc::new(Count::default()));
+        shared.register(&count.clone().into());
+        for _ in 0..3 {
+            shared.wake();
+        }
+        assert_eq!(count.0.load(Ordering::SeqCst), 1, "one wake until the task has run");
+        shared.nudge(true);
+        shared.nudge(false);
+        assert_eq!(count.0.load(Ordering::SeqCst), 3, "a nudge does not depend on that");
+        assert_eq!(shared.take_nudges(), 1);
+        shared.retire();
+        shared.nudge(true);
+        shared.register(&count.clone().into());
+        shared.nudge(true);
+        assert_eq!(count.0.load(Ordering::SeqCst), 3);
+        assert_eq!(Arc::strong_count(&count), 1, "a shard that ends leaves no waker behind");
     }
 }

@@ -17,7 +17,7 @@ use glommio::net::{TcpListener, UdpSocket};
 use glommio::timer::Timer;
 
 use super::connection::Key;
-use super::core::{Clock, Core};
+use super::core::{Clock, Core, RETRY_AFTER};
 use super::shared::Shared;
 use crate::clock::Time;
 use crate::ids::PointId;
@@ -147,7 +147,12 @@ impl Pump {
         if shard.core.borrow().stopped() {
             return self.poll_stop(shard, cx);
         }
-        let Some(passed) = passed else { return Poll::Pending };
+        let Some(passed) = passed else {
+            // A panic has cut the pass short: the rest of it comes with the next.
+            let soon = shard.clock.now().after(RETRY_AFTER);
+            self.arm(shard, Some(soon), cx);
+            return Poll::Pending;
+        };
         if passed.gather && !shard.gather.is_zero() {
             // The thread sleeps and not the task: the point is that nothing of the shard wakes meanwhile.
             std::thread::sleep(shard.gather);

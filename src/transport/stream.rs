@@ -18,6 +18,9 @@ use crate::tls::session::{PART_LEN_MAX, Session};
 /// How long the buffer must be that a shard lends to `poll_read`: a part record and one read behind it.
 pub const SCRATCH_LEN: usize = PART_LEN_MAX + READ_LEN_MAX;
 
+/// What has gone of a buffer that still holds more, before it is taken out.
+const WIRE_GONE_LEN_MAX: usize = 64 * 1024;
+
 /// What came of a flush.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flushed {
@@ -104,6 +107,10 @@ impl Stream {
     /// What the socket says. The session's faults are `InvalidData`.
     pub fn flush(&mut self, lent: &mut Vec<u8>, mut recycle: impl FnMut(Vec<u8>)) -> io::Result<Flushed> {
         let mut progress = false;
+        // A peer that reads slowly may never let it run empty.
+        if self.wire_gone >= WIRE_GONE_LEN_MAX {
+            self.wire.drain(..std::mem::take(&mut self.wire_gone));
+        }
         if !self.text.is_empty() {
             if let Some(session) = &mut self.session {
                 if session.is_faulty() {
@@ -191,5 +198,42 @@ impl Stream {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
             other => other,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    #[test]
+    fn a_peer_that_reads_slowly_and_never_all_does_not_make_the_buffer_grow() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, _) = listener.accept().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        glommio::LocalExecutor::default().run(async {
+            let mut stream = Stream::new(sys::adopt(socket.into()), None);
+            let mut lent = Vec::new();
+            let mut flush = |stream: &mut Stream| stream.flush(&mut lent, drop).unwrap();
+            let mut read = vec![0; 16 * 1024];
+            let (mut pushed, mut got) = (0_u64, 0_u64);
+            while flush(&mut stream) == Flushed::All {
+                stream.push(vec![b'x'; 16 * 1024]);
+                pushed += 16 * 1024;
+            }
+            for _ in 0..2_000 {
+                while stream.waiting_len() < 128 * 1024 {
+                    stream.push(vec![b'x'; 16 * 1024]);
+                    pushed += 16 * 1024;
+                    flush(&mut stream);
+                }
+                got += peer.read(&mut read).unwrap() as u64;
+                flush(&mut stream);
+            }
+            assert!(got > 4 * 1024 * 1024, "the peer has read {got}");
+            assert!(stream.wire.len() <= 512 * 1024, "{} of a buffer for {}", stream.wire.len(), stream.waiting_len());
+            assert!(got + stream.waiting_len() as u64 <= pushed);
+        });
     }
 }

@@ -166,3 +166,67 @@ fn a_burst_larger_than_a_read_keeps_every_message() {
     }
     rig.shards.stop();
 }
+
+#[test]
+fn a_slot_that_is_used_again_before_the_next_pass_leaves_the_old_connection_its_400_and_its_end() {
+    let listener = std::net::TcpListener::bind(loopback()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let point = Point {
+        transport: Transport::Tcp,
+        bind: address,
+        advertised_host: address.ip().to_string(),
+        advertised_port: address.port(),
+        side: None,
+    };
+    glommio::LocalExecutor::default().run(async {
+        let shared: Vec<Arc<Shared>> = vec![Arc::default()];
+        let (mut posts, mut inboxes) = mailbox::join(&shared);
+        let (_handle, mut controls) = Handle::new(&shared);
+        let mut core = Core::new(Parts {
+            settings: settings(0, 1, vec![point], nobody()),
+            clock: Clock::start(),
+            shared: shared[0].clone(),
+            tls: Tls::default(),
+            tos: socket::TOS_UNSET,
+            udp: vec![None],
+            listeners: vec![],
+            post: posts.remove(0),
+            inbox: inboxes.remove(0),
+            controls: controls.remove(0),
+        });
+        let accept = |core: &mut Core| {
+            let peer = connect(address);
+            let (socket, from) = listener.accept().unwrap();
+            core.accepted(PointId(0), sys::adopt(socket.into()), from).unwrap();
+            peer
+        };
+        let mut old = accept(&mut core);
+        let text =
+            options(address, "TCP", "bad").replace("Content-Length: 0", "Content-Length: 5\r\nContent-Length: 7");
+        let first = crate::ids::ConnId { slot: 0, generation: 1 };
+        assert!(core.input(Input::Bytes { conn: first, bytes: text.as_bytes() }));
+        let mut new = accept(&mut core);
+        let second = crate::ids::ConnId { slot: 0, generation: 2 };
+        assert!(core.input(Input::Bytes { conn: second, bytes: options(address, "TCP", "new").as_bytes() }));
+        core.pass();
+        let mut answer = String::new();
+        old.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("SIP/2.0 400"), "{answer:?}");
+        assert!(responses(&mut new, 1).starts_with("SIP/2.0 200"));
+    });
+}
+
+#[test]
+fn a_request_right_before_the_peers_fin_is_answered() {
+    let rig = Rig::start(1);
+    for round in 0..20 {
+        let mut phone = connect(rig.tcp);
+        phone.write_all(options(rig.tcp, "TCP", "last").as_bytes()).unwrap();
+        phone.shutdown(Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        phone.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("SIP/2.0 200"), "round {round}: {answer:?}");
+    }
+    rig.wait_for(Counter::ClosedPeer, 20);
+    rig.shards.stop();
+}

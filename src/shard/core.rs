@@ -36,6 +36,8 @@ use crate::transport::udp::{self, Outgoing};
 pub(super) const RETRY_AFTER: Duration = Duration::from_millis(1);
 /// Rounds of one pass, in each of which what the flush brought about (closed connections) is carried out.
 const ROUNDS_MAX: usize = 8;
+/// How long a shard that drains waits after the end of the last transaction, for the ACK behind it.
+const DRAIN_SETTLE: Duration = Duration::from_millis(200);
 /// Inputs of a pass from which on a gathering pause is worth its latency.
 const GATHER_INPUTS_MIN: u32 = 4;
 
@@ -111,8 +113,28 @@ pub(super) struct Core {
     inputs: u32,
     dirty: bool,
     drained: Option<Sender<()>>,
-    draining: bool,
+    draining: Option<Draining>,
     stopped: bool,
+}
+
+/// How far a drain has come. What was in flight may have an ACK behind it, which is no transaction: the last end is
+/// waited out for a moment.
+#[derive(Debug, Default)]
+struct Draining {
+    was_busy: bool,
+    quiet_since: Option<Time>,
+}
+
+impl Draining {
+    /// When it is done, as far as is known now: at once for a shard that had nothing in flight, never for one that has.
+    fn done_at(&mut self, in_flight: usize, now: Time) -> Option<Time> {
+        if in_flight > 0 {
+            *self = Self { was_busy: true, quiet_since: None };
+            return None;
+        }
+        let since = *self.quiet_since.get_or_insert(now);
+        Some(if self.was_busy { since.after(DRAIN_SETTLE) } else { since })
+    }
 }
 
 /// What a core is made from.
@@ -163,7 +185,7 @@ impl Core {
             inputs: 0,
             dirty: false,
             drained: None,
-            draining: false,
+            draining: None,
             stopped: false,
         }
     }
@@ -339,7 +361,7 @@ impl Core {
             Control::Snapshot(reply) => drop(reply.try_send(self.snapshot())),
             Control::Locate(aor, reply) => drop(reply.try_send(self.engine.locate(&aor, self.clock.now()))),
             Control::Drain(reply) => {
-                self.draining = true;
+                self.draining = Some(Draining::default());
                 self.drained = Some(reply);
                 self.close_listeners();
                 self.input(Input::Drain);
@@ -398,19 +420,23 @@ impl Core {
         let woken = self.post.wake();
         self.engine.counters_mut().add(Counter::MailWakes, woken);
         self.resume_handshakes();
-        self.tell_drained();
+        let drained = self.tell_drained(now);
         let retry = (waits || self.dirty || !self.deferred.is_empty() || !self.inbox.is_empty())
             .then(|| now.after(RETRY_AFTER));
-        let due = [self.engine.poll_timeout(), self.next_expiry(), retry].into_iter().flatten().min();
+        let due = [self.engine.poll_timeout(), self.next_expiry(), retry, drained].into_iter().flatten().min();
         self.shared.set_due(due.map(|due| due.0));
         Passed { due, gather: std::mem::take(&mut self.inputs) >= GATHER_INPUTS_MIN }
     }
 
-    fn tell_drained(&mut self) {
-        if self.draining && self.engine.in_flight() == 0 {
-            // Told once. Nobody listens any more when the time for draining is over.
-            let _ = self.drained.take().is_some_and(|reply| reply.try_send(()).is_ok());
+    /// Says when to look again, if time alone is waited for.
+    fn tell_drained(&mut self, now: Time) -> Option<Time> {
+        let done = self.draining.as_mut()?.done_at(self.engine.in_flight(), now)?;
+        if done > now {
+            return Some(done);
         }
+        // Told once. Nobody listens any more when the time for draining is over.
+        let _ = self.drained.take().is_some_and(|reply| reply.try_send(()).is_ok());
+        None
     }
 
     /// Carries out all outputs; says whether there were any.
@@ -484,5 +510,22 @@ impl Core {
     /// Tells the engine that a connection is gone.
     pub(super) fn tell_closed(&mut self, conn: ConnId, reason: CloseReason) {
         self.input(Input::Closed { conn, reason });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drain_waits_for_the_ack_behind_the_last_transaction_and_an_idle_one_for_nothing() {
+        let at = |ms: u64| Time(ms * 1_000);
+        assert_eq!(Draining::default().done_at(0, at(5)), Some(at(5)));
+        let mut draining = Draining::default();
+        assert_eq!(draining.done_at(2, at(10)), None);
+        assert_eq!(draining.done_at(0, at(900)), Some(at(900).after(DRAIN_SETTLE)));
+        assert_eq!(draining.done_at(1, at(950)), None, "a BYE came meanwhile");
+        assert_eq!(draining.done_at(0, at(1_000)), Some(at(1_000).after(DRAIN_SETTLE)));
+        assert_eq!(draining.done_at(0, at(1_100)), Some(at(1_000).after(DRAIN_SETTLE)));
     }
 }

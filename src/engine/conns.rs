@@ -135,7 +135,7 @@ impl Engine {
                     let transport = self.settings.point(accept.point).transport;
                     self.by_peer.insert((transport, accept.peer), id);
                     *self.unregistered.entry(accept.peer.ip()).or_insert(0) += 1;
-                    self.update_deadline(id, now);
+                    self.update_deadline(id);
                     return Ok(id);
                 }
                 None => {
@@ -158,7 +158,7 @@ impl Engine {
             self.count(Counter::LimitConnections);
             return None;
         };
-        self.update_deadline(conn, now);
+        self.update_deadline(conn);
         self.outputs.push_back(Output::Connect { conn, point, transport, to, side });
         Some(conn)
     }
@@ -174,12 +174,12 @@ impl Engine {
         if let Some(counter) = Counter::connection_opened(transport, outbound) {
             self.count(counter);
         }
-        self.update_deadline(id, now);
+        self.update_deadline(id);
     }
 
     /// Sets the connection's timer to its deadline. A timer that runs and is early enough is left alone: it
     /// looks again when it fires.
-    pub(super) fn update_deadline(&mut self, id: ConnId, _now: Time) {
+    pub(super) fn update_deadline(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         match (conn.deadline(), conn.timer) {
             (None, None) => {}
@@ -201,7 +201,7 @@ impl Engine {
         conn.timer = None;
         match conn.deadline() {
             Some((at, reason)) if at <= now => self.close(id, reason, now),
-            _ => self.update_deadline(id, now),
+            _ => self.update_deadline(id),
         }
     }
 
@@ -250,7 +250,7 @@ impl Engine {
         let now_begun = conn.begun.is_some();
         // The idle deadline moves with each message; its timer catches up when it fires.
         if was_begun != now_begun || (heard && conn.timer.is_some() && !conn.is_registered() && now_begun) {
-            self.update_deadline(id, now);
+            self.update_deadline(id);
         }
     }
 
@@ -286,7 +286,7 @@ impl Engine {
     fn on_stream_message(&mut self, id: ConnId, buf: Vec<u8>, now: Time) {
         match Message::scan(buf, true) {
             Ok(message) => {
-                self.settle_side(id, &message, now);
+                self.settle_side(id, &message);
                 let Some(source) = self.stream_source(id, Some(&message)) else { return };
                 let ends = message.fault().is_some_and(crate::sip::Fault::ends_stream);
                 self.on_message(Box::new(message), source, now);
@@ -304,7 +304,7 @@ impl Engine {
     }
 
     /// The side of an accepted connection is found by its first request.
-    fn settle_side(&mut self, id: ConnId, message: &Message, now: Time) {
+    fn settle_side(&mut self, id: ConnId, message: &Message) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         if conn.side.is_some() || !message.is_request() {
             return;
@@ -316,7 +316,7 @@ impl Engine {
             if !registered {
                 self.uncount_source(ip);
             }
-            self.update_deadline(id, now);
+            self.update_deadline(id);
         }
     }
 
@@ -457,7 +457,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn bind_conn(&mut self, conn: ConnId, binding: BindingId, now: Time) -> bool {
+    pub(super) fn bind_conn(&mut self, conn: ConnId, binding: BindingId) -> bool {
         let Some(here) = self.conns.get_mut(conn) else { return false };
         let was_registered = here.is_registered();
         match here.bound.iter_mut().find(|bound| bound.binding == binding) {
@@ -476,7 +476,7 @@ impl Engine {
             if counted {
                 self.uncount_source(ip);
             }
-            self.update_deadline(conn, now);
+            self.update_deadline(conn);
         }
         true
     }
@@ -501,7 +501,7 @@ impl Engine {
             if counted {
                 *self.unregistered.entry(ip).or_insert(0) += 1;
             }
-            self.update_deadline(conn, now);
+            self.update_deadline(conn);
         }
     }
 

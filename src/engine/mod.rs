@@ -227,7 +227,7 @@ impl Engine {
 
     /// Counters and gauges of this moment.
     #[must_use]
-    pub fn snapshot(&self, _now: Time) -> Snapshot {
+    pub fn snapshot(&self) -> Snapshot {
         let mut snapshot =
             Snapshot { shard: self.settings.shard.0, counters: self.counters.clone(), ..Snapshot::default() };
         let gauges = &mut snapshot.gauges;

@@ -56,19 +56,15 @@ impl Engine {
         self.reply(request, source, refusal.code, refusal.reason, key, &extra);
     }
 
-    pub(super) fn reply_simple(
+    pub(super) fn reply(
         &mut self,
         request: &Message,
         source: &Source,
         code: u16,
         reason: &'static str,
         key: u128,
+        extra: &[u8],
     ) {
-        self.reply(request, source, code, reason, key, b"");
-    }
-
-    #[allow(clippy::too_many_arguments, reason = "the parts of a response")]
-    fn reply(&mut self, request: &Message, source: &Source, code: u16, reason: &'static str, key: u128, extra: &[u8]) {
         let mut bytes = self.pool.take();
         response::write(request, source.peer, &Reply { code, reason, to_tag: &tag_of(key), extra }, &mut bytes);
         let is_unknown = matches!(source.flow, FlowRef::Udp { .. })

@@ -537,7 +537,7 @@ impl Engine {
             return self.recycle_message(cancel);
         };
         // Our tag is made of the INVITE's key, so that repetitions, and the 487, carry the same.
-        self.reply_simple(&cancel, source, 200, "OK", key);
+        self.reply(&cancel, source, 200, "OK", key, b"");
         if let Some(mut exchange) = self.take_exchange(id) {
             if exchange.method == Method::Invite && exchange.server.is_open() {
                 let is_first = exchange.given_up == GivenUp::No;

@@ -134,11 +134,7 @@ impl Engine {
             exchange.request = Some(request);
             self.answer(id, exchange, code, bytes, now);
         } else {
-            let bytes = if code == 500 && message.status() == Some(503) {
-                self.response_bytes_as_500(exchange, message)
-            } else {
-                self.response_bytes(exchange, message, None)
-            };
+            let bytes = self.response_bytes(exchange, message, None);
             self.answer(id, exchange, code, bytes, now);
         }
         if is_invite && !exchange.in_dialog {
@@ -152,28 +148,16 @@ impl Engine {
 
     /// The response as it goes back. `register` is the REGISTER that a 2xx answers.
     fn response_bytes(&mut self, exchange: &Exchange, message: &Message, register: Option<&Message>) -> Vec<u8> {
-        self.edited_response(exchange, message, register, None)
-    }
-
-    fn response_bytes_as_500(&mut self, exchange: &Exchange, message: &Message) -> Vec<u8> {
-        self.edited_response(exchange, message, None, Some(b"SIP/2.0 500 Server Internal Error\r\n"))
-    }
-
-    fn edited_response(
-        &mut self,
-        exchange: &Exchange,
-        message: &Message,
-        register: Option<&Message>,
-        status_line: Option<&[u8]>,
-    ) -> Vec<u8> {
         let from = if exchange.to_server { Side::Server } else { Side::Endpoint };
         let mut edits = std::mem::take(&mut self.edits);
         edits.clear();
-        if let Some(line) = status_line {
-            edits.replace(Span::new(0, message.first_field_at()), line);
+        let code = message.status().unwrap_or(0);
+        let as_500 = response::fate(code, exchange.method == Method::Invite, from) == Fate::As500;
+        if as_500 {
+            edits.replace(Span::new(0, message.first_field_at()), b"SIP/2.0 500 Server Internal Error\r\n");
         }
         response::edit(message, from, self.transport_of(exchange.reply), &mut edits);
-        if message.status() == Some(503) && status_line.is_none() && message.first(Name::RetryAfter).is_none() {
+        if code == 503 && !as_500 && message.first(Name::RetryAfter).is_none() {
             // Or all phones would come back at once (RFC 5390).
             let mut line = Vec::new();
             self.write_retry_after(&mut line);

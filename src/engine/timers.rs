@@ -142,7 +142,7 @@ impl Engine {
             Mail::Deliver { bytes, binding, not } => self.on_deliver(bytes, binding, not, now),
             Mail::Bound { flow, binding, until } => {
                 let held = match flow {
-                    FlowRef::Stream { conn, .. } => self.bind_conn(conn, binding, now),
+                    FlowRef::Stream { conn, .. } => self.bind_conn(conn, binding),
                     FlowRef::Udp { point, remote, .. } => self.bind_udp(point, remote, binding, until),
                 };
                 if !held {

@@ -378,7 +378,7 @@ impl Core {
     fn snapshot(&mut self) -> Snapshot {
         let nudges = self.shared.take_nudges();
         self.engine.counters_mut().add(Counter::StallsNudged, nudges);
-        let mut snapshot = self.engine.snapshot(self.clock.now());
+        let mut snapshot = self.engine.snapshot();
         snapshot.gauges.set_len(Gauge::MailboxLength, self.inbox.len());
         snapshot.gauges.set_len(Gauge::HandshakesInProgress, self.handshaking);
         let waiting = self.conns.iter().map(|(_, conn)| conn.waiting_len()).sum();

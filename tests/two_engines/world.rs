@@ -325,7 +325,7 @@ impl World {
     }
 
     pub fn counted(&self, counter: Counter) -> u64 {
-        self.engines.iter().map(|engine| engine.snapshot(self.now).counters.of(counter)).sum()
+        self.engines.iter().map(|engine| engine.snapshot().counters.of(counter)).sum()
     }
 
     /// All transactions end, all connections close, all bindings go: every table must be empty.
@@ -333,7 +333,7 @@ impl World {
     pub fn end(mut self) {
         self.pass_s(400);
         for engine in &self.engines {
-            assert!(engine.is_quiet(), "a transaction is left: {:?}", engine.snapshot(self.now).gauges);
+            assert!(engine.is_quiet(), "a transaction is left: {:?}", engine.snapshot().gauges);
         }
         let now = self.now;
         for engine in &mut self.engines {
@@ -343,7 +343,7 @@ impl World {
         // Longer than any binding of the stories lives.
         self.pass_s(4_000);
         for engine in &self.engines {
-            assert!(engine.is_empty(), "something is left: {:?}", engine.snapshot(self.now).gauges);
+            assert!(engine.is_empty(), "something is left: {:?}", engine.snapshot().gauges);
         }
     }
 }

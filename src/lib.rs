@@ -72,6 +72,7 @@
 //! | [`engine`] | yes | one shard's composition; placement; mail |
 //! | [`proxy`] | yes | the phases of RFC 3261 §16 |
 //! | [`flow`] | yes | connection table, directory part, tokens |
+//! | [`server_pool`], [`dns`] | yes | HA pairs and their health; RFC 3263 |
 //! | [`transaction`] | yes | four state machines, keys, branches |
 //! | [`sip`] | yes | scanner, framer, spans, edits, responses |
 //! | [`limits`], [`config`], [`stats`] | yes | named bounds; settings; counters |
@@ -102,12 +103,14 @@ pub mod admin;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod dns;
 pub mod engine;
 pub mod flow;
 pub mod ids;
 pub mod limits;
 pub mod proxy;
 pub mod server;
+pub mod server_pool;
 pub mod shard;
 pub mod sip;
 pub mod stats;

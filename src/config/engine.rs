@@ -1,7 +1,7 @@
 //! What one engine is made with: plain data, keys and seeds included. It stands here because `proxy` and
 //! `config` use its types too, and imports only go down.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::ids::{PointId, ShardId, Side, Transport};
@@ -54,7 +54,7 @@ pub struct Settings {
     /// The SIP Server of this release; pairs come with the health of servers.
     pub server: ServerTarget,
     /// `trusted-sources`: (network address, prefix length).
-    pub trusted: Vec<(std::net::IpAddr, u8)>,
+    pub trusted: Vec<(IpAddr, u8)>,
     /// `domains`, in lower case.
     pub domains: Vec<String>,
     /// `sticky`.
@@ -106,10 +106,51 @@ impl Settings {
         &self.points[usize::from(id.0)]
     }
 
-    /// The point that messages towards `side` over `transport` leave from.
+    /// The point that messages towards `remote`, on `side`, over `transport` leave from: of those whose address is of
+    /// its family, the first that serves only this side, else the first that serves both.
     #[must_use]
-    pub fn point_for(&self, transport: Transport, side: Side) -> Option<PointId> {
-        let at = self.points.iter().position(|p| p.transport == transport && p.side.is_none_or(|s| s == side))?;
-        u8::try_from(at).ok().map(PointId)
+    pub fn point_for(&self, transport: Transport, side: Side, remote: IpAddr) -> Option<PointId> {
+        pick(&self.points, transport, side, remote)
+    }
+}
+
+fn pick(points: &[Point], transport: Transport, side: Side, remote: IpAddr) -> Option<PointId> {
+    let serves = |only: Option<Side>| {
+        points.iter().position(|point| {
+            point.transport == transport && point.side == only && point.bind.is_ipv4() == remote.is_ipv4()
+        })
+    };
+    let at = serves(Some(side)).or_else(|| serves(None))?;
+    u8::try_from(at).ok().map(PointId)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn point(transport: Transport, bind: &str, side: Option<Side>) -> Point {
+        let bind: SocketAddr = bind.parse().expect("an address");
+        Point { transport, bind, advertised_host: bind.ip().to_string(), advertised_port: bind.port(), side }
+    }
+
+    #[test]
+    fn a_point_is_picked_by_side_transport_and_family() {
+        let points = [
+            point(Transport::Udp, "10.0.0.1:5060", None),
+            point(Transport::Udp, "[::]:5060", Some(Side::Endpoint)),
+            point(Transport::Udp, "10.0.0.2:5060", Some(Side::Server)),
+            point(Transport::Udp, "10.0.0.3:5060", Some(Side::Server)),
+            point(Transport::Tls, "10.0.0.4:5061", Some(Side::Endpoint)),
+        ];
+        let picked = |transport, side, remote: &str| {
+            pick(&points, transport, side, remote.parse().expect("an address")).map(|id| id.0)
+        };
+        assert_eq!(picked(Transport::Udp, Side::Endpoint, "10.9.9.9"), Some(0), "the one for both sides");
+        assert_eq!(picked(Transport::Udp, Side::Endpoint, "::1"), Some(1), "the one of its family");
+        assert_eq!(picked(Transport::Udp, Side::Server, "10.9.9.9"), Some(2), "its own side first, in their order");
+        assert_eq!(picked(Transport::Udp, Side::Server, "::1"), None, "never another family or side");
+        assert_eq!(picked(Transport::Tls, Side::Endpoint, "10.9.9.9"), Some(4));
+        assert_eq!(picked(Transport::Tls, Side::Server, "10.9.9.9"), None);
+        assert_eq!(picked(Transport::Tcp, Side::Endpoint, "10.9.9.9"), None);
     }
 }

@@ -102,8 +102,6 @@ pub enum Expected {
     Addresses,
     /// A port, 0 for off.
     Port,
-    /// A port.
-    PortOn,
     /// Numbers of cores.
     Cores,
     /// A SIP Server.
@@ -144,7 +142,6 @@ impl fmt::Display for Expected {
             Self::Hosts => f.write_str("a list of host names or addresses"),
             Self::Addresses => f.write_str("a list of addresses, with at least one"),
             Self::Port => f.write_str("a port from 1 to 65535, or 0 for off"),
-            Self::PortOn => f.write_str("a port from 1 to 65535"),
             Self::Cores => f.write_str("\"all\" or numbers of cores such as \"0-3,6\""),
             Self::Server => f.write_str("an address with its port such as \"10.0.0.1:5060\", or a name to resolve"),
             Self::Network => f.write_str("a network such as \"10.1.0.0/16\", without host bits, or an address"),

@@ -113,7 +113,11 @@ pub const KEYS: &[Key] = &[
     key("peer-proxy.servers", "", "Addresses of the SIP Servers of that site."),
     key("peer-proxy.peer-proxy-contact", "", "Name or address of that site's proxy."),
     key("peer-proxy.peer-proxy-protocol", "\"tls\"", "udp, tcp or tls."),
-    key("peer-proxy.peer-proxy-port-tls", "5061", "TLS port of that site's proxy; 1–65535."),
+    key(
+        "peer-proxy.peer-proxy-port-tls",
+        "0",
+        "TLS port of that site's proxy; 1–65535, 0 = what the DNS says of peer-proxy-contact, 5061 for an address.",
+    ),
     key("peer-proxy.tls-name", "\"\"", "Name that its certificate must carry; \"\" = peer-proxy-contact."),
     key("peer-proxy.verify", "\"name\"", "name, or chain to leave the name out."),
     key("device.network", "", "Addresses of devices that do not register."),

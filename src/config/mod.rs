@@ -170,8 +170,8 @@ pub struct PeerProxy {
     pub contact: Host,
     /// How it is reached.
     pub protocol: Transport,
-    /// Its TLS port.
-    pub port_tls: u16,
+    /// Its TLS port; `None`: what the DNS says of its name (RFC 3263), 5061 for an address.
+    pub port_tls: Option<u16>,
     /// What its certificate must carry; `None`: `contact`.
     pub tls_name: Option<Host>,
     /// How far its certificate is checked.

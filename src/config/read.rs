@@ -123,16 +123,12 @@ fn server(table: &Section<'_>, internal_protocol: Transport) -> Result<Server, C
 fn peer_proxy(table: &Section<'_>) -> Result<PeerProxy, ConfigError> {
     let servers = table.list("servers", Expected::Addresses, |text| text.parse().ok());
     let contact = table.read("peer-proxy-contact", Expected::HostRequired, |v| Host::parse(v.as_str()?));
-    let port_tls = table.read("peer-proxy-port-tls", Expected::PortOn, |v| {
-        let number = v.as_integer()?;
-        u16::from_str_radix(number.as_str(), number.radix()).ok().filter(|port| *port != 0)
-    })?;
     Ok(PeerProxy {
         name: table.require("name", Expected::Name, table.name("name"))?,
         servers: table.require("servers", Expected::Addresses, servers.map(|s| s.filter(|s| !s.is_empty())))?,
         contact: table.require("peer-proxy-contact", Expected::HostRequired, contact)?,
         protocol: table.word("peer-proxy-protocol")?.unwrap_or(Transport::Tls),
-        port_tls: port_tls.unwrap_or(5061),
+        port_tls: table.port("peer-proxy-port-tls")?.filter(|port| *port != 0),
         tls_name: table.host("tls-name")?,
         verify: table.word("verify")?.unwrap_or(Verify::Name),
     })

@@ -231,8 +231,8 @@ fn a_bad_table_is_told_in_one_line() {
             "8: peer-proxy.servers: missing, expected a list of addresses, with at least one".to_owned(),
         ),
         (
-            "[[peer-proxy]]\nname = \"s\"\nservers = [\"10.0.0.1\"]\npeer-proxy-contact = \"p\"\npeer-proxy-port-tls = 0",
-            "10: peer-proxy.peer-proxy-port-tls: expected a port from 1 to 65535".to_owned(),
+            "[[peer-proxy]]\nname = \"s\"\nservers = [\"10.0.0.1\"]\npeer-proxy-contact = \"p\"\npeer-proxy-port-tls = 65536",
+            "10: peer-proxy.peer-proxy-port-tls: expected a port from 1 to 65535, or 0 for off".to_owned(),
         ),
         ("[[device]]\nnetwork = \"10.0.0.0/8\"", format!("6: device: {later}")),
         (

@@ -428,7 +428,7 @@ impl Engine {
     pub(super) fn flow_at(&self, transport: Transport, remote: SocketAddr) -> Option<(FlowRef, Option<BindingId>)> {
         let shard = self.me();
         if !transport.is_stream() {
-            let point = self.settings.point_for(transport, Side::Endpoint)?;
+            let point = self.settings.point_for(transport, Side::Endpoint, remote.ip())?;
             return Some((FlowRef::Udp { shard, point, remote }, self.udp.binding_at(point, remote)));
         }
         let id = *self.by_peer.get(&(transport, remote))?;

@@ -171,7 +171,7 @@ impl Engine {
     pub(super) fn server_flow(&mut self, now: Time) -> Option<FlowRef> {
         let transport = self.settings.server.transport;
         let address = self.settings.server.address;
-        let point = self.settings.point_for(transport, Side::Server)?;
+        let point = self.settings.point_for(transport, Side::Server, address.ip())?;
         if !transport.is_stream() {
             if self.server_down_until.is_some_and(|until| now < until) {
                 return None;

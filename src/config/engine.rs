@@ -31,6 +31,15 @@ pub struct Point {
     pub side: Option<Side>,
 }
 
+impl Point {
+    /// Whether it has to do with this side: at a point of the endpoint side nobody counts as a server, and at one of
+    /// the server side nobody else is served.
+    #[must_use]
+    pub fn serves(&self, side: Side) -> bool {
+        self.side.is_none_or(|only| only == side)
+    }
+}
+
 /// A SIP Server.
 #[derive(Clone, Debug)]
 pub struct ServerTarget {

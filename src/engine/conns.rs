@@ -115,7 +115,8 @@ impl Engine {
     pub fn accept(&mut self, accept: Accept, now: Time) -> Result<ConnId, Refusal> {
         let held = self.unregistered.get(&accept.peer.ip()).copied().unwrap_or(0);
         // A server that opens its connections from one address is not held to a phone's measure.
-        let is_server = accept.peer.ip() == self.settings.server.address.ip();
+        let is_server = accept.peer.ip() == self.settings.server.address.ip()
+            && self.settings.point(accept.point).serves(Side::Server);
         let refusal = if self.draining {
             Some(Refusal::Draining)
         } else if held >= self.settings.unregistered_per_source_max && !is_server {
@@ -309,7 +310,10 @@ impl Engine {
         if conn.side.is_some() || !message.is_request() {
             return;
         }
-        let side = self.names.side_of_stream(conn.peer, message.top_via());
+        let side = match self.settings.point(conn.point).serves(Side::Server) {
+            true => self.names.side_of_stream(conn.peer, message.top_via()),
+            false => Side::Endpoint,
+        };
         conn.side = Some(side);
         if side == Side::Server {
             let (ip, registered) = (conn.peer.ip(), conn.is_registered());

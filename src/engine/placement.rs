@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 use super::{Engine, Mail, Output, Source};
 use crate::clock::Time;
 use crate::ids::{BindingId, FlowRef, ShardId, Side};
-use crate::proxy::{Walk, register, route, target};
+use crate::proxy::{Refusal, Walk, register, route, target};
 use crate::sip::{Message, Method};
 use crate::stats::Counter;
 use crate::transaction::Branch;
@@ -21,11 +21,26 @@ impl Engine {
             }
             return;
         }
+        if message.fault().is_none() && !self.settings.point(source.flow.point()).serves(source.side) {
+            return self.refuse_stranger(message, &source);
+        }
         let walk = route::walk(&message, source.side, &self.names, &self.keys);
         match self.placement(&message, &walk, source.side) {
             Some(shard) if shard != self.me() => self.place(shard, message, source),
             _ => self.on_request(message, source, &walk, now),
         }
+    }
+
+    /// Who is no server has no business at a listener of the server side. Where the message landed is where this is
+    /// said, without any state.
+    fn refuse_stranger(&mut self, request: Box<Message>, source: &Source) {
+        if request.method() == Some(Method::Ack) {
+            self.count(Counter::AckRefused);
+        } else {
+            let refusal = Refusal::new(403, "Wrong Listener", Counter::Refused403WrongListener);
+            self.refuse(&request, source, &refusal);
+        }
+        self.recycle_message(request);
     }
 
     fn place(&mut self, to: ShardId, message: Box<Message>, source: Source) {

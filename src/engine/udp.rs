@@ -84,7 +84,10 @@ impl Engine {
         let buf = self.pool.copy(bytes);
         match Message::scan(buf, false) {
             Ok(message) => {
-                let side = self.names.side_of_datagram(from);
+                let side = match self.settings.point(point).serves(Side::Server) {
+                    true => self.names.side_of_datagram(from),
+                    false => Side::Endpoint,
+                };
                 if side == Side::Server && self.server_down_until.is_some() {
                     self.server_is_up();
                 }

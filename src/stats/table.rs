@@ -202,6 +202,7 @@ Counter, COUNTERS;
 "hawser_refusals_total", "Requests that Hawser itself answered with an error, by code and reason (for a malformed one: see hawser_faults_total).":
     Refused403ForeignRoute { code = "403", reason = "foreign_route" }
     Refused403ForgedToken { code = "403", reason = "forged_token" }
+    Refused403WrongListener { code = "403", reason = "wrong_listener" }
     Refused408TimerB { code = "408", reason = "timer_b" }
     Refused408TimerC { code = "408", reason = "timer_c" }
     Refused420ProxyRequire { code = "420", reason = "proxy_require" }

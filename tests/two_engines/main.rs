@@ -8,6 +8,7 @@ mod calls;
 mod chaos;
 mod contacts;
 mod hostile;
+mod listeners;
 mod moves;
 mod registration;
 mod routes;

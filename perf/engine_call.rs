@@ -93,6 +93,7 @@ fn settings() -> Settings {
             name: "sips1".to_owned(),
             address: SERVER.parse().expect("an address"),
             transport: Transport::Udp,
+            tls: None,
         },
         trusted: Vec::new(),
         domains: vec!["example.com".to_owned()],
@@ -118,7 +119,7 @@ fn settings() -> Settings {
 fn register(bench: &mut Bench, at: usize) -> (ConnId, String) {
     let peer = SocketAddr::from(([10, 0, 0, 1], u16::try_from(10_000 + at).expect("few phones")));
     let conn = bench.engine.accept(Accept { point: PointId(2), peer }, bench.now).expect("room");
-    bench.feed(Input::Ready { conn });
+    bench.feed(Input::Ready { conn, identities: None });
     let request = format!(
         "REGISTER sip:example.com SIP/2.0\r\nVia: SIP/2.0/TLS 192.0.2.7:5060;branch=z9hG4bKr{at};rport\r\n\
          Max-Forwards: 70\r\nFrom: <sip:phone{at}@example.com>;tag=r\r\nTo: <sip:phone{at}@example.com>\r\n\

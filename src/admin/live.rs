@@ -65,7 +65,7 @@ mod tests {
             shard: ShardId(shard),
             shards,
             points: vec![],
-            server: ServerTarget { name: "sips1".into(), address, transport: Transport::Udp },
+            server: ServerTarget { name: "sips1".into(), address, transport: Transport::Udp, tls: None },
             trusted: vec![],
             domains: vec![],
             sticky: Sticky::Path,

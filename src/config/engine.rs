@@ -4,6 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use super::value::{Host, Verify};
 use crate::ids::{PointId, ShardId, Side, Transport};
 
 /// How the SIP Server finds the way back to a phone (DESIGN.md, What it does on the wire, 3).
@@ -49,6 +50,39 @@ pub struct ServerTarget {
     pub address: SocketAddr,
     /// The internal protocol.
     pub transport: Transport,
+    /// What its certificate must carry, in both directions; `None` for one that has none.
+    pub tls: Option<TlsPeer>,
+}
+
+/// What the certificate of a peer must carry, from the settings and never from DNS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// A host name.
+    Name(String),
+    /// An address, for a target that is given as one.
+    Address(IpAddr),
+}
+
+impl Expected {
+    /// The name that is set for a target, else the target itself.
+    #[must_use]
+    pub fn of(tls_name: Option<&Host>, target: &Host) -> Self {
+        match tls_name.unwrap_or(target) {
+            Host::Ip(ip) => Self::Address(*ip),
+            Host::Name(name) => Self::Name(name.clone()),
+        }
+    }
+}
+
+/// What a connection over TLS that we open must find at its other end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsPeer {
+    /// Whose trust and certificate of ours count.
+    pub side: Side,
+    /// Whom the certificate must name, and whom we ask for.
+    pub expected: Expected,
+    /// `Chain` leaves out the name, never the chain.
+    pub verify: Verify,
 }
 
 /// Everything that an engine is told from outside.

@@ -21,7 +21,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use engine::{Sticky, UdpOversize};
+pub use engine::{Sticky, TlsPeer, UdpOversize};
 pub use error::{ConfigError, Expected, Fault};
 pub use keys::{KEYS, Key, markdown};
 pub use value::{ClientEku, Cores, CoresFault, Host, LogLevel, Network, ServerAddress, Verify};
@@ -157,6 +157,22 @@ pub struct Server {
     pub tls_name: Option<Host>,
     /// How far its certificate is checked.
     pub verify: Verify,
+}
+
+impl Server {
+    /// What the certificate of its primary or backup must carry.
+    #[must_use]
+    pub fn tls_peer(&self, target: &ServerAddress) -> TlsPeer {
+        let target = match target {
+            ServerAddress::Address(address) => Host::Ip(address.ip()),
+            ServerAddress::Name(name, _) => Host::Name(name.clone()),
+        };
+        TlsPeer {
+            side: Side::Server,
+            expected: engine::Expected::of(self.tls_name.as_ref(), &target),
+            verify: self.verify,
+        }
+    }
 }
 
 /// The proxy of another site.

@@ -14,6 +14,7 @@ use crate::limits::{
 };
 use crate::sip::{FrameFault, Framed, Framer, Message, Method};
 use crate::stats::Counter;
+use crate::tls::identity::Identities;
 use crate::wheel::TimerId;
 
 /// A binding that a flow carries, or carried before it moved.
@@ -44,6 +45,8 @@ pub(super) struct Conn {
     /// When the message that is begun was begun.
     begun: Option<Time>,
     timer: Option<TimerId>,
+    /// The names of the peer's verified certificate. Boxed: most phones show none.
+    identities: Option<Box<Identities>>,
 }
 
 /// Adds a binding to those of a flow; `false` when that would be one too many. What has moved away gives way.
@@ -75,6 +78,7 @@ impl Conn {
             last: now,
             begun: None,
             timer: None,
+            identities: None,
         }
     }
 
@@ -160,14 +164,26 @@ impl Engine {
             return None;
         };
         self.update_deadline(conn);
-        self.outputs.push_back(Output::Connect { conn, point, transport, to, side });
+        let tls = (transport == Transport::Tls).then(|| self.settings.server.tls.clone().map(Box::new)).flatten();
+        self.outputs.push_back(Output::Connect { conn, point, transport, to, side, tls });
         Some(conn)
     }
 
-    pub(super) fn on_ready(&mut self, id: ConnId, now: Time) {
+    pub(super) fn on_ready(&mut self, id: ConnId, identities: Option<Box<Identities>>, now: Time) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         conn.ready = true;
         conn.last = now;
+        let side = identities.as_ref().and_then(|identities| self.names.side_of_identity(identities));
+        conn.identities = identities;
+        // A certificate settles the side before the first request can.
+        if let (None, Some(side)) = (conn.side, side) {
+            conn.side = Some(side);
+            let (ip, counted) = (conn.peer.ip(), side == Side::Server);
+            if counted {
+                self.uncount_source(ip);
+            }
+        }
+        let Some(conn) = self.conns.get(id) else { return };
         let (outbound, side, transport) = (conn.outbound, conn.side, self.settings.point(conn.point).transport);
         if outbound && side == Some(Side::Server) {
             self.server_is_up();
@@ -195,6 +211,12 @@ impl Engine {
             }
             (Some((at, _)), None) => conn.timer = Some(self.wheel.arm(at, Timer::Conn(id))),
         }
+    }
+
+    /// The names of the verified certificate that a connection's peer has shown.
+    #[must_use]
+    pub fn identities_of(&self, id: ConnId) -> Option<&Identities> {
+        self.conns.get(id)?.identities.as_deref()
     }
 
     pub(super) fn on_conn_timer(&mut self, id: ConnId, now: Time) {

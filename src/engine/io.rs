@@ -4,8 +4,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::clock::Time;
+use crate::config::engine::TlsPeer;
 use crate::ids::{BindingId, ConnId, FlowRef, PointId, ShardId, Side, Transport};
 use crate::sip::{Message, Method};
+use crate::tls::identity::Identities;
 use crate::transaction::branch::TxnId;
 
 /// A TCP connection that a listener of this shard has accepted. For TLS the handshake is still to come.
@@ -97,6 +99,8 @@ pub enum Input<'a> {
     Ready {
         #[allow(missing_docs, reason = "see ConnId")]
         conn: ConnId,
+        /// The names of the peer's certificate; `None` when none was shown and verified.
+        identities: Option<Box<Identities>>,
     },
     /// Plaintext arrived on a connection: any part of the stream, split anywhere.
     Bytes {
@@ -168,8 +172,10 @@ pub enum Output {
         transport: Transport,
         /// The peer.
         to: SocketAddr,
-        /// Which side's trust and certificate count.
+        /// Which side the peer is on.
         side: Side,
+        /// Whom the peer's certificate must name; `None` for TCP.
+        tls: Option<Box<TlsPeer>>,
     },
     /// Send what waits, then close (with close_notify over TLS). The slot is free already.
     Close {

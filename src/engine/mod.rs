@@ -27,7 +27,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use smallvec::SmallVec;
 
-pub use crate::config::engine::{Point, ServerTarget, Settings, Sticky, UdpOversize};
+pub use crate::config::engine::{Expected, Point, ServerTarget, Settings, Sticky, TlsPeer, UdpOversize};
 pub use io::{Accept, CloseReason, ConnectFailure, Event, Input, Level, Located, Mail, Output, Refusal, Source};
 
 use crate::clock::Time;
@@ -173,7 +173,7 @@ impl Engine {
     pub fn handle(&mut self, input: Input<'_>, now: Time) {
         match input {
             Input::Datagram { point, from, bytes } => self.on_datagram(point, from, bytes, now),
-            Input::Ready { conn } => self.on_ready(conn, now),
+            Input::Ready { conn, identities } => self.on_ready(conn, identities, now),
             Input::Bytes { conn, bytes } => self.on_bytes(conn, bytes, now),
             Input::Closed { conn, reason } => self.on_closed(conn, reason, now),
             Input::Unreachable { to, .. } => self.on_unreachable(to, now),

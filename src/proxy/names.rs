@@ -2,9 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::config::engine::Settings;
+use crate::config::Verify;
+use crate::config::engine::{Expected, Settings};
 use crate::ids::{Side, Transport};
 use crate::sip::{Host, Uri, Via};
+use crate::tls::identity::Identities;
 
 /// Our own names and the SIP Server's address, in the form that messages are compared with.
 #[derive(Clone, Debug)]
@@ -16,6 +18,8 @@ pub struct Names {
     domains: Vec<Vec<u8>>,
     server: SocketAddr,
     server_transport: Transport,
+    /// What a certificate that names the server carries; `None` when names do not count.
+    server_identity: Option<Expected>,
     trusted: Vec<(IpAddr, u8)>,
 }
 
@@ -29,6 +33,12 @@ impl Names {
             domains: settings.domains.iter().map(|domain| domain.to_ascii_lowercase().into_bytes()).collect(),
             server: settings.server.address,
             server_transport: settings.server.transport,
+            server_identity: settings
+                .server
+                .tls
+                .as_ref()
+                .filter(|peer| peer.verify == Verify::Name)
+                .map(|peer| peer.expected.clone()),
             trusted: settings.trusted.clone(),
         };
         for point in &settings.points {
@@ -108,6 +118,14 @@ impl Names {
         } else {
             Side::Endpoint
         }
+    }
+
+    /// The side of an accepted connection by its verified certificate: that of the server which it names. `None` when
+    /// it names no server, so that address and first request decide.
+    #[must_use]
+    pub fn side_of_identity(&self, identities: &Identities) -> Option<Side> {
+        let expected = self.server_identity.as_ref()?;
+        identities.match_expected(expected).then_some(Side::Server)
     }
 
     fn is_trusted(&self, ip: IpAddr) -> bool {

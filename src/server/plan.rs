@@ -43,7 +43,12 @@ pub fn settings(config: &Config, shards: u8, capacity: Capacity) -> Result<Vec<S
         shard: ShardId(0),
         shards,
         member: secrets::member(host, port),
-        server: ServerTarget { name: serving.name.clone(), address, transport: serving.transport },
+        server: ServerTarget {
+            name: serving.name.clone(),
+            address,
+            transport: serving.transport,
+            tls: Some(serving.tls_peer(&serving.primary)),
+        },
         trusted: sipproxy.trusted_sources.iter().map(|network| (network.address, network.prefix_len)).collect(),
         domains: sipproxy.domains.clone(),
         sticky: sipproxy.sticky,

@@ -16,7 +16,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::core::Core;
 use crate::clock::Time;
-use crate::engine::{Accept, CloseReason, ConnectFailure, Engine, Input};
+use crate::engine::{Accept, CloseReason, ConnectFailure, Engine, Input, TlsPeer};
 use crate::ids::{ConnId, PointId, Side, Transport};
 use crate::limits::{
     HANDSHAKE_STEPS_PER_PASS_MAX, HANDSHAKES_COUNT_MAX, LINGER_MAX, READS_PER_PASS_MAX, SEND_QUEUE_LEN_MAX,
@@ -45,6 +45,15 @@ enum Phase {
     Handshaking,
     Open,
     Leaving { fin_sent: bool },
+}
+
+/// A connection that the engine wants to be opened: see `Output::Connect`.
+pub(super) struct Opening {
+    pub(super) point: PointId,
+    pub(super) transport: Transport,
+    pub(super) to: SocketAddr,
+    pub(super) side: Side,
+    pub(super) tls: Option<Box<TlsPeer>>,
 }
 
 pub(super) struct Conn {
@@ -138,9 +147,11 @@ impl Core {
         // A socket that takes no option is one whose peer has gone, which the first read finds out.
         let _ = sys::with_socket(&socket, |socket| socket::set_stream_options(&socket));
         let point = self.engine.settings().point(point);
-        let (transport, side) = (point.transport, point.side.unwrap_or(Side::Endpoint));
-        let session = match (transport, self.tls.accept.clone()) {
-            (Transport::Tls, Some(config)) => match Session::accept(config) {
+        let (transport, listens_for) = (point.transport, point.side);
+        let side = listens_for.unwrap_or(Side::Endpoint);
+        let session = match transport {
+            Transport::Udp | Transport::Tcp => None,
+            Transport::Tls => match self.tls.accept(listens_for) {
                 Ok(session) => Some(Box::new(session)),
                 Err(fault) => {
                     self.say("a TLS session could not be begun", Some(peer), fault.to_string());
@@ -148,13 +159,12 @@ impl Core {
                     return None;
                 }
             },
-            _ => None,
         };
         let phase = if session.is_some() { Phase::Handshaking } else { Phase::Open };
         let key = self.insert(id, peer, side, phase, Stream::new(socket, session));
         if phase == Phase::Handshaking {
             self.handshake_begun(key);
-        } else if !self.input(Input::Ready { conn: id }) {
+        } else if !self.input(Input::Ready { conn: id, identities: None }) {
             self.lost(key, CloseReason::Panic);
             return None;
         }
@@ -162,24 +172,23 @@ impl Core {
     }
 
     /// Carries out `Output::Connect`.
-    pub(super) fn connect(&mut self, id: ConnId, point: PointId, transport: Transport, to: SocketAddr, side: Side) {
+    pub(super) fn connect(&mut self, id: ConnId, opening: Opening) {
+        let Opening { point, transport, to, side, tls } = opening;
         let from = self.engine.settings().point(point).bind;
-        let session = match (transport, &self.tls.server) {
-            (Transport::Tls, Some(outbound)) => {
-                match Session::connect(outbound.config.clone(), outbound.name.clone()) {
-                    Ok(session) => Some(Box::new(session)),
-                    Err(fault) => {
-                        self.say("a TLS session could not be begun", Some(to), fault.to_string());
-                        return self.tell_closed(id, CloseReason::Connect(ConnectFailure::Tls));
-                    }
+        let session = match (transport, tls) {
+            (Transport::Udp | Transport::Tcp, _) => None,
+            (Transport::Tls, Some(peer)) => match self.tls.connect(&peer) {
+                Ok(session) => Some(Box::new(session)),
+                // Text is never sent in the clear because a configuration is missing.
+                Err(fault) => {
+                    self.say("a TLS session could not be begun", Some(to), fault.to_string());
+                    return self.tell_closed(id, CloseReason::Connect(ConnectFailure::Tls));
                 }
-            }
-            // Text is never sent in the clear because a configuration is missing.
+            },
             (Transport::Tls, None) => {
-                self.say("no certificates are configured for a TLS connection", Some(to), String::new());
+                self.say("a TLS session could not be begun", Some(to), "nobody is expected there".into());
                 return self.tell_closed(id, CloseReason::Connect(ConnectFailure::Tls));
             }
-            _ => None,
         };
         match socket::connect(from, to, self.tos) {
             Ok(socket) => {
@@ -364,8 +373,9 @@ impl Core {
         let Some(conn) = self.conn(key) else { return };
         conn.phase = Phase::Open;
         let id = conn.id;
+        let identities = conn.stream.session.as_ref().and_then(|session| session.identities()).map(Box::new);
         self.queue_flush(key);
-        if !self.input(Input::Ready { conn: id }) {
+        if !self.input(Input::Ready { conn: id, identities }) {
             self.lost(key, CloseReason::Panic);
         }
     }

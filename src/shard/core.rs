@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 use slab::Slab;
 
-use super::connection::{Conn, Key};
+use super::connection::{Conn, Key, Opening};
 use super::mailbox::{Inbox, Post, Posted};
 use super::reporter::Reporter;
 use super::shared::{Control, Shared};
@@ -460,7 +460,9 @@ impl Core {
         match output {
             Output::Datagram { point, to, bytes } => self.push_datagram(point, to, bytes),
             Output::Bytes { conn, bytes } => self.push_bytes(conn, bytes),
-            Output::Connect { conn, point, transport, to, side } => self.connect(conn, point, transport, to, side),
+            Output::Connect { conn, point, transport, to, side, tls } => {
+                self.connect(conn, Opening { point, transport, to, side, tls });
+            }
             Output::Close { conn, reason } => self.close(conn, reason),
             Output::Mail { to, mail } => match self.post.post(to, mail) {
                 Posted::Sent => self.count(Counter::MailSent),

@@ -5,14 +5,7 @@
 
 use std::net::IpAddr;
 
-/// What the certificate of a peer must carry, from the settings and never from DNS.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Expected {
-    /// A host name.
-    Name(String),
-    /// An address, for a target that is given as one.
-    Address(IpAddr),
-}
+pub use crate::config::engine::{Expected, TlsPeer};
 
 /// The names of a certificate's subjectAltName that count.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

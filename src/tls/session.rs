@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use super::identity::Identities;
+use super::trust;
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
 use rustls::server::UnbufferedServerConnection;
@@ -115,6 +117,17 @@ impl Session {
             Role::Client(conn) => conn.handshake_kind(),
         };
         kind == Some(HandshakeKind::Resumed)
+    }
+
+    /// The names of the certificate that the peer has shown and that was verified; `None` when it has shown none.
+    #[must_use]
+    pub fn identities(&self) -> Option<Identities> {
+        let chain = match &self.role {
+            Role::Server(conn) => conn.peer_certificates(),
+            Role::Client(conn) => conn.peer_certificates(),
+        };
+        // One that rustls has verified can be read.
+        trust::identities(chain?.first()?).ok()
     }
 
     /// Takes records: the part that `lay_part` put there, and what was read behind it. Text goes to `on_text`,

@@ -3,20 +3,20 @@
 //! TLS 1.2 and 1.3; the suites of rustls' ring provider, all with forward secrecy and AEAD; no SHA-1, RSA from 2,048
 //! bits. Session tickets are stateless and work on every shard. Client certificates of phones are not asked for.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use rustls::client::Resumption;
 use rustls::crypto::ring;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::NoServerSessionStorage;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, Error, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
-use super::identity::Expected;
 use super::pem::{self, PemError};
-use super::trust::Trust;
-use super::{Outbound, Tls};
-use crate::config::{Config, Host, Server, ServerAddress, SideSecurity, Verify};
+use super::trust::{self, Trust};
+use super::{Connect, SideTls, Tls};
+use crate::config::{Config, SideSecurity, Verify};
 use crate::ids::{Side, Transport};
 
 const VERSIONS: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
@@ -93,11 +93,13 @@ impl Own {
         Ok(Some(Self { path: path.clone(), key_path: key_path.clone(), chain, key }))
     }
 
-    fn fault(path: &Path, key_path: &Path, fault: Error) -> TlsError {
+    fn fault(&self, fault: Error) -> TlsError {
         match fault {
-            Error::InconsistentKeys(_) => TlsError::Mismatch { certificate: path.to_owned(), key: key_path.to_owned() },
-            Error::InvalidCertificate(_) => TlsError::Unusable(path.to_owned(), fault),
-            other => TlsError::Unusable(key_path.to_owned(), other),
+            Error::InconsistentKeys(_) => {
+                TlsError::Mismatch { certificate: self.path.clone(), key: self.key_path.clone() }
+            }
+            Error::InvalidCertificate(_) => TlsError::Unusable(self.path.clone(), fault),
+            other => TlsError::Unusable(self.key_path.clone(), other),
         }
     }
 }
@@ -119,38 +121,41 @@ pub struct Leaf {
 /// The first fault that is found.
 pub fn set_up(config: &Config) -> Result<(Tls, Vec<Leaf>), TlsError> {
     let mut leaves = Vec::new();
-    let mut note = |side, own: &Option<Own>| {
-        let leaf = own.as_ref().and_then(|own| own.chain.first().map(|der| (own.path.clone(), der.clone())));
-        leaves.extend(leaf.map(|(path, der)| Leaf { side, path, der }));
-    };
-    let endpoint = Own::read(config.security.side(Side::Endpoint))?;
-    let server = Own::read(config.security.side(Side::Server))?;
-    note(Side::Endpoint, &endpoint);
-    if config.security.server.certificate != config.security.endpoint.certificate {
-        note(Side::Server, &server);
+    let endpoint = side(config, Side::Endpoint, &mut leaves)?;
+    let server = side(config, Side::Server, &mut leaves)?;
+    for server in config.servers.iter().filter(|server| server.transport == Transport::Tls) {
+        for target in [Some(&server.primary), server.backup.as_ref()].into_iter().flatten() {
+            trust::server_name(&server.tls_peer(target).expected).map_err(TlsError::BadName)?;
+        }
     }
-    let listens = config.listeners.iter().any(|listener| listener.tls_port != 0);
-    let accept = match endpoint {
-        Some(own) if listens => Some(accept(own)?),
-        // Not used, but said to be used: a mismatch is a fault all the same.
-        Some(own) => accept(own).map(|_| None)?,
-        None => None,
-    };
-    let target = config.serving();
-    let outbound = (target.transport == Transport::Tls)
-        .then(|| outbound(target, config.security.side(Side::Server), server))
-        .transpose()?;
-    Ok((Tls { accept, server: outbound }, leaves))
+    Ok((Tls { server, endpoint }, leaves))
 }
 
-fn accept(own: Own) -> Result<Arc<ServerConfig>, TlsError> {
-    let Own { path, key_path, chain, key } = own;
-    let fault = |fault| Own::fault(&path, &key_path, fault);
+fn side(config: &Config, side: Side, leaves: &mut Vec<Leaf>) -> Result<SideTls, TlsError> {
+    let security = config.security.side(side);
+    let own = Own::read(security)?;
+    if let Some(own) = &own
+        && !leaves.iter().any(|leaf: &Leaf| leaf.path == own.path)
+        && let Some(der) = own.chain.first()
+    {
+        leaves.push(Leaf { side, path: own.path.clone(), der: der.clone() });
+    }
+    let accept = own.as_ref().map(accept).transpose()?;
+    let connect = roots(security)?.map(|roots| connect(Arc::new(roots), own.as_ref())).transpose()?;
+    let speaks_tls = side == Side::Server && config.servers.iter().any(|server| server.transport == Transport::Tls);
+    if speaks_tls && connect.is_none() {
+        return Err(TlsError::NoTrust);
+    }
+    Ok(SideTls { accept, connect })
+}
+
+fn accept(own: &Own) -> Result<Arc<ServerConfig>, TlsError> {
+    let fault = |fault| own.fault(fault);
     let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_protocol_versions(VERSIONS)
         .map_err(fault)?
         .with_no_client_auth()
-        .with_single_cert(chain, key)
+        .with_single_cert(own.chain.clone(), own.key.clone_key())
         .map_err(fault)?;
     // rustls picks it when it is offered, and refuses a list without it.
     config.alpn_protocols = vec![ALPN.to_vec()];
@@ -160,36 +165,33 @@ fn accept(own: Own) -> Result<Arc<ServerConfig>, TlsError> {
     Ok(Arc::new(config))
 }
 
-fn outbound(target: &Server, security: &SideSecurity, own: Option<Own>) -> Result<Outbound, TlsError> {
-    let expected = match (&target.tls_name, &target.primary) {
-        (Some(Host::Name(name)), _) | (None, ServerAddress::Name(name, _)) => Expected::Name(name.clone()),
-        (Some(Host::Ip(ip)), _) => Expected::Address(*ip),
-        (None, ServerAddress::Address(address)) => Expected::Address(address.ip()),
+fn connect(roots: Arc<RootCertStore>, own: Option<&Own>) -> Result<Connect, TlsError> {
+    let config = |verify: Verify| {
+        let provider = ring::default_provider();
+        let trust = Trust::new(roots.clone(), verify, provider.signature_verification_algorithms);
+        let fault = |fault| match own {
+            Some(own) => own.fault(fault),
+            None => TlsError::Unusable(PathBuf::new(), fault),
+        };
+        let builder = ClientConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(VERSIONS)
+            .map_err(fault)?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(trust));
+        let mut config = match own {
+            Some(own) => builder.with_client_auth_cert(own.chain.clone(), own.key.clone_key()).map_err(fault)?,
+            None => builder.with_no_client_auth(),
+        };
+        // A session that is taken up again shows no certificate, so that a name, a date or a CRL could not be
+        // checked; and these connections are few and stay.
+        config.resumption = Resumption::disabled();
+        Ok::<_, TlsError>(Arc::new(config))
     };
-    let name = match &expected {
-        Expected::Name(name) => ServerName::try_from(name.clone()).map_err(|_| TlsError::BadName(name.clone()))?,
-        Expected::Address(ip) => ServerName::from(*ip),
-    };
-    let provider = ring::default_provider();
-    let algorithms = provider.signature_verification_algorithms;
-    let checked = (target.verify == Verify::Name).then_some(expected);
-    let trust = Trust::new(roots(security)?, checked, algorithms);
-    let (path, key_path) = own.as_ref().map(|own| (own.path.clone(), own.key_path.clone())).unwrap_or_default();
-    let fault = |fault| Own::fault(&path, &key_path, fault);
-    let builder = ClientConfig::builder_with_provider(Arc::new(provider))
-        .with_protocol_versions(VERSIONS)
-        .map_err(fault)?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(trust));
-    let config = match own {
-        Some(own) => builder.with_client_auth_cert(own.chain, own.key).map_err(fault)?,
-        None => builder.with_no_client_auth(),
-    };
-    Ok(Outbound { config: Arc::new(config), name })
+    Ok(Connect { by_name: config(Verify::Name)?, by_chain: config(Verify::Chain)? })
 }
 
-/// The CAs of a side: those of its file, and the system's when they are asked for.
-fn roots(security: &SideSecurity) -> Result<RootCertStore, TlsError> {
+/// The CAs of a side: those of its file, and the system's when they are asked for. `None` when there are none.
+fn roots(security: &SideSecurity) -> Result<Option<RootCertStore>, TlsError> {
     let mut roots = RootCertStore::empty();
     if let Some(path) = &security.trusted_ca {
         for certificate in pem::certificates(path)? {
@@ -204,5 +206,5 @@ fn roots(security: &SideSecurity) -> Result<RootCertStore, TlsError> {
             return Err(TlsError::NoSystemRoots);
         }
     }
-    if roots.is_empty() { Err(TlsError::NoTrust) } else { Ok(roots) }
+    Ok((!roots.is_empty()).then_some(roots))
 }

@@ -9,6 +9,9 @@ use rustls::crypto::ring;
 use rustls::version::{TLS12, TLS13};
 use rustls::{Error, RootCertStore};
 
+use rustls::ClientConfig;
+
+use super::identity::TlsPeer;
 use super::session::{Progress, Session};
 use super::setup::{TlsError, set_up};
 use super::*;
@@ -74,6 +77,17 @@ fn config(folder: &Folder, cert: &str, key: &str, trusted: &str, server: &str) -
     Config::parse(&text, "hawser.toml").unwrap()
 }
 
+/// What is made from files, and the server whom the settings expect.
+struct SetUp {
+    tls: Tls,
+    peer: TlsPeer,
+}
+
+fn made(config: &Config) -> SetUp {
+    let server = config.serving();
+    SetUp { tls: set_up(config).unwrap().0, peer: server.tls_peer(&server.primary) }
+}
+
 /// Both ends, and what is on its way between them.
 struct Pair {
     client: Session,
@@ -92,16 +106,15 @@ fn feed(session: &mut Session, read: &[u8], wire: &mut Vec<u8>, text: &mut Vec<u
 }
 
 impl Pair {
-    fn new(tls: &Tls) -> Self {
-        let outbound = tls.server.clone().unwrap();
-        Self::of(outbound, tls.accept.clone().unwrap())
+    /// We connect to ourselves, as to the server of the settings.
+    fn new(set_up: &SetUp) -> Self {
+        Self::of(set_up.tls.connect(&set_up.peer).unwrap(), &set_up.tls)
     }
 
-    fn of(outbound: Outbound, accept: Arc<ServerConfig>) -> Self {
-        let mut client = Session::connect(outbound.config, outbound.name).unwrap();
+    fn of(mut client: Session, tls: &Tls) -> Self {
         let mut to_server = Vec::new();
         assert_eq!(feed(&mut client, &[], &mut to_server, &mut Vec::new()), Ok(Progress::Handshaking));
-        let server = Session::accept(accept).unwrap();
+        let server = tls.accept(None).unwrap();
         Self { client, server, to_server, to_client: vec![], at_client: vec![], at_server: vec![] }
     }
 
@@ -124,7 +137,7 @@ impl Pair {
     }
 }
 
-fn outcome(tls: &Tls) -> (Option<HandshakeFailure>, Option<HandshakeFailure>) {
+fn outcome(tls: &SetUp) -> (Option<HandshakeFailure>, Option<HandshakeFailure>) {
     let (client, server) = Pair::new(tls).run(usize::MAX);
     (client.as_ref().map(failure::reason), server.as_ref().map(failure::reason))
 }
@@ -136,8 +149,9 @@ fn text_goes_both_ways_whatever_the_pieces_and_no_part_is_kept() {
     let folder = Folder::new("pieces");
     let ca = Ca::new("ca");
     let (cert, key) = ca.issue(|_| {});
-    let (tls, leaves) = set_up(&config(&folder, &cert, &key, &ca.pem, BY_NAME)).unwrap();
-    assert_eq!(leaves.len(), 1);
+    let config = config(&folder, &cert, &key, &ca.pem, BY_NAME);
+    assert_eq!(set_up(&config).unwrap().1.len(), 1);
+    let tls = made(&config);
     for piece in [1, 2, 7, 100, usize::MAX] {
         let mut pair = Pair::new(&tls);
         assert_eq!(pair.run(piece), (None, None));
@@ -167,7 +181,7 @@ fn a_close_notify_ends_the_peers_reading() {
     let folder = Folder::new("close");
     let ca = Ca::new("ca");
     let (cert, key) = ca.issue(|_| {});
-    let (tls, _) = set_up(&config(&folder, &cert, &key, &ca.pem, BY_NAME)).unwrap();
+    let tls = made(&config(&folder, &cert, &key, &ca.pem, BY_NAME));
     let mut pair = Pair::new(&tls);
     assert_eq!(pair.run(usize::MAX), (None, None));
     pair.server.encrypt(b"last", &mut pair.to_client).unwrap();
@@ -186,7 +200,7 @@ fn text_before_the_handshake_is_refused() {
     let folder = Folder::new("early");
     let ca = Ca::new("ca");
     let (cert, key) = ca.issue(|_| {});
-    let (tls, _) = set_up(&config(&folder, &cert, &key, &ca.pem, BY_NAME)).unwrap();
+    let tls = made(&config(&folder, &cert, &key, &ca.pem, BY_NAME));
     let mut pair = Pair::new(&tls);
     assert_eq!(pair.client.encrypt(b"early", &mut Vec::new()), Err(Error::HandshakeNotComplete));
     assert_eq!(pair.run(usize::MAX), (None, None));
@@ -197,10 +211,11 @@ fn a_second_connection_resumes_with_a_stateless_ticket() {
     let folder = Folder::new("resume");
     let ca = Ca::new("ca");
     let (cert, key) = ca.issue(|_| {});
-    let (tls, _) = set_up(&config(&folder, &cert, &key, &ca.pem, BY_NAME)).unwrap();
+    let tls = made(&config(&folder, &cert, &key, &ca.pem, BY_NAME));
+    let phone = phone(&ca, &[], &[&TLS13]);
     let resumed: Vec<bool> = (0..3)
         .map(|_| {
-            let mut pair = Pair::new(&tls);
+            let mut pair = Pair::of(call(&phone), &tls.tls);
             assert_eq!(pair.run(usize::MAX), (None, None));
             pair.server.is_resumed() && pair.client.is_resumed()
         })
@@ -225,7 +240,7 @@ fn the_certificate_of_a_server_must_carry_the_configured_name() {
     ];
     for (server, more, want) in cases {
         let (cert, key) = ca.issue(|params| params.subject_alt_names.extend(more.clone()));
-        let (tls, _) = set_up(&config(&folder, &cert, &key, &ca.pem, server)).unwrap();
+        let tls = made(&config(&folder, &cert, &key, &ca.pem, server));
         assert_eq!(outcome(&tls), want, "{server:?} {more:?}");
     }
 }
@@ -236,7 +251,7 @@ fn a_chain_that_does_not_verify_has_its_reason_whether_or_not_the_name_counts() 
     let (ca, stranger) = (Ca::new("ca"), Ca::new("stranger"));
     for server in [BY_NAME, "verify = \"chain\""] {
         let failed = |cert: &(String, String)| {
-            let (tls, _) = set_up(&config(&folder, &cert.0, &cert.1, &ca.pem, server)).unwrap();
+            let tls = made(&config(&folder, &cert.0, &cert.1, &ca.pem, server));
             outcome(&tls).0
         };
         assert_eq!(failed(&stranger.issue(|_| {})), Some(HandshakeFailure::UnknownCa));
@@ -258,7 +273,7 @@ fn a_chain_that_does_not_verify_has_its_reason_whether_or_not_the_name_counts() 
 }
 
 /// A client as a phone may be, with a list of ALPN names and versions of its choice.
-fn phone(ca: &Ca, alpn: &[&str], versions: &[&'static rustls::SupportedProtocolVersion]) -> Outbound {
+fn phone(ca: &Ca, alpn: &[&str], versions: &[&'static rustls::SupportedProtocolVersion]) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(rustls_pki(&ca.pem)).unwrap();
     let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -267,7 +282,11 @@ fn phone(ca: &Ca, alpn: &[&str], versions: &[&'static rustls::SupportedProtocolV
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-    Outbound { config: Arc::new(config), name: ServerName::try_from("sips1.example.com").unwrap() }
+    Arc::new(config)
+}
+
+fn call(phone: &Arc<ClientConfig>) -> Session {
+    Session::connect(phone.clone(), "sips1.example.com".try_into().unwrap()).unwrap()
 }
 
 fn rustls_pki(pem: &str) -> rustls::pki_types::CertificateDer<'static> {
@@ -280,10 +299,10 @@ fn alpn_is_selected_when_offered_and_never_required() {
     let folder = Folder::new("alpn");
     let ca = Ca::new("ca");
     let (cert, key) = ca.issue(|_| {});
-    let (tls, _) = set_up(&config(&folder, &cert, &key, &ca.pem, BY_NAME)).unwrap();
+    let tls = made(&config(&folder, &cert, &key, &ca.pem, BY_NAME));
     for version in [&TLS12, &TLS13] {
         let run = |alpn: &[&str]| {
-            let mut pair = Pair::of(phone(&ca, alpn, &[version]), tls.accept.clone().unwrap());
+            let mut pair = Pair::of(call(&phone(&ca, alpn, &[version])), &tls.tls);
             let (client, server) = pair.run(usize::MAX);
             (client.as_ref().map(failure::reason), server.as_ref().map(failure::reason))
         };
@@ -300,13 +319,13 @@ fn bytes_that_are_no_tls_are_a_protocol_fault() {
     let folder = Folder::new("noise");
     let ca = Ca::new("ca");
     let (cert, key) = ca.issue(|_| {});
-    let (tls, _) = set_up(&config(&folder, &cert, &key, &ca.pem, BY_NAME)).unwrap();
-    let mut server = Session::accept(tls.accept.clone().unwrap()).unwrap();
+    let tls = made(&config(&folder, &cert, &key, &ca.pem, BY_NAME));
+    let mut server = tls.tls.accept(None).unwrap();
     let mut wire = Vec::new();
     let fault = feed(&mut server, b"OPTIONS sip:a SIP/2.0\r\n\r\n", &mut wire, &mut Vec::new()).unwrap_err();
     assert_eq!(failure::reason(&fault), HandshakeFailure::Protocol);
     // A fault in the middle of the text, with a part record before it, and what is asked of the session after it.
-    let mut pair = Pair::new(&Tls { accept: tls_accept(&folder, &ca), ..tls });
+    let mut pair = Pair::new(&tls);
     assert_eq!(pair.run(usize::MAX), (None, None));
     pair.client.encrypt(b"text", &mut pair.to_server).unwrap();
     let wire = std::mem::take(&mut pair.to_server);
@@ -320,11 +339,6 @@ fn bytes_that_are_no_tls_are_a_protocol_fault() {
     assert_eq!(pair.server.close(&mut pair.to_client), Err(Error::EncryptError));
     feed(&mut pair.server, &wire, &mut pair.to_client, &mut pair.at_server).unwrap_err();
     assert!(pair.at_server.is_empty());
-}
-
-fn tls_accept(folder: &Folder, ca: &Ca) -> Option<Arc<ServerConfig>> {
-    let (cert, key) = ca.issue(|_| {});
-    set_up(&config(folder, &cert, &key, &ca.pem, BY_NAME)).unwrap().0.accept
 }
 
 #[test]

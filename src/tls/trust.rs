@@ -16,6 +16,7 @@ use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, RootCer
 use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificate};
 
 use super::identity::{Expected, Identities};
+use crate::config::Verify;
 
 /// The peer's certificate vouches for itself and is no trusted CA's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,20 +30,39 @@ impl std::fmt::Display for SelfSigned {
 
 impl std::error::Error for SelfSigned {}
 
-/// Trusted CAs, and the one name that they must vouch for.
+/// What asks for `expected` in a handshake.
+///
+/// # Errors
+/// The name, when it is none that TLS can ask for.
+pub fn server_name(expected: &Expected) -> Result<ServerName<'static>, String> {
+    match expected {
+        Expected::Name(name) => ServerName::try_from(name.clone()).map_err(|_| name.clone()),
+        Expected::Address(ip) => Ok(ServerName::from(*ip)),
+    }
+}
+
+/// The reverse of [`server_name`].
+fn expected(name: &ServerName<'_>) -> Option<Expected> {
+    match name {
+        ServerName::DnsName(name) => Some(Expected::Name(name.as_ref().to_owned())),
+        ServerName::IpAddress(ip) => Some(Expected::Address(IpAddr::from(*ip))),
+        _ => None,
+    }
+}
+
+/// Trusted CAs, and whether a certificate of theirs must carry the name that a connection was opened with.
 #[derive(Debug)]
 pub struct Trust {
-    roots: RootCertStore,
-    /// `None` with `verify = "chain"`.
-    expected: Option<Expected>,
+    roots: Arc<RootCertStore>,
+    verify: Verify,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl Trust {
-    /// Trusts certificates that chain to one of `roots` and carry `expected`, if that is given.
+    /// Trusts certificates that chain to one of `roots`.
     #[must_use]
-    pub fn new(roots: RootCertStore, expected: Option<Expected>, algorithms: WebPkiSupportedAlgorithms) -> Self {
-        Self { roots, expected, algorithms }
+    pub fn new(roots: Arc<RootCertStore>, verify: Verify, algorithms: WebPkiSupportedAlgorithms) -> Self {
+        Self { roots, verify, algorithms }
     }
 }
 
@@ -51,16 +71,19 @@ impl ServerCertVerifier for Trust {
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
-        // What was asked for is no evidence; what must be there is in the settings.
-        _server_name: &ServerName<'_>,
+        // Ours, from the settings: what the connection was opened with, and nothing that the peer says.
+        server_name: &ServerName<'_>,
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let parsed = ParsedCertificate::try_from(end_entity)?;
         verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, self.algorithms.all)
             .map_err(|fault| tell_self_signed(fault, end_entity))?;
-        let Some(expected) = &self.expected else { return Ok(ServerCertVerified::assertion()) };
-        if identities(end_entity)?.match_expected(expected) {
+        if self.verify == Verify::Chain {
+            return Ok(ServerCertVerified::assertion());
+        }
+        let identities = identities(end_entity)?;
+        if expected(server_name).is_some_and(|expected| identities.match_expected(&expected)) {
             Ok(ServerCertVerified::assertion())
         } else {
             Err(CertificateError::NotValidForName.into())

@@ -190,7 +190,7 @@ fn the_service_check_brings_a_lost_server_back() {
     world.write(wire, &check("o1"));
     assert!(world.read(wire).starts_with("SIP/2.0 503"));
     let conn = world.opened[1].0.conn;
-    world.input(0, Input::Ready { conn });
+    world.input(0, Input::Ready { conn, identities: None });
     world.write(wire, &check("o2"));
     assert!(world.read(wire).starts_with("SIP/2.0 200"));
     world.end();
@@ -224,7 +224,7 @@ fn a_cancel_follows_to_the_servers_next_connection() {
                   Contact: <sip:a@192.0.2.7>\r\nContent-Length: 0\r\n\r\n";
     world.write(wire, invite);
     let (first, _) = world.opened[0];
-    world.input(0, Input::Ready { conn: first.conn });
+    world.input(0, Input::Ready { conn: first.conn, identities: None });
     let sent = world.read(first);
     world.write(first, &answer(&sent, "180 Ringing", "s", ""));
     world.read(wire);
@@ -233,7 +233,7 @@ fn a_cancel_follows_to_the_servers_next_connection() {
     world.write(wire, &cancel);
     assert!(world.read(wire).starts_with("SIP/2.0 200"));
     let (second, _) = world.opened[1];
-    world.input(0, Input::Ready { conn: second.conn });
+    world.input(0, Input::Ready { conn: second.conn, identities: None });
     let cancel = world.read(second);
     assert!(cancel.starts_with("CANCEL "));
     world.write(second, &answer(&cancel, "200 OK", "s", ""));
@@ -310,7 +310,7 @@ fn a_ringing_call_ends_by_timer_c_though_the_servers_connection_never_comes_back
     let invite = phone.server_request("INVITE", "c1", 1).replace(&format!("UDP {SERVER}"), "TLS 192.0.2.7:5060");
     world.write(wire, &invite);
     let (first, _) = world.opened[0];
-    world.input(0, Input::Ready { conn: first.conn });
+    world.input(0, Input::Ready { conn: first.conn, identities: None });
     let sent = world.read(first);
     world.write(first, &answer(&sent, "180 Ringing", "s", ""));
     world.hang_up(first);
@@ -364,7 +364,7 @@ fn a_shard_full_of_phones_still_reaches_its_server() {
     world.write(wires[0], &text);
     assert_eq!(world.opened.len(), 1, "the connection to the server has its place");
     let (server, _) = world.opened[0];
-    world.input(0, hawser::engine::Input::Ready { conn: server.conn });
+    world.input(0, hawser::engine::Input::Ready { conn: server.conn, identities: None });
     let request = world.read(server);
     world.write(server, &answer(&request, "403 Forbidden", "s", ""));
     assert!(world.read(wires[0]).starts_with("SIP/2.0 403"));

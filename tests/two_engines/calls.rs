@@ -287,7 +287,7 @@ fn every_internal_protocol_carries_the_same_call() {
         let text = phone.register_text(600);
         world.write(wire, &text);
         let (server, _) = world.opened[0];
-        world.input(server.shard, hawser::engine::Input::Ready { conn: server.conn });
+        world.input(server.shard, hawser::engine::Input::Ready { conn: server.conn, identities: None });
         let request = world.read(server);
         phone.path = headers(&request, "Path").iter().map(ToString::to_string).collect();
         phone.bound_contact = uri(header(&request, "Contact")).to_owned();
@@ -361,4 +361,37 @@ fn an_ack_without_max_forwards_is_given_one() {
     assert_eq!(world.counted(Counter::AckRefused), 0);
     world.pass(Duration::from_secs(1));
     world.end();
+}
+
+#[test]
+fn a_connection_whose_certificate_names_the_server_is_the_servers_and_no_other_is() {
+    use hawser::config::Verify;
+    use hawser::engine::{Expected, TlsPeer};
+    use hawser::ids::Side;
+    use hawser::tls::identity::Identities;
+
+    for (verify, name, is_server) in [
+        (Verify::Name, "sips1.example.com", true),
+        (Verify::Name, "phone.example.com", false),
+        (Verify::Chain, "sips1.example.com", false),
+    ] {
+        let mutate: fn(&mut hawser::engine::Settings) = match verify {
+            Verify::Name => |settings| settings.server.tls = Some(named(Verify::Name)),
+            Verify::Chain => |settings| settings.server.tls = Some(named(Verify::Chain)),
+        };
+        let (mut world, phone) = registered_with(&Setup { mutate, ..Setup::default() });
+        let peer = "10.0.0.9:40100".parse().unwrap();
+        let wire = world.connect_mutual(1, TLS, peer, Identities { dns: vec![name.into()], ..Identities::default() });
+        let text = phone.server_request("MESSAGE", "m1", 1).replace(&format!("UDP {SERVER}"), "TLS 10.0.0.9:5061");
+        world.write(wire, &text);
+        if is_server {
+            assert!(world.read(phone.wire).starts_with("MESSAGE "), "a server reaches a phone by its token");
+        } else {
+            assert!(world.read_server().starts_with("MESSAGE "), "{verify:?} {name}: an endpoint reaches the server");
+        }
+    }
+
+    fn named(verify: Verify) -> TlsPeer {
+        TlsPeer { side: Side::Server, expected: Expected::Name("sips1.example.com".into()), verify }
+    }
 }

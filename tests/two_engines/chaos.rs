@@ -273,7 +273,7 @@ impl Chaos {
                 self.world.input(wire.shard, Input::Closed { conn: wire.conn, reason });
                 self.excuse(None);
             } else {
-                self.world.input(wire.shard, Input::Ready { conn: wire.conn });
+                self.world.input(wire.shard, Input::Ready { conn: wire.conn, identities: None });
                 self.server_wires.push(wire);
             }
         }

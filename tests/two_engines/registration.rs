@@ -269,7 +269,7 @@ fn internal_protocol_tcp_opens_one_connection_and_refuses_while_it_cannot() {
     let text = phone.register_text(600);
     world.write(wire, &text);
     let (server, _) = world.opened[1];
-    world.input(0, Input::Ready { conn: server.conn });
+    world.input(0, Input::Ready { conn: server.conn, identities: None });
     let request = world.read(server);
     world.write(server, &answer(&request, "200 OK", "srv", ""));
     assert!(world.read(wire).starts_with("SIP/2.0 200"));

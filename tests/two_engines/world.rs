@@ -11,6 +11,7 @@ use hawser::engine::{
 };
 use hawser::ids::{ConnId, PointId, ShardId, Transport};
 use hawser::stats::Counter;
+use hawser::tls::identity::Identities;
 
 pub const UDP: PointId = PointId(0);
 pub const TCP: PointId = PointId(1);
@@ -88,6 +89,7 @@ fn settings(shard: u8, setup: &Setup) -> Settings {
             name: "sips1".to_owned(),
             address: SERVER.parse().expect("an address"),
             transport: setup.internal,
+            tls: None,
         },
         trusted: Vec::new(),
         domains: vec!["example.com".to_owned()],
@@ -146,7 +148,16 @@ impl World {
     pub fn connect_from(&mut self, shard: u8, point: PointId, peer: SocketAddr) -> Wire {
         let engine = &mut self.engines[usize::from(shard)];
         let conn = engine.accept(Accept { point, peer }, self.now).expect("accepted");
-        engine.handle(Input::Ready { conn }, self.now);
+        engine.handle(Input::Ready { conn, identities: None }, self.now);
+        self.settle();
+        Wire { shard, conn }
+    }
+
+    /// A connection whose peer has shown a certificate with these names.
+    pub fn connect_mutual(&mut self, shard: u8, point: PointId, peer: SocketAddr, identities: Identities) -> Wire {
+        let engine = &mut self.engines[usize::from(shard)];
+        let conn = engine.accept(Accept { point, peer }, self.now).expect("accepted");
+        engine.handle(Input::Ready { conn, identities: Some(Box::new(identities)) }, self.now);
         self.settle();
         Wire { shard, conn }
     }

@@ -44,7 +44,7 @@ struct Rig {
 
 /// The SIP Server of a rig: an address where nobody is, unless a test has one.
 fn nobody() -> ServerTarget {
-    ServerTarget { name: "sips1".into(), address: "127.0.0.1:9".parse().unwrap(), transport: Transport::Udp }
+    ServerTarget { name: "sips1".into(), address: "127.0.0.1:9".parse().unwrap(), transport: Transport::Udp, tls: None }
 }
 
 fn settings(shard: u8, shards: u8, points: Vec<Point>, server: ServerTarget) -> Settings {
@@ -193,7 +193,7 @@ impl Papers {
     }
 
     /// A certificate of ours for this name, and what makes sessions with it.
-    fn tls(&self, name: &str, server_name: &str) -> Tls {
+    fn tls(&self, name: &str) -> Tls {
         let key = rcgen::KeyPair::generate().unwrap();
         let params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
         let cert = params.signed_by(&key, &self.ca).unwrap();
@@ -206,7 +206,6 @@ impl Papers {
         let ca = write("ca.pem", self.ca.pem());
         let text = format!(
             "[[sip-server]]\nname = \"sips1\"\nprimary = \"127.0.0.1:7000\"\ntransport = \"tls\"\n\
-             tls-name = {server_name:?}\n\
              [security]\ncertificate = {cert:?}\ncertificate-key = {key:?}\ntrusted-ca = {ca:?}\n"
         );
         crate::tls::setup::set_up(&Config::parse(&text, "hawser.toml").unwrap()).unwrap().0

@@ -7,9 +7,14 @@ use rustls::{ServerConnection, StreamOwned};
 
 use super::stream::responses;
 use super::*;
+use crate::config::Verify;
+use crate::engine::{Expected, TlsPeer};
+use crate::ids::Side;
 
 fn target(address: SocketAddr, transport: Transport) -> ServerTarget {
-    ServerTarget { name: "sips1".into(), address, transport }
+    let expected = Expected::Name("sips1.example.com".into());
+    let tls = Some(TlsPeer { side: Side::Server, expected, verify: Verify::Name });
+    ServerTarget { name: "sips1".into(), address, transport, tls }
 }
 
 fn message(method: &str, to: SocketAddr, branch: &str) -> String {
@@ -82,13 +87,13 @@ fn a_request_goes_to_the_server_over_tcp_from_our_address_and_its_answer_comes_b
 fn a_request_goes_to_the_server_over_tls_when_its_certificate_names_it() {
     let papers = Papers::new("server");
     let listener = TcpListener::bind(loopback()).unwrap();
-    let tls = papers.tls("sips1.example.com", "sips1.example.com");
+    let tls = papers.tls("sips1.example.com");
     let rig = Rig::with(1, tls.clone(), target(listener.local_addr().unwrap(), Transport::Tls));
     let accepting = accept(listener);
     let mut phone = TcpStream::connect(rig.tcp).unwrap();
     phone.set_read_timeout(Some(DEADLINE)).unwrap();
     phone.write_all(message("MESSAGE", rig.tcp, "first").as_bytes()).unwrap();
-    let session = ServerConnection::new(tls.accept.unwrap()).unwrap();
+    let session = ServerConnection::new(tls.acceptor(None).unwrap().clone()).unwrap();
     let mut server = StreamOwned::new(session, accepting.join().unwrap());
     let request = read_request(&mut server);
     server.write_all(ok(&request).as_bytes()).unwrap();
@@ -102,13 +107,13 @@ fn a_request_goes_to_the_server_over_tls_when_its_certificate_names_it() {
 fn a_server_with_another_name_gets_no_sip_byte_and_the_phone_its_answer() {
     let papers = Papers::new("other-name");
     let listener = TcpListener::bind(loopback()).unwrap();
-    let tls = papers.tls("other.example.com", "sips1.example.com");
+    let tls = papers.tls("other.example.com");
     let rig = Rig::with(1, tls.clone(), target(listener.local_addr().unwrap(), Transport::Tls));
     let accepting = accept(listener);
     let mut phone = TcpStream::connect(rig.tcp).unwrap();
     phone.set_read_timeout(Some(DEADLINE)).unwrap();
     phone.write_all(message("MESSAGE", rig.tcp, "first").as_bytes()).unwrap();
-    let session = ServerConnection::new(tls.accept.unwrap()).unwrap();
+    let session = ServerConnection::new(tls.acceptor(None).unwrap().clone()).unwrap();
     let mut server = StreamOwned::new(session, accepting.join().unwrap());
     let refused = server.read(&mut [0; 1]).unwrap_err();
     assert!(refused.to_string().contains("Certificate"), "{refused}");

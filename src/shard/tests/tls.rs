@@ -22,7 +22,7 @@ fn phone(config: &Arc<rustls::ClientConfig>, to: SocketAddr) -> Phone {
 }
 
 fn rig(papers: &Papers, count: u8) -> Rig {
-    Rig::with(count, papers.tls("proxy.example.com", "sips1.example.com"), nobody())
+    Rig::with(count, papers.tls("proxy.example.com"), nobody())
 }
 
 #[test]

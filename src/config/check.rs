@@ -4,8 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::document::Lines;
 use super::error::{ConfigError, Fault};
-use super::{Config, Listener};
+use super::value::Host;
+use super::{Config, Listener, PeerProxy};
 use crate::ids::{Side, Transport};
+use crate::limits::LISTENERS_MAX;
 
 pub(super) fn check(config: &Config, lines: &Lines) -> Result<(), ConfigError> {
     listeners(config, lines)?;
@@ -13,6 +15,7 @@ pub(super) fn check(config: &Config, lines: &Lines) -> Result<(), ConfigError> {
     certificates(config, lines)?;
     servers(config, lines)?;
     peers(config, lines)?;
+    devices(config, lines)?;
     if config.timers.t2 < config.timers.t1 {
         return Err(lines.error("timers.t2", 0, Fault::TimerOrder));
     }
@@ -30,6 +33,20 @@ fn listener_key(lines: &Lines, key: &str) -> String {
 }
 
 fn listeners(config: &Config, lines: &Lines) -> Result<(), ConfigError> {
+    if lines.has("listener", 0) {
+        let beside = ["sip-address", "external-address", "sip-port", "tls-port"].map(|key| format!("sipproxy.{key}"));
+        if let Some(key) = beside.iter().find(|key| lines.has(key, 0)) {
+            return Err(lines.error(key, 0, Fault::ListenersInstead));
+        }
+    }
+    if config.listeners.len() > LISTENERS_MAX {
+        return Err(lines.error("listener", LISTENERS_MAX, Fault::TooManyListeners));
+    }
+    for side in [Side::Endpoint, Side::Server] {
+        if facing(config, side).next().is_none() {
+            return Err(lines.error("listener.side", 0, Fault::NoListenerFor(side)));
+        }
+    }
     let mut used: Vec<(bool, SocketAddr)> = Vec::new();
     for (index, listener) in config.listeners.iter().enumerate() {
         let fault = |key, fault| Err(lines.error(&listener_key(lines, key), index, fault));
@@ -50,6 +67,11 @@ fn listeners(config: &Config, lines: &Lines) -> Result<(), ConfigError> {
         }
     }
     Ok(())
+}
+
+/// The listeners that have to do with a side.
+fn facing(config: &Config, side: Side) -> impl Iterator<Item = &Listener> {
+    config.listeners.iter().filter(move |listener| listener.side.is_none_or(|only| only == side))
 }
 
 fn http(config: &Config, lines: &Lines) -> Result<(), ConfigError> {
@@ -113,6 +135,15 @@ fn servers(config: &Config, lines: &Lines) -> Result<(), ConfigError> {
         if config.servers[..index].iter().any(|other| other.name == server.name) {
             return Err(lines.error("sip-server.name", index, Fault::NameTwice));
         }
+        let transport_key = match lines.has("sip-server.transport", index) {
+            true => ("sip-server.transport", index),
+            false => ("sipproxy.internal-protocol", 0),
+        };
+        let transport_fault = |fault| Err(lines.error(transport_key.0, transport_key.1, fault));
+        let facing_by = || facing(config, Side::Server).filter(|l| l.port(server.transport) != 0);
+        if facing_by().next().is_none() {
+            return transport_fault(Fault::TransportOff);
+        }
         let targets = [("sip-server.primary", Some(&server.primary)), ("sip-server.backup", server.backup.as_ref())];
         for (key, target) in targets {
             let Some(address) = target.and_then(|target| target.address()) else { continue };
@@ -121,8 +152,7 @@ fn servers(config: &Config, lines: &Lines) -> Result<(), ConfigError> {
                 return fault(Fault::AddressTwice(address));
             }
             used.push(address);
-            let mut own = config.listeners.iter().filter(|l| l.side != Some(Side::Endpoint));
-            if !own.any(|l| same_family(l.address, address.ip())) {
+            if !facing_by().any(|l| same_family(l.address, address.ip())) {
                 return fault(Fault::FamilyDiffers);
             }
             let mut sockets = config.listeners.iter().flat_map(Listener::sockets);
@@ -130,18 +160,9 @@ fn servers(config: &Config, lines: &Lines) -> Result<(), ConfigError> {
                 return fault(Fault::ServerIsSelf);
             }
         }
-        let transport_key = match lines.has("sip-server.transport", index) {
-            true => ("sip-server.transport", index),
-            false => ("sipproxy.internal-protocol", 0),
-        };
-        let fault = |fault| Err(lines.error(transport_key.0, transport_key.1, fault));
-        let mut facing = config.listeners.iter().filter(|l| l.side != Some(Side::Endpoint));
-        if !facing.any(|l| l.port(server.transport) != 0) {
-            return fault(Fault::TransportOff);
-        }
         let security = &config.security.server;
         if server.transport == Transport::Tls && security.trusted_ca.is_none() && !security.system_roots {
-            return fault(Fault::RootsNeeded);
+            return transport_fault(Fault::RootsNeeded);
         }
     }
     Ok(())
@@ -155,6 +176,45 @@ fn peers(config: &Config, lines: &Lines) -> Result<(), ConfigError> {
     for (index, peer) in config.peers.iter().enumerate() {
         if config.peers[..index].iter().any(|other| other.name == peer.name) {
             return Err(lines.error("peer-proxy.name", index, Fault::NameTwice));
+        }
+        let others = config.peers[..index].iter().flat_map(|other| &other.servers);
+        if let Some(address) = peer.servers.iter().find(|address| others.clone().any(|other| other == *address)) {
+            return Err(lines.error("peer-proxy.servers", index, Fault::ServerOfTwoPeers(*address)));
+        }
+        if !config.listeners.iter().any(|l| l.port(peer.protocol) != 0) {
+            return Err(lines.error("peer-proxy.peer-proxy-protocol", index, Fault::TransportOff));
+        }
+        if is_self(config, peer) {
+            return Err(lines.error("peer-proxy.peer-proxy-contact", index, Fault::ServerIsSelf));
+        }
+        let security = &config.security.server;
+        if peer.protocol == Transport::Tls && security.trusted_ca.is_none() && !security.system_roots {
+            return Err(lines.error("peer-proxy.peer-proxy-protocol", index, Fault::RootsNeeded));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a site's proxy is known by what one of our listeners is known by.
+fn is_self(config: &Config, peer: &PeerProxy) -> bool {
+    let port = match peer.protocol {
+        Transport::Udp | Transport::Tcp => 5060,
+        Transport::Tls => peer.port_tls.unwrap_or(5061),
+    };
+    config.listeners.iter().filter(|listener| listener.port(peer.protocol) == port).any(|listener| {
+        peer.contact == Host::Ip(listener.address) || listener.advertise.as_ref() == Some(&peer.contact)
+    })
+}
+
+fn devices(config: &Config, lines: &Lines) -> Result<(), ConfigError> {
+    for (index, device) in config.devices.iter().enumerate() {
+        if config.devices[..index].iter().any(|other| other.network == device.network) {
+            return Err(lines.error("device.network", index, Fault::NetworkTwice));
+        }
+        // What these rules say is how certificates are verified.
+        let security = &config.security.endpoint;
+        if security.trusted_ca.is_none() && !security.system_roots {
+            return Err(lines.error("device", index, Fault::RootsNeeded));
         }
     }
     Ok(())

@@ -1,7 +1,10 @@
 //! What can be wrong with a configuration, one variant for each fault, and how it reads on one line.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+
+use crate::ids::Side;
+use crate::limits::LISTENERS_MAX;
 
 /// A fault in a configuration file. Prints as `FILE:LINE: key: what was expected`, on one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +34,12 @@ pub enum Fault {
     NotYet,
     /// Every listening port is 0.
     NoListener,
+    /// A key of `[sipproxy]` that `[[listener]]` stands in place of.
+    ListenersInstead,
+    /// More than [`LISTENERS_MAX`].
+    TooManyListeners,
+    /// No listener serves this side.
+    NoListenerFor(Side),
     /// No `[[sip-server]]`.
     NoServer,
     /// The same name twice.
@@ -57,10 +66,14 @@ pub enum Fault {
     TimerOrder,
     /// The unspecified address cannot be written into a Via.
     ExternalNeeded,
-    /// A SIP Server at our own address and port.
+    /// A SIP Server or another site's proxy at our own address and port.
     ServerIsSelf,
     /// A SIP Server that cannot be reached from our address.
     FamilyDiffers,
+    /// A SIP Server behind the proxies of two sites.
+    ServerOfTwoPeers(IpAddr),
+    /// The same network twice.
+    NetworkTwice,
 }
 
 /// What a key's value should have been.
@@ -165,6 +178,14 @@ impl fmt::Display for Fault {
             Self::Missing(what) => write!(f, "missing, expected {what}"),
             Self::NotYet => f.write_str("not available in this release"),
             Self::NoListener => f.write_str("expected a port, as sip-port and tls-port are both 0"),
+            Self::ListenersInstead => f.write_str("expected to stand in [[listener]], as there is one"),
+            Self::TooManyListeners => write!(f, "expected at most {LISTENERS_MAX} of these"),
+            Self::NoListenerFor(Side::Server) => {
+                f.write_str("expected \"server\" or \"both\" for one listener at least")
+            }
+            Self::NoListenerFor(Side::Endpoint) => {
+                f.write_str("expected \"endpoint\" or \"both\" for one listener at least")
+            }
             Self::NoServer => f.write_str("missing, expected at least one [[sip-server]]"),
             Self::NameTwice => f.write_str("expected a name that is not used before"),
             Self::AddressTwice(address) => {
@@ -191,7 +212,13 @@ impl fmt::Display for Fault {
                 f.write_str("expected an address that peers can reach, or external-address to go with it")
             }
             Self::ServerIsSelf => f.write_str("expected another address and port than our own"),
-            Self::FamilyDiffers => f.write_str("expected an address of the family (IPv4 or IPv6) of sip-address"),
+            Self::FamilyDiffers => {
+                f.write_str("expected an address of the family (IPv4 or IPv6) of a listener that faces servers")
+            }
+            Self::ServerOfTwoPeers(address) => {
+                write!(f, "expected addresses that no other [[peer-proxy]] has, not {address}")
+            }
+            Self::NetworkTwice => f.write_str("expected a network that is not used before"),
         }
     }
 }

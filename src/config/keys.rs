@@ -80,7 +80,11 @@ pub const KEYS: &[Key] = &[
     key("sipproxy.oos-check", "0", "Seconds between OPTIONS to the active SIP Server; 0–300, 0 = off."),
     key("sipproxy.oos-force", "5", "Seconds between OPTIONS while no SIP Server answers; 1–32, fractions allowed."),
     key("sipproxy.overload-ctrl-dialog-rate", "0", "Hard cap on INVITEs each second; 0–1000000, 0 = off."),
-    key("sipproxy.sip-ip-tos", "256", "IP TOS byte of SIP packets; 0–255, 256 = left to the system."),
+    key(
+        "sipproxy.sip-ip-tos",
+        "256",
+        "IP TOS byte (IPv6: traffic class) of SIP packets; 0–255, 256 = left to the system.",
+    ),
     key("sipproxy.serving-sipserver", "\"\"", "Name of the pair that all endpoint requests go to."),
     key("sipproxy.trusted-sources", "[]", "Further addresses and networks that count as the SIP Server."),
     key(
@@ -98,7 +102,11 @@ pub const KEYS: &[Key] = &[
         "0",
         "Microseconds to wait for more before each pass under load: less CPU, more latency; 0–10000.",
     ),
-    key("listener.side", "\"both\"", "Which side the listener serves: endpoint, server or both."),
+    key(
+        "listener.side",
+        "\"both\"",
+        "Which side it serves: endpoint (nobody counts as a server there), server (whoever is none gets 403) or both.",
+    ),
     key("listener.address", "", "Address that is bound."),
     key("listener.advertise", "\"\"", "Name or address for Via, Record-Route and Path."),
     key("listener.sip-port", "5060", "Port for UDP and TCP; 0–65535, 0 = off."),

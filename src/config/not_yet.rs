@@ -24,7 +24,6 @@ struct SideRow {
 }
 
 const ROWS: &[Row] = &[
-    Row { key: "listener", partly: false, asks: |_, lines| first(lines.has("listener", 0)) },
     Row { key: "sip-server", partly: true, asks: |config, _| (config.servers.len() > 1).then_some(1) },
     Row {
         key: "sip-server.primary",
@@ -50,7 +49,6 @@ const ROWS: &[Row] = &[
         partly: false,
         asks: |config, _| first(config.sipproxy.overload_ctrl_dialog_rate != 0),
     },
-    Row { key: "sipproxy.sip-ip-tos", partly: false, asks: |config, _| first(config.sipproxy.sip_ip_tos.is_some()) },
     Row { key: "sipproxy.http-tls", partly: false, asks: |config, _| first(config.sipproxy.http_tls) },
     Row {
         key: "sipproxy.http-token-file",

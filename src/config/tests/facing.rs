@@ -1,0 +1,126 @@
+//! Who is faced by which listener: several listeners, other sites, and devices.
+
+use super::*;
+
+const SERVER: &str = "[[sip-server]]\nname = \"a\"\nprimary = \"10.0.0.1:5060\"\n";
+
+fn listener(side: &str, rest: &str) -> String {
+    format!("[[listener]]\nside = \"{side}\"\naddress = \"10.0.0.7\"\n{rest}\n")
+}
+
+fn key_and_fault(text: &str) -> (String, Fault) {
+    let fault = checked(text).map(|_| ()).unwrap_err();
+    (fault.key, fault.fault)
+}
+
+fn keyed(key: &str, fault: Fault) -> (String, Fault) {
+    (key.to_owned(), fault)
+}
+
+#[test]
+fn each_listener_has_its_side_its_name_and_its_ports() {
+    let text = format!(
+        "[sipproxy]\nsip-ip-tos = 184\n{SERVER}{}{}[security]\n{CERTIFICATE}",
+        listener("endpoint", "advertise = \"Phones.example.com\"\nsip-port = 0"),
+        "[[listener]]\naddress = \"10.0.0.8\"\ntls-port = 0\n",
+    );
+    let config = Config::parse(&text, "h.toml").unwrap();
+    assert_eq!(config.sipproxy.sip_ip_tos, Some(184));
+    let [phones, both] = &config.listeners[..] else { panic!("{:?}", config.listeners) };
+    assert_eq!((phones.side, phones.advertised_host().as_str()), (Some(Side::Endpoint), "phones.example.com"));
+    assert_eq!((both.side, both.advertised_host().as_str()), (None, "10.0.0.8"));
+    let sockets: Vec<_> = config.listeners.iter().flat_map(Listener::sockets).map(|(_, at)| at.to_string()).collect();
+    assert_eq!(sockets, ["10.0.0.7:5061", "10.0.0.8:5060", "10.0.0.8:5060"]);
+}
+
+#[test]
+fn listeners_fit_together() {
+    let sides = listener("server", "tls-port = 0") + &listener("endpoint", "sip-port = 5070\ntls-port = 0");
+    assert_eq!(checked(&format!("{SERVER}{sides}")).unwrap().listeners.len(), 2);
+    let same = listener("server", "tls-port = 0") + &listener("endpoint", "tls-port = 0");
+    let clash = checked(&format!("{SERVER}{same}")).unwrap_err();
+    assert_eq!((clash.line, clash.key.as_str()), (8, "listener.sip-port"));
+    assert_eq!(clash.fault, Fault::AddressTwice("10.0.0.7:5060".parse().unwrap()));
+    for (side, lacks) in [("endpoint", Side::Server), ("server", Side::Endpoint)] {
+        let one = format!("{SERVER}{}", listener(side, "tls-port = 0"));
+        assert_eq!(key_and_fault(&one), keyed("listener.side", Fault::NoListenerFor(lacks)));
+    }
+    let tls = format!("{SERVER}{}[security]\n{CERTIFICATE}", listener("both", "sip-port = 0"));
+    assert_eq!(key_and_fault(&tls), keyed("sipproxy.internal-protocol", Fault::TransportOff));
+    for key in ["sip-address = \"10.0.0.7\"", "external-address = \"\"", "sip-port = 0", "tls-port = 5061"] {
+        let name = format!("sipproxy.{}", key.split(' ').next().unwrap());
+        let text = format!("[sipproxy]\n{key}\n{SERVER}{sides}");
+        assert_eq!(key_and_fault(&text), keyed(&name, Fault::ListenersInstead));
+    }
+    let many = |count: u16| {
+        let ports = (0..count).map(|n| listener("both", &format!("sip-port = {}\ntls-port = 0", 6_000 + n)));
+        format!("{SERVER}{}", ports.collect::<String>())
+    };
+    assert_eq!(checked(&many(64)).unwrap().listeners.len(), 64);
+    assert_eq!(key_and_fault(&many(65)), keyed("listener", Fault::TooManyListeners));
+}
+
+#[test]
+fn a_server_is_faced_by_a_listener_of_its_family_and_transport() {
+    let v6 = "[[listener]]\nside = \"server\"\naddress = \"2001:db8::7\"\nsip-port = 0\n";
+    let phones = listener("endpoint", "tls-port = 0");
+    let inside = listener("server", "sip-port = 5070\ntls-port = 0");
+    let text = format!("{SERVER}{phones}{inside}{v6}[security]\n{CERTIFICATE}trusted-ca = \"ca.pem\"\n");
+    assert!(checked(&text).is_ok());
+    // IPv6 is on, but only over TLS; and the phones' listener faces no server.
+    let server_v6 = text.replace("10.0.0.1:5060", "[2001:db8::1]:5060");
+    assert_eq!(key_and_fault(&server_v6), keyed("sip-server.primary", Fault::FamilyDiffers));
+    let over_tls = server_v6.replacen("[[listener]]", "transport = \"tls\"\n[[listener]]", 1);
+    assert!(checked(&over_tls).is_ok());
+    let over_tls = text.replacen("[[listener]]", "transport = \"tls\"\n[[listener]]", 1);
+    assert_eq!(key_and_fault(&over_tls), keyed("sip-server.primary", Fault::FamilyDiffers));
+}
+
+#[test]
+fn the_wildcards_of_both_families_stand_side_by_side() {
+    let wildcard =
+        |address: &str| format!("[[listener]]\naddress = \"{address}\"\nadvertise = \"p.example.com\"\ntls-port = 0\n");
+    let both = format!("{SERVER}{}{}", wildcard("0.0.0.0"), wildcard("::"));
+    assert_eq!(checked(&both).unwrap().listeners.len(), 2);
+    let twice = format!("{SERVER}{}{}", wildcard("::"), wildcard("::1"));
+    assert_eq!(key_and_fault(&twice).0, "listener.sip-port");
+}
+
+#[test]
+fn other_sites_are_reached_and_are_others() {
+    let first = "[sipproxy]\ntls-port = 0\n";
+    let peer = "[[peer-proxy]]\nname = \"p\"\nservers = [\"10.0.0.9\"]\npeer-proxy-contact = \"p\"\n\
+                peer-proxy-protocol = \"udp\"\n";
+    assert_eq!(checked(&format!("{first}{SERVER}{peer}")).unwrap().peers[0].port_tls, None);
+    let other = peer.replace("\"p\"", "\"q\"");
+    let twice = Fault::ServerOfTwoPeers("10.0.0.9".parse().unwrap());
+    assert_eq!(key_and_fault(&format!("{first}{SERVER}{peer}{other}")), keyed("peer-proxy.servers", twice));
+    let contact = "peer-proxy.peer-proxy-contact";
+    let own = peer.replace("contact = \"p\"", "contact = \"127.0.0.1\"");
+    assert_eq!(key_and_fault(&format!("{first}{SERVER}{own}")), keyed(contact, Fault::ServerIsSelf));
+    assert!(checked(&format!("{first}sip-port = 5070\n{SERVER}{own}")).is_ok());
+    let named = format!("{first}external-address = \"P\"\n{SERVER}{peer}");
+    assert_eq!(key_and_fault(&named), keyed(contact, Fault::ServerIsSelf));
+    let peer = peer.replace("\"udp\"", "\"tls\"");
+    let off = keyed("peer-proxy.peer-proxy-protocol", Fault::TransportOff);
+    assert_eq!(key_and_fault(&format!("{first}{SERVER}{peer}")), off);
+    let tls = format!("{SERVER}{peer}[security]\n{CERTIFICATE}");
+    assert_eq!(key_and_fault(&tls), keyed("peer-proxy.peer-proxy-protocol", Fault::RootsNeeded));
+    assert!(checked(&format!("{tls}trusted-ca = \"ca.pem\"\n")).is_ok());
+    let port = format!("[sipproxy]\nexternal-address = \"p\"\n{tls}system-roots = true\n");
+    assert_eq!(key_and_fault(&port), keyed(contact, Fault::ServerIsSelf));
+    let port = port.replacen("\"tls\"\n", "\"tls\"\npeer-proxy-port-tls = 5062\n", 1);
+    assert_eq!(checked(&port).unwrap().peers[0].port_tls, Some(5062));
+}
+
+#[test]
+fn rules_for_devices_are_told_apart_and_have_something_to_verify_with() {
+    let first = "[sipproxy]\ntls-port = 0\n";
+    let device = "[[device]]\nnetwork = \"10.0.0.0/8\"\n";
+    let within = "[[device]]\nnetwork = \"10.1.0.0/16\"\n";
+    let ca = "[security]\ntrusted-ca = \"ca.pem\"\n";
+    assert_eq!(key_and_fault(&format!("{first}{SERVER}{device}")), keyed("device", Fault::RootsNeeded));
+    assert!(checked(&format!("{first}{SERVER}{device}{within}{ca}")).is_ok());
+    let twice = format!("{first}{SERVER}{device}{within}{device}{ca}");
+    assert_eq!(key_and_fault(&twice), keyed("device.network", Fault::NetworkTwice));
+}

@@ -148,7 +148,44 @@ mod tests {
         assert_eq!(second.local_addr().unwrap().as_socket().unwrap(), address);
         assert_eq!(second.tos_v4().unwrap(), 0x60);
         let client = connect(any(), address, TOS_UNSET).unwrap();
+        assert_ne!(client.tos_v4().unwrap(), 0x60);
         assert!(client.tcp_nodelay().unwrap() && client.keepalive().unwrap());
         assert_eq!(client.tcp_user_timeout().unwrap(), Some(USER_TIMEOUT));
+    }
+
+    /// A connection that has come about.
+    fn pair(listener: &Socket, tos: u32) -> (Socket, Socket) {
+        let to = listener.local_addr().unwrap().as_socket().unwrap();
+        let opened = connect(SocketAddr::new(to.ip(), 0), to, tos).unwrap();
+        listener.set_nonblocking(false).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        (accepted, opened)
+    }
+
+    #[test]
+    fn the_type_of_service_is_on_every_socket_of_both_families() {
+        let v4: SocketAddr = any();
+        assert_eq!(udp(v4, 0xb8).unwrap().tos_v4().unwrap(), 0xb8);
+        let (accepted, opened) = pair(&listen(v4, 0xb8).unwrap(), 0x60);
+        assert_eq!((accepted.tos_v4().unwrap(), opened.tos_v4().unwrap()), (0xb8, 0x60));
+        let v6: SocketAddr = "[::1]:0".parse().unwrap();
+        assert_eq!(udp(v6, 0xb8).unwrap().tclass_v6().unwrap(), 0xb8);
+        let (accepted, opened) = pair(&listen(v6, 0xb8).unwrap(), 0x60);
+        assert_eq!((accepted.tclass_v6().unwrap(), opened.tclass_v6().unwrap()), (0xb8, 0x60));
+    }
+
+    #[test]
+    fn the_wildcards_of_both_families_share_a_port() {
+        for transport in [Transport::Udp, Transport::Tcp] {
+            let bind = |address: SocketAddr| match transport {
+                Transport::Udp => udp(address, TOS_UNSET),
+                _ => listen(address, TOS_UNSET),
+            };
+            let v6 = bind("[::]:0".parse().unwrap()).unwrap();
+            let port = v6.local_addr().unwrap().as_socket().unwrap().port();
+            let v4 = SocketAddr::from(([0, 0, 0, 0], port));
+            probe(v4, transport).unwrap();
+            bind(v4).unwrap();
+        }
     }
 }

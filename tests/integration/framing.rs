@@ -3,21 +3,11 @@
 //! the same each time. Over TCP, and over TLS cut into records and into segments within a record.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, TcpStream, UdpSocket};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
-
-use crate::harness::certs::Certificates;
-use crate::harness::ports::unread_len;
+use crate::harness::client::{ANSWER_MAX, Client, field};
 use crate::harness::proxy::{Proxy, Settings};
 use crate::harness::{DOMAIN, Scratch};
-
-const ANSWER_MAX: Duration = Duration::from_secs(20);
 
 /// A message that differs from its like in six digits only.
 fn message(number: usize) -> String {
@@ -30,99 +20,6 @@ fn message(number: usize) -> String {
          c: text/plain\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     )
-}
-
-/// A phone's end of a connection, over TCP or TLS.
-struct Client {
-    tcp: TcpStream,
-    tls: Option<ClientConnection>,
-    received: Vec<u8>,
-}
-
-impl Client {
-    fn tcp(port: u16) -> Self {
-        let tcp = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("the proxy listens");
-        tcp.set_nodelay(true).expect("a socket option");
-        tcp.set_read_timeout(Some(ANSWER_MAX)).expect("a timeout above zero");
-        Self { tcp, tls: None, received: Vec::new() }
-    }
-
-    fn tls(port: u16, certificates: &Certificates) -> Self {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(&certificates.ca).expect("PEM")).expect("a certificate");
-        let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-        let name = ServerName::from(std::net::IpAddr::from(Ipv4Addr::LOCALHOST));
-        let mut client = Self::tcp(port);
-        let mut tls = ClientConnection::new(Arc::new(config), name).expect("a client");
-        while tls.is_handshaking() {
-            tls.complete_io(&mut client.tcp).expect("a handshake");
-        }
-        client.tls = Some(tls);
-        client
-    }
-
-    /// The bytes as they go into the connection: with TLS, a record.
-    fn seal(&mut self, plain: &[u8]) -> Vec<u8> {
-        let Some(tls) = &mut self.tls else { return plain.to_vec() };
-        let mut sealed = Vec::new();
-        tls.writer().write_all(plain).expect("room in a record");
-        while tls.wants_write() {
-            tls.write_tls(&mut sealed).expect("a Vec takes all");
-        }
-        sealed
-    }
-
-    /// Sends bytes as one segment and waits until the proxy has read them, so that the next are a segment and a read of
-    /// their own.
-    fn send_and_be_read(&mut self, bytes: &[u8]) {
-        self.tcp.write_all(bytes).expect("the connection is open");
-        let (ours, theirs) = (self.tcp.local_addr().expect("ours"), self.tcp.peer_addr().expect("theirs"));
-        let deadline = Instant::now() + ANSWER_MAX;
-        while unread_len(theirs.port(), ours.port()).expect("the connection is open") > 0 {
-            assert!(Instant::now() < deadline, "the proxy does not read");
-            std::thread::yield_now();
-        }
-    }
-
-    /// The next final answer. On a machine that is busy enough, a 100 may come first (RFC 4320 §4.1).
-    fn receive(&mut self) -> String {
-        loop {
-            if let Some(len) = message_len(&self.received) {
-                let message = self.received.drain(..len).collect();
-                let message = String::from_utf8(message).expect("text");
-                if message.starts_with("SIP/2.0 100 ") {
-                    continue;
-                }
-                return message;
-            }
-            let mut bytes = [0; 4096];
-            let len = match &mut self.tls {
-                None => self.tcp.read(&mut bytes).expect("bytes in time"),
-                Some(tls) => match tls.reader().read(&mut bytes) {
-                    Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                        assert!(tls.read_tls(&mut self.tcp).expect("bytes in time") > 0, "closed");
-                        tls.process_new_packets().expect("records");
-                        continue;
-                    }
-                    read => read.expect("bytes"),
-                },
-            };
-            assert!(len > 0, "the proxy has closed the connection");
-            self.received.extend_from_slice(&bytes[..len]);
-        }
-    }
-}
-
-/// The length of the first whole message.
-fn message_len(bytes: &[u8]) -> Option<usize> {
-    let text = std::str::from_utf8(bytes).expect("text");
-    let head = text.find("\r\n\r\n")? + 4;
-    let body: usize = field(&text[..head], "Content-Length").map_or(0, |len| len.parse().expect("a length"));
-    (bytes.len() >= head + body).then_some(head + body)
-}
-
-fn field<'m>(message: &'m str, name: &str) -> Option<&'m str> {
-    message.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
 }
 
 /// The SIP Server: answers what it gets with 200.
@@ -160,6 +57,10 @@ fn answer(message: &str) -> String {
         }
     }
     answer + "Content-Length: 0\r\n\r\n"
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
 }
 
 /// What is cut.
@@ -237,19 +138,19 @@ fn bytes_may_be_cut_anywhere(scratch: &Scratch, connect: impl FnOnce(&Settings) 
 #[test]
 fn a_message_over_tcp_may_be_cut_at_any_byte() {
     let scratch = Scratch::new("cut-tcp");
-    bytes_may_be_cut_anywhere(&scratch, |settings| Client::tcp(settings.sip_port), Cut::Wire);
+    bytes_may_be_cut_anywhere(&scratch, |settings| Client::tcp(loopback(settings.sip_port)), Cut::Wire);
 }
 
 #[test]
 fn a_message_over_tls_may_be_cut_into_records_at_any_byte() {
     let scratch = Scratch::new("cut-records");
-    let connect = |settings: &Settings| Client::tls(settings.tls_port, &settings.certificates);
+    let connect = |settings: &Settings| Client::tls(loopback(settings.tls_port), &settings.certificates);
     bytes_may_be_cut_anywhere(&scratch, connect, Cut::Message);
 }
 
 #[test]
 fn a_tls_record_may_be_cut_into_segments_at_any_byte() {
     let scratch = Scratch::new("cut-segments");
-    let connect = |settings: &Settings| Client::tls(settings.tls_port, &settings.certificates);
+    let connect = |settings: &Settings| Client::tls(loopback(settings.tls_port), &settings.certificates);
     bytes_may_be_cut_anywhere(&scratch, connect, Cut::Wire);
 }

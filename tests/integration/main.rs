@@ -11,6 +11,7 @@ mod demo;
 mod framing;
 mod harness;
 mod kamailio;
+mod listeners;
 mod options;
 mod registration;
 mod startup;

@@ -11,7 +11,7 @@ use super::Scratch;
 pub struct Certificates {
     /// The authority's certificate.
     pub ca: PathBuf,
-    /// The certificate for `127.0.0.1` and for the phones' domain.
+    /// The certificate for the loopback addresses and for the phones' domain.
     pub certificate: PathBuf,
     /// Its key.
     pub key: PathBuf,
@@ -30,7 +30,9 @@ impl Certificates {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(vec![super::DOMAIN.to_owned()]).expect("a name");
         params.distinguished_name.push(DnType::CommonName, "Hawser test");
-        params.subject_alt_names.push(SanType::IpAddress(std::net::Ipv4Addr::LOCALHOST.into()));
+        for address in ["127.0.0.1", "127.0.0.2", "::1"] {
+            params.subject_alt_names.push(SanType::IpAddress(address.parse().expect("an address")));
+        }
         let certificate = params.signed_by(&key, &issuer).expect("a certificate");
 
         Self {

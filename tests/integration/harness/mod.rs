@@ -4,6 +4,7 @@
 
 pub mod baresip;
 pub mod certs;
+pub mod client;
 pub mod ports;
 pub mod process;
 pub mod proxy;

@@ -3,7 +3,7 @@
 //! Ports are taken from below the range that the system gives to outgoing connections, so that no connection of
 //! another test takes one between the choice and the bind.
 
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
 use std::sync::atomic::{AtomicU16, Ordering};
 
 const FIRST: u16 = 12_000;
@@ -15,9 +15,9 @@ pub fn free_port() -> u16 {
     let start = u16::try_from(std::process::id().wrapping_mul(37) % u32::from(COUNT)).expect("less than COUNT");
     for _ in 0..COUNT {
         let port = FIRST + start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT;
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
-            && UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
-        if free {
+        let loopbacks = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
+        let free = |ip| TcpListener::bind((ip, port)).is_ok() && UdpSocket::bind((ip, port)).is_ok();
+        if loopbacks.into_iter().all(free) {
             return port;
         }
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -94,6 +94,7 @@ pub fn hawser(settings: &Path) -> Process {
 #[derive(Debug)]
 pub struct Proxy {
     pub settings: Settings,
+    pub http: SocketAddr,
     pub process: Process,
 }
 
@@ -103,13 +104,19 @@ impl Proxy {
         if is_stand_in() {
             return Self::start_kamailio(scratch, settings);
         }
-        let file: PathBuf = scratch.write("hawser.toml", &settings.toml());
+        let toml = settings.toml();
+        Self::start_with(scratch, settings, Ipv4Addr::LOCALHOST.into(), &toml)
+    }
+
+    /// Starts Hawser with a text of settings, which puts the HTTP port at this address.
+    pub fn start_with(scratch: &Scratch, settings: Settings, http_ip: IpAddr, toml: &str) -> Self {
+        let file: PathBuf = scratch.write("hawser.toml", toml);
         let mut process = hawser(&file);
-        let http = SocketAddr::from((Ipv4Addr::LOCALHOST, settings.http_port));
+        let http = SocketAddr::from((http_ip, settings.http_port));
         process.wait_until("ready", START_MAX, || {
             http_get(http, "/readyz").is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
         });
-        Self { settings, process }
+        Self { settings, http, process }
     }
 
     fn start_kamailio(scratch: &Scratch, settings: Settings) -> Self {
@@ -132,13 +139,13 @@ impl Proxy {
         process.wait_until("listening", START_MAX, || {
             is_bound(Kind::Udp, sip_port) && is_bound(Kind::Tcp, sip_port) && is_bound(Kind::Tcp, tls_port)
         });
-        Self { settings, process }
+        let http = SocketAddr::from((Ipv4Addr::LOCALHOST, settings.http_port));
+        Self { settings, http, process }
     }
 
     /// The sum of a counter's samples whose labels hold `label`, from `/metrics`.
     pub fn metric(&self, name: &str, label: &str) -> f64 {
-        let http = SocketAddr::from((Ipv4Addr::LOCALHOST, self.settings.http_port));
-        let page = http_get(http, "/metrics").expect("the HTTP port answers");
+        let page = http_get(self.http, "/metrics").expect("the HTTP port answers");
         let samples = page.lines().filter(|line| line.starts_with(name) && line.contains(label));
         let values: Vec<f64> =
             samples.map(|line| line.rsplit(' ').next()?.parse().ok()).collect::<Option<_>>().expect("numbers");

@@ -1,0 +1,123 @@
+//! A phone's end of a connection that a test drives message by message.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
+
+use super::certs::Certificates;
+use super::ports::unread_len;
+
+/// How long a message may take.
+pub const ANSWER_MAX: Duration = Duration::from_secs(20);
+
+/// A phone's end of a connection, over TCP or TLS.
+pub struct Client {
+    tcp: TcpStream,
+    tls: Option<ClientConnection>,
+    received: Vec<u8>,
+}
+
+impl Client {
+    /// Connected to the proxy.
+    pub fn tcp(to: SocketAddr) -> Self {
+        let tcp = TcpStream::connect(to).expect("the proxy listens");
+        tcp.set_nodelay(true).expect("a socket option");
+        tcp.set_read_timeout(Some(ANSWER_MAX)).expect("a timeout above zero");
+        Self { tcp, tls: None, received: Vec::new() }
+    }
+
+    /// Connected to the proxy, whose certificate must carry the address.
+    pub fn tls(to: SocketAddr, certificates: &Certificates) -> Self {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(&certificates.ca).expect("PEM")).expect("a certificate");
+        let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        let name = ServerName::from(to.ip());
+        let mut client = Self::tcp(to);
+        let mut tls = ClientConnection::new(Arc::new(config), name).expect("a client");
+        while tls.is_handshaking() {
+            tls.complete_io(&mut client.tcp).expect("a handshake");
+        }
+        client.tls = Some(tls);
+        client
+    }
+
+    /// The bytes as they go into the connection: with TLS, a record.
+    pub fn seal(&mut self, plain: &[u8]) -> Vec<u8> {
+        let Some(tls) = &mut self.tls else { return plain.to_vec() };
+        let mut sealed = Vec::new();
+        tls.writer().write_all(plain).expect("room in a record");
+        while tls.wants_write() {
+            tls.write_tls(&mut sealed).expect("a Vec takes all");
+        }
+        sealed
+    }
+
+    /// Sends bytes as one segment and waits until the proxy has read them, so that the next are a segment and a read of
+    /// their own.
+    pub fn send_and_be_read(&mut self, bytes: &[u8]) {
+        self.tcp.write_all(bytes).expect("the connection is open");
+        let (ours, theirs) = (self.tcp.local_addr().expect("ours"), self.tcp.peer_addr().expect("theirs"));
+        let deadline = Instant::now() + ANSWER_MAX;
+        while unread_len(theirs.port(), ours.port()).expect("the connection is open") > 0 {
+            assert!(Instant::now() < deadline, "the proxy does not read");
+            std::thread::yield_now();
+        }
+    }
+
+    /// The phone's address and port.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.tcp.local_addr().expect("it is connected")
+    }
+
+    /// Sends a message.
+    pub fn send(&mut self, message: &str) {
+        let bytes = self.seal(message.as_bytes());
+        self.tcp.write_all(&bytes).expect("the connection is open");
+    }
+
+    /// The next message that is no 100. On a machine that is busy enough, a 100 may come first (RFC 4320 §4.1).
+    pub fn receive(&mut self) -> String {
+        loop {
+            if let Some(len) = message_len(&self.received) {
+                let message = self.received.drain(..len).collect();
+                let message = String::from_utf8(message).expect("text");
+                if message.starts_with("SIP/2.0 100 ") {
+                    continue;
+                }
+                return message;
+            }
+            let mut bytes = [0; 4096];
+            let len = match &mut self.tls {
+                None => self.tcp.read(&mut bytes).expect("bytes in time"),
+                Some(tls) => match tls.reader().read(&mut bytes) {
+                    Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                        assert!(tls.read_tls(&mut self.tcp).expect("bytes in time") > 0, "closed");
+                        tls.process_new_packets().expect("records");
+                        continue;
+                    }
+                    read => read.expect("bytes"),
+                },
+            };
+            assert!(len > 0, "the proxy has closed the connection");
+            self.received.extend_from_slice(&bytes[..len]);
+        }
+    }
+}
+
+/// The length of the first whole message.
+fn message_len(bytes: &[u8]) -> Option<usize> {
+    let text = std::str::from_utf8(bytes).expect("text");
+    let head = text.find("\r\n\r\n")? + 4;
+    let body: usize = field(&text[..head], "Content-Length").map_or(0, |len| len.parse().expect("a length"));
+    (bytes.len() >= head + body).then_some(head + body)
+}
+
+/// A header field's first value.
+pub fn field<'m>(message: &'m str, name: &str) -> Option<&'m str> {
+    message.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+}

@@ -1,0 +1,238 @@
+//! IPv6, several listeners, and the type of service: a phone over TLS and a SIP Server over UDP, each message by hand,
+//! through a real proxy with real sockets.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::process::Command;
+
+use crate::harness::Scratch;
+use crate::harness::client::{ANSWER_MAX, Client, field};
+use crate::harness::proxy::{Proxy, Settings, is_stand_in};
+
+/// The SIP Server.
+struct Server {
+    udp: UdpSocket,
+    seen: BTreeSet<String>,
+}
+
+impl Server {
+    fn bind(at: SocketAddr) -> Self {
+        let udp = UdpSocket::bind(at).expect("a free port");
+        udp.set_read_timeout(Some(ANSWER_MAX)).expect("a timeout above zero");
+        Self { udp, seen: BTreeSet::new() }
+    }
+
+    /// The next message that is no repetition and no 100.
+    fn receive(&mut self) -> String {
+        loop {
+            let mut bytes = [0; 65_536];
+            let (len, _) = self.udp.recv_from(&mut bytes).expect("a message in time");
+            let message = String::from_utf8(bytes[..len].to_vec()).expect("text");
+            let first = message.lines().next().unwrap_or_default().to_owned();
+            let which = format!("{first} {:?}", field(&message, "Via"));
+            if self.seen.insert(which) && !first.starts_with("SIP/2.0 100") {
+                return message;
+            }
+        }
+    }
+
+    fn send(&self, to: SocketAddr, message: &str) {
+        self.udp.send_to(message.as_bytes(), to).expect("loopback");
+    }
+}
+
+fn fields<'m>(message: &'m str, name: &str) -> Vec<&'m str> {
+    message.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).collect()
+}
+
+fn answer(request: &str, status: &str, more: &str) -> String {
+    let mut answer = format!("SIP/2.0 {status}\r\n");
+    for name in ["Via", "Record-Route", "Path", "From", "To", "Call-ID", "CSeq"] {
+        for value in fields(request, name) {
+            let tag = if name == "To" && !value.contains(";tag=") { ";tag=callee" } else { "" };
+            answer += &format!("{name}: {value}{tag}\r\n");
+        }
+    }
+    answer + more + "Content-Length: 0\r\n\r\n"
+}
+
+/// Where the parties of a call are, and what Hawser says of itself towards each.
+struct Places<'a> {
+    phone: &'a mut Client,
+    server: &'a mut Server,
+    server_at: SocketAddr,
+    /// Hawser's UDP socket towards the server.
+    inside: SocketAddr,
+    /// Its TLS port towards the phone.
+    outside: SocketAddr,
+}
+
+/// Registers the phone, lets the server call it, and the phone hang up.
+fn a_call(places: Places<'_>) {
+    let Places { phone, server, server_at, inside, outside } = places;
+    let own = phone.local_addr();
+    let register = format!(
+        "REGISTER sip:example.com SIP/2.0\r\nVia: SIP/2.0/TLS {own};branch=z9hG4bKr;rport\r\nMax-Forwards: 70\r\n\
+         From: <sip:alice@example.com>;tag=a\r\nTo: <sip:alice@example.com>\r\nCall-ID: r\r\nCSeq: 1 REGISTER\r\n\
+         Supported: path\r\nContact: <sip:alice@{own};transport=tls>\r\nExpires: 300\r\nContent-Length: 0\r\n\r\n"
+    );
+    phone.send(&register);
+    let got = server.receive();
+    assert!(got.starts_with("REGISTER "), "{got}");
+    assert!(fields(&got, "Via")[0].starts_with(&format!("SIP/2.0/UDP {inside};branch=")), "{got}");
+    let path = field(&got, "Path").expect("a Path").to_owned();
+    assert!(path.contains(&format!("@{inside};lr")), "{path}");
+    let contact = field(&got, "Contact").expect("a Contact");
+    server.send(inside, &answer(&got, "200 OK", &format!("Contact: {contact};expires=300\r\n")));
+    let ok = phone.receive();
+    assert!(ok.starts_with("SIP/2.0 200 "), "{ok}");
+    let via = field(&ok, "Via").expect("its own");
+    assert!(via.starts_with(&format!("SIP/2.0/TLS {own};")), "{via}");
+    assert!(via.contains(&format!(";rport={}", own.port())), "{via}");
+    assert!(via.contains(&format!(";received={}", own.ip())), "{via}");
+
+    let invite = format!(
+        "INVITE sip:alice@{own};transport=tls SIP/2.0\r\nVia: SIP/2.0/UDP {server_at};branch=z9hG4bKi\r\n\
+         Route: {path}\r\nMax-Forwards: 70\r\nFrom: <sip:bob@example.com>;tag=b\r\nTo: <sip:alice@example.com>\r\n\
+         Call-ID: i\r\nCSeq: 1 INVITE\r\nContact: <sip:bob@{server_at}>\r\nContent-Length: 0\r\n\r\n"
+    );
+    server.send(inside, &invite);
+    let got = phone.receive();
+    assert!(got.starts_with("INVITE "), "{got}");
+    assert!(fields(&got, "Via")[0].starts_with(&format!("SIP/2.0/TLS {outside};branch=")), "{got}");
+    let routes = fields(&got, "Record-Route");
+    assert_eq!(routes.len(), 2, "{got}");
+    assert!(routes[0].contains(&format!("@{outside};transport=tls;lr")), "{}", routes[0]);
+    assert!(routes[1].contains(&format!("@{inside};lr")), "{}", routes[1]);
+    phone.send(&answer(&got, "200 OK", &format!("Contact: <sip:alice@{own};transport=tls>\r\n")));
+    let ok = server.receive();
+    assert!(ok.starts_with("SIP/2.0 200 "), "{ok}");
+    let to_server: String = routes.iter().map(|route| format!("Route: {route}\r\n")).collect();
+    let to_phone: String = routes.iter().rev().map(|route| format!("Route: {route}\r\n")).collect();
+    let ack = format!(
+        "ACK sip:alice@{own};transport=tls SIP/2.0\r\nVia: SIP/2.0/UDP {server_at};branch=z9hG4bKa\r\n{to_phone}\
+         Max-Forwards: 70\r\nFrom: <sip:bob@example.com>;tag=b\r\nTo: <sip:alice@example.com>;tag=callee\r\n\
+         Call-ID: i\r\nCSeq: 1 ACK\r\nContent-Length: 0\r\n\r\n"
+    );
+    server.send(inside, &ack);
+    let got = phone.receive();
+    assert!(got.starts_with("ACK ") && fields(&got, "Route").is_empty(), "{got}");
+    let bye = format!(
+        "BYE sip:bob@{server_at} SIP/2.0\r\nVia: SIP/2.0/TLS {own};branch=z9hG4bKb;rport\r\n{to_server}\
+         Max-Forwards: 70\r\nFrom: <sip:alice@example.com>;tag=callee\r\nTo: <sip:bob@example.com>;tag=b\r\n\
+         Call-ID: i\r\nCSeq: 1 BYE\r\nContent-Length: 0\r\n\r\n"
+    );
+    phone.send(&bye);
+    let got = server.receive();
+    assert!(got.starts_with("BYE ") && fields(&got, "Route").is_empty(), "{got}");
+    server.send(inside, &answer(&got, "200 OK", ""));
+    let ok = phone.receive();
+    assert!(ok.starts_with("SIP/2.0 200 "), "{ok}");
+}
+
+fn security(settings: &Settings) -> String {
+    let certificates = &settings.certificates;
+    format!("[security]\ncertificate = {:?}\ncertificate-key = {:?}\n", certificates.certificate, certificates.key)
+}
+
+fn at(ip: &str, port: u16) -> SocketAddr {
+    (ip.parse::<IpAddr>().expect("an address"), port).into()
+}
+
+fn hawser_says(arguments: &[&str]) -> String {
+    let said = Command::new(env!("CARGO_BIN_EXE_hawser")).args(arguments).output().expect("it runs");
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    String::from_utf8(said.stdout).expect("text")
+}
+
+#[test]
+fn a_tls_phone_is_called_over_ipv6_throughout() {
+    if is_stand_in() {
+        return;
+    }
+    let scratch = Scratch::new("ipv6");
+    let settings = Settings::new(&scratch);
+    let Settings { sip_port, tls_port, http_port, server_port, .. } = settings;
+    let toml = format!(
+        "[sipproxy]\nsip-address = \"::1\"\nsip-port = {sip_port}\ntls-port = {tls_port}\nhttp-address = \"::1\"\n\
+         http-port = {http_port}\ndomains = [\"example.com\"]\n\
+         [[sip-server]]\nname = \"server\"\nprimary = \"[::1]:{server_port}\"\n{}",
+        security(&settings)
+    );
+    let server_at = at("::1", server_port);
+    let server = &mut Server::bind(server_at);
+    let proxy = Proxy::start_with(&scratch, settings, Ipv6Addr::LOCALHOST.into(), &toml);
+    let outside = at("::1", tls_port);
+    let mut phone = Client::tls(outside, &proxy.settings.certificates);
+    a_call(Places { phone: &mut phone, server, server_at, inside: at("::1", sip_port), outside });
+    let peer = phone.local_addr();
+    let file = scratch.path().join("hawser.toml");
+    let file = file.to_str().expect("text");
+    let located = hawser_says(&["where", "sip:alice@example.com", "--config", file]);
+    assert!(located.contains(&format!("peer          {peer}\n")), "{located}");
+    let located = hawser_says(&["where", "sip:alice@example.com", "--http", &format!("[::1]:{http_port}")]);
+    assert!(located.contains(&format!("peer          {peer}\n")), "{located}");
+    let checked = hawser_says(&["--config", file, "--check"]);
+    assert!(checked.contains(&format!("TLS [::1]:{tls_port}, as [::1]:{tls_port}")), "{checked}");
+    assert!(checked.contains(&format!("at [::1]:{server_port} over udp")), "{checked}");
+}
+
+/// Phones at `phones` over TLS, and a SIP Server at 127.0.0.1 that has a listener of its own over UDP.
+fn two_listeners(test: &str, phones: &str) {
+    if is_stand_in() {
+        return;
+    }
+    let scratch = Scratch::new(test);
+    let settings = Settings::new(&scratch);
+    let Settings { sip_port, tls_port, http_port, server_port, .. } = settings;
+    let toml = format!(
+        "[sipproxy]\nhttp-port = {http_port}\ndomains = [\"example.com\"]\nsip-ip-tos = 184\n\
+         [[listener]]\nside = \"endpoint\"\naddress = \"{phones}\"\nsip-port = {sip_port}\ntls-port = {tls_port}\n\
+         [[listener]]\nside = \"server\"\naddress = \"127.0.0.1\"\nsip-port = {sip_port}\ntls-port = 0\n\
+         [[sip-server]]\nname = \"server\"\nprimary = \"127.0.0.1:{server_port}\"\n{}",
+        security(&settings)
+    );
+    let (server_at, inside, outside) = (at("127.0.0.1", server_port), at("127.0.0.1", sip_port), at(phones, tls_port));
+    let server = &mut Server::bind(server_at);
+    let proxy = Proxy::start_with(&scratch, settings, Ipv4Addr::LOCALHOST.into(), &toml);
+    let mut phone = Client::tls(outside, &proxy.settings.certificates);
+    a_call(Places { phone: &mut phone, server, server_at, inside, outside });
+
+    let stranger = &mut Server::bind(at("127.0.0.1", 0));
+    let options = format!(
+        "OPTIONS sip:{inside} SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1;branch=z9hG4bKo;rport\r\nMax-Forwards: 70\r\n\
+         From: <sip:eve@example.com>;tag=e\r\nTo: <sip:{inside}>\r\nCall-ID: o\r\nCSeq: 1 OPTIONS\r\n\
+         User-Agent: somebody whose request is longer than its answer\r\nContent-Length: 0\r\n\r\n"
+    );
+    stranger.send(inside, &options);
+    assert!(stranger.receive().starts_with("SIP/2.0 403 Wrong Listener\r\n"));
+    assert!(proxy.metric("hawser_refusals_total", "wrong_listener") > 0.5);
+
+    // The type of service of every socket: what is sent on it carries the byte.
+    let tos = |kind: &str, state: &str, local: SocketAddr| {
+        let said = Command::new("ss").args(["-anH", "--tos", kind]).output().expect("ss of iproute2");
+        let text = String::from_utf8(said.stdout).expect("text");
+        let name = if local.is_ipv6() { "tclass:" } else { "tos:" };
+        let mut found = BTreeSet::new();
+        for line in text.lines().filter(|line| line.starts_with(state)) {
+            if line.split_whitespace().nth(3) == Some(&local.to_string()) {
+                found.extend(line.split_whitespace().filter_map(|word| word.strip_prefix(name)).map(str::to_owned));
+            }
+        }
+        found.into_iter().collect::<Vec<_>>()
+    };
+    assert_eq!(tos("-u", "UNCONN", inside), ["0xb8"]);
+    assert_eq!(tos("-u", "UNCONN", at(phones, sip_port)), ["0xb8"]);
+    assert_eq!(tos("-t", "LISTEN", outside), ["0xb8"]);
+    assert_eq!(tos("-t", "ESTAB", outside), ["0xb8"], "the phone's connection");
+}
+
+#[test]
+fn a_phone_over_ipv6_and_a_server_over_ipv4_have_a_listener_each() {
+    two_listeners("mixed", "::1");
+}
+
+#[test]
+fn the_endpoint_side_and_the_server_side_have_a_listener_each() {
+    two_listeners("sides", "127.0.0.2");
+}

@@ -1,7 +1,7 @@
 //! Plain counters and gauges of one shard.
 //!
-//! Owns: the table of metrics (`table`), each name declared once with its help, and the arrays that hold their
-//! values. The engine and the shell add to a `&mut Counters`; `admin` prints a sum of [`Snapshot`]s. Pure: an
+//! Owns: the table of metrics (`table`), each name declared once with its help, the arrays that hold their values,
+//! and what is shown of servers and others by name (`upstreams`). The engine and the shell add to a `&mut Counters`; `admin` prints a sum of [`Snapshot`]s. Pure: an
 //! index into an array, no registry, no atomics, no names looked up while a message is handled.
 //!
 //! Which counter belongs to a reason is said in one place for each type of reason: here for the types of
@@ -9,9 +9,11 @@
 
 mod pick;
 mod table;
+mod upstreams;
 
 pub use pick::{HandshakeFailure, TimerName};
 pub use table::{COUNTERS, Counter, GAUGES, Gauge};
+pub use upstreams::{LinkKind, LinkRow, LinkState, NameRow, NameState, PairRow, ServerRow, Upstreams};
 
 /// One line of the table: a metric name with one set of labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,6 +136,8 @@ pub struct Snapshot {
     pub counters: Counters,
     /// All gauges.
     pub gauges: Gauges,
+    /// Servers, names, peers and devices.
+    pub upstreams: Upstreams,
 }
 
 #[cfg(test)]

@@ -321,6 +321,25 @@ Counter, COUNTERS;
     ConnectResources { reason = "resources" }
     ConnectTls { reason = "tls" };
 
+"hawser_server_switches_total", "Times that the other SIP Server of a pair was made the active one, by reason.":
+    ServerSwitchRequest { reason = "request" }
+    ServerSwitchPinned { reason = "pinned" }
+    ServerSwitchStatus { reason = "status" }
+    ServerSwitchSilent { reason = "silent" }
+    ServerSwitchReset { reason = "reset" }
+    ServerSwitchRefused { reason = "refused" }
+    ServerSwitchUnreachable { reason = "unreachable" }
+    ServerSwitchConnectTimeout { reason = "connect_timeout" }
+    ServerSwitchTls { reason = "tls" }
+    ServerSwitchDns { reason = "dns" }
+    ServerSwitchOther { reason = "other" };
+
+"hawser_server_pings_total", "OPTIONS of ours to SIP Servers, by what became of them: a 2xx, another final response, silence, or no way to send.":
+    ServerPingAnswered { outcome = "answered" }
+    ServerPingOther { outcome = "other" }
+    ServerPingSilent { outcome = "silent" }
+    ServerPingLost { outcome = "lost" };
+
 "hawser_tls_handshakes_total", "TLS handshakes that succeeded.":
     HandshakeServerFull { side = "server", kind = "full" }
     HandshakeServerResumed { side = "server", kind = "resumed" }

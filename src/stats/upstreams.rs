@@ -1,0 +1,172 @@
+//! Who a shard talks to by name: pairs and their servers, connections to servers, peers and devices, DNS names.
+//!
+//! Owns: plain data for showing. The engine fills it in for a snapshot; `admin` prints it. Their labels are not known
+//! when the program is built, so they cannot be rows of the table. Times are ages, for who reads them has another
+//! clock.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::ids::Transport;
+
+/// What one shard has to show.
+#[derive(Clone, Debug, Default)]
+pub struct Upstreams {
+    /// The pairs: in the snapshot of their owner, the first shard.
+    pub pairs: Vec<PairRow>,
+    /// This shard's own connections to servers, peers and devices, and those that it waits to open again.
+    pub links: Vec<LinkRow>,
+    /// The names that this shard has asked for.
+    pub names: Vec<NameRow>,
+}
+
+/// A pair of SIP Servers.
+#[derive(Clone, Debug)]
+pub struct PairRow {
+    /// As in the settings.
+    pub name: String,
+    /// `primary` or `backup`: who gets the requests.
+    pub active: &'static str,
+    /// For how long.
+    pub age: Duration,
+    /// Why that one.
+    pub why: String,
+    /// An operator wants it so.
+    pub pinned: bool,
+    /// For how long neither server has answered; `None` while one does.
+    pub outage: Option<Duration>,
+    /// Each address of both.
+    pub servers: Vec<ServerRow>,
+}
+
+/// One address of a server.
+#[derive(Clone, Debug)]
+pub struct ServerRow {
+    /// `primary` or `backup`.
+    pub member: &'static str,
+    /// `None`: its name does not resolve.
+    pub address: Option<SocketAddr>,
+    /// RFC 2782; 0 for an address of the settings.
+    pub priority: u16,
+    /// RFC 2782.
+    pub weight: u16,
+    /// Whether it answers, as far as is known.
+    pub up: bool,
+    /// For how long that has been so.
+    pub age: Duration,
+    /// What was last heard of it.
+    pub why: String,
+}
+
+/// Whom a connection leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum LinkKind {
+    /// A SIP Server.
+    Server,
+    /// Another site's proxy.
+    Peer,
+    /// An endpoint that does not register.
+    Device,
+}
+
+impl LinkKind {
+    /// As shown.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Peer => "peer",
+            Self::Device => "device",
+        }
+    }
+}
+
+/// How far a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LinkState {
+    /// It is being opened.
+    Connecting,
+    /// Messages can pass.
+    Open,
+    /// It was lost or refused, and is not opened again yet.
+    BackingOff,
+}
+
+impl LinkState {
+    /// As shown.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::Open => "open",
+            Self::BackingOff => "backing off",
+        }
+    }
+}
+
+/// A connection to a server, a peer or a device.
+#[derive(Clone, Debug)]
+pub struct LinkRow {
+    #[allow(missing_docs, reason = "see LinkKind")]
+    pub kind: LinkKind,
+    /// The pair's or the peer's name in the settings; a device's host as the Request-URI has it.
+    pub name: String,
+    /// Its address and port.
+    pub address: SocketAddr,
+    #[allow(missing_docs, reason = "see Transport")]
+    pub transport: Transport,
+    #[allow(missing_docs, reason = "see LinkState")]
+    pub state: LinkState,
+    /// For how long.
+    pub age: Duration,
+    /// Why the last one to there was lost or refused; empty when none was.
+    pub why: String,
+}
+
+/// What is known of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NameState {
+    /// It is being asked for, and nothing is known yet.
+    Asking,
+    /// Its records are good.
+    Fresh,
+    /// No resolver answers, and expired records serve.
+    Stale,
+    /// It has no servers.
+    Failed,
+}
+
+impl NameState {
+    /// Every state.
+    pub const ALL: [Self; 4] = [Self::Asking, Self::Fresh, Self::Stale, Self::Failed];
+
+    /// As shown.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Asking => "asking",
+            Self::Fresh => "fresh",
+            Self::Stale => "stale",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// A DNS name.
+#[derive(Clone, Debug)]
+pub struct NameRow {
+    /// The host, with `:port` when it was asked with one.
+    pub name: String,
+    /// Empty when it was left to the name's records.
+    pub transport: &'static str,
+    #[allow(missing_docs, reason = "see NameState")]
+    pub state: NameState,
+    /// For how long.
+    pub age: Duration,
+    /// Until it is asked for again, if that is known.
+    pub expires_in: Option<Duration>,
+    /// What it leads to.
+    pub targets: Vec<SocketAddr>,
+    /// Why it has none, or is stale; else empty.
+    pub why: String,
+}

@@ -103,6 +103,7 @@ fn settings() -> Settings {
         t1: Duration::from_millis(500),
         t2: Duration::from_secs(4),
         t4: Duration::from_secs(5),
+        dns: Default::default(),
         timer_c: Duration::from_secs(180),
         udp_oversize: UdpOversize::Tcp,
         token_key: [7; 32],

@@ -76,7 +76,7 @@
 //! | [`transaction`] | yes | four state machines, keys, branches |
 //! | [`sip`] | yes | scanner, framer, spans, edits, responses |
 //! | [`limits`], [`config`], [`stats`] | yes | named bounds; settings; counters |
-//! | [`wheel`], [`clock`], [`ids`] | yes | timers; injected time; newtypes |
+//! | [`wheel`], [`clock`], [`rng`], [`ids`] | yes | timers; injected time and chance; newtypes |
 //!
 //! The lab (`src/lab`, the second binary) plays SIP Server and phones; the proxy uses nothing of it.
 //!
@@ -109,6 +109,7 @@ pub mod flow;
 pub mod ids;
 pub mod limits;
 pub mod proxy;
+pub mod rng;
 pub mod server;
 pub mod server_pool;
 pub mod shard;

@@ -93,3 +93,41 @@ pub const PANICS_COUNT_MAX: usize = 16;
 pub const PANIC_WINDOW: Duration = Duration::from_secs(10);
 /// How long a stopping process waits for what is in flight.
 pub const DRAIN_MAX: Duration = Duration::from_secs(5);
+/// One try of a DNS question at one resolver.
+pub const DNS_TRY_MAX: Duration = Duration::from_millis(1_500);
+/// A DNS question over all its tries.
+pub const DNS_LOOKUP_MAX: Duration = Duration::from_secs(5);
+/// A name with all the DNS questions that it takes, until those who wait are told that nobody answers.
+pub const DNS_NAME_MAX: Duration = Duration::from_secs(5);
+/// How long a request waits for fresh records while expired ones are at hand (RFC 8767 §5).
+pub const DNS_STALE_AFTER: Duration = Duration::from_millis(500);
+/// A DNS question that no resolver has answered is not asked again before this (RFC 2308 §7).
+pub const DNS_RETRY_AFTER: Duration = Duration::from_secs(5);
+/// Records are not kept for longer, whatever their TTL says.
+pub const DNS_TTL_MAX: Duration = Duration::from_secs(24 * 3_600);
+/// That there are no records is not kept for longer (RFC 2308 §5).
+pub const DNS_TTL_NEGATIVE_MAX: Duration = Duration::from_secs(300);
+/// Anything is kept for so long, so that a TTL of 0 does not make each request ask.
+pub const DNS_TTL_LEAST: Duration = Duration::from_secs(1);
+/// A DNS message over UDP, as resolvers are told (RFC 6891 §6.2.5).
+pub const DNS_DATAGRAM_LEN_MAX: usize = 1_232;
+/// CNAME records from a name to its records.
+pub const DNS_ALIASES_MAX: usize = 8;
+/// Records of one name and type that are used.
+pub const DNS_RECORDS_MAX: usize = 64;
+/// Servers of one name.
+pub const DNS_TARGETS_MAX: usize = 64;
+/// Names and types whose records a shard keeps; past it, those that expire first give way.
+pub const DNS_SETS_COUNT_MAX: usize = 4_096;
+/// Names whose servers a shard keeps, and those that are asked for.
+pub const DNS_NAMES_COUNT_MAX: usize = 1_024;
+/// Requests of a shard that wait for names.
+pub const DNS_WAITERS_COUNT_MAX: usize = 4_096;
+/// DNS questions that wait for their turn.
+pub const DNS_LOOKUPS_COUNT_MAX: usize = 512;
+/// DNS questions of a shard in the air, each with its socket.
+pub const DNS_EXCHANGES_COUNT_MAX: usize = 32;
+/// How long a target that did not answer comes last (RFC 3263 §4.3).
+pub const DNS_BLOCK_TIME: Duration = Duration::from_secs(30);
+/// Targets that come last.
+pub const DNS_BLOCKED_COUNT_MAX: usize = 1_024;

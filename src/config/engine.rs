@@ -85,6 +85,15 @@ pub struct TlsPeer {
     pub verify: Verify,
 }
 
+/// How names are resolved.
+#[derive(Clone, Debug, Default)]
+pub struct DnsSettings {
+    /// `dns.servers`, or those of resolv.conf: in the order in which they are tried. Empty: no name resolves.
+    pub resolvers: Vec<SocketAddr>,
+    /// `dns.ttl-stale`: how long expired records serve while no resolver answers.
+    pub ttl_stale: Duration,
+}
+
 /// Everything that an engine is told from outside.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -106,6 +115,8 @@ pub struct Settings {
     pub path_add_supported: bool,
     /// `flow-grace`; zero for off.
     pub flow_grace: Duration,
+    /// `[dns]`.
+    pub dns: DnsSettings,
     /// `[timers]` t1, t2, t4 and c.
     pub t1: Duration,
     #[allow(missing_docs, reason = "RFC 3261 table 4")]

@@ -137,6 +137,8 @@ pub enum Input<'a> {
         /// The mail.
         mail: Mail,
     },
+    /// What the socket of a DNS question has brought.
+    Dns(crate::dns::Input<'a>),
     /// No new work from now on; what is in flight goes on.
     Drain,
 }
@@ -191,6 +193,8 @@ pub enum Output {
         /// What it says.
         mail: Mail,
     },
+    /// Ask a resolver, or stop asking it. Never `Found`.
+    Dns(crate::dns::Output),
     /// Something that an operator should hear: logged at a bounded rate.
     Event(Event),
 }

@@ -12,13 +12,13 @@ mod count;
 mod exchange;
 mod home;
 mod io;
+mod lookups;
 mod outbox;
 mod placement;
 mod pool;
 mod replies;
 mod requests;
 mod responses;
-mod rng;
 mod timers;
 mod udp;
 
@@ -31,6 +31,7 @@ pub use crate::config::engine::{Expected, Point, ServerTarget, Settings, Sticky,
 pub use io::{Accept, CloseReason, ConnectFailure, Event, Input, Level, Located, Mail, Output, Refusal, Source};
 
 use crate::clock::Time;
+use crate::dns::Dns;
 use crate::flow::directory::Directory;
 use crate::flow::keys::{Keys, Tag};
 use crate::flow::table::Slots;
@@ -38,6 +39,7 @@ use crate::ids::{BindingId, ConnId, ShardId, Transport};
 use crate::limits::SERVER_CONNECTIONS_RESERVE;
 use crate::proxy::Names;
 use crate::proxy::target::Incarnation;
+use crate::rng::Rng;
 use crate::sip::Edits;
 use crate::stats::{Counter, Counters, Gauge, Snapshot};
 use crate::transaction::Times;
@@ -48,7 +50,6 @@ use conns::Conn;
 use exchange::{Exchange, Which};
 use home::Waiter;
 use pool::Pool;
-use rng::Rng;
 use udp::UdpFlows;
 
 /// What a timer of the wheel is for.
@@ -64,6 +65,8 @@ enum Timer {
     Waiter(ConnId),
     /// A UDP flow may have expired.
     Udp(ConnId),
+    /// A DNS question has waited long enough.
+    Dns,
 }
 
 /// One shard's whole state.
@@ -103,6 +106,10 @@ pub struct Engine {
     binding_timers: HashMap<BindingId, TimerId, KeyedState>,
     waiters: Slots<Waiter>,
     waiting: HashMap<BindingId, SmallVec<[ConnId; 2]>, KeyedState>,
+
+    dns: Dns,
+    /// Its next time in the wheel.
+    dns_timer: Option<(Time, TimerId)>,
 
     draining: bool,
 }
@@ -156,6 +163,8 @@ impl Engine {
             binding_timers: HashMap::with_hasher(state.clone()),
             waiters: Slots::new(settings.transactions_max as usize),
             waiting: HashMap::with_hasher(state),
+            dns: Dns::new(settings.dns.clone(), rng.seed()),
+            dns_timer: None,
             draining: false,
             rng,
             keys,
@@ -179,9 +188,11 @@ impl Engine {
             Input::Unreachable { to, .. } => self.on_unreachable(to, now),
             Input::Mail { from, mail } => self.on_mail(from, mail, now),
             Input::MailRefused { mail, .. } => self.on_mail_refused(mail, now),
+            Input::Dns(input) => self.dns.handle(input, now, &mut self.counters),
             Input::Drain => self.draining = true,
         }
         self.read_local_mail(now);
+        self.pump_dns(now);
     }
 
     /// Fires every timer that is due.
@@ -189,6 +200,7 @@ impl Engine {
         while let Some(timer) = self.wheel.poll(now) {
             self.on_timer(timer, now);
             self.read_local_mail(now);
+            self.pump_dns(now);
         }
     }
 
@@ -263,6 +275,10 @@ impl Engine {
         gauges.set(Gauge::ContextsHome, home);
         gauges.set_len(Gauge::ContextsGrace, self.waiters.len());
         gauges.set_len(Gauge::Timers, self.wheel.len());
+        let (known, asking, waiting) = self.dns.counts();
+        gauges.set_len(Gauge::DnsNamesKnown, known);
+        gauges.set_len(Gauge::DnsNamesAsking, asking);
+        gauges.set_len(Gauge::DnsWaiting, waiting);
         gauges.set(Gauge::Draining, u64::from(self.draining));
         snapshot
     }
@@ -275,6 +291,7 @@ impl Engine {
             && self.watchers.is_empty()
             && self.waiters.is_empty()
             && self.waiting.is_empty()
+            && self.dns.is_idle()
     }
 
     /// Whether every table is empty.

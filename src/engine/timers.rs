@@ -22,6 +22,7 @@ impl Engine {
             Timer::Binding(id) => self.on_binding_timer(id, now),
             Timer::Waiter(id) => self.on_waiter_timer(id),
             Timer::Udp(id) => self.on_udp_timer(id, now),
+            Timer::Dns => self.on_dns_timer(now),
         }
     }
 

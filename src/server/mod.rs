@@ -6,6 +6,7 @@
 mod checks;
 mod plan;
 mod report;
+mod resolvers;
 mod secrets;
 mod source;
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::StartError;
 use super::checks::Capacity;
+use super::resolvers;
 use super::secrets;
 use crate::config::Config;
 use crate::engine::{Point, ServerTarget, Settings};
@@ -54,6 +55,7 @@ pub fn settings(config: &Config, shards: u8, capacity: Capacity) -> Result<Vec<S
         sticky: sipproxy.sticky,
         path_add_supported: sipproxy.path_add_supported,
         flow_grace: sipproxy.flow_grace,
+        dns: resolvers::settings(&config.dns),
         t1: config.timers.t1,
         t2: config.timers.t2,
         t4: config.timers.t4,

@@ -257,6 +257,7 @@ impl Core {
     pub(super) fn remove_all(&mut self) {
         let keys: Vec<Key> = self.conns.iter().map(|(index, conn)| Key { index, serial: conn.serial }).collect();
         keys.into_iter().for_each(|key| self.remove(key));
+        self.resolving.end_all();
     }
 
     /// Sends what waits, says goodbye and waits for the peer's FIN, so that it can read what was sent last.

@@ -17,8 +17,10 @@ use slab::Slab;
 use super::connection::{Conn, Key, Opening};
 use super::mailbox::{Inbox, Post, Posted};
 use super::reporter::Reporter;
+use super::resolving::{Ask, Resolving};
 use super::shared::{Control, Shared};
 use crate::clock::Time;
+use crate::dns;
 use crate::engine::{CloseReason, Engine, Input, Mail, Output, Settings};
 use crate::ids::{ConnId, PointId, ShardId};
 use crate::limits::{
@@ -100,6 +102,8 @@ pub(super) struct Core {
     pub(super) lent: Vec<u8>,
     pub(super) to_flush: Vec<Key>,
     pub(super) to_spawn: Vec<Key>,
+    pub(super) resolving: Resolving,
+    pub(super) to_resolve: Vec<Ask>,
     /// In the order of time: full sockets, connections that wait for the peer's FIN.
     pub(super) stalls: VecDeque<(Time, Key)>,
     pub(super) lingers: VecDeque<(Time, Key)>,
@@ -174,6 +178,8 @@ impl Core {
             lent: Vec::new(),
             to_flush: Vec::new(),
             to_spawn: Vec::new(),
+            resolving: Resolving::default(),
+            to_resolve: Vec::new(),
             stalls: VecDeque::new(),
             lingers: VecDeque::new(),
             handshakes: VecDeque::new(),
@@ -472,6 +478,13 @@ impl Core {
                     self.input(Input::MailRefused { to, mail });
                 }
             },
+            Output::Dns(dns::Output::Send { exchange, to, tcp, bytes }) => {
+                self.resolving.begin(exchange);
+                self.to_resolve.push(Ask { exchange, to, tcp, bytes });
+            }
+            Output::Dns(dns::Output::Done { exchange }) => self.resolving.end(exchange),
+            // The engine keeps these.
+            Output::Dns(dns::Output::Found { .. }) => {}
             Output::Event(event) => {
                 let now = self.clock.now();
                 if !self.reporter.report(&event, now) {

@@ -2,12 +2,13 @@
 //!
 //! Owns: the executor's tasks (`tasks`), the core that they share ([`mod@self::core`]), the connections
 //! (`connection`), the mailbox between shards (`mailbox`), what plain threads see (`shared`), the watchdog
-//! (`watchdog`) and the bounded log (`reporter`). Must not touch: what a message says.
+//! (`watchdog`), the DNS questions in the air (`resolving`) and the bounded log (`reporter`). Must not touch: what a message says.
 
 mod connection;
 mod core;
 mod mailbox;
 mod reporter;
+mod resolving;
 mod shared;
 mod tasks;
 #[cfg(test)]

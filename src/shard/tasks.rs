@@ -18,8 +18,11 @@ use glommio::timer::Timer;
 
 use super::connection::Key;
 use super::core::{Clock, Core, RETRY_AFTER};
+use super::resolving::Ask;
 use super::shared::Shared;
 use crate::clock::Time;
+use crate::dns;
+use crate::engine::Input;
 use crate::ids::PointId;
 use crate::stats::Counter;
 
@@ -76,10 +79,14 @@ impl Shard {
             self.pump.borrow().iter().for_each(Waker::wake_by_ref);
         }
         let spawn = std::mem::take(&mut core.to_spawn);
+        let resolve = std::mem::take(&mut core.to_resolve);
         drop(core);
         // A task runs as soon as it is spawned, so the core must be free.
         for key in spawn {
             self.spawn_conn(key);
+        }
+        for ask in resolve {
+            glommio::spawn_local(question(self.clone(), ask)).detach();
         }
         result
     }
@@ -118,6 +125,29 @@ async fn connection(shard: Rc<Shard>, key: Key) {
         }
     })
     .await;
+}
+
+/// Asks a resolver, and reports what it says until the engine is done with it.
+async fn question(shard: Rc<Shard>, ask: Ask) {
+    let Ask { exchange, to, tcp, bytes } = ask;
+    let heard = |from, bytes: &[u8]| {
+        shard.call(|core| core.input(Input::Dns(dns::Input::Answer { exchange, from, bytes })));
+    };
+    let mut asked = std::pin::pin!(dns::socket::ask(to, tcp, bytes, heard));
+    let failed = poll_fn(|cx| {
+        // The engine's word comes first: what is over has nothing to report.
+        if shard.call(|core| core.resolving.poll_over(exchange, cx)) != Some(Poll::Pending) {
+            return Poll::Ready(None);
+        }
+        asked.as_mut().poll(cx).map(Some)
+    })
+    .await;
+    if failed.is_some() {
+        shard.call(|core| {
+            core.resolving.end(exchange);
+            core.input(Input::Dns(dns::Input::Failed { exchange }))
+        });
+    }
 }
 
 /// Runs the passes and the one timer that stands for all of the engine's. Ends when the shard has been stopped.

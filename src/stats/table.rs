@@ -386,6 +386,44 @@ Counter, COUNTERS;
 "hawser_accept_errors_total", "Times that the system refused to hand over a new connection (descriptors, memory).":
     AcceptError {};
 
+// Names.
+
+"hawser_dns_asked_total", "Questions where a name's servers are, by what answered: the cache, expired records while no resolver answers, or the resolvers.":
+    DnsAskedCache { from = "cache" }
+    DnsAskedStale { from = "stale" }
+    DnsAskedResolvers { from = "resolvers" };
+"hawser_dns_names_total", "Names whose servers were looked for, by what came of it.":
+    DnsNameFound { result = "found" }
+    DnsNameNoSuchName { result = "no_such_name" }
+    DnsNameNoRecords { result = "no_records" }
+    DnsNameUnanswered { result = "unanswered" }
+    DnsNameBound { result = "bound" };
+"hawser_dns_queries_total", "DNS questions sent, by type and with those that were sent again.":
+    DnsQueryA { type = "A" }
+    DnsQueryAaaa { type = "AAAA" }
+    DnsQuerySrv { type = "SRV" }
+    DnsQueryNaptr { type = "NAPTR" };
+"hawser_dns_answers_total", "DNS answers, by what they say.":
+    DnsAnswerRecords { says = "records" }
+    DnsAnswerNoSuchName { says = "no_such_name" }
+    DnsAnswerNoRecords { says = "no_records" }
+    DnsAnswerTruncated { says = "truncated" }
+    DnsAnswerNoEdns { says = "no_edns" }
+    DnsAnswerFailure { says = "failure" }
+    DnsAnswerRefused { says = "refused" }
+    DnsAnswerLame { says = "lame" };
+"hawser_dns_ignored_total", "DNS answers that do not belong to their question, by what is wrong with them.":
+    DnsIgnoredMalformed { reason = "malformed" }
+    DnsIgnoredSource { reason = "source" }
+    DnsIgnoredId { reason = "id" }
+    DnsIgnoredQuestion { reason = "question" };
+"hawser_dns_timeouts_total", "DNS questions that a resolver did not answer in time.":
+    DnsTimeout {};
+"hawser_dns_socket_errors_total", "DNS questions that could not be sent, or were refused by the resolver's host.":
+    DnsSocketError {};
+"hawser_dns_tcp_fallbacks_total", "DNS questions asked again over TCP, for the answer was too long for UDP.":
+    DnsTcpFallback {};
+
 // Bounds (the constants of `limits`, by name).
 
 "hawser_limit_hits_total", "Times that a bound was reached, by its name in limits.":
@@ -411,7 +449,17 @@ Counter, COUNTERS;
     LimitFlowAttempts { limit = "flow_attempts" }
     LimitHomeAnswer { limit = "home_answer" }
     LimitDatagramsWaitingCount { limit = "datagrams_waiting_count" }
-    LimitHandshakesCount { limit = "handshakes_count" };
+    LimitHandshakesCount { limit = "handshakes_count" }
+    LimitDnsLookup { limit = "dns_lookup" }
+    LimitDnsName { limit = "dns_name" }
+    LimitDnsAliases { limit = "dns_aliases" }
+    LimitDnsRecords { limit = "dns_records" }
+    LimitDnsTargets { limit = "dns_targets" }
+    LimitDnsSetsCount { limit = "dns_sets_count" }
+    LimitDnsNamesCount { limit = "dns_names_count" }
+    LimitDnsWaitersCount { limit = "dns_waiters_count" }
+    LimitDnsLookupsCount { limit = "dns_lookups_count" }
+    LimitDnsBlockedCount { limit = "dns_blocked_count" };
 
 // Shards.
 
@@ -468,6 +516,11 @@ Gauge, GAUGES;
     ContextsHome { wait = "home" };
 "hawser_timers", "Timers that run.":
     Timers {};
+"hawser_dns_names", "Names whose servers are known, and names that are asked for.":
+    DnsNamesKnown { state = "known" }
+    DnsNamesAsking { state = "asking" };
+"hawser_dns_waiting", "Requests that wait for a name.":
+    DnsWaiting {};
 "hawser_mailbox_length", "Mails that wait for the shard.":
     MailboxLength {};
 "hawser_send_queue_bytes", "Bytes that wait to be sent on connections.":

@@ -114,9 +114,34 @@ pub fn connect(from: SocketAddr, to: SocketAddr, tos: u32) -> io::Result<Socket>
     if !from.ip().is_unspecified() && from.is_ipv4() == to.is_ipv4() {
         socket.bind(&SocketAddr::new(from.ip(), 0).into())?;
     }
+    begin_connect(&socket, to)?;
+    Ok(socket)
+}
+
+/// A UDP socket for one DNS question, connected to the resolver from a port of the system's choice.
+///
+/// # Errors
+/// What the system says.
+pub fn dns_udp(resolver: SocketAddr) -> io::Result<Socket> {
+    let socket = build(resolver, Type::DGRAM, Protocol::UDP)?;
+    socket.connect(&resolver.into())?;
+    Ok(socket)
+}
+
+/// Begins a connection for one DNS question; it may still be under way when this returns.
+///
+/// # Errors
+/// What the system says at once.
+pub fn dns_tcp(resolver: SocketAddr) -> io::Result<Socket> {
+    let socket = build(resolver, Type::STREAM, Protocol::TCP)?;
+    begin_connect(&socket, resolver)?;
+    Ok(socket)
+}
+
+fn begin_connect(socket: &Socket, to: SocketAddr) -> io::Result<()> {
     match socket.connect(&to.into()) {
         Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
-        _ => Ok(socket),
+        _ => Ok(()),
     }
 }
 

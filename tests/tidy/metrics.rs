@@ -30,6 +30,15 @@ const NOT_COUNTED: &[(&str, &str)] = &[
     ("ADMIN_HEAD_MAX", "the connection ends without a request to count"),
     ("ADMIN_CONNECTION_MAX", "the connection ends; its answer is counted"),
     ("ADMIN_ANSWER_MAX", "hawser_admin_answers_total{code=\"503\"}"),
+    ("DNS_TRY_MAX", "hawser_dns_timeouts_total"),
+    ("DNS_STALE_AFTER", "hawser_dns_asked_total{from=\"stale\"}"),
+    ("DNS_RETRY_AFTER", "hawser_dns_asked_total{from=\"cache\"}"),
+    ("DNS_TTL_MAX", "records are only asked for again sooner"),
+    ("DNS_TTL_NEGATIVE_MAX", "records are only asked for again sooner"),
+    ("DNS_TTL_LEAST", "records are only asked for again later"),
+    ("DNS_DATAGRAM_LEN_MAX", "hawser_dns_tcp_fallbacks_total"),
+    ("DNS_EXCHANGES_COUNT_MAX", "further questions only wait"),
+    ("DNS_BLOCK_TIME", "a target that came last has its old place again"),
     ("ADMIN_QUESTIONS_MAX", "hawser_admin_answers_total{code=\"503\"}"),
 ];
 

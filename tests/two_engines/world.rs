@@ -99,6 +99,7 @@ fn settings(shard: u8, setup: &Setup) -> Settings {
         t1: Duration::from_millis(500),
         t2: Duration::from_secs(4),
         t4: Duration::from_secs(5),
+        dns: Default::default(),
         timer_c: Duration::from_secs(180),
         udp_oversize: UdpOversize::Tcp,
         token_key: [7; 32],
@@ -287,6 +288,7 @@ impl World {
             Output::Connect { conn, to, .. } => self.opened.push((Wire { shard: me.0, conn }, to)),
             Output::Close { conn, reason } => self.closed.push((Wire { shard: me.0, conn }, reason)),
             Output::Mail { to, mail } => self.mail.push_back((me, to, mail)),
+            Output::Dns(output) => panic!("this world has no resolver: {output:?}"),
             Output::Event(event) => self.events.push(format!("{}: {}", event.what, event.about)),
         }
     }

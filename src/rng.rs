@@ -1,5 +1,5 @@
-//! Random numbers from an injected seed: SipHash-2-4 in counter mode, so that who sees some (branches) cannot
-//! tell the next.
+//! Random numbers from an injected seed: SipHash-2-4 in counter mode, so that who sees some (branches, DNS ids)
+//! cannot tell the next.
 
 use std::hash::Hasher as _;
 
@@ -7,13 +7,15 @@ use siphasher::sip::SipHasher24;
 
 /// A generator with its key and counter.
 #[derive(Clone, Debug)]
-pub(super) struct Rng {
+pub struct Rng {
     key: SipHasher24,
     counter: u64,
 }
 
 impl Rng {
-    pub(super) fn new(seed: &[u8; 32]) -> Self {
+    /// From a seed; the same one gives the same numbers.
+    #[must_use]
+    pub fn new(seed: &[u8; 32]) -> Self {
         let word = |at: usize| {
             let mut bytes = [0u8; 8];
             bytes.copy_from_slice(&seed[at..at + 8]);
@@ -27,10 +29,21 @@ impl Rng {
         Self { key: SipHasher24::new_with_keys(low, first.finish()), counter: 0 }
     }
 
-    pub(super) fn next(&mut self) -> u64 {
+    /// The next number.
+    #[allow(clippy::should_implement_trait, reason = "it never ends, and an iterator would say that it may")]
+    pub fn next(&mut self) -> u64 {
         self.counter = self.counter.wrapping_add(1);
         let mut hasher = self.key;
         hasher.write_u64(self.counter);
         hasher.finish()
+    }
+
+    /// A seed for another generator.
+    pub fn seed(&mut self) -> [u8; 32] {
+        let mut seed = [0; 32];
+        for word in seed.chunks_exact_mut(8) {
+            word.copy_from_slice(&self.next().to_le_bytes());
+        }
+        seed
     }
 }

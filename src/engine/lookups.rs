@@ -1,0 +1,37 @@
+//! The engine's dealings with [`crate::dns`]: its outputs, its time, and who waits for a name.
+
+use super::{Engine, Output, Timer};
+use crate::clock::Time;
+use crate::dns::{Answer, Output as DnsOutput};
+
+impl Engine {
+    /// Takes out what the resolver wants done, and keeps its time in the wheel.
+    pub(super) fn pump_dns(&mut self, now: Time) {
+        while let Some(output) = self.dns.poll_output() {
+            match output {
+                DnsOutput::Found { waiter, answer } => self.on_found(waiter, answer, now),
+                output => self.outputs.push_back(Output::Dns(output)),
+            }
+        }
+        let due = self.dns.poll_timeout();
+        match (due, self.dns_timer) {
+            (Some(due), Some((at, _))) if due == at => {}
+            (None, None) => {}
+            (due, timer) => {
+                if let Some((_, id)) = timer {
+                    self.wheel.cancel(id);
+                }
+                self.dns_timer = due.map(|due| (due, self.wheel.arm(due, Timer::Dns)));
+            }
+        }
+    }
+
+    pub(super) fn on_dns_timer(&mut self, now: Time) {
+        self.dns_timer = None;
+        self.dns.fire(now, &mut self.counters);
+    }
+
+    /// A name's servers have been found, or not. No kind of request waits for a name: the settings refuse names, so
+    /// whoever asked is gone.
+    fn on_found(&mut self, _waiter: u64, _answer: Answer, _now: Time) {}
+}

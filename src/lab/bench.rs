@@ -40,11 +40,13 @@ pub struct Parts {
 pub struct Bench {
     pub stack: Stack,
     pub parts: Parts,
+    /// Where the server listens when it is not shut.
+    places: Vec<Place>,
 }
 
 impl Bench {
     pub fn new(tls: TlsSettings, timers: Timers) -> io::Result<Self> {
-        Ok(Self { stack: Stack::new(Net::new(tls)?, timers), parts: Parts::default() })
+        Ok(Self { stack: Stack::new(Net::new(tls)?, timers), parts: Parts::default(), places: Vec::new() })
     }
 
     /// Adds the SIP Server; says the places that it listens at.
@@ -52,26 +54,26 @@ impl Bench {
     /// # Errors
     /// An address that cannot be bound.
     pub fn add_server(&mut self, listen: &[Place], policy: Policy, habits: Habits) -> io::Result<Vec<Place>> {
-        let net = &mut self.stack.net;
-        let mut ends = Ends::default();
-        let mut places = Vec::new();
-        for place in listen {
-            let addr = match place.transport {
-                Transport::Udp => {
-                    let (socket, addr) = net.bind_udp(SERVER, place.addr)?;
-                    ends.udp = Some((socket, addr));
-                    addr
-                }
-                transport => {
-                    let addr = net.listen(SERVER, transport, place.addr)?;
-                    *(if transport == Transport::Tls { &mut ends.tls } else { &mut ends.tcp }) = Some(addr);
-                    addr
-                }
-            };
-            places.push(Place { transport: place.transport, addr });
-        }
+        let (ends, places) = bind(&mut self.stack.net, listen)?;
         self.parts.server = Some(Server::new(policy, ends, habits));
+        self.places = places.clone();
         Ok(places)
+    }
+
+    /// Resets every connection of the server and lets the kernel refuse new ones.
+    pub fn shut_server(&mut self) {
+        self.stack.net.shut(SERVER);
+        self.server().1.ends = Ends::default();
+    }
+
+    /// Listens again where the server did before it was shut.
+    ///
+    /// # Errors
+    /// An address that somebody else has taken meanwhile.
+    pub fn open_server(&mut self) -> io::Result<()> {
+        let (ends, _) = bind(&mut self.stack.net, &self.places)?;
+        self.server().1.ends = ends;
+        Ok(())
     }
 
     pub fn add_phones(&mut self, config: PhonesConfig) {
@@ -108,6 +110,28 @@ impl Bench {
         }
         Ok(done(self))
     }
+}
+
+/// Binds the server's sockets.
+fn bind(net: &mut Net, listen: &[Place]) -> io::Result<(Ends, Vec<Place>)> {
+    let mut ends = Ends::default();
+    let mut places = Vec::new();
+    for place in listen {
+        let addr = match place.transport {
+            Transport::Udp => {
+                let (socket, addr) = net.bind_udp(SERVER, place.addr)?;
+                ends.udp = Some((socket, addr));
+                addr
+            }
+            transport => {
+                let addr = net.listen(SERVER, transport, place.addr)?;
+                *(if transport == Transport::Tls { &mut ends.tls } else { &mut ends.tcp }) = Some(addr);
+                addr
+            }
+        };
+        places.push(Place { transport: place.transport, addr });
+    }
+    Ok((ends, places))
 }
 
 impl User for Parts {

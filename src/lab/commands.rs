@@ -2,20 +2,20 @@
 
 use crate::bench::{Bench, Place};
 use crate::certs::{self, TlsFiles};
+use crate::control::{self, ServerLine};
+use crate::failover::{self, FailoverLine};
 use crate::load::{self, LoadLine};
 use crate::phones::{Claim, Habit, PhonesConfig};
 use crate::registrar::{PathPolicy, Policy};
-use crate::server::{Habits, Plan};
+use crate::server::Habits;
 use crate::stack::Timers;
 use crate::story::{self, StoryLine};
 use clap::{Args, Parser, Subcommand};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::error::Error;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 #[derive(Parser)]
@@ -41,6 +41,8 @@ enum Command {
     Phones(PhonesLine),
     /// Plays the SIP Server and phones in one process, places calls at a rate, and reports.
     Load(Box<LoadLine>),
+    /// Plays phones and a pair of SIP Servers, lets one server fail under load, and reports what that cost.
+    Failover(Box<FailoverLine>),
     /// Tells, step by step, what a proxy does for phones that register, call, move and hang up.
     Story(Box<StoryLine>),
 }
@@ -90,22 +92,6 @@ impl WayLine {
         let outbound_proxy = self.proxy_sip.map(|place| (place.transport, place.addr));
         Habits { own_connections: self.own_connections, outbound_proxy }
     }
-}
-
-#[derive(Args)]
-struct ServerLine {
-    /// Where to listen, such as udp:127.0.0.1:7000; one for each transport.
-    #[arg(long, required = true)]
-    listen: Vec<Place>,
-    #[command(flatten)]
-    policy: PolicyLine,
-    #[command(flatten)]
-    tls: TlsFiles,
-    #[command(flatten)]
-    way: WayLine,
-    /// Listens here for commands as well; they are read from standard input in any case.
-    #[arg(long)]
-    control: Option<SocketAddr>,
 }
 
 /// How phones look and behave.
@@ -202,145 +188,11 @@ struct PhonesLine {
 pub fn run() -> Result<ExitCode, Box<dyn Error>> {
     match Line::parse().command {
         Command::Certs { dir, names } => certs::write_all(&dir, &names).map(|()| ExitCode::SUCCESS),
-        Command::Server(line) => serve(&line),
+        Command::Server(line) => control::serve(&line),
         Command::Phones(line) => play_phones(&line),
         Command::Load(line) => load::run(&line),
+        Command::Failover(line) => failover::run(&line),
         Command::Story(line) => story::run(&line),
-    }
-}
-
-/// A command for the server, and where its answer goes.
-type Order = (String, crossbeam_channel::Sender<String>);
-const ORDERS_MAX: usize = 1_024;
-
-fn serve(line: &ServerLine) -> Result<ExitCode, Box<dyn Error>> {
-    let mut bench = Bench::new(line.tls.load()?, Timers::default())?;
-    for place in bench.add_server(&line.listen, line.policy.policy(), line.way.habits())? {
-        println!("{}", json!({"listening": format!("{}:{}", place.transport.param(), place.addr)}));
-    }
-    let (orders, inbox) = crossbeam_channel::bounded::<Order>(ORDERS_MAX);
-    let (done, written) = crossbeam_channel::bounded::<()>(1);
-    let waker = bench.stack.net.waker();
-    if let Some(addr) = line.control {
-        let listener = TcpListener::bind(addr)?;
-        println!("{}", json!({"control": listener.local_addr()?.to_string()}));
-        let (orders, waker, done) = (orders.clone(), Arc::clone(&waker), done.clone());
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let (orders, waker, done) = (orders.clone(), Arc::clone(&waker), done.clone());
-                std::thread::spawn(move || {
-                    let Ok(writer) = stream.try_clone() else { return };
-                    take_orders(BufReader::new(stream), writer, &orders, &waker, &done);
-                });
-            }
-        });
-    }
-    std::thread::spawn(move || take_orders(std::io::stdin().lock(), std::io::stdout(), &orders, &waker, &done));
-    let mut calls = Vec::new();
-    loop {
-        bench.turn(Duration::from_secs(1))?;
-        for (order, reply) in inbox.try_iter() {
-            if order == "quit" {
-                calls.clear();
-                drop(reply);
-                // Answers that are on their way are still written; whoever does not read them is not waited for.
-                written.recv_timeout(Duration::from_secs(1)).ok();
-                return Ok(ExitCode::SUCCESS);
-            }
-            if let Some(answer) = obey(&mut bench, &order, &reply, &mut calls) {
-                // Whoever asked may have gone; that is no fault of the server.
-                reply.send(answer.to_string()).ok();
-            }
-        }
-        let (_, server) = bench.server();
-        while let Some((call, step)) = server.journal.pop_front() {
-            let answer = json!({"call": call.number(), "step": format!("{step:?}")});
-            for (_, reply) in calls.iter().filter(|(known, _)| *known == call) {
-                // As above.
-                let _: Result<_, _> = reply.send(answer.to_string());
-            }
-            if !server.is_open(call) {
-                calls.retain(|(known, _)| *known != call);
-            }
-        }
-    }
-}
-
-fn take_orders(
-    reader: impl BufRead,
-    mut writer: impl Write + Send + 'static,
-    orders: &crossbeam_channel::Sender<Order>,
-    waker: &mio::Waker,
-    done: &crossbeam_channel::Sender<()>,
-) {
-    let (reply, replies) = crossbeam_channel::bounded::<String>(ORDERS_MAX);
-    let writing = std::thread::spawn(move || {
-        for text in replies {
-            if writeln!(writer, "{text}").and_then(|()| writer.flush()).is_err() {
-                return;
-            }
-        }
-    });
-    for order in reader.lines().map_while(Result::ok) {
-        let is_last = order.trim() == "quit";
-        if orders.send((order.trim().to_owned(), reply.clone())).is_err() || waker.wake().is_err() {
-            return;
-        }
-        if is_last {
-            drop(reply);
-            // A writer that panicked has nothing left to write.
-            writing.join().ok();
-            done.try_send(()).ok();
-            return;
-        }
-    }
-}
-
-fn obey(
-    bench: &mut Bench,
-    order: &str,
-    reply: &crossbeam_channel::Sender<String>,
-    calls: &mut Vec<(crate::server::CallRef, crossbeam_channel::Sender<String>)>,
-) -> Option<Value> {
-    let mut words = order.split_whitespace();
-    match (words.next(), words.next()) {
-        (None, _) => None,
-        (Some("call"), Some(aor)) => {
-            let talk_ms = words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
-            let plan = Plan { talk: Some(Duration::from_millis(talk_ms)), is_watched: true };
-            let (stack, server) = bench.server();
-            Some(match server.place_call(stack, aor.trim_start_matches("sip:"), plan) {
-                Some(call) => {
-                    calls.push((call, reply.clone()));
-                    json!({"call": call.number(), "step": "Calling"})
-                }
-                None => json!({"call": null, "step": "NotRegistered"}),
-            })
-        }
-        (Some("bindings"), _) => {
-            let (stack, server) = bench.server();
-            let now_us = stack.now_us;
-            let list: Vec<Value> = server
-                .registrar
-                .all(now_us)
-                .map(|(aor, binding)| {
-                    json!({
-                        "aor": aor,
-                        "contact": binding.contact,
-                        "hop": format!("{:?}", binding.hop),
-                        "instance": binding.instance,
-                        "expires_in_s": (binding.expires_us - now_us) / 1_000_000,
-                    })
-                })
-                .collect();
-            Some(json!({ "bindings": list }))
-        }
-        (Some("stats"), _) => {
-            let calls_open = bench.server().1.calls_open();
-            let transactions = bench.stack.open_transactions();
-            Some(json!({"stats": bench.stack.tally, "calls_open": calls_open, "transactions": transactions}))
-        }
-        _ => Some(json!({"error": "expected: call AOR [TALK_MS] | bindings | stats | quit"})),
     }
 }
 

@@ -30,7 +30,7 @@ const BEHIND: Duration = Duration::from_millis(100);
 const LINGER: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Direction {
+pub enum Direction {
     ToPhone,
     FromPhone,
     Both,
@@ -114,7 +114,7 @@ pub fn run(line: &LoadLine) -> Result<ExitCode, Box<dyn Error>> {
 
     let start = mark(&bench, line)?;
     let began_us = bench.stack.read_clock();
-    let registered = register_all(&mut bench, line)?;
+    let registered = register_all(&mut bench, line.register_rate)?;
     let register_s = (bench.stack.read_clock() - began_us) as f64 / 1e6;
     let mut report = json!({
         "phones": line.phones,
@@ -155,14 +155,18 @@ fn mark(bench: &Bench, line: &LoadLine) -> Result<Mark, Box<dyn Error>> {
     })
 }
 
-fn register_all(bench: &mut Bench, line: &LoadLine) -> Result<usize, Box<dyn Error>> {
-    let count = line.phones as usize;
+/// Lets all phones register, `rate` each second; says how many did before nothing moved any more.
+///
+/// # Errors
+/// The poll itself failed.
+pub fn register_all(bench: &mut Bench, rate: f64) -> Result<usize, Box<dyn Error>> {
+    let count = bench.phones().1.config.count as usize;
     let began_us = bench.stack.read_clock();
     let mut shown_s = 0;
     let (mut best, mut best_us) = (0, began_us);
     loop {
         let now_us = bench.stack.read_clock();
-        let due = ((now_us - began_us) as f64 / 1e6 * line.register_rate) as u64;
+        let due = ((now_us - began_us) as f64 / 1e6 * rate) as u64;
         let (stack, phones) = bench.phones();
         let has_more = phones.start_until(stack, due);
         bench.turn(Duration::from_millis(if has_more { 1 } else { 20 }))?;

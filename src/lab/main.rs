@@ -5,7 +5,7 @@
 //! sockets are its own, so that each checks the other.
 //!
 //! ```text
-//! commands: certs, server, phones, load, story
+//! commands: certs, server (control), phones, load, failover, story
 //!     │
 //!   bench ── server (registrar, calls of two legs) ─┐
 //!     │   ── phones (registration, calls) ──────────┤── dialog, sdp, tally
@@ -18,7 +18,9 @@
 mod bench;
 mod certs;
 mod commands;
+mod control;
 mod dialog;
+mod failover;
 mod load;
 mod net;
 mod phones;

@@ -4,13 +4,19 @@
 //! [`Link`]. Must not touch: SIP beyond framing, timers, state of phones or server.
 //! An idle connection holds no buffer; a link names a connection by slot and serial, so that a slot that is
 //! used again is never taken for the former connection.
+//!
+//! Listeners and datagram sockets stand in [`ends`], what may go wrong with them on purpose in [`faults`].
+
+mod ends;
+mod faults;
 
 use crate::text::{self, Frame};
+use ends::{Listener, UdpEnd};
 use mio::event::Source;
-use mio::net::{TcpListener, TcpStream, UdpSocket};
+use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token, Waker};
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
+use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig};
 use slab::Slab;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::collections::VecDeque;
@@ -21,13 +27,10 @@ use std::time::Duration;
 
 /// Messages that one pull pass hands out at most, so that timers and the call schedule get their turn.
 const PASS_COUNT_MAX: usize = 1_024;
-/// Datagrams of one socket before the next one gets its turn.
-const DATAGRAM_BURST_MAX: usize = 64;
 /// What may wait to be sent on one connection before it counts as stuck and is closed.
 const SEND_QUEUE_LEN_MAX: usize = 1024 * 1024;
 const READ_BUFFER_LEN: usize = 64 * 1024;
 const SPARE_BUFFERS_MAX: usize = 256;
-const UDP_SOCKET_BUFFER_LEN: usize = 4 * 1024 * 1024;
 
 const WAKER: Token = Token(usize::MAX - 1);
 const UDP_BASE: usize = 1 << 40;
@@ -124,17 +127,6 @@ pub struct TlsSettings {
     pub peer_name: Option<ServerName<'static>>,
 }
 
-struct UdpEnd {
-    socket: UdpSocket,
-    owner: u32,
-}
-
-struct Listener {
-    socket: TcpListener,
-    transport: Transport,
-    owner: u32,
-}
-
 struct Conn {
     serial: u32,
     owner: u32,
@@ -164,13 +156,15 @@ pub struct Net {
     events: Events,
     waker: Arc<Waker>,
     tls: TlsSettings,
-    udp: Vec<UdpEnd>,
-    listeners: Vec<Listener>,
+    udp: Slab<UdpEnd>,
+    listeners: Slab<Listener>,
     conns: Slab<Conn>,
     serial: u32,
     work: VecDeque<Work>,
     done: VecDeque<NetEvent>,
     dirty: Vec<usize>,
+    /// Owners whose cable has been cut.
+    cut: Vec<u32>,
     read_buffer: Vec<u8>,
     spare: Vec<Vec<u8>>,
     budget: usize,
@@ -188,13 +182,14 @@ impl Net {
             events: Events::with_capacity(1_024),
             waker,
             tls,
-            udp: Vec::new(),
-            listeners: Vec::new(),
+            udp: Slab::new(),
+            listeners: Slab::new(),
             conns: Slab::new(),
             serial: 0,
             work: VecDeque::new(),
             done: VecDeque::new(),
             dirty: Vec::new(),
+            cut: Vec::new(),
             read_buffer: vec![0; READ_BUFFER_LEN],
             spare: Vec::new(),
             budget: 0,
@@ -208,38 +203,6 @@ impl Net {
         Arc::clone(&self.waker)
     }
 
-    /// Binds a UDP socket; says its index and address.
-    pub fn bind_udp(&mut self, owner: u32, addr: SocketAddr) -> io::Result<(u32, SocketAddr)> {
-        let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
-        if owner == SERVER {
-            socket.set_recv_buffer_size(UDP_SOCKET_BUFFER_LEN)?;
-            socket.set_send_buffer_size(UDP_SOCKET_BUFFER_LEN)?;
-        }
-        socket.set_nonblocking(true)?;
-        socket.bind(&SockAddr::from(addr))?;
-        let mut socket = UdpSocket::from_std(socket.into());
-        let bound = socket.local_addr()?;
-        let index = self.udp.len();
-        self.poll.registry().register(&mut socket, Token(UDP_BASE + index), Interest::READABLE)?;
-        self.udp.push(UdpEnd { socket, owner });
-        Ok((u32::try_from(index).expect("sockets are bounded by descriptors"), bound))
-    }
-
-    /// Listens for TCP or TLS; says the address.
-    pub fn listen(&mut self, owner: u32, transport: Transport, addr: SocketAddr) -> io::Result<SocketAddr> {
-        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_reuse_address(true)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&SockAddr::from(addr))?;
-        socket.listen(4_096)?;
-        let mut socket = TcpListener::from_std(socket.into());
-        let bound = socket.local_addr()?;
-        let token = Token(LISTENER_BASE + self.listeners.len());
-        self.poll.registry().register(&mut socket, token, Interest::READABLE)?;
-        self.listeners.push(Listener { socket, transport, owner });
-        Ok(bound)
-    }
-
     /// Begins a connection; [`NetEvent::Opened`] follows when it is ready for messages, which may be sent at
     /// once all the same and wait.
     pub fn connect(
@@ -249,6 +212,9 @@ impl Net {
         peer: SocketAddr,
         source: Option<IpAddr>,
     ) -> io::Result<ConnId> {
+        if self.cut.contains(&owner) {
+            return Err(ErrorKind::NetworkUnreachable.into());
+        }
         let socket = Socket::new(Domain::for_address(peer), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
@@ -342,15 +308,21 @@ impl Net {
         }
         let slot = id.slot as usize;
         if abruptly {
-            let stream = &self.conns[slot].stream;
-            // Where lingering can't be switched off the close is an orderly one, which ends the flow as well.
-            socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)).ok();
-        } else {
-            if let Some(tls) = &mut self.conns[slot].tls {
-                tls.send_close_notify();
-            }
-            self.write_out(slot);
+            return self.reset(slot);
         }
+        if let Some(tls) = &mut self.conns[slot].tls {
+            tls.send_close_notify();
+        }
+        self.write_out(slot);
+        // The write may have found the connection broken.
+        if self.conn(id).is_some() {
+            self.remove(slot);
+        }
+    }
+
+    fn reset(&mut self, slot: usize) {
+        // Where lingering can't be switched off the close is an orderly one, which ends the flow as well.
+        socket2::SockRef::from(&self.conns[slot].stream).set_linger(Some(Duration::ZERO)).ok();
         self.remove(slot);
     }
 
@@ -361,6 +333,9 @@ impl Net {
         match link {
             Link::Udp { socket, peer } => {
                 let Some(end) = self.udp.get(socket as usize) else { return false };
+                if self.cut.contains(&end.owner) {
+                    return true;
+                }
                 match end.socket.send_to(bytes, peer) {
                     Ok(_) => {}
                     // The kernel's buffer is full: lost, as on a wire; transactions repeat it.
@@ -465,55 +440,6 @@ impl Net {
         }
     }
 
-    fn receive(&mut self, index: usize, buffer: &mut Vec<u8>) -> Option<NetEvent> {
-        self.burst += 1;
-        if self.burst > DATAGRAM_BURST_MAX {
-            self.burst = 0;
-            self.work.rotate_left(1);
-            return None;
-        }
-        let end = &self.udp[index];
-        match end.socket.recv_from(&mut self.read_buffer) {
-            Ok((len, peer)) => {
-                buffer.clear();
-                buffer.extend_from_slice(&self.read_buffer[..len]);
-                let socket = u32::try_from(index).expect("sockets are bounded by descriptors");
-                Some(NetEvent::Message { owner: end.owner, link: Link::Udp { socket, peer } })
-            }
-            Err(fault) if fault.kind() == ErrorKind::WouldBlock => {
-                self.burst = 0;
-                self.work.pop_front();
-                None
-            }
-            // An ICMP error of an earlier send; the socket itself is fine.
-            Err(_) => None,
-        }
-    }
-
-    fn accept(&mut self, index: usize) {
-        let listener = &self.listeners[index];
-        let (transport, owner) = (listener.transport, listener.owner);
-        match listener.socket.accept() {
-            Ok((stream, peer)) => {
-                // Without TCP_NODELAY it works too, only slower.
-                stream.set_nodelay(true).ok();
-                let tls = match (transport, &self.tls.server) {
-                    (Transport::Tls, Some(config)) => match ServerConnection::new(Arc::clone(config)) {
-                        Ok(tls) => Some(Box::new(Connection::Server(tls))),
-                        Err(_) => return,
-                    },
-                    (Transport::Tls, None) => return,
-                    _ => None,
-                };
-                // When it can't be registered the connection drops, which the peer sees.
-                self.adopt(stream, owner, transport, peer, tls, true).ok();
-            }
-            Err(_) => {
-                self.work.pop_front();
-            }
-        }
-    }
-
     fn on_writable(&mut self, slot: usize) {
         let Some(conn) = self.conns.get_mut(slot) else { return };
         if !conn.is_connected {
@@ -541,7 +467,7 @@ impl Net {
     }
 
     fn write_out(&mut self, slot: usize) {
-        let Some(conn) = self.conns.get_mut(slot) else { return };
+        let Some(conn) = self.conns.get_mut(slot).filter(|conn| !self.cut.contains(&conn.owner)) else { return };
         if let Some(tls) = &mut conn.tls {
             while tls.wants_write() {
                 if tls.write_tls(&mut conn.unsent).is_err() {

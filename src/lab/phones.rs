@@ -5,20 +5,22 @@
 //! Implements the user agent rules of RFC 3261 §8, §10.2, §12–15 and RFC 5626 §4 (one flow, instance-id and
 //! reg-id, CRLF keep-alives). Left out on purpose: authentication, a second flow, media.
 //!
-//! Registration stands in [`registration`].
+//! Registration stands in [`registration`]; what comes back, and alarms, in [`outcome`].
 //!
 //! A phone keeps no buffer and no text: user, instance and Call-ID are made from its number.
 
+mod outcome;
 mod registration;
 
 use crate::dialog::{Dialog, Tag};
 use crate::net::{ConnId, Link, Transport};
 use crate::sdp;
-use crate::server::{LOST_AFTER, Plan};
-use crate::stack::{ClientId, Cookie, Outcome, ServerId, Stack};
+use crate::server::{LOST_AFTER, Plan, Step};
+use crate::stack::{ClientId, Cookie, ServerId, Stack};
 use crate::tally::Tally;
 use crate::text::{self, Message, Name, Start};
 use slab::Slab;
+use std::collections::{HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -35,6 +37,9 @@ const KIND_CONNECT: u8 = 0x29;
 
 /// Registrations that may be under way at once when many phones are switched on.
 const REGISTERING_MAX: usize = 128;
+const JOURNAL_LEN_MAX: usize = 10_000;
+/// Call-IDs that are kept to tell a call that comes twice; then it begins anew.
+const RECEIVED_LEN_MAX: usize = 1_000_000;
 /// A phone that has no connection ready after so long gives up and tries again.
 const CONNECT_MAX: Duration = Duration::from_secs(15);
 
@@ -138,6 +143,10 @@ pub struct Phones {
     calls: Slab<Call>,
     registered: usize,
     started: u32,
+    /// What became of the calls that somebody watches.
+    pub journal: VecDeque<(PhoneCallRef, Step)>,
+    /// Call-IDs of the calls that these phones have received.
+    received: HashSet<u64>,
     /// From the beginning of the connection to the 200 of REGISTER.
     pub register_times: crate::tally::Histogram,
 }
@@ -162,6 +171,8 @@ impl Phones {
             calls: Slab::new(),
             registered: 0,
             started: 0,
+            journal: VecDeque::new(),
+            received: HashSet::new(),
             register_times: crate::tally::Histogram::default(),
         }
     }
@@ -209,6 +220,15 @@ impl Phones {
         self.calls.iter().find(|(_, call)| call.phone == phone).map(|(slot, call)| {
             (PhoneCallRef { slot: slot as u32, serial: call.serial }, call.phase == Phase::Up && call.acked)
         })
+    }
+
+    fn note(&mut self, cookie: Cookie, plan: Option<Plan>, step: Step) {
+        if plan.is_some_and(|plan| plan.is_watched) {
+            if self.journal.len() == JOURNAL_LEN_MAX {
+                self.journal.pop_front();
+            }
+            self.journal.push_back((PhoneCallRef { slot: cookie.slot, serial: cookie.serial }, step));
+        }
     }
 
     fn set_state(&mut self, phone: u32, state: State) {
@@ -298,7 +318,8 @@ impl Phones {
         let (Some((link, sent_by)), Some(dialog)) = (way, self.calls[call.slot as usize].dialog.as_mut()) else {
             if method == "BYE" {
                 Tally::count(&mut stack.tally.calls_failed, "no connection for BYE");
-                self.calls.remove(call.slot as usize);
+                let gone = self.calls.remove(call.slot as usize);
+                self.note(cookie, gone.plan, Step::ByeFailed(0));
             }
             return false;
         };
@@ -356,6 +377,13 @@ impl Phones {
 
     fn on_invite(&mut self, stack: &mut Stack, id: ServerId, phone: u32, link: Link, message: &Message<'_>) {
         stack.tally.calls_received += 1;
+        if self.received.len() == RECEIVED_LEN_MAX {
+            self.received.clear();
+        }
+        let call_id = message.first(Name::CallId).unwrap_or("");
+        if !self.received.insert(stack.hash_of(call_id)) {
+            stack.tally.duplicate_calls += 1;
+        }
         if self.config.habit == Habit::Busy {
             return stack.respond(id, 486, "Busy Here", "lab", "", b"");
         }
@@ -430,6 +458,11 @@ impl Phones {
                 }
                 if call.plan.is_some() {
                     stack.tally.calls_ended += 1;
+                    self.note(
+                        Cookie { slot: tag.slot, serial: tag.serial, ..Cookie::default() },
+                        call.plan,
+                        Step::Ended,
+                    );
                 }
                 stack.respond(id, 200, "OK", "lab", "", b"");
             }
@@ -472,137 +505,5 @@ impl Phones {
 
     fn call_of(&self, cookie: Cookie) -> Option<&Call> {
         self.calls.get(cookie.slot as usize).filter(|call| call.serial == cookie.serial)
-    }
-
-    // Outcomes and alarms.
-
-    pub fn outcome(&mut self, stack: &mut Stack, id: ClientId, cookie: Cookie, outcome: Outcome<'_, '_>) {
-        match cookie.kind {
-            KIND_REGISTER => self.on_register_outcome(stack, cookie, outcome),
-            KIND_INVITE => self.on_invite_outcome(stack, id, cookie, outcome),
-            KIND_BYE => {
-                let is_planned = self.call_of(cookie).is_some_and(|call| call.plan.is_some());
-                match outcome {
-                    Outcome::Response(_, code) if code < 200 => return,
-                    Outcome::Response(_, 200) if is_planned => stack.tally.calls_ended += 1,
-                    Outcome::Response(_, 200) => {}
-                    Outcome::Response(_, code) => Tally::count(&mut stack.tally.calls_failed, format!("bye {code}")),
-                    Outcome::TimedOut => stack.tally.byes_lost += 1,
-                    Outcome::Disconnected => Tally::count(&mut stack.tally.calls_failed, "bye disconnected"),
-                }
-                if self.call_of(cookie).is_some() {
-                    self.calls.remove(cookie.slot as usize);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn on_invite_outcome(&mut self, stack: &mut Stack, id: ClientId, cookie: Cookie, outcome: Outcome<'_, '_>) {
-        if self.call_of(cookie).is_none() {
-            return;
-        }
-        let call = &mut self.calls[cookie.slot as usize];
-        let is_first = call.dialog.is_none();
-        let reason = match outcome {
-            Outcome::Response(_, code) if code < 200 => {
-                if code > 100 && call.phase == Phase::Calling {
-                    call.phase = Phase::Ringing;
-                }
-                return;
-            }
-            Outcome::Response(message, code) if code < 300 => {
-                return self.on_answered(stack, id, cookie, message, is_first);
-            }
-            Outcome::Response(_, code) => code.to_string(),
-            Outcome::TimedOut => "timeout".to_owned(),
-            Outcome::Disconnected => "disconnected".to_owned(),
-        };
-        call.invite_out = None;
-        let reason = if is_first { reason } else { format!("re-INVITE {reason}") };
-        Tally::count(&mut stack.tally.calls_failed, reason);
-        if is_first {
-            self.calls.remove(cookie.slot as usize);
-        }
-    }
-
-    fn on_answered(&mut self, stack: &mut Stack, id: ClientId, cookie: Cookie, answer: &Message<'_>, is_first: bool) {
-        let call = &mut self.calls[cookie.slot as usize];
-        let phone = call.phone;
-        call.invite_out = None;
-        match (&mut call.dialog, is_first) {
-            (Some(dialog), false) => dialog.refresh(answer),
-            (dialog, _) => *dialog = Dialog::of_answer(answer),
-        }
-        let (plan, started_us) = (call.plan, call.started_us);
-        call.phase = Phase::Up;
-        call.acked = true;
-        let way = self.phones[phone as usize].link.and_then(|link| Some((link, self.sent_by(stack, phone, link)?)));
-        let (Some((link, sent_by)), Some(dialog)) = (way, self.calls[cookie.slot as usize].dialog.as_mut()) else {
-            self.calls.remove(cookie.slot as usize);
-            return Tally::count(&mut stack.tally.calls_failed, "answer without Contact or connection");
-        };
-        let number = answer.cseq().map_or(1, |(number, _)| number);
-        let draft = dialog.draft(stack, "ACK", Some(number), self.config.transport, sent_by);
-        stack.send_ack(id, link, draft, b"");
-        if !is_first {
-            stack.tally.reinvites_answered += 1;
-            return;
-        }
-        stack.tally.calls_answered += 1;
-        stack.tally.setup.record(stack.now_us - started_us);
-        match plan.and_then(|plan| plan.talk) {
-            Some(Duration::ZERO) => {
-                self.say(stack, PhoneCallRef { slot: cookie.slot, serial: cookie.serial }, "BYE", KIND_BYE);
-            }
-            Some(talk) => stack.alarm_in(talk, Cookie { kind: KIND_HANG_UP, ..cookie }),
-            None => {}
-        }
-    }
-
-    pub fn ack_missing(&mut self, stack: &mut Stack, cookie: Cookie) {
-        if self.call_of(cookie).is_some() {
-            let call = PhoneCallRef { slot: cookie.slot, serial: cookie.serial };
-            self.say(stack, call, "BYE", KIND_BYE);
-        }
-    }
-
-    pub fn alarm(&mut self, stack: &mut Stack, cookie: Cookie) {
-        match cookie.kind {
-            KIND_RETRY => self.start(stack, cookie.slot),
-            KIND_CONNECT => self.on_connect_timeout(stack, cookie),
-            KIND_REFRESH => {
-                let entry = &self.phones[cookie.slot as usize];
-                if entry.state == State::Registered && entry.cseq == cookie.serial {
-                    self.register(stack, cookie.slot, self.config.expires_s);
-                }
-            }
-            KIND_KEEP_ALIVE => {
-                let entry = &mut self.phones[cookie.slot as usize];
-                match (entry.state, entry.link, self.config.keep_alive) {
-                    (State::Registered, Some(link), Some(after)) => {
-                        if !link.is_lossy() {
-                            stack.net.send(link, b"\r\n\r\n");
-                        }
-                        stack.alarm_in(after, cookie);
-                    }
-                    _ => entry.keeps_alive = false,
-                }
-            }
-            KIND_ACCEPT if self.call_of(cookie).is_some_and(|call| call.phase == Phase::Ringing) => {
-                self.accept(stack, Tag { slot: cookie.slot, serial: cookie.serial, leg: 0 });
-            }
-            KIND_HANG_UP => self.hang_up(stack, PhoneCallRef { slot: cookie.slot, serial: cookie.serial }),
-            KIND_LOST => {
-                let is_lost = self.call_of(cookie).is_some_and(|call| call.dialog.is_none());
-                if is_lost {
-                    stack.tally.calls_lost += 1;
-                    if let Some(invite) = self.calls.remove(cookie.slot as usize).invite_out {
-                        stack.cancel(invite);
-                    }
-                }
-            }
-            _ => {}
-        }
     }
 }

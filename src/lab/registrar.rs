@@ -3,12 +3,18 @@
 //! Owns: contacts, their Path and expiry, and the answer to a REGISTER. Must not touch: sockets, calls.
 //! Left out on purpose: authentication, a store that lasts, q-values.
 
+mod pair;
+
+pub use pair::Shared;
+
 use crate::net::Link;
 use crate::text::{self, Message, Name, Uri};
 use std::collections::HashMap;
 use std::fmt::Write;
 
 const BINDINGS_PER_AOR_MAX: usize = 16;
+/// Changes that nobody asks for are forgotten.
+const CHANGED_LEN_MAX: usize = 10_000;
 
 /// What the registrar does about Path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,11 +81,13 @@ impl Answer {
 pub struct Registrar {
     pub policy: Policy,
     bindings: HashMap<String, Vec<Binding>>,
+    /// What has changed since somebody asked for it.
+    changed: Vec<Shared>,
 }
 
 impl Registrar {
     pub fn new(policy: Policy) -> Self {
-        Self { policy, bindings: HashMap::new() }
+        Self { policy, bindings: HashMap::new(), changed: Vec::new() }
     }
 
     /// The live bindings of an address-of-record, the latest first; `None` when it is not known at all.
@@ -133,10 +141,11 @@ impl Registrar {
             if header_expires != Some(0) {
                 return Answer::refuse(400, "Contact * needs Expires 0", "");
             }
-            self.bindings.remove(&aor);
+            let gone = self.bindings.remove(&aor).unwrap_or_default();
+            gone.iter().for_each(|binding| self.changed.extend(Shared::gone(&aor, binding, cseq)));
             return Answer { code: 200, reason: "OK", lines: String::new() };
         }
-        let bindings = self.bindings.entry(aor).or_default();
+        let bindings = self.bindings.entry(aor.clone()).or_default();
         bindings.retain(|binding| binding.expires_us > now_us);
         let mut is_outbound = false;
         for contact in contacts {
@@ -163,7 +172,10 @@ impl Registrar {
                 if &*binding.call_id == call_id && cseq <= binding.cseq {
                     return Answer::refuse(500, "CSeq Out Of Order", "");
                 }
-                bindings.remove(at);
+                let old = bindings.remove(at);
+                if expires_s == 0 {
+                    self.changed.extend(Shared::gone(&aor, &old, cseq));
+                }
             }
             if expires_s == 0 {
                 continue;
@@ -181,7 +193,9 @@ impl Registrar {
                 cseq,
                 expires_us,
             });
+            self.changed.extend(bindings.last().and_then(|binding| Shared::of(&aor, binding, now_us)));
         }
+        self.changed.drain(..self.changed.len().saturating_sub(CHANGED_LEN_MAX));
         let mut lines = String::new();
         for binding in bindings.iter() {
             let left_s = binding.expires_us.saturating_sub(now_us).div_ceil(1_000_000);

@@ -18,6 +18,16 @@ pub struct Tally {
     pub ack_missing: u64,
     pub timeouts: u64,
     pub undeliverable: u64,
+    /// Requests that reached the SIP Server, each once.
+    pub invites_in: u64,
+    pub options_in: u64,
+    pub registers_in: u64,
+    /// INVITEs of ours that nobody ever gave a final answer to, although the way there stood.
+    pub invites_unanswered: u64,
+    /// A 2xx of another dialog after the first one: two servers or phones have taken one call.
+    pub second_answers: u64,
+    /// INVITEs that reached a phone although their call was there already.
+    pub duplicate_calls: u64,
     pub registers_sent: u64,
     pub registered: u64,
     pub register_failures: BTreeMap<String, u64>,

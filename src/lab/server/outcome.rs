@@ -194,7 +194,7 @@ impl Server {
                     stack.cancel(invite);
                 }
                 self.calls.remove(cookie.slot as usize);
-                self.note(CallRef { slot: cookie.slot, serial: cookie.serial }, plan, Step::Failed(408));
+                self.note(CallRef { slot: cookie.slot, serial: cookie.serial }, plan, Step::Lost);
             }
             KIND_HANG_UP => self.end_leg(stack, cookie.slot, 1),
             _ => {}

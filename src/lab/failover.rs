@@ -1,0 +1,316 @@
+//! Failover: phones and a pair of SIP Servers call each other through a proxy at an even rate while one server is
+//! killed, reset, frozen, made to refuse, or cut off, and what that cost.
+//!
+//! Owns: the schedule of calls and faults, and the report. Must not touch: SIP. The two servers are processes of their
+//! own ([`child`]), so that SIGSTOP and SIGKILL are meant; the phones are in this process.
+//!
+//! While no server is known to be active, nobody calls the phones: the one that is well does so once the proxy has
+//! turned to it, or after `--takeover-ms`.
+
+mod child;
+mod fault;
+mod ledger;
+mod pair;
+
+use crate::bench::{Bench, Place};
+use crate::certs::TlsFiles;
+use crate::commands::PhonesArgs;
+use crate::load::{self, Direction};
+use crate::net::Transport;
+use crate::phones::PhoneCallRef;
+use crate::server::Plan;
+use crate::stack::Timers;
+use crate::watch;
+use clap::Args;
+use fault::{Event, Fault, schedule};
+use ledger::{Caller, Ledger, Window};
+use pair::Pair;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::error::Error;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// After the last call: 8 s until a call counts as lost, and time for what follows from that.
+const DRAIN_MAX_US: u64 = 14_000_000;
+const ASK_EVERY_US: u64 = 100_000;
+const LOOK_EVERY_US: u64 = 1_000_000;
+const LINGER: Duration = Duration::from_secs(20);
+const NAMES: [&str; 2] = ["primary", "backup"];
+
+#[derive(Args)]
+pub struct FailoverLine {
+    /// Where the proxy listens for phones, such as tls:127.0.0.1:5061.
+    #[arg(long)]
+    proxy: Place,
+    /// Transport between the proxy and the servers.
+    #[arg(long, default_value = "udp")]
+    internal: Transport,
+    /// Where the primary listens.
+    #[arg(long, default_value = "127.0.0.1:7000")]
+    primary: SocketAddr,
+    /// Where the backup listens.
+    #[arg(long, default_value = "127.0.0.1:7001")]
+    backup: SocketAddr,
+    /// What goes wrong, such as freeze@5-12 or rst@20:backup (kill, rst, freeze, 503, options-503, cut); may be given
+    /// more than once.
+    #[arg(long)]
+    fault: Vec<Fault>,
+    #[arg(long, default_value_t = 100)]
+    phones: u32,
+    /// Calls each second.
+    #[arg(long, default_value_t = 200.0)]
+    rate: f64,
+    #[arg(long, default_value_t = 20)]
+    seconds: u64,
+    #[arg(long, value_enum, default_value_t = Direction::Both)]
+    direction: Direction,
+    /// From answer to BYE, milliseconds.
+    #[arg(long, default_value_t = 1_000)]
+    talk_ms: u64,
+    /// Registrations started each second at the beginning.
+    #[arg(long, default_value_t = 500.0)]
+    register_rate: f64,
+    /// The other server calls phones so long after a fault, milliseconds, instead of once the proxy has turned to it.
+    #[arg(long)]
+    takeover_ms: Option<u64>,
+    /// The proxy's HTTP port, such as http://127.0.0.1:8080, for what it says of its pairs at the end.
+    #[arg(long)]
+    http: Option<String>,
+    /// Fails when calls do not succeed again so long after a fault, milliseconds.
+    #[arg(long)]
+    expect_within: Option<f64>,
+    /// Fails when more calls are refused or lost.
+    #[arg(long)]
+    expect_failed: Option<usize>,
+    /// Fails when the proxy turned from one server to the other more or less often.
+    #[arg(long)]
+    expect_switches: Option<u32>,
+    #[command(flatten)]
+    phone: PhonesArgs,
+    #[command(flatten)]
+    tls: TlsFiles,
+}
+
+struct Run<'a> {
+    line: &'a FailoverLine,
+    bench: Bench,
+    pair: Pair,
+    ledger: Ledger,
+    calls: HashMap<PhoneCallRef, usize>,
+    /// Calls of servers that were due while nobody was active.
+    skipped: u64,
+    faults: Vec<(Event, u64)>,
+}
+
+/// Runs it; fails when a call is stuck, went astray, or an expectation is broken.
+///
+/// # Errors
+/// What could not be started.
+pub fn run(line: &FailoverLine) -> Result<ExitCode, Box<dyn Error>> {
+    let timers = Timers { linger_us: LINGER.as_micros() as u64, ..Timers::default() };
+    let mut bench = Bench::new(line.tls.load()?, timers)?;
+    let place = |addr| Place { transport: line.internal, addr };
+    let waker = bench.stack.net.waker();
+    let pair = Pair::start([place(line.primary), place(line.backup)], &line.tls, Vec::new(), waker)?;
+    bench.add_phones(line.phone.config(line.proxy, line.phones));
+    let registered = load::register_all(&mut bench, line.register_rate)?;
+    if registered < line.phones as usize {
+        println!("{}", json!({"phones": line.phones, "registered": registered, "counts": bench.stack.tally}));
+        return Ok(ExitCode::FAILURE);
+    }
+    let ledger = Ledger::default();
+    let mut run = Run { line, bench, pair, ledger, calls: HashMap::new(), skipped: 0, faults: Vec::new() };
+    run.call()?;
+    run.report()
+}
+
+impl Run<'_> {
+    fn call(&mut self) -> Result<(), Box<dyn Error>> {
+        let line = self.line;
+        let total = (line.rate * line.seconds as f64).round() as u64;
+        let began_us = self.bench.stack.read_clock();
+        let due_of = |nth: u64| began_us + (nth as f64 * 1e6 / line.rate) as u64;
+        let mut events = schedule(&line.fault).into_iter().peekable();
+        let (mut placed, mut by_phones_seen) = (0, 0);
+        let (mut ask_us, mut look_us) = (began_us, began_us + LOOK_EVERY_US);
+        let mut by_phones = 0;
+        loop {
+            let mut now_us = self.bench.stack.read_clock();
+            while let Some(event) = events.next_if(|event| began_us + (event.at_s * 1e6) as u64 <= now_us) {
+                let what = if event.begins { "begins" } else { "is over" };
+                let name = NAMES[event.server];
+                eprintln!("{:6.2} s  {} of the {name} {what}", event.at_s, event.kind);
+                self.pair.apply(event, &mut self.ledger)?;
+                // A signal or an order has been given by now; that took the shell its time.
+                now_us = self.bench.stack.read_clock();
+                if event.begins {
+                    self.faults.push((event, now_us));
+                }
+            }
+            let is_late = |&(_, at_us): &(Event, u64)| line.takeover_ms.is_some_and(|ms| now_us > at_us + ms * 1_000);
+            if self.faults.last().is_some_and(is_late) {
+                self.pair.take_over();
+            }
+            while placed < total && due_of(placed) <= now_us {
+                by_phones += u64::from(self.place(placed));
+                placed += 1;
+                now_us = self.bench.stack.read_clock();
+            }
+            if now_us >= ask_us {
+                self.pair.ask();
+                ask_us = now_us + ASK_EVERY_US;
+            }
+            if now_us >= look_us {
+                let serving = self.pair.look(by_phones - by_phones_seen);
+                by_phones_seen = by_phones;
+                look_us += LOOK_EVERY_US;
+                self.progress((now_us - began_us) / 1_000_000, serving);
+            }
+            let next_us = if placed < total { due_of(placed).min(ask_us) } else { ask_us };
+            self.bench.turn(Duration::from_micros(next_us.saturating_sub(now_us)))?;
+            self.note();
+            let now_us = self.bench.stack.now_us;
+            let is_over = self.ledger.unfinished() == 0 && self.bench.stack.open_invites() == 0;
+            if placed == total && (is_over || now_us > due_of(total) + DRAIN_MAX_US) {
+                // The last word of the servers is as old as the last time that they were asked.
+                return Ok(());
+            }
+        }
+    }
+
+    /// Places a call; says whether a phone did.
+    fn place(&mut self, nth: u64) -> bool {
+        let line = self.line;
+        let from_phone = match line.direction {
+            Direction::ToPhone => false,
+            Direction::FromPhone => true,
+            Direction::Both => nth.is_multiple_of(2),
+        };
+        let phone = (nth.wrapping_mul(7_919) % u64::from(line.phones)) as u32;
+        let now_us = self.bench.stack.now_us;
+        if !from_phone {
+            let aor = self.bench.phones().1.aor(phone);
+            if !self.pair.place_call(now_us, &aor, line.talk_ms, &mut self.ledger) {
+                self.skipped += 1;
+            }
+            return false;
+        }
+        let plan = Plan { talk: Some(Duration::from_millis(line.talk_ms)), is_watched: true };
+        let record = self.ledger.open(now_us, Caller::Phone);
+        let (stack, phones) = self.bench.phones();
+        match phones.place_call(stack, phone, &format!("sip:answer@{}", line.phone.domain), plan) {
+            Some(call) => {
+                self.calls.insert(call, record);
+            }
+            None => self.ledger.note(record, now_us, crate::server::Step::Failed(0)),
+        }
+        true
+    }
+
+    fn note(&mut self) {
+        let now_us = self.bench.stack.now_us;
+        self.pair.listen(now_us, &mut self.ledger);
+        let (_, phones) = self.bench.phones();
+        while let Some((call, step)) = phones.journal.pop_front() {
+            if let Some(&record) = self.calls.get(&call) {
+                self.ledger.note(record, now_us, step);
+            }
+        }
+    }
+
+    fn progress(&self, passed_s: u64, serving: Option<usize>) {
+        let serving = serving.map_or("nobody", |server| ["the primary", "the backup"][server]);
+        eprintln!(
+            "{passed_s:6} s  {serving} serves  unfinished {}  refused or lost {}",
+            self.ledger.unfinished(),
+            self.ledger.failed_count()
+        );
+    }
+
+    fn report(mut self) -> Result<ExitCode, Box<dyn Error>> {
+        let line = self.line;
+        // What became of each fault, until the next one.
+        let ends: Vec<u64> = self.faults.iter().skip(1).map(|&(_, at)| at).chain([u64::MAX]).collect();
+        let windows: Vec<(Event, Window)> =
+            self.faults.iter().zip(ends).map(|(&(event, at), end)| (event, self.ledger.window(at, end))).collect();
+        let shown: Vec<Value> = windows
+            .iter()
+            .map(|(event, window)| {
+                json!({
+                    "fault": event.kind.to_string(),
+                    "server": NAMES[event.server],
+                    "at_s": event.at_s,
+                    "placed": window.placed,
+                    "failed": window.failed,
+                    "first_ok_ms": window.first_ok_ms,
+                    "all_ok_ms": window.all_ok_ms,
+                    "slowest_ms": window.slowest_ms,
+                    "waited_over_1_s": window.waited,
+                })
+            })
+            .collect();
+        let got = [self.pair.got(0), self.pair.got(1)];
+        let tally = &self.bench.stack.tally;
+        let stuck = self.ledger.open_count() as u64
+            + tally.invites_unanswered
+            + self.bench.stack.open_invites() as u64
+            + self.pair.invites_open();
+        let failed = self.ledger.failed_count();
+        let astray = tally.wrong_connection + tally.wrong_phone;
+        let mut broken: Vec<String> = Vec::new();
+        if stuck > 0 {
+            broken.push(format!("{stuck} calls are stuck"));
+        }
+        if astray > 0 || self.pair.said_wrong > 0 {
+            broken.push(format!("{astray} requests went astray, {} orders were not understood", self.pair.said_wrong));
+        }
+        if line.expect_failed.is_some_and(|max| failed > max) {
+            broken.push(format!("{failed} calls were refused or lost"));
+        }
+        if line.expect_switches.is_some_and(|wanted| wanted != self.pair.switches) {
+            broken.push(format!("the proxy switched {} times", self.pair.switches));
+        }
+        if let Some(max_ms) = line.expect_within {
+            let is_late = |window: &Window| window.placed > 0 && window.all_ok_ms.is_none_or(|ms| ms > max_ms);
+            broken.extend(windows.iter().filter(|(_, window)| is_late(window)).map(|(event, window)| {
+                format!("after {} at {} s calls succeeded after {:?} ms", event.kind, event.at_s, window.all_ok_ms)
+            }));
+        }
+        let report = json!({
+            "internal": line.internal.param(),
+            "rate": line.rate,
+            "faults": shown,
+            "calls": self.ledger.summary(),
+            "refused_or_lost": failed,
+            "stuck": stuck,
+            "second_answers": tally.second_answers,
+            "duplicate_calls": tally.duplicate_calls,
+            "not_placed_while_nobody_was_active": self.skipped,
+            "switches": self.pair.switches,
+            "invites_to_primary": got[0].invites,
+            "invites_to_backup": got[1].invites,
+            "options_to_primary": got[0].options,
+            "options_to_backup": got[1].options,
+            "registers_to_primary": got[0].registers,
+            "registers_to_backup": got[1].registers,
+            "broken": broken,
+            "counts": tally,
+            "proxy": self.pairs_as_the_proxy_sees_them()?,
+        });
+        println!("{report}");
+        for what in &broken {
+            eprintln!("hawser-lab failover: {what}");
+        }
+        // The phones go first: their connections end in order, and the servers with them.
+        self.bench.turn(Duration::ZERO)?;
+        Ok(if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    fn pairs_as_the_proxy_sees_them(&self) -> Result<Value, Box<dyn Error>> {
+        let Some(http) = &self.line.http else { return Ok(Value::Null) };
+        let stats = watch::json(&format!("{}/stats", http.trim_end_matches('/')))?;
+        Ok(stats["servers"].clone())
+    }
+}

@@ -134,8 +134,8 @@ mod tests {
         let first = one.news();
         register(&mut one, 2, 60, "second");
         let second = one.news();
-        for told in second.iter().chain(&first).cloned() {
-            let text = serde_json::to_string(&told).expect("JSON");
+        for told in second.iter().chain(&first) {
+            let text = serde_json::to_string(told).expect("JSON");
             other.adopt(serde_json::from_str(&text).expect("what was written"), 0);
         }
         assert_eq!(hops(&other), [Hop::Path(vec!["<sip:second;lr>".into()])]);

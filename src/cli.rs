@@ -4,6 +4,7 @@
 //! Must not touch sockets of SIP or the shards: `server` starts those. Left out on purpose: no environment
 //! variable is read, so that the file says everything.
 
+mod ask;
 mod locate;
 
 use std::ffi::OsString;
@@ -43,10 +44,10 @@ enum Command {
     Where {
         /// Address of record, such as sip:alice@example.com.
         aor: String,
-        /// The running proxy's configuration file, for its http-address and http-port.
+        /// The running proxy's configuration file: where its HTTP port is, whether it speaks TLS, the token's file.
         #[arg(long, value_name = "FILE", conflicts_with = "http")]
         config: Option<PathBuf>,
-        /// The running proxy's http-address and http-port.
+        /// The running proxy's http-address and http-port, when it has neither TLS nor token.
         #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080")]
         http: String,
     },
@@ -60,6 +61,7 @@ enum CliError {
     Affinity(io::Error),
     Cores(CoresFault),
     Start(StartError),
+    Ask(ask::AskError),
     Locate(locate::LocateError),
     Write(io::Error),
 }
@@ -72,6 +74,7 @@ impl fmt::Display for CliError {
             Self::Affinity(fault) => write!(f, "{AFFINITY_FILE}: cannot be read: {fault}"),
             Self::Cores(fault) => write!(f, "cores: {fault}"),
             Self::Start(fault) => fault.fmt(f),
+            Self::Ask(fault) => fault.fmt(f),
             Self::Locate(fault) => fault.fmt(f),
             Self::Write(fault) => write!(f, "stdout: cannot be written: {fault}"),
         }
@@ -108,12 +111,8 @@ fn run(cli: Cli) -> Result<(), CliError> {
             say(&format!("{}\nFor a later release: {}\n", config::markdown(), later.join(", ")))
         }
         (Some(Command::Where { aor, config, http }), _) => {
-            let http = match config {
-                Some(path) => locate::http_of(&load(&path)?).map_err(CliError::Locate)?,
-                None => http,
-            };
-            let table = locate::locate(&aor, &http).map_err(CliError::Locate)?;
-            say(&table)
+            let proxy = proxy(config.as_deref(), &http)?;
+            say(&locate::locate(&aor, &proxy).map_err(CliError::Locate)?)
         }
         (None, Some(path)) => {
             let config = load(&path)?;
@@ -128,6 +127,15 @@ fn run(cli: Cli) -> Result<(), CliError> {
         // clap has asked for --config where there is no subcommand.
         (None, None) => Ok(()),
     }
+}
+
+/// The running proxy of a configuration, or the one that is named by its address.
+fn proxy(config: Option<&Path>, http: &str) -> Result<ask::Proxy, CliError> {
+    let proxy = match config {
+        Some(path) => ask::Proxy::of(&load(path)?),
+        None => ask::Proxy::at(http),
+    };
+    proxy.map_err(CliError::Ask)
 }
 
 /// Writes to stdout. A reader that has seen enough (`| head`) is no fault, though `print!` would panic.

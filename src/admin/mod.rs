@@ -5,6 +5,9 @@
 //! for a bounded time, so that a shard that does not answer costs its asker a 503 and nobody else anything.
 //! Must not touch: a shard's state, sockets of SIP, the executors' threads.
 //!
+//! HTTPS when it is told to be (`tls`). With a token, all but `/`, `/healthz` and `/readyz` ask for it: the page holds
+//! no numbers, and what asks whether a proxy is well seldom carries a token and learns one word.
+//!
 //! | path | answer |
 //! | --- | --- |
 //! | `/metrics` | every counter and gauge by shard, in the OpenMetrics text format that Prometheus reads |
@@ -26,6 +29,7 @@ mod serve;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod token;
 
 use std::time::{Duration, SystemTime};
@@ -34,7 +38,7 @@ use crate::engine::Located;
 use crate::stats::Snapshot;
 
 pub use live::Live;
-pub use serve::{Admin, start};
+pub use serve::{Admin, start, start_tls};
 pub use token::Token;
 
 /// Where the numbers come from: the shards of this process. Every call may block.

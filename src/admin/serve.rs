@@ -9,10 +9,13 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, oneshot};
+use tokio_rustls::TlsAcceptor;
 
 use super::route::Router;
-use super::{Source, Token};
+use super::{Source, Token, tls};
 use crate::limits::{
     ADMIN_CONNECTION_MAX, ADMIN_CONNECTIONS_MAX, ADMIN_HEAD_LEN_MAX, ADMIN_HEAD_MAX, ADMIN_QUESTIONS_MAX,
 };
@@ -54,6 +57,29 @@ impl Drop for Admin {
 /// # Errors
 /// When the listener cannot be made non-blocking, or the thread or its event loop cannot be made.
 pub fn start<S: Source>(listener: TcpListener, source: S, token: Option<Token>) -> io::Result<Admin> {
+    run(listener, source, token, None)
+}
+
+/// The same as HTTPS, with the certificates of a SIP port.
+///
+/// # Errors
+/// As of [`start`].
+pub fn start_tls<S: Source>(
+    listener: TcpListener,
+    source: S,
+    token: Option<Token>,
+    sip: &ServerConfig,
+) -> io::Result<Admin> {
+    let config = tls::like(sip).map_err(io::Error::other)?;
+    run(listener, source, token, Some(config.into()))
+}
+
+fn run<S: Source>(
+    listener: TcpListener,
+    source: S,
+    token: Option<Token>,
+    tls: Option<TlsAcceptor>,
+) -> io::Result<Admin> {
     let address = listener.local_addr()?;
     listener.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -71,7 +97,7 @@ pub fn start<S: Source>(listener: TcpListener, source: S, token: Option<Token>) 
     let thread = std::thread::Builder::new().name("hawser-admin".to_owned()).spawn(move || {
         runtime.block_on(async {
             tokio::select! {
-                () = accept(listener, router) => {}
+                () = accept(listener, router, tls) => {}
                 _ = stopped => {}
             }
         });
@@ -81,7 +107,7 @@ pub fn start<S: Source>(listener: TcpListener, source: S, token: Option<Token>) 
     Ok(Admin { address, stop: Some(stop), thread: Some(thread) })
 }
 
-async fn accept<S: Source>(listener: tokio::net::TcpListener, router: Arc<Router<S>>) {
+async fn accept<S: Source>(listener: tokio::net::TcpListener, router: Arc<Router<S>>, tls: Option<TlsAcceptor>) {
     let places = Arc::new(Semaphore::new(ADMIN_CONNECTIONS_MAX));
     loop {
         // A place first: when all are taken, further connections wait in the listener's queue, and each place
@@ -94,21 +120,36 @@ async fn accept<S: Source>(listener: tokio::net::TcpListener, router: Arc<Router
                 continue;
             }
         };
-        let router = Arc::clone(&router);
+        let (router, tls) = (Arc::clone(&router), tls.clone());
         tokio::spawn(async move {
             let _place = place;
-            let service = service_fn(|request| {
-                let router = Arc::clone(&router);
-                async move { Ok::<_, std::convert::Infallible>(router.answer(&request).await) }
-            });
-            let served = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(ADMIN_HEAD_MAX)
-                .max_buf_size(ADMIN_HEAD_LEN_MAX)
-                .keep_alive(false)
-                .serve_connection(TokioIo::new(stream), service);
-            // What goes wrong on one of these connections is its client's matter; the answers are counted.
+            let served = async {
+                match tls {
+                    None => serve(stream, &router).await,
+                    Some(tls) => {
+                        // A handshake has as long as a request's head.
+                        if let Ok(Ok(stream)) = tokio::time::timeout(ADMIN_HEAD_MAX, tls.accept(stream)).await {
+                            serve(stream, &router).await;
+                        }
+                    }
+                }
+            };
             let _ = tokio::time::timeout(ADMIN_CONNECTION_MAX, served).await;
         });
     }
+}
+
+/// Answers one request. What goes wrong on one of these connections is its client's matter; the answers are counted.
+async fn serve<S: Source>(stream: impl AsyncRead + AsyncWrite + Unpin, router: &Arc<Router<S>>) {
+    let service = service_fn(|request| {
+        let router = Arc::clone(router);
+        async move { Ok::<_, std::convert::Infallible>(router.answer(&request).await) }
+    });
+    let _ = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(ADMIN_HEAD_MAX)
+        .max_buf_size(ADMIN_HEAD_LEN_MAX)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
 }

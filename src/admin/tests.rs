@@ -269,13 +269,13 @@ fn the_page_asks_only_for_metrics_that_exist() {
 
 #[test]
 fn numbers_need_the_token_and_probes_do_not() {
-    let admin = serve(fake(), Token::new("s3cret"));
+    let admin = serve(fake(), Token::new("s3cret-of-the-operator"));
     let to = admin.address();
     for path in ["/metrics", "/stats", "/where?aor=alice@example.com"] {
         let (status, head, _) = get(to, path);
         assert_eq!(status, 401, "{path}");
         assert!(head.contains("www-authenticate: bearer"), "{head}");
-        let with = format!("GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer s3cret\r\n\r\n");
+        let with = format!("GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer s3cret-of-the-operator\r\n\r\n");
         assert_eq!(exchange(to, &with).0, 200, "{path}");
     }
     for path in ["/", "/healthz", "/readyz"] {

@@ -1,34 +1,16 @@
-//! `hawser where AOR`: asks a running proxy's HTTP port, and lays out what it says for reading.
-//!
-//! A client for this one question, so that the program needs no HTTP client library: HTTP/1.0, whose answers end
-//! with the connection and are never chunked. It does not follow redirects and speaks no TLS.
+//! `hawser where AOR`: asks a running proxy, and lays out what it says for reading.
 
 use std::fmt::{self, Write as _};
-use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::config::Config;
-
-/// The whole exchange, from connect to the last byte.
-const EXCHANGE_MAX: Duration = Duration::from_secs(3);
-const ANSWER_LEN_MAX: u64 = 1024 * 1024;
+use super::ask::{AskError, Proxy};
 
 /// Why there is no answer.
 #[derive(Debug)]
 pub(super) enum LocateError {
-    /// The configuration has `http-port = 0`.
-    HttpOff,
-    /// Not HOST:PORT, or a name that does not resolve.
-    Address(String),
-    /// Nobody answers there.
-    Unreachable(SocketAddr, io::Error),
-    /// What answers there is no HTTP server, or not ours.
-    NotHawser(SocketAddr),
-    /// An HTTP status that means neither found nor not found.
-    Status(SocketAddr, u16),
+    /// The proxy cannot be asked.
+    Ask(AskError),
     /// The phone has no binding here.
     NotFound(String),
 }
@@ -36,79 +18,30 @@ pub(super) enum LocateError {
 impl fmt::Display for LocateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::HttpOff => f.write_str("the proxy of this configuration cannot be asked: sipproxy.http-port is 0"),
-            Self::Address(text) => write!(f, "{text}: expected the HOST:PORT of a proxy's http-port"),
-            Self::Unreachable(address, fault) => write!(f, "http://{address}: no proxy answers: {fault}"),
-            Self::NotHawser(address) => write!(f, "http://{address}: what answers there is no Hawser"),
-            Self::Status(address, status) => write!(f, "http://{address}: answers with status {status}"),
+            Self::Ask(fault) => fault.fmt(f),
             Self::NotFound(aor) => write!(f, "{aor}: not registered through this proxy"),
         }
     }
 }
 
-/// Where a proxy with this configuration can be asked.
-pub(super) fn http_of(config: &Config) -> Result<String, LocateError> {
-    let port = config.sipproxy.http_port;
-    if port == 0 {
-        return Err(LocateError::HttpOff);
+impl From<AskError> for LocateError {
+    fn from(fault: AskError) -> Self {
+        Self::Ask(fault)
     }
-    // The unspecified address can be bound but not called.
-    let ip = match config.sipproxy.http_address {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip => ip,
-    };
-    Ok(SocketAddr::new(ip, port).to_string())
 }
 
-/// Asks the proxy at `http` and gives its answer as a table.
-pub(super) fn locate(aor: &str, http: &str) -> Result<String, LocateError> {
-    let unknown = || LocateError::Address(http.to_owned());
-    let address = http.to_socket_addrs().ok().and_then(|mut all| all.next()).ok_or_else(unknown)?;
-    let request =
-        format!("GET /where?aor={} HTTP/1.0\r\nHost: {http}\r\nAccept: application/json\r\n\r\n", query_escaped(aor));
-    let answer = exchange(address, request.as_bytes()).map_err(|fault| LocateError::Unreachable(address, fault))?;
-    let (status, body) = status_and_body(&answer).ok_or(LocateError::NotHawser(address))?;
+/// Asks a proxy and gives its answer as a table.
+pub(super) fn locate(aor: &str, proxy: &Proxy) -> Result<String, LocateError> {
+    let (status, body) = proxy.ask("GET", &format!("/where?aor={}", query_escaped(aor)))?;
     match status {
         // 404 is also what another server says to a path that it does not know.
-        200 | 404 => match serde_json::from_slice(body) {
+        200 | 404 => match serde_json::from_slice(&body) {
             Ok(Value::Array(bindings)) if bindings.is_empty() => Err(LocateError::NotFound(aor.to_owned())),
             Ok(Value::Array(bindings)) => Ok(table(&bindings)),
-            _ => Err(LocateError::NotHawser(address)),
+            _ => Err(proxy.not_hawser().into()),
         },
-        status => Err(LocateError::Status(address, status)),
+        status => Err(proxy.status(status).into()),
     }
-}
-
-fn exchange(address: SocketAddr, request: &[u8]) -> io::Result<Vec<u8>> {
-    let end = Instant::now() + EXCHANGE_MAX;
-    // A timeout of zero would mean none at all.
-    let left = || match end.saturating_duration_since(Instant::now()) {
-        Duration::ZERO => Err(io::Error::from(io::ErrorKind::TimedOut)),
-        left => Ok(left),
-    };
-    let mut stream = TcpStream::connect_timeout(&address, left()?)?;
-    stream.set_write_timeout(Some(left()?))?;
-    stream.write_all(request)?;
-    let mut answer = Vec::new();
-    let mut chunk = [0; 16 * 1024];
-    loop {
-        stream.set_read_timeout(Some(left()?))?;
-        match stream.read(&mut chunk)? {
-            0 => return Ok(answer),
-            n => answer.extend_from_slice(&chunk[..n]),
-        }
-        if answer.len() as u64 > ANSWER_LEN_MAX {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-    }
-}
-
-fn status_and_body(answer: &[u8]) -> Option<(u16, &[u8])> {
-    let head_len = memchr::memmem::find(answer, b"\r\n\r\n")?;
-    let head = std::str::from_utf8(&answer[..head_len]).ok()?;
-    let status = head.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.parse().ok()?;
-    Some((status, &answer[head_len + 4..]))
 }
 
 /// RFC 3986 §2.3: all but the unreserved characters.
@@ -160,14 +93,20 @@ fn cell(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
     use std::net::TcpListener;
     use std::thread;
+    use std::time::Duration;
 
     use super::*;
     use crate::admin::{self, About, Readiness, Source};
     use crate::engine::Located;
     use crate::ids::{ConnId, FlowRef, PointId, ShardId, Transport};
     use crate::stats::Snapshot;
+
+    fn asked(aor: &str, http: &str) -> Result<String, LocateError> {
+        locate(aor, &Proxy::at(http)?)
+    }
 
     /// Answers one request with `answer`.
     fn serve_once(answer: &'static [u8]) -> (String, thread::JoinHandle<()>) {
@@ -234,19 +173,27 @@ mod tests {
     fn a_running_proxy_says_where_a_phone_is() {
         let admin = admin::start(TcpListener::bind("127.0.0.1:0").unwrap(), OnePhone, None).unwrap();
         let http = admin.address().to_string();
-        let table = locate("sip:alice;\u{fc}&@example.com", &http).unwrap();
+        let table = asked("sip:alice;\u{fc}&@example.com", &http).unwrap();
         let first = "aor           sip:alice;\u{fc}&@example.com\ncontact       sip:a@b\ninstance      -\n\
                      shard         1\nconn          5.9\ntransport     tls\npeer          [2001:db8::7]:41000\n\
                      expires in s  3599\nage s         1\n\n";
         assert_eq!(table[..first.len()], *first);
         assert!(table[first.len()..].contains("contact       sip:?[2J\n"), "{table}");
-        assert!(matches!(locate("sip:bob@example.com", &http), Err(LocateError::NotFound(_))));
+        assert!(matches!(asked("sip:bob@example.com", &http), Err(LocateError::NotFound(_))));
+    }
+
+    #[test]
+    fn a_token_that_is_asked_for_is_told() {
+        let token = admin::Token::new("0123456789abcdef");
+        let admin = admin::start(TcpListener::bind("127.0.0.1:0").unwrap(), OnePhone, token).unwrap();
+        let refused = asked("a", &admin.address().to_string());
+        assert!(matches!(refused, Err(LocateError::Ask(AskError::Unauthorized(_)))));
     }
 
     #[test]
     fn another_status_is_told() {
         let (http, served) = serve_once(b"HTTP/1.1 503 Service Unavailable\r\n\r\n");
-        assert!(matches!(locate("a", &http), Err(LocateError::Status(_, 503))));
+        assert!(matches!(asked("a", &http), Err(LocateError::Ask(AskError::Status(_, 503)))));
         served.join().unwrap();
     }
 
@@ -260,7 +207,7 @@ mod tests {
             b"",
         ] {
             let (http, served) = serve_once(answer);
-            assert!(matches!(locate("a", &http), Err(LocateError::NotHawser(_))), "{answer:?}");
+            assert!(matches!(asked("a", &http), Err(LocateError::Ask(AskError::NotHawser(_)))), "{answer:?}");
             served.join().unwrap();
         }
     }
@@ -268,7 +215,7 @@ mod tests {
     #[test]
     fn nobody_there_is_told() {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        assert!(matches!(locate("a", &address.to_string()), Err(LocateError::Unreachable(at, _)) if at == address));
-        assert!(matches!(locate("a", "127.0.0.1"), Err(LocateError::Address(_))));
+        assert!(matches!(asked("a", &address.to_string()), Err(LocateError::Ask(AskError::Unreachable(..)))));
+        assert!(matches!(asked("a", "127.0.0.1"), Err(LocateError::Ask(AskError::Address(_)))));
     }
 }

@@ -84,6 +84,9 @@ fn http(config: &Config, lines: &Lines) -> Result<(), ConfigError> {
     if streams.any(|(_, other)| meet(other, address)) {
         return Err(lines.error("sipproxy.http-port", 0, Fault::AddressTwice(address)));
     }
+    if sipproxy.http_tls && config.security.endpoint.certificate.is_none() {
+        return Err(lines.error("sipproxy.http-tls", 0, Fault::HttpCertificateNeeded));
+    }
     let guarded = sipproxy.http_tls && sipproxy.http_token_file.is_some();
     if !(sipproxy.http_address.is_loopback() || guarded || sipproxy.http_in_the_clear) {
         return Err(lines.error("sipproxy.http-address", 0, Fault::HttpExposed));

@@ -62,6 +62,8 @@ pub enum Fault {
     RootsNeeded,
     /// The HTTP port on an address that is not loopback, without protection and without saying so.
     HttpExposed,
+    /// HTTPS without a certificate.
+    HttpCertificateNeeded,
     /// `t2` is less than `t1`.
     TimerOrder,
     /// The unspecified address cannot be written into a Via.
@@ -206,6 +208,9 @@ impl fmt::Display for Fault {
             }
             Self::HttpExposed => {
                 f.write_str("expected a loopback address, or http-tls and http-token-file, or http-in-the-clear = true")
+            }
+            Self::HttpCertificateNeeded => {
+                f.write_str("expected false, or security.certificate and security.certificate-key to go with it")
             }
             Self::TimerOrder => f.write_str("expected at least timers.t1"),
             Self::ExternalNeeded => {

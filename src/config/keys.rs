@@ -51,8 +51,12 @@ pub const KEYS: &[Key] = &[
     key("sipproxy.tls-port", "5061", "Port for TLS, the same on every proxy of a pool; 0–65535, 0 = off."),
     key("sipproxy.http-port", "8080", "Port for statistics and control; 0–65535, 0 = off."),
     key("sipproxy.http-address", "\"127.0.0.1\"", "Address of http-port."),
-    key("sipproxy.http-tls", "false", "HTTPS on http-port, with the certificate of [security]."),
-    key("sipproxy.http-token-file", "\"\"", "File with the bearer token that http-port asks for."),
+    key("sipproxy.http-tls", "false", "HTTPS on http-port, with the certificate that phones see."),
+    key(
+        "sipproxy.http-token-file",
+        "\"\"",
+        "File with the bearer token that http-port asks for, but not for / and the probes; 16 to 512 letters, digits or -._~+/.",
+    ),
     key(
         "sipproxy.http-in-the-clear",
         "false",

@@ -49,12 +49,6 @@ const ROWS: &[Row] = &[
         partly: false,
         asks: |config, _| first(config.sipproxy.overload_ctrl_dialog_rate != 0),
     },
-    Row { key: "sipproxy.http-tls", partly: false, asks: |config, _| first(config.sipproxy.http_tls) },
-    Row {
-        key: "sipproxy.http-token-file",
-        partly: false,
-        asks: |config, _| first(config.sipproxy.http_token_file.is_some()),
-    },
     Row { key: "security.sni", partly: false, asks: |config, _| first(!config.security.sni.is_empty()) },
     Row { key: "dns.servers", partly: false, asks: |config, _| first(!config.dns.servers.is_empty()) },
     Row {

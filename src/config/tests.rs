@@ -190,8 +190,11 @@ fn a_bad_setting_is_told_in_one_line() {
         ("oos-check = 0.5", "oos-check", later),
         ("oos-force = 5", "oos-force", later),
         ("overload-ctrl-dialog-rate = 1", "overload-ctrl-dialog-rate", later),
-        ("http-tls = true", "http-tls", later),
-        ("http-token-file = \"token\"", "http-token-file", later),
+        (
+            "http-tls = true",
+            "http-tls",
+            "expected false, or security.certificate and security.certificate-key to go with it",
+        ),
     ] {
         let text = LEAST.replacen("[sipproxy]\n", &format!("# first line\n[sipproxy]\n{setting}\n"), 1);
         assert_eq!(line_of_fault(&text), format!("h.toml:3: sipproxy.{key}: {fault}"), "{setting}");
@@ -419,6 +422,21 @@ fn ranges_end_where_they_say() {
     }
 }
 
+#[test]
+fn the_http_port_is_guarded_or_said_to_be_open() {
+    let server = "[[sip-server]]\nname = \"a\"\nprimary = \"127.0.0.1:7000\"\n";
+    let text = |lines: &str| {
+        format!("[sipproxy]\ntls-port = 0\nhttp-address = \"10.0.0.1\"\n{lines}\n{server}[security]\n{CERTIFICATE}")
+    };
+    let token = "http-token-file = \"token\"";
+    for lines in ["", "http-tls = true", token] {
+        assert_eq!(checked(&text(lines)).unwrap_err().fault, Fault::HttpExposed, "{lines}");
+    }
+    for lines in ["http-in-the-clear = true", "http-port = 0", &format!("http-tls = true\n{token}")] {
+        assert!(checked(&text(lines)).is_ok(), "{lines}");
+    }
+}
+
 /// The checks of several pairs, peers and devices, also while a release does not have them yet.
 #[test]
 fn what_comes_later_is_checked_too() {
@@ -439,9 +457,6 @@ fn what_comes_later_is_checked_too() {
     let backup = fault(&format!("{first}{a}backup = \"10.0.0.1:5060\"\n"));
     assert_eq!((backup.key.as_str(), backup.fault), ("sip-server.backup", Fault::AddressTwice(address)));
     assert_eq!(fault(&format!("{first}{a}{peer}{peer}")).fault, Fault::NameTwice);
-    let http = format!("{first}http-address = \"10.0.0.1\"\nhttp-tls = true\n");
-    assert_eq!(fault(&format!("{http}{a}")).fault, Fault::HttpExposed);
-    assert!(checked(&format!("{http}http-token-file = \"token\"\n{a}")).is_ok());
 }
 
 /// For each table: a header and its keys that have to be there.

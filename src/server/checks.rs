@@ -1,10 +1,11 @@
 //! What the system must give before shards can start, checked with words that name the mend.
 
 use std::fs;
-use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 
 use super::StartError;
+use super::secrets::http_token;
+use crate::admin::Token;
 use crate::config::Config;
 use crate::sys::limits::{self, Resource};
 use crate::transport::socket;
@@ -100,14 +101,17 @@ pub fn ports(config: &Config) -> Result<(), StartError> {
     Ok(())
 }
 
-/// The listener for HTTP; `None` when it is off.
-pub fn http(config: &Config) -> Result<Option<std::net::TcpListener>, StartError> {
-    if config.sipproxy.http_port == 0 {
+/// The listener for HTTP with the token that it asks for; `None` when it is off.
+pub fn http(config: &Config) -> Result<Option<(TcpListener, Option<Token>)>, StartError> {
+    let sipproxy = &config.sipproxy;
+    if sipproxy.http_port == 0 {
         return Ok(None);
     }
-    let address = SocketAddr::new(config.sipproxy.http_address, config.sipproxy.http_port);
-    let bound: io::Result<_> = std::net::TcpListener::bind(address);
-    bound.map(Some).map_err(|fault| StartError::Port { transport: "http", address, fault })
+    let token = sipproxy.http_token_file.as_deref().map(http_token).transpose()?;
+    let address = SocketAddr::new(sipproxy.http_address, sipproxy.http_port);
+    let listener =
+        socket::listen_alone(address).map_err(|fault| StartError::Port { transport: "http", address, fault })?;
+    Ok(Some((listener.into(), token)))
 }
 
 #[cfg(test)]

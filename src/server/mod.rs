@@ -25,10 +25,11 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 pub use report::{Certificate, Report};
-pub use secrets::SecretError;
+pub use secrets::{SecretError, http_token};
 
 use crate::admin;
 use crate::config::Config;
+use crate::ids::Side;
 use crate::limits::{DRAIN_MAX, SHARDS_MAX};
 use crate::shard::{Common, Setup, Shards};
 use crate::tls::setup::{self, Leaf, TlsError};
@@ -158,6 +159,7 @@ pub fn check(config: &Config, cores: &[usize]) -> Result<Report, StartError> {
     if let Some(path) = &config.sipproxy.flow_token_key_file {
         secrets::check_token_key(path)?;
     }
+    config.sipproxy.http_token_file.as_deref().map(http_token).transpose()?;
     Ok(report(config, cores, &leaves))
 }
 
@@ -240,6 +242,8 @@ impl Running {
         let settings = plan::settings(config, count, capacity)?;
         checks::ports(config)?;
         let http = checks::http(config)?;
+        // `config::check` has seen to it that there is a certificate.
+        let https = tls.acceptor(Some(Side::Endpoint)).filter(|_| config.sipproxy.http_tls).cloned();
         let tos = plan::tos(config);
         let points = plan::points(config);
         let setups = settings
@@ -251,7 +255,10 @@ impl Running {
             Common { tls, tos, gather: config.sipproxy.gather, spin_before_park: config.sipproxy.spin_before_park };
         let shards = Shards::start(setups, &common).map_err(StartError::Executor)?;
         let source = admin::Live::new(shards.handle(), source::about(config, &leaves));
-        let admin = http.map(|listener| admin::start(listener, source, None));
+        let admin = http.map(|(listener, token)| match &https {
+            Some(tls) => admin::start_tls(listener, source, token, tls),
+            None => admin::start(listener, source, token),
+        });
         let admin = admin.transpose().map_err(StartError::Executor)?;
         say_what_runs(config, cores, &leaves, capacity);
         Ok(Self { shards, admin })
@@ -273,6 +280,9 @@ fn say_what_runs(config: &Config, cores: &[usize], leaves: &[Leaf], capacity: ch
         capacity.connections_max,
         capacity.transactions_max
     );
+    if let Some(path) = config.sipproxy.http_token_file.as_deref().filter(|path| secrets::is_open_to_all(path)) {
+        log::warn!("{}: http-token-file can be read by every user of this machine: chmod o-r", shown(path));
+    }
     for leaf in leaves {
         if source::not_after(leaf).is_some_and(|end| end < SystemTime::now()) {
             log::warn!("{}: the certificate has expired: phones that verify it will not connect", shown(&leaf.path));

@@ -14,7 +14,7 @@ use crate::ids::{Side, Transport};
 pub struct Report {
     cores: Vec<usize>,
     sockets: Vec<Socket>,
-    http: Option<SocketAddr>,
+    http: Option<Http>,
     server: (String, ServerAddress, Transport),
     sticky: Sticky,
     certificates: Vec<Certificate>,
@@ -25,6 +25,13 @@ struct Socket {
     transport: Transport,
     bind: SocketAddr,
     advertised: String,
+}
+
+#[derive(Debug)]
+struct Http {
+    bind: SocketAddr,
+    tls: bool,
+    token: Option<PathBuf>,
 }
 
 /// A certificate of ours that has been read and matches its key.
@@ -93,7 +100,11 @@ impl Report {
         Self {
             cores: cores.to_vec(),
             sockets: sockets.collect(),
-            http: (sipproxy.http_port != 0).then(|| SocketAddr::new(sipproxy.http_address, sipproxy.http_port)),
+            http: (sipproxy.http_port != 0).then(|| Http {
+                bind: SocketAddr::new(sipproxy.http_address, sipproxy.http_port),
+                tls: sipproxy.http_tls,
+                token: sipproxy.http_token_file.clone(),
+            }),
             server: (server.name.clone(), server.primary.clone(), server.transport),
             sticky: sipproxy.sticky,
             certificates: Vec::new(),
@@ -116,8 +127,14 @@ impl fmt::Display for Report {
             let Socket { transport, bind, advertised } = socket;
             writeln!(f, "listen       {:3} {bind}, as {advertised}", transport.via_name())?;
         }
-        match self.http {
-            Some(http) => writeln!(f, "http         {http}")?,
+        match &self.http {
+            Some(Http { bind, tls, token }) => {
+                write!(f, "http         {}://{bind}", if *tls { "https" } else { "http" })?;
+                match token {
+                    Some(path) => writeln!(f, ", with the token of {}", path.display())?,
+                    None => writeln!(f, ", without a token")?,
+                }
+            }
             None => writeln!(f, "http         off")?,
         }
         let (name, primary, transport) = &self.server;

@@ -4,10 +4,12 @@ use std::fmt::{self, Write as _};
 use std::fs::{self, OpenOptions};
 use std::hash::Hasher;
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustls::crypto::ring;
+
+use crate::admin::Token;
 
 /// Length of the key of flow tokens.
 const KEY_LEN: usize = 32;
@@ -21,6 +23,10 @@ pub enum SecretError {
     File(PathBuf, io::Error),
     /// The file holds something else than 64 hex digits.
     NoKey(PathBuf),
+    /// The file with the token of the HTTP port cannot be read.
+    TokenFile(PathBuf, io::Error),
+    /// It holds no token.
+    NoToken(PathBuf),
 }
 
 impl fmt::Display for SecretError {
@@ -34,6 +40,17 @@ impl fmt::Display for SecretError {
                 f,
                 "{}: expected the 64 hex digits of a flow-token-key-file and nothing else; delete it to have one made",
                 path.display()
+            ),
+            Self::TokenFile(path, fault) => {
+                write!(f, "{}: http-token-file cannot be read: {fault}", path.display())
+            }
+            Self::NoToken(path) => write!(
+                f,
+                "{}: expected a bearer token of {} to {} letters, digits or -._~+/ and nothing else, such as \
+                 `openssl rand -hex 32` prints",
+                path.display(),
+                Token::LEN_MIN,
+                Token::LEN_MAX
             ),
         }
     }
@@ -76,6 +93,22 @@ pub fn check_token_key(path: &Path) -> Result<(), SecretError> {
     if path.exists() { token_key(Some(path)).map(|_| ()) } else { Ok(()) }
 }
 
+/// The token that the HTTP port asks for.
+///
+/// # Errors
+/// The file is of no use.
+pub fn http_token(path: &Path) -> Result<Token, SecretError> {
+    let text = fs::read(path).map_err(|fault| SecretError::TokenFile(path.to_owned(), fault))?;
+    let token = std::str::from_utf8(&text).ok().and_then(Token::new);
+    token.ok_or_else(|| SecretError::NoToken(path.to_owned()))
+}
+
+/// Whether everybody on this machine can read a file that holds a secret. That is told and not refused, for some
+/// ways to hand secrets to containers leave no choice.
+pub fn is_open_to_all(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o004 != 0)
+}
+
 fn make(path: &Path, key: &[u8; KEY_LEN]) -> io::Result<()> {
     let mut text = String::with_capacity(2 * KEY_LEN + 1);
     for byte in key {
@@ -115,8 +148,6 @@ pub fn member(advertised_host: &str, advertised_port: u16) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
-
     struct Folder(PathBuf);
 
     impl Folder {
@@ -159,6 +190,25 @@ mod tests {
         fs::write(&path, format!("{}\n", "aB".repeat(32))).unwrap();
         assert_eq!(token_key(Some(&path)).unwrap(), [0xAB; 32]);
         assert!(matches!(token_key(Some(&folder.0.join("no/key"))), Err(SecretError::File(..))));
+    }
+
+    #[test]
+    fn a_token_is_read_without_white_space_and_garbage_is_named() {
+        let folder = Folder::new("token");
+        let path = folder.0.join("token");
+        assert!(matches!(http_token(&path), Err(SecretError::TokenFile(..))));
+        for garbage in [&b"short"[..], b"", b"two words, and long enough", b"\xff\xfe0123456789abcdef"] {
+            fs::write(&path, garbage).unwrap();
+            let fault = http_token(&path).unwrap_err();
+            assert!(matches!(fault, SecretError::NoToken(_)));
+            assert!(fault.to_string().starts_with(&path.display().to_string()), "{fault}");
+        }
+        fs::write(&path, "0123456789abcdef\n").unwrap();
+        assert_eq!(http_token(&path).unwrap().authorization(), "Bearer 0123456789abcdef");
+        for (mode, open) in [(0o600, false), (0o640, false), (0o644, true)] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(is_open_to_all(&path), open);
+        }
     }
 
     #[test]

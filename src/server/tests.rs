@@ -107,6 +107,11 @@ fn garbage_as_key_of_flow_tokens_and_too_many_cores_stop_the_start() {
     );
     let said = refusal(&Config::parse(&text, "hawser.toml").unwrap(), &cores());
     assert!(said.starts_with(&format!("{}: expected the 64 hex digits", path.display())), "{said}");
+    let token = text.replace("http-port = 0", &format!("http-port = {}", free_port()));
+    let token = Config::parse(&token.replace("flow-token-key-file", "http-token-file"), "hawser.toml").unwrap();
+    let said = refusal(&token, &cores());
+    assert!(said.starts_with(&format!("{}: expected a bearer token", path.display())), "{said}");
+    assert_eq!(check(&token, &cores()).unwrap_err().to_string(), said, "--check finds it too");
     let config = config(free_port(), 0, 0, "");
     assert_eq!(refusal(&config, &[]), "cores: none to run on");
     assert_eq!(refusal(&config, &[0; 65]), "cores: 65 are too many, 64 are the most");

@@ -74,6 +74,18 @@ pub fn listen(address: SocketAddr, tos: u32) -> io::Result<Socket> {
     Ok(socket)
 }
 
+/// A listener on a port of its own.
+///
+/// # Errors
+/// What the system says.
+pub fn listen_alone(address: SocketAddr) -> io::Result<Socket> {
+    let socket = build(address, Type::STREAM, Protocol::TCP)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
 /// A UDP socket beside those of the other shards on the same port.
 ///
 /// # Errors

@@ -10,6 +10,7 @@ mod calls;
 mod demo;
 mod framing;
 mod harness;
+mod http;
 mod kamailio;
 mod listeners;
 mod options;

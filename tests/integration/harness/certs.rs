@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
 use super::Scratch;
 
@@ -20,6 +20,11 @@ pub struct Certificates {
 impl Certificates {
     /// Makes them in the test's folder.
     pub fn new(scratch: &Scratch) -> Self {
+        Self::named(scratch, &[super::DOMAIN, "127.0.0.1", "127.0.0.2", "::1"])
+    }
+
+    /// The same for these names and addresses.
+    pub fn named(scratch: &Scratch, names: &[&str]) -> Self {
         let ca_key = KeyPair::generate().expect("a key");
         let mut ca = CertificateParams::new(Vec::<String>::new()).expect("no names");
         ca.distinguished_name.push(DnType::CommonName, "Hawser test authority");
@@ -28,11 +33,9 @@ impl Certificates {
         let issuer = Issuer::new(ca, ca_key);
 
         let key = KeyPair::generate().expect("a key");
-        let mut params = CertificateParams::new(vec![super::DOMAIN.to_owned()]).expect("a name");
+        let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+        let mut params = CertificateParams::new(names).expect("names");
         params.distinguished_name.push(DnType::CommonName, "Hawser test");
-        for address in ["127.0.0.1", "127.0.0.2", "::1"] {
-            params.subject_alt_names.push(SanType::IpAddress(address.parse().expect("an address")));
-        }
         let certificate = params.signed_by(&key, &issuer).expect("a certificate");
 
         Self {

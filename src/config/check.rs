@@ -115,6 +115,14 @@ fn certificates(config: &Config, lines: &Lines) -> Result<(), ConfigError> {
             (None, Some(_)) => return fault("certificate-key", Fault::CertificateOfKeyNeeded),
             _ => {}
         }
+        if security.tls_mutual && security.trusted_ca.is_none() && !security.system_roots {
+            return fault("tls-mutual", Fault::MutualRootsNeeded);
+        }
+    }
+    for (index, sni) in config.security.sni.iter().enumerate() {
+        if matches!(sni.domain, Host::Ip(_)) {
+            return Err(lines.error("security.sni.domain", index, Fault::NameNeeded));
+        }
     }
     for (index, listener) in config.listeners.iter().enumerate() {
         // A port for both sides shows the endpoint side's certificate: who calls is known only later.

@@ -60,6 +60,10 @@ pub enum Fault {
     TransportOff,
     /// TLS towards a server that nothing could verify.
     RootsNeeded,
+    /// Client certificates that nothing could verify.
+    MutualRootsNeeded,
+    /// An address where only a name can stand.
+    NameNeeded,
     /// The HTTP port on an address that is not loopback, without protection and without saying so.
     HttpExposed,
     /// HTTPS without a certificate.
@@ -206,6 +210,10 @@ impl fmt::Display for Fault {
             Self::RootsNeeded => {
                 f.write_str("tls, expected security.trusted-ca or security.system-roots = true to go with it")
             }
+            Self::MutualRootsNeeded => {
+                f.write_str("1, expected security.trusted-ca or security.system-roots = true to go with it")
+            }
+            Self::NameNeeded => f.write_str("expected a host name: no client asks for an address"),
             Self::HttpExposed => {
                 f.write_str("expected a loopback address, or http-tls and http-token-file, or http-in-the-clear = true")
             }

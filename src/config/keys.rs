@@ -142,9 +142,13 @@ pub const KEYS: &[Key] = &[
     ),
     key("security.certificate", "\"\"", "PEM file with our certificate and its chain."),
     key("security.certificate-key", "\"\"", "PEM file with its private key."),
-    key("security.trusted-ca", "\"\"", "PEM file with the CAs that peers are verified against."),
+    key(
+        "security.trusted-ca",
+        "\"\"",
+        "PEM file with the CAs that servers, peers and (with tls-mutual) clients are verified against.",
+    ),
     key("security.system-roots", "false", "The system's CAs count too."),
-    key("security.crl", "\"\"", "PEM file with certificate revocation lists."),
+    key("security.crl", "\"\"", "File with certificate revocation lists, in PEM or one in DER."),
     key(
         "security.client-eku",
         "\"strict\"",

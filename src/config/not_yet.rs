@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::document::Lines;
 use super::error::{ConfigError, Fault};
-use super::{ClientEku, Config, ServerAddress, SideSecurity};
+use super::{Config, ServerAddress, SideSecurity};
 use crate::ids::Side;
 
 /// A key or `[[table]]`, and the index of the first table that asks for its feature.
@@ -49,7 +49,6 @@ const ROWS: &[Row] = &[
         partly: false,
         asks: |config, _| first(config.sipproxy.overload_ctrl_dialog_rate != 0),
     },
-    Row { key: "security.sni", partly: false, asks: |config, _| first(!config.security.sni.is_empty()) },
     Row { key: "dns.servers", partly: false, asks: |config, _| first(!config.dns.servers.is_empty()) },
     Row {
         key: "dns.ttl-stale",
@@ -59,9 +58,6 @@ const ROWS: &[Row] = &[
 ];
 
 const SIDE_ROWS: &[SideRow] = &[
-    SideRow { key: "tls-mutual", asks: |side| side.tls_mutual },
-    SideRow { key: "crl", asks: |side| side.crl.is_some() },
-    SideRow { key: "client-eku", asks: |side| side.client_eku != ClientEku::Strict },
     SideRow { key: "ticket-key-file", asks: |side| side.ticket_key_file.is_some() },
     SideRow { key: "ticket-key-hours", asks: |side| side.ticket_key_hours != 12 },
 ];

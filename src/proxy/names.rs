@@ -125,7 +125,7 @@ impl Names {
     #[must_use]
     pub fn side_of_identity(&self, identities: &Identities) -> Option<Side> {
         let expected = self.server_identity.as_ref()?;
-        identities.match_expected(expected).then_some(Side::Server)
+        (!identities.of_endpoint && identities.match_expected(expected)).then_some(Side::Server)
     }
 
     fn is_trusted(&self, ip: IpAddr) -> bool {

@@ -155,18 +155,18 @@ impl From<SecretError> for StartError {
 /// Whatever would end a start, but for ports that are taken and limits of the system.
 pub fn check(config: &Config, cores: &[usize]) -> Result<Report, StartError> {
     shards(cores)?;
-    let (_, leaves) = setup::set_up(config)?;
+    let (_, inventory) = setup::set_up(config)?;
     if let Some(path) = &config.sipproxy.flow_token_key_file {
         secrets::check_token_key(path)?;
     }
     config.sipproxy.http_token_file.as_deref().map(http_token).transpose()?;
-    Ok(report(config, cores, &leaves))
+    Ok(report(config, cores, &inventory.leaves))
 }
 
 fn report(config: &Config, cores: &[usize], leaves: &[Leaf]) -> Report {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let now = i64::try_from(now).unwrap_or(i64::MAX);
-    let certificates = leaves.iter().filter_map(|leaf| Certificate::read(leaf.side, &leaf.path, &leaf.der, now));
+    let certificates = leaves.iter().filter_map(|leaf| Certificate::read(leaf.side, &leaf.path, leaf.der(), now));
     certificates.fold(Report::new(config, cores), Report::with_certificate)
 }
 
@@ -238,7 +238,7 @@ impl Running {
         checks::locked_memory()?;
         checks::io_uring()?;
         let capacity = checks::capacity(cores.len())?;
-        let (tls, leaves) = setup::set_up(config)?;
+        let (tls, inventory) = setup::set_up(config)?;
         let settings = plan::settings(config, count, capacity)?;
         checks::ports(config)?;
         let http = checks::http(config)?;
@@ -254,13 +254,13 @@ impl Running {
         let common =
             Common { tls, tos, gather: config.sipproxy.gather, spin_before_park: config.sipproxy.spin_before_park };
         let shards = Shards::start(setups, &common).map_err(StartError::Executor)?;
-        let source = admin::Live::new(shards.handle(), source::about(config, &leaves));
+        let source = admin::Live::new(shards.handle(), source::about(config, &inventory.leaves));
         let admin = http.map(|(listener, token)| match &https {
             Some(tls) => admin::start_tls(listener, source, token, tls),
             None => admin::start(listener, source, token),
         });
         let admin = admin.transpose().map_err(StartError::Executor)?;
-        say_what_runs(config, cores, &leaves, capacity);
+        say_what_runs(config, cores, &inventory.leaves, capacity);
         Ok(Self { shards, admin })
     }
 

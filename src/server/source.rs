@@ -29,7 +29,7 @@ fn certificate(leaf: &Leaf) -> Option<Certificate> {
 
 /// When a certificate of ours stops to be valid.
 pub(super) fn not_after(leaf: &Leaf) -> Option<SystemTime> {
-    let (_, certificate) = X509Certificate::from_der(&leaf.der).ok()?;
+    let (_, certificate) = X509Certificate::from_der(leaf.der()).ok()?;
     let seconds = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }

@@ -371,10 +371,11 @@ impl Core {
     }
 
     fn open(&mut self, key: Key) {
-        let Some(conn) = self.conn(key) else { return };
+        let Self { conns, tls, .. } = self;
+        let Some(conn) = conns.get_mut(key.index).filter(|conn| conn.serial == key.serial) else { return };
         conn.phase = Phase::Open;
         let id = conn.id;
-        let identities = conn.stream.session.as_ref().and_then(|session| session.identities()).map(Box::new);
+        let identities = conn.stream.session.as_ref().and_then(|session| tls.identities(session)).map(Box::new);
         self.queue_flush(key);
         if !self.input(Input::Ready { conn: id, identities }) {
             self.lost(key, CloseReason::Panic);

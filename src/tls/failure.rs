@@ -30,7 +30,27 @@ fn certificate(fault: &CertificateError) -> HandshakeFailure {
         CertificateError::BadSignature
         | CertificateError::UnsupportedSignatureAlgorithmContext { .. }
         | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => Why::Signature,
-        CertificateError::Other(other) if other.0.is::<super::trust::SelfSigned>() => Why::SelfSigned,
+        CertificateError::Other(other) => match other.0.downcast_ref::<webpki::Error>() {
+            Some(fault) => chain(fault),
+            None if other.0.is::<super::trust::SelfSigned>() => Why::SelfSigned,
+            None => Why::Protocol,
+        },
+        _ => Why::Protocol,
+    }
+}
+
+/// The rarer faults of a chain.
+fn chain(fault: &webpki::Error) -> HandshakeFailure {
+    use HandshakeFailure as Why;
+    match fault {
+        webpki::Error::CaUsedAsEndEntity => Why::Usage,
+        webpki::Error::EndEntityUsedAsCa
+        | webpki::Error::PathLenConstraintViolated
+        | webpki::Error::MaximumPathDepthExceeded => Why::UnknownCa,
+        webpki::Error::NameConstraintViolation => Why::Name,
+        webpki::Error::UnsupportedSignatureAlgorithmContext(_)
+        | webpki::Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_)
+        | webpki::Error::SignatureAlgorithmMismatch => Why::Signature,
         _ => Why::Protocol,
     }
 }

@@ -16,6 +16,8 @@ pub struct Identities {
     pub dns: Vec<String>,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
+    /// Only CAs of the endpoint side vouch for it, and they have no say in who is a server.
+    pub of_endpoint: bool,
 }
 
 impl Identities {

@@ -1,11 +1,13 @@
 //! TLS by rustls: what a session does with bytes, whom it trusts, and what it is made from.
 //!
 //! Owns: [`session`], which turns records into text and back with buffers that the shard lends it; [`setup`], which
-//! reads certificates, keys and CAs ([`pem`]); [`trust`] and [`identity`], which verify a peer; [`failure`],
-//! which says why a handshake failed. Must not touch: sockets, SIP, the engine's state.
+//! reads our certificates ([`own`]), CAs and revocation lists ([`authorities`]) from files ([`pem`]); [`trust`] and
+//! [`identity`], which verify a peer; [`failure`], which says why a handshake failed. Must not touch: sockets, SIP, the engine's state.
 
+mod authorities;
 pub mod failure;
 pub mod identity;
+mod own;
 pub mod pem;
 pub mod session;
 pub mod setup;
@@ -18,16 +20,22 @@ use std::sync::Arc;
 
 use rustls::{ClientConfig, ServerConfig};
 
-use crate::config::Verify;
+use crate::config::{ClientEku, Verify};
 use crate::ids::Side;
-use identity::TlsPeer;
+use identity::{Identities, TlsPeer};
 use session::Session;
+use trust::Trust;
 
 /// What the shards of a process make sessions with.
 #[derive(Clone, Debug, Default)]
 pub struct Tls {
     server: SideTls,
     endpoint: SideTls,
+    /// For ports that serve both sides. They show the endpoint side's certificate: who calls is known only later.
+    accept_both: Option<Arc<ServerConfig>>,
+    /// What a client's certificate must chain to before it may name a server, when that is not what the endpoint
+    /// side trusts anyway.
+    vouches_for_servers: Option<(Arc<Trust>, ClientEku)>,
 }
 
 /// What sessions of one side are made with.
@@ -87,11 +95,27 @@ impl Tls {
         }
     }
 
-    /// What accepted connections are made with on a port that serves `side`. A port for both shows the endpoint
-    /// side's certificate: who calls is known only later.
+    /// What accepted connections are made with on a port that serves `side`; `None` for both.
     #[must_use]
     pub fn acceptor(&self, side: Option<Side>) -> Option<&Arc<ServerConfig>> {
-        self.side(side.unwrap_or(Side::Endpoint)).accept.as_ref()
+        match side {
+            Some(side) => self.side(side).accept.as_ref(),
+            None => self.accept_both.as_ref(),
+        }
+    }
+
+    /// The names of the certificate that the peer of a session has shown and that was verified; `None` when it has
+    /// shown none. On a port for both sides a certificate of an endpoint's CA names no server.
+    #[must_use]
+    pub fn identities(&self, session: &Session) -> Option<Identities> {
+        let chain = session.peer_certificates()?;
+        // One that rustls has verified can be read.
+        let mut identities = trust::identities(chain.first()?).ok()?;
+        identities.of_endpoint = match &self.vouches_for_servers {
+            Some((trust, eku)) => !trust.vouches_for_client(chain, *eku),
+            None => false,
+        };
+        Some(identities)
     }
 
     /// A session for a connection that was accepted on a port that serves `side`; `None` for both.

@@ -1,12 +1,12 @@
-//! Certificates and keys from PEM files. The one file that names `rustls-pemfile`.
+//! Certificates, keys and revocation lists from files. The one file that names `rustls-pemfile`.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 
-/// Why a PEM file is of no use.
+/// Why a file is of no use.
 #[derive(Debug)]
 pub enum PemError {
     /// It cannot be read.
@@ -15,8 +15,12 @@ pub enum PemError {
     Malformed(PathBuf),
     /// It holds no certificate.
     NoCertificate(PathBuf),
-    /// It holds no private key, or an encrypted one.
+    /// It holds no private key.
     NoKey(PathBuf),
+    /// Its private key is encrypted.
+    EncryptedKey(PathBuf),
+    /// It holds no revocation list.
+    NoCrl(PathBuf),
 }
 
 impl std::fmt::Display for PemError {
@@ -25,11 +29,18 @@ impl std::fmt::Display for PemError {
             Self::Unreadable(path, fault) => write!(f, "{}: cannot be read: {fault}", path.display()),
             Self::Malformed(path) => write!(f, "{}: is not a PEM file", path.display()),
             Self::NoCertificate(path) => write!(f, "{}: holds no certificate in PEM form", path.display()),
-            Self::NoKey(path) => write!(
+            Self::NoKey(path) => {
+                write!(f, "{}: holds no private key in PEM form (PKCS#8, PKCS#1 or SEC1)", path.display())
+            }
+            Self::EncryptedKey(path) => write!(
                 f,
-                "{}: holds no private key in PEM form (PKCS#8, PKCS#1 or SEC1, not encrypted)",
+                "{}: holds an encrypted private key, and nobody is there to type its password: decrypt it with \
+                 `openssl pkey`, and let only Hawser read it",
                 path.display()
             ),
+            Self::NoCrl(path) => {
+                write!(f, "{}: holds no certificate revocation list in PEM or DER form", path.display())
+            }
         }
     }
 }
@@ -57,7 +68,28 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, PemErro
 /// The file is of no use.
 pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, PemError> {
     let text = read(path)?;
+    // PKCS#8 says it in its label, the older forms in a header.
+    let marks: [&[u8]; 2] = [b"-----BEGIN ENCRYPTED PRIVATE KEY-----", b"Proc-Type: 4,ENCRYPTED"];
+    if marks.iter().any(|mark| memchr::memmem::find(&text, mark).is_some()) {
+        return Err(PemError::EncryptedKey(path.to_owned()));
+    }
     rustls_pemfile::private_key(&mut text.as_slice())
         .map_err(|_| PemError::Malformed(path.to_owned()))?
         .ok_or_else(|| PemError::NoKey(path.to_owned()))
+}
+
+/// All revocation lists of a file in PEM, or the one of a file in DER.
+///
+/// # Errors
+/// The file is of no use.
+pub fn crls(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, PemError> {
+    let text = read(path)?;
+    if memchr::memmem::find(&text, b"-----BEGIN ").is_none() {
+        // A sequence, whose content the reader of the list judges.
+        let is_der = text.first() == Some(&0x30);
+        return if is_der { Ok(vec![text.into()]) } else { Err(PemError::NoCrl(path.to_owned())) };
+    }
+    let all: Result<Vec<_>, _> = rustls_pemfile::crls(&mut text.as_slice()).collect();
+    let all = all.map_err(|_| PemError::Malformed(path.to_owned()))?;
+    if all.is_empty() { Err(PemError::NoCrl(path.to_owned())) } else { Ok(all) }
 }

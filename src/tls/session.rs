@@ -3,10 +3,8 @@
 
 use std::sync::Arc;
 
-use super::identity::Identities;
-use super::trust;
 use rustls::client::UnbufferedClientConnection;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
 use rustls::{ClientConfig, Error, HandshakeKind, ServerConfig};
@@ -119,15 +117,13 @@ impl Session {
         kind == Some(HandshakeKind::Resumed)
     }
 
-    /// The names of the certificate that the peer has shown and that was verified; `None` when it has shown none.
+    /// The chain that the peer has shown and that was verified; `None` when it has shown none.
     #[must_use]
-    pub fn identities(&self) -> Option<Identities> {
-        let chain = match &self.role {
+    pub fn peer_certificates(&self) -> Option<&[CertificateDer<'static>]> {
+        match &self.role {
             Role::Server(conn) => conn.peer_certificates(),
             Role::Client(conn) => conn.peer_certificates(),
-        };
-        // One that rustls has verified can be read.
-        trust::identities(chain?.first()?).ok()
+        }
     }
 
     /// Takes records: the part that `lay_part` put there, and what was read behind it. Text goes to `on_text`,

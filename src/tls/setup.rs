@@ -1,22 +1,28 @@
 //! From settings and files to what sessions are made with (RFC 9325).
 //!
 //! TLS 1.2 and 1.3; the suites of rustls' ring provider, all with forward secrecy and AEAD; no SHA-1, RSA from 2,048
-//! bits. Session tickets are stateless and work on every shard. Client certificates of phones are not asked for.
+//! bits. Session tickets are stateless and work on every shard; with `tls-mutual = 1` there are none.
 
-use std::path::PathBuf;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::Resumption;
 use rustls::crypto::ring;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::CertificateDer;
 use rustls::server::NoServerSessionStorage;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, Error, RootCertStore, ServerConfig, SupportedProtocolVersion};
+use rustls::{ClientConfig, Error, ServerConfig, SupportedProtocolVersion};
 
-use super::pem::{self, PemError};
-use super::trust::{self, Trust};
+pub use super::authorities::{Authority, Crl};
+
+use super::authorities;
+use super::own::{Own, Shown};
+use super::pem::PemError;
+use super::trust::{self, ClientCheck, ServerCheck, Trust};
 use super::{Connect, SideTls, Tls};
-use crate::config::{Config, SideSecurity, Verify};
+use crate::config::{ClientEku, Config, SideSecurity, Verify};
 use crate::ids::{Side, Transport};
 
 const VERSIONS: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
@@ -39,12 +45,16 @@ pub enum TlsError {
     Unusable(PathBuf, Error),
     /// A CA certificate is not one.
     BadCa(PathBuf),
-    /// The server speaks TLS, and nothing says which CAs to trust.
-    NoTrust,
+    /// A revocation list is none, or of a kind that cannot be used.
+    BadCrl(PathBuf, String),
+    /// Peers have to be verified for this reason, and nothing says which CAs to trust.
+    NoTrust(&'static str),
     /// `system-roots` is on, and the system has none.
     NoSystemRoots,
     /// A name that can't be asked for.
     BadName(String),
+    /// rustls does not take its own provider.
+    Provider(Error),
 }
 
 impl std::fmt::Display for TlsError {
@@ -56,12 +66,17 @@ impl std::fmt::Display for TlsError {
             }
             Self::Unusable(path, fault) => write!(f, "{}: cannot be used: {fault}", path.display()),
             Self::BadCa(path) => write!(f, "{}: holds a CA certificate that cannot be used", path.display()),
-            Self::NoTrust => f.write_str(
-                "the SIP Server is reached over TLS, but no CA is trusted: set trusted-ca in [security] (or \
-                 [security.server]), or system-roots = true",
+            Self::BadCrl(path, why) => {
+                write!(f, "{}: holds a revocation list that cannot be used: {why}", path.display())
+            }
+            Self::NoTrust(why) => write!(
+                f,
+                "{why}, but no CA is trusted: set trusted-ca in [security] (or the table of that side), or \
+                 system-roots = true"
             ),
             Self::NoSystemRoots => f.write_str("system-roots is true, but the system has no CA certificates"),
             Self::BadName(name) => write!(f, "tls-name: {name:?} is no name that TLS can ask for"),
+            Self::Provider(fault) => write!(f, "TLS cannot be set up: {fault}"),
         }
     }
 }
@@ -74,137 +89,175 @@ impl From<PemError> for TlsError {
     }
 }
 
-/// A certificate of ours with its key.
-#[derive(Debug)]
-struct Own {
-    path: PathBuf,
-    key_path: PathBuf,
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
-}
-
-impl Own {
-    /// `None` when the side has none.
-    fn read(security: &SideSecurity) -> Result<Option<Self>, TlsError> {
-        let (Some(path), Some(key_path)) = (&security.certificate, &security.certificate_key) else {
-            return Ok(None);
-        };
-        let (chain, key) = (pem::certificates(path)?, pem::private_key(key_path)?);
-        Ok(Some(Self { path: path.clone(), key_path: key_path.clone(), chain, key }))
-    }
-
-    fn fault(&self, fault: Error) -> TlsError {
-        match fault {
-            Error::InconsistentKeys(_) => {
-                TlsError::Mismatch { certificate: self.path.clone(), key: self.key_path.clone() }
-            }
-            Error::InvalidCertificate(_) => TlsError::Unusable(self.path.clone(), fault),
-            other => TlsError::Unusable(self.key_path.clone(), other),
-        }
-    }
-}
-
-/// A leaf certificate of ours, to be shown to people.
-#[derive(Debug)]
+/// A certificate of ours, to be shown to people.
+#[derive(Clone, Debug)]
 pub struct Leaf {
     /// Whose settings name it.
     pub side: Side,
     /// Its file.
     pub path: PathBuf,
-    /// The certificate.
-    pub der: CertificateDer<'static>,
+    /// The certificate, and what vouches for it.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// The domain that it is kept for; `None` for the one that is shown to all others.
+    pub domain: Option<String>,
 }
 
-/// Reads every file that the settings name and makes what the shards need. Gives the own certificates beside it.
+impl Leaf {
+    fn of(side: Side, own: &Own, domain: Option<String>) -> Self {
+        Self { side, path: own.path.clone(), chain: own.key.cert.clone(), domain }
+    }
+
+    /// The certificate without its chain.
+    #[must_use]
+    pub fn der(&self) -> &CertificateDer<'static> {
+        &self.chain[0]
+    }
+}
+
+/// What the files held, to be shown to people. What both sides share stands there once.
+#[derive(Clone, Debug, Default)]
+pub struct Inventory {
+    /// Our own certificates.
+    pub leaves: Vec<Leaf>,
+    /// The CAs of `trusted-ca`.
+    pub authorities: Vec<Authority>,
+    /// Revocation lists.
+    pub crls: Vec<Crl>,
+}
+
+/// Reads every file that the settings name and makes what the shards need. Says beside it what there was.
 ///
 /// # Errors
 /// The first fault that is found.
-pub fn set_up(config: &Config) -> Result<(Tls, Vec<Leaf>), TlsError> {
-    let mut leaves = Vec::new();
-    let endpoint = side(config, Side::Endpoint, &mut leaves)?;
-    let server = side(config, Side::Server, &mut leaves)?;
+pub fn set_up(config: &Config) -> Result<(Tls, Inventory), TlsError> {
+    let mut inventory = Inventory::default();
+    let mut parts = |side| Parts::read(config, side, &mut inventory);
+    let (endpoint, server) = (parts(Side::Endpoint)?, parts(Side::Server)?);
     for server in config.servers.iter().filter(|server| server.transport == Transport::Tls) {
         for target in [Some(&server.primary), server.backup.as_ref()].into_iter().flatten() {
             trust::server_name(&server.tls_peer(target).expected).map_err(TlsError::BadName)?;
         }
     }
-    Ok((Tls { server, endpoint }, leaves))
+    let (ends, servers) = (config.security.side(Side::Endpoint), config.security.side(Side::Server));
+    let same_trust = ends.trusted_ca == servers.trusted_ca
+        && ends.system_roots == servers.system_roots
+        && ends.crl == servers.crl
+        && ends.client_eku == servers.client_eku;
+    let vouches_for_servers = server.trusted().filter(|_| !same_trust);
+    Ok((
+        Tls {
+            accept_both: endpoint.accept(vouches_for_servers.clone())?,
+            endpoint: endpoint.side()?,
+            server: server.side()?,
+            vouches_for_servers,
+        },
+        inventory,
+    ))
 }
 
-fn side(config: &Config, side: Side, leaves: &mut Vec<Leaf>) -> Result<SideTls, TlsError> {
-    let security = config.security.side(side);
-    let own = Own::read(security)?;
-    if let Some(own) = &own
-        && !leaves.iter().any(|leaf: &Leaf| leaf.path == own.path)
-        && let Some(der) = own.chain.first()
-    {
-        leaves.push(Leaf { side, path: own.path.clone(), der: der.clone() });
-    }
-    let accept = own.as_ref().map(accept).transpose()?;
-    let connect = roots(security)?.map(|roots| connect(Arc::new(roots), own.as_ref())).transpose()?;
-    let speaks_tls = side == Side::Server && config.servers.iter().any(|server| server.transport == Transport::Tls);
-    if speaks_tls && connect.is_none() {
-        return Err(TlsError::NoTrust);
-    }
-    Ok(SideTls { accept, connect })
+/// What the files of one side hold.
+struct Parts<'a> {
+    security: &'a SideSecurity,
+    own: Option<Own>,
+    by_domain: HashMap<String, Arc<CertifiedKey>>,
+    trust: Option<Arc<Trust>>,
 }
 
-fn accept(own: &Own) -> Result<Arc<ServerConfig>, TlsError> {
-    let fault = |fault| own.fault(fault);
-    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_protocol_versions(VERSIONS)
-        .map_err(fault)?
-        .with_no_client_auth()
-        .with_single_cert(own.chain.clone(), own.key.clone_key())
-        .map_err(fault)?;
-    // rustls picks it when it is offered, and refuses a list without it.
-    config.alpn_protocols = vec![ALPN.to_vec()];
-    config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.ticketer = ring::Ticketer::new().map_err(fault)?;
-    config.send_tls13_tickets = 1;
-    Ok(Arc::new(config))
-}
-
-fn connect(roots: Arc<RootCertStore>, own: Option<&Own>) -> Result<Connect, TlsError> {
-    let config = |verify: Verify| {
-        let provider = ring::default_provider();
-        let trust = Trust::new(roots.clone(), verify, provider.signature_verification_algorithms);
-        let fault = |fault| match own {
-            Some(own) => own.fault(fault),
-            None => TlsError::Unusable(PathBuf::new(), fault),
+impl<'a> Parts<'a> {
+    fn read(config: &'a Config, side: Side, inventory: &mut Inventory) -> Result<Self, TlsError> {
+        let security = config.security.side(side);
+        let own = match (&security.certificate, &security.certificate_key) {
+            (Some(path), Some(key_path)) => Some(Own::read(path, key_path)?),
+            _ => None,
         };
-        let builder = ClientConfig::builder_with_provider(Arc::new(provider))
+        let known = |inventory: &Inventory, path: &Path| inventory.leaves.iter().any(|leaf| leaf.path == path);
+        if let Some(own) = own.as_ref().filter(|own| !known(inventory, &own.path)) {
+            inventory.leaves.push(Leaf::of(side, own, None));
+        }
+        let mut by_domain = HashMap::new();
+        for sni in &config.security.sni {
+            let own = Own::read(&sni.certificate, &sni.certificate_key)?;
+            let domain = sni.domain.to_string();
+            if !inventory.leaves.iter().any(|leaf| leaf.domain.as_ref() == Some(&domain)) {
+                inventory.leaves.push(Leaf::of(side, &own, Some(domain.clone())));
+            }
+            by_domain.insert(domain, own.key);
+        }
+        let read = authorities::read(security)?;
+        let speaks_tls = side == Side::Server && config.servers.iter().any(|server| server.transport == Transport::Tls);
+        if speaks_tls && read.is_none() {
+            return Err(TlsError::NoTrust("the SIP Server is reached over TLS"));
+        }
+        if security.tls_mutual && own.is_some() && read.is_none() {
+            return Err(TlsError::NoTrust("tls-mutual is 1"));
+        }
+        let trust = read.map(|read| {
+            let known = |path: &Path| inventory.authorities.iter().any(|other| other.path == path);
+            if !read.authorities.first().is_some_and(|first| known(&first.path)) {
+                inventory.authorities.extend(read.authorities);
+            }
+            let known = |path: &Path| inventory.crls.iter().any(|other| other.path == path);
+            if !read.crls.first().is_some_and(|first| known(&first.path)) {
+                inventory.crls.extend(read.crls);
+            }
+            Arc::new(read.trust)
+        });
+        Ok(Self { security, own, by_domain, trust })
+    }
+
+    fn trusted(&self) -> Option<(Arc<Trust>, ClientEku)> {
+        self.trust.clone().map(|trust| (trust, self.security.client_eku))
+    }
+
+    fn side(&self) -> Result<SideTls, TlsError> {
+        let connect = self.trust.as_ref().map(|trust| connect(trust, self.own.as_ref())).transpose()?;
+        Ok(SideTls { accept: self.accept(None)?, connect })
+    }
+
+    /// What accepted connections are made with; `None` without a certificate. Clients that this side does not know
+    /// may be known to `others`.
+    fn accept(&self, others: Option<(Arc<Trust>, ClientEku)>) -> Result<Option<Arc<ServerConfig>>, TlsError> {
+        let Some(own) = &self.own else { return Ok(None) };
+        let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_protocol_versions(VERSIONS)
-            .map_err(fault)?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(trust));
-        let mut config = match own {
-            Some(own) => builder.with_client_auth_cert(own.chain.clone(), own.key.clone_key()).map_err(fault)?,
+            .map_err(TlsError::Provider)?;
+        let shown = Shown { default: own.key.clone(), by_domain: self.by_domain.clone() };
+        let mutual = self.trusted().filter(|_| self.security.tls_mutual);
+        let is_mutual = mutual.is_some();
+        let builder = match mutual {
+            Some(trusted) => builder.with_client_cert_verifier(Arc::new(ClientCheck::new(trusted, others))),
             None => builder.with_no_client_auth(),
         };
-        // A session that is taken up again shows no certificate, so that a name, a date or a CRL could not be
-        // checked; and these connections are few and stay.
+        let mut config = builder.with_cert_resolver(Arc::new(shown));
+        // rustls picks it when it is offered, and refuses a list without it.
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        // A session that is taken up again shows no certificate, so that dates, lists and CAs could not be checked
+        // again: under tls-mutual none is.
+        if is_mutual {
+            config.send_tls13_tickets = 0;
+        } else {
+            config.ticketer = ring::Ticketer::new().map_err(TlsError::Provider)?;
+            config.send_tls13_tickets = 1;
+        }
+        Ok(Some(Arc::new(config)))
+    }
+}
+
+fn connect(trust: &Arc<Trust>, own: Option<&Own>) -> Result<Connect, TlsError> {
+    let config = |verify: Verify| {
+        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(VERSIONS)
+            .map_err(TlsError::Provider)?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(ServerCheck::new(trust.clone(), verify)));
+        let mut config = match own {
+            Some(own) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own.key.clone()))),
+            None => builder.with_no_client_auth(),
+        };
+        // For the same reason as above; and these connections are few and stay.
         config.resumption = Resumption::disabled();
         Ok::<_, TlsError>(Arc::new(config))
     };
     Ok(Connect { by_name: config(Verify::Name)?, by_chain: config(Verify::Chain)? })
-}
-
-/// The CAs of a side: those of its file, and the system's when they are asked for. `None` when there are none.
-fn roots(security: &SideSecurity) -> Result<Option<RootCertStore>, TlsError> {
-    let mut roots = RootCertStore::empty();
-    if let Some(path) = &security.trusted_ca {
-        for certificate in pem::certificates(path)? {
-            roots.add(certificate).map_err(|_| TlsError::BadCa(path.clone()))?;
-        }
-    }
-    if security.system_roots {
-        let found = rustls_native_certs::load_native_certs();
-        // Some of the system's may be of forms that nobody accepts any more.
-        let (added, _) = roots.add_parsable_certificates(found.certs);
-        if added == 0 {
-            return Err(TlsError::NoSystemRoots);
-        }
-    }
-    Ok((!roots.is_empty()).then_some(roots))
 }

@@ -1,6 +1,11 @@
-//! How the certificate of a peer that we connect to is verified: the chain by rustls, the name by [`identity`].
+//! Whether the certificate of a peer is to be trusted, in both directions of a connection: the chain, its dates, its
+//! usage and its revocation by webpki, the name by [`identity`].
 //!
-//! There is no way to leave out the chain. `verify = "chain"` leaves out the name.
+//! There is no way to leave out the chain. `verify = "chain"` leaves out the name of a peer that we connect to; the
+//! names of a client only say who it is.
+//!
+//! A certificate whose issuer has no list here passes, and a list that is past its nextUpdate still revokes what it
+//! names: an operator who is late with a list must not lock out every phone, and is warned instead.
 //!
 //! [`identity`]: super::identity
 
@@ -8,15 +13,23 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore, SignatureScheme,
+};
+use webpki::{
+    CertRevocationList, EndEntityCert, ExpirationPolicy, ExtendedKeyUsageValidator, KeyPurposeId, KeyPurposeIdIter,
+    KeyUsage, RevocationCheckDepth, RevocationOptionsBuilder, UnknownStatusPolicy,
+};
 use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificate};
 
 use super::identity::{Expected, Identities};
-use crate::config::Verify;
+use crate::config::{ClientEku, Verify};
+
+/// The names of trusted CAs that a client is told are at most so long in all; of more than that none is told.
+const HINTS_LEN_MAX: usize = 8 * 1024;
 
 /// The peer's certificate vouches for itself and is no trusted CA's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,23 +63,143 @@ fn expected(name: &ServerName<'_>) -> Option<Expected> {
     }
 }
 
-/// Trusted CAs, and whether a certificate of theirs must carry the name that a connection was opened with.
+/// What a certificate is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Usage {
+    Server,
+    Client,
+    /// Certificates of CAs that no longer issue clientAuth.
+    Either,
+}
+
+const SERVER_AUTH: KeyPurposeId<'static> = KeyPurposeId::new(&[0x2B, 6, 1, 5, 5, 7, 3, 1]);
+const CLIENT_AUTH: KeyPurposeId<'static> = KeyPurposeId::new(&[0x2B, 6, 1, 5, 5, 7, 3, 2]);
+
+impl ExtendedKeyUsageValidator for Usage {
+    /// No extended key usage at all allows everything (RFC 5280 §4.2.1.12).
+    fn validate(&self, purposes: KeyPurposeIdIter<'_, '_>) -> Result<(), webpki::Error> {
+        match self {
+            Self::Server => KeyUsage::server_auth().validate(purposes),
+            Self::Client => KeyUsage::client_auth().validate(purposes),
+            Self::Either => {
+                let mut present = Vec::new();
+                for purpose in purposes {
+                    let purpose = purpose?;
+                    if purpose == CLIENT_AUTH || purpose == SERVER_AUTH {
+                        return Ok(());
+                    }
+                    present.push(purpose.to_decoded_oid());
+                }
+                let required = KeyUsage::client_auth();
+                let fault = webpki::RequiredEkuNotFoundContext { required, present };
+                if fault.present.is_empty() { Ok(()) } else { Err(webpki::Error::RequiredEkuNotFoundContext(fault)) }
+            }
+        }
+    }
+}
+
+/// The CAs that one side trusts, with the lists of what they have revoked.
 #[derive(Debug)]
 pub struct Trust {
-    roots: Arc<RootCertStore>,
-    verify: Verify,
+    roots: RootCertStore,
+    crls: Vec<CertRevocationList<'static>>,
+    hints: Vec<DistinguishedName>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl Trust {
-    /// Trusts certificates that chain to one of `roots`.
+    /// Trusts certificates that chain to one of `roots` and that no list names.
     #[must_use]
-    pub fn new(roots: Arc<RootCertStore>, verify: Verify, algorithms: WebPkiSupportedAlgorithms) -> Self {
-        Self { roots, verify, algorithms }
+    pub fn new(
+        roots: RootCertStore,
+        crls: Vec<CertRevocationList<'static>>,
+        algorithms: WebPkiSupportedAlgorithms,
+    ) -> Self {
+        let hints = roots.subjects();
+        let fits = hints.iter().map(|name| name.as_ref().len()).sum::<usize>() <= HINTS_LEN_MAX;
+        Self { roots, crls, hints: if fits { hints } else { Vec::new() }, algorithms }
+    }
+
+    /// Whether the certificate of a client that has been taken in is one of ours too.
+    #[must_use]
+    pub fn vouches_for_client(&self, chain: &[CertificateDer<'_>], eku: ClientEku) -> bool {
+        match chain.split_first() {
+            Some((leaf, rest)) => self.verify(leaf, rest, UnixTime::now(), usage(eku)).is_ok(),
+            None => false,
+        }
+    }
+
+    fn verify(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+        usage: Usage,
+    ) -> Result<(), Error> {
+        let fault = |fault| Error::from(fault_of(fault, certificate));
+        let crls: Vec<&CertRevocationList<'_>> = self.crls.iter().collect();
+        let revocation = RevocationOptionsBuilder::new(&crls).ok().map(|options| {
+            options
+                .with_depth(RevocationCheckDepth::Chain)
+                .with_status_policy(UnknownStatusPolicy::Allow)
+                .with_expiration_policy(ExpirationPolicy::Ignore)
+                .build()
+        });
+        EndEntityCert::try_from(certificate)
+            .map_err(fault)?
+            .verify_for_usage(self.algorithms.all, &self.roots.roots, intermediates, now, usage, revocation, None)
+            .map(|_| ())
+            .map_err(fault)
     }
 }
 
-impl ServerCertVerifier for Trust {
+fn usage(eku: ClientEku) -> Usage {
+    match eku {
+        ClientEku::Strict => Usage::Client,
+        ClientEku::Any => Usage::Either,
+    }
+}
+
+/// rustls sends the alert that fits.
+fn fault_of(fault: webpki::Error, certificate: &CertificateDer<'_>) -> CertificateError {
+    use webpki::Error as Fault;
+    match fault {
+        // Most self-signed certificates call themselves a CA.
+        Fault::UnknownIssuer | Fault::CaUsedAsEndEntity if is_self_signed(certificate) => {
+            CertificateError::Other(OtherError(Arc::new(SelfSigned)))
+        }
+        Fault::UnknownIssuer => CertificateError::UnknownIssuer,
+        Fault::CertExpired { time, not_after } => CertificateError::ExpiredContext { time, not_after },
+        Fault::InvalidCertValidity => CertificateError::Expired,
+        Fault::CertNotValidYet { time, not_before } => CertificateError::NotValidYetContext { time, not_before },
+        Fault::CertRevoked => CertificateError::Revoked,
+        Fault::RequiredEkuNotFoundContext(_) | Fault::EmptyEkuExtension => CertificateError::InvalidPurpose,
+        Fault::InvalidSignatureForPublicKey => CertificateError::BadSignature,
+        Fault::BadDer | Fault::BadDerTime | Fault::TrailingData(_) => CertificateError::BadEncoding,
+        other => CertificateError::Other(OtherError(Arc::new(other))),
+    }
+}
+
+fn is_self_signed(certificate: &CertificateDer<'_>) -> bool {
+    X509Certificate::from_der(certificate).is_ok_and(|(_, c)| c.issuer() == c.subject())
+}
+
+/// Verifies whom we connect to.
+#[derive(Debug)]
+pub struct ServerCheck {
+    trust: Arc<Trust>,
+    verify: Verify,
+}
+
+impl ServerCheck {
+    /// By its chain, and unless `verify` leaves it out by the name that the connection was opened with.
+    #[must_use]
+    pub fn new(trust: Arc<Trust>, verify: Verify) -> Self {
+        Self { trust, verify }
+    }
+}
+
+impl ServerCertVerifier for ServerCheck {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -76,9 +209,7 @@ impl ServerCertVerifier for Trust {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let parsed = ParsedCertificate::try_from(end_entity)?;
-        verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, self.algorithms.all)
-            .map_err(|fault| tell_self_signed(fault, end_entity))?;
+        self.trust.verify(end_entity, intermediates, now, Usage::Server)?;
         if self.verify == Verify::Chain {
             return Ok(ServerCertVerified::assertion());
         }
@@ -96,7 +227,7 @@ impl ServerCertVerifier for Trust {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.algorithms)
+        verify_tls12_signature(message, cert, dss, &self.trust.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -105,22 +236,85 @@ impl ServerCertVerifier for Trust {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.algorithms)
+        verify_tls13_signature(message, cert, dss, &self.trust.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
+        self.trust.algorithms.supported_schemes()
     }
 }
 
-/// An unknown issuer that is the certificate itself has its own reason.
-fn tell_self_signed(fault: Error, certificate: &CertificateDer<'_>) -> Error {
-    let own = |der: &[u8]| X509Certificate::from_der(der).is_ok_and(|(_, c)| c.issuer() == c.subject());
-    match fault {
-        Error::InvalidCertificate(CertificateError::UnknownIssuer) if own(certificate) => {
-            CertificateError::Other(OtherError(Arc::new(SelfSigned))).into()
+/// Verifies who connects to us, with `tls-mutual = 1`.
+#[derive(Debug)]
+pub struct ClientCheck {
+    first: (Arc<Trust>, ClientEku),
+    /// A port for both sides takes what either of them trusts.
+    second: Option<(Arc<Trust>, ClientEku)>,
+    hints: Vec<DistinguishedName>,
+}
+
+impl ClientCheck {
+    /// By the CAs of `first`; those of `second` are asked when it knows none of the chain.
+    #[must_use]
+    pub fn new(first: (Arc<Trust>, ClientEku), second: Option<(Arc<Trust>, ClientEku)>) -> Self {
+        let mut hints = first.0.hints.clone();
+        match &second {
+            // No hints at all mean any CA.
+            Some((second, _)) if hints.is_empty() || second.hints.is_empty() => hints.clear(),
+            Some((second, _)) => hints.extend(second.hints.iter().cloned()),
+            None => {}
         }
-        other => other,
+        Self { first, second, hints }
+    }
+}
+
+impl ClientCertVerifier for ClientCheck {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &self.hints
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let by = |(trust, eku): &(Arc<Trust>, ClientEku)| trust.verify(end_entity, intermediates, now, usage(*eku));
+        let verified = match (by(&self.first), &self.second) {
+            (Err(first), Some(second)) if is_unknown(&first) => by(second),
+            (other, _) => other,
+        };
+        verified.map(|()| ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &self.first.0.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.first.0.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.first.0.algorithms.supported_schemes()
+    }
+}
+
+fn is_unknown(fault: &Error) -> bool {
+    match fault {
+        Error::InvalidCertificate(CertificateError::UnknownIssuer) => true,
+        Error::InvalidCertificate(CertificateError::Other(other)) => other.0.is::<SelfSigned>(),
+        _ => false,
     }
 }
 

@@ -1,5 +1,8 @@
 //! Sessions of both roles joined in memory, set up from files as in a real start.
 
+mod files;
+mod mutual;
+
 use std::path::PathBuf;
 
 use rcgen::{
@@ -7,9 +10,7 @@ use rcgen::{
 };
 use rustls::crypto::ring;
 use rustls::version::{TLS12, TLS13};
-use rustls::{Error, RootCertStore};
-
-use rustls::ClientConfig;
+use rustls::{ClientConfig, Error, RootCertStore};
 
 use super::identity::TlsPeer;
 use super::session::{Progress, Session};
@@ -49,11 +50,45 @@ struct Ca {
 impl Ca {
     fn new(name: &str) -> Self {
         let key = KeyPair::generate().unwrap();
+        let params = Self::params(name);
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self { pem, issuer: Issuer::new(params, key) }
+    }
+
+    fn params(name: &str) -> CertificateParams {
         let mut params = CertificateParams::new(vec![]).unwrap();
         params.distinguished_name.push(rcgen::DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let pem = params.self_signed(&key).unwrap().pem();
+        params
+    }
+
+    /// A CA that this one vouches for.
+    fn intermediate(&self, name: &str, serial: u64) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = Self::params(name);
+        params.serial_number = Some(serial.into());
+        let pem = params.signed_by(&key, &self.issuer).unwrap().pem();
         Self { pem, issuer: Issuer::new(params, key) }
+    }
+
+    /// A list of revoked serial numbers, in PEM.
+    fn revokes(&self, serials: &[u64], next_update: (i32, u8, u8)) -> String {
+        let revoked = |serial: &u64| rcgen::RevokedCertParams {
+            serial_number: (*serial).into(),
+            revocation_time: date_time_ymd(2024, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let revoked_certs = serials.iter().map(revoked).collect();
+        let params = rcgen::CertificateRevocationListParams {
+            this_update: date_time_ymd(2024, 1, 1),
+            next_update: date_time_ymd(next_update.0, next_update.1, next_update.2),
+            crl_number: 1.into(),
+            issuing_distribution_point: None,
+            revoked_certs,
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).unwrap().pem().unwrap()
     }
 
     /// A certificate and its key in PEM.
@@ -66,15 +101,21 @@ impl Ca {
     }
 }
 
-/// One set-up: what we show, what we trust, and how the server must be named.
-fn config(folder: &Folder, cert: &str, key: &str, trusted: &str, server: &str) -> Config {
+/// One set-up: what we show, what we trust, and how the server must be named. Further lines of `[security]` may stand
+/// in `more`.
+fn config_with(folder: &Folder, own: (&str, &str), trusted: &str, server: &str, more: &str) -> Config {
+    let (cert, key) = own;
     let (cert, key) = (folder.write("cert.pem", cert), folder.write("key.pem", key));
     let ca = folder.write("ca.pem", trusted);
     let text = format!(
         "[[sip-server]]\nname = \"sips1\"\nprimary = \"127.0.0.1:7000\"\ntransport = \"tls\"\n{server}\n\
-         [security]\ncertificate = {cert:?}\ncertificate-key = {key:?}\ntrusted-ca = {ca:?}\n"
+         [security]\ncertificate = {cert:?}\ncertificate-key = {key:?}\ntrusted-ca = {ca:?}\n{more}"
     );
     Config::parse(&text, "hawser.toml").unwrap()
+}
+
+fn config(folder: &Folder, cert: &str, key: &str, trusted: &str, server: &str) -> Config {
+    config_with(folder, (cert, key), trusted, server, "")
 }
 
 /// What is made from files, and the server whom the settings expect.
@@ -150,7 +191,7 @@ fn text_goes_both_ways_whatever_the_pieces_and_no_part_is_kept() {
     let ca = Ca::new("ca");
     let (cert, key) = ca.issue(|_| {});
     let config = config(&folder, &cert, &key, &ca.pem, BY_NAME);
-    assert_eq!(set_up(&config).unwrap().1.len(), 1);
+    assert_eq!(set_up(&config).unwrap().1.leaves.len(), 1);
     let tls = made(&config);
     for piece in [1, 2, 7, 100, usize::MAX] {
         let mut pair = Pair::new(&tls);
@@ -369,5 +410,5 @@ fn a_server_over_tls_needs_someone_to_trust() {
     let (cert, key) = ca.issue(|_| {});
     let mut config = config(&folder, &cert, &key, &ca.pem, BY_NAME);
     config.security.server.trusted_ca = None;
-    assert!(matches!(set_up(&config), Err(TlsError::NoTrust)));
+    assert!(matches!(set_up(&config), Err(TlsError::NoTrust(_))));
 }

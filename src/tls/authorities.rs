@@ -1,0 +1,93 @@
+//! The CAs that a side trusts and their revocation lists, read from files.
+
+use std::path::{Path, PathBuf};
+
+use rustls::RootCertStore;
+use rustls::crypto::ring;
+use rustls::pki_types::CertificateDer;
+use webpki::{CertRevocationList, OwnedCertRevocationList};
+use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
+
+use super::pem;
+use super::setup::TlsError;
+use super::trust::Trust;
+use crate::config::SideSecurity;
+
+/// A revocation list, to be shown to people.
+#[derive(Clone, Debug)]
+pub struct Crl {
+    /// Its file.
+    pub path: PathBuf,
+    /// Whose certificates it revokes.
+    pub issuer: String,
+    /// When the next one was to come, in seconds since 1970; `None` when it does not say.
+    pub next_update: Option<i64>,
+}
+
+/// A CA that a side trusts, to be shown to people.
+#[derive(Clone, Debug)]
+pub struct Authority {
+    /// Its file.
+    pub path: PathBuf,
+    /// Its certificate.
+    pub der: CertificateDer<'static>,
+    /// There are revocation lists, and none of them is its own.
+    pub unlisted: bool,
+}
+
+/// What a side trusts, and what there is to say of it.
+#[derive(Debug)]
+pub(super) struct Read {
+    pub(super) trust: Trust,
+    pub(super) authorities: Vec<Authority>,
+    pub(super) crls: Vec<Crl>,
+}
+
+/// The CAs of a side: those of its file, and the system's when they are asked for. `None` when there are none.
+///
+/// # Errors
+/// A file is of no use.
+pub(super) fn read(security: &SideSecurity) -> Result<Option<Read>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    let (lists, crls) = security.crl.as_deref().map(revocation_lists).transpose()?.unwrap_or_default();
+    let mut authorities = Vec::new();
+    if let Some(path) = &security.trusted_ca {
+        for der in pem::certificates(path)? {
+            roots.add(der.clone()).map_err(|_| TlsError::BadCa(path.clone()))?;
+            let subject = X509Certificate::from_der(&der).map(|(_, ca)| ca.subject().as_raw().to_vec());
+            let subject = subject.map_err(|_| TlsError::BadCa(path.clone()))?;
+            // webpki names an issuer by the content of its sequence, without the header.
+            let listed = lists.iter().any(|list| subject.ends_with(list.issuer()));
+            authorities.push(Authority { path: path.clone(), der, unlisted: !lists.is_empty() && !listed });
+        }
+    }
+    if security.system_roots {
+        let found = rustls_native_certs::load_native_certs();
+        // Some of the system's may be of forms that nobody accepts any more.
+        let (added, _) = roots.add_parsable_certificates(found.certs);
+        if added == 0 {
+            return Err(TlsError::NoSystemRoots);
+        }
+    }
+    if roots.is_empty() {
+        return Ok(None);
+    }
+    let trust = Trust::new(roots, lists, ring::default_provider().signature_verification_algorithms);
+    Ok(Some(Read { trust, authorities, crls }))
+}
+
+fn revocation_lists(path: &Path) -> Result<(Vec<CertRevocationList<'static>>, Vec<Crl>), TlsError> {
+    let mut all = (Vec::new(), Vec::new());
+    for der in pem::crls(path)? {
+        let bad = |why: String| TlsError::BadCrl(path.to_owned(), why);
+        let list = OwnedCertRevocationList::from_der(&der).map_err(|fault| bad(fault.to_string()))?;
+        let (_, shown) = CertificateRevocationList::from_der(&der).map_err(|fault| bad(fault.to_string()))?;
+        all.1.push(Crl {
+            path: path.to_owned(),
+            issuer: shown.issuer().to_string(),
+            next_update: shown.next_update().map(|time| time.timestamp()),
+        });
+        all.0.push(list.into());
+    }
+    Ok(all)
+}

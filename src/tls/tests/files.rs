@@ -1,0 +1,87 @@
+//! Certificates and keys as people keep them in files, and which of them a client is shown.
+
+use super::*;
+
+/// What a client is shown when it asks for `name`.
+fn shown(tls: &Tls, ca: &Ca, name: &str) -> Vec<rustls::pki_types::CertificateDer<'static>> {
+    let client = Session::connect(phone(ca, &[], &[&TLS13]), name.to_owned().try_into().unwrap()).unwrap();
+    let mut pair = Pair::of(client, tls);
+    assert_eq!(pair.run(usize::MAX), (None, None), "{name}");
+    pair.client.peer_certificates().unwrap().to_vec()
+}
+
+#[test]
+fn a_chain_is_put_in_order_and_what_does_not_belong_to_it_is_left_out() {
+    let folder = Folder::new("files-order");
+    let root = Ca::new("root");
+    let upper = root.intermediate("upper", 1);
+    let lower = upper.intermediate("lower", 2);
+    let (cert, key) = lower.issue(|_| {});
+    let stray = Ca::new("stray").pem;
+    let want = [rustls_pki(&cert), rustls_pki(&lower.pem), rustls_pki(&upper.pem)];
+    for parts in [
+        vec![&cert, &lower.pem, &upper.pem],
+        vec![&cert, &upper.pem, &lower.pem, &root.pem],
+        vec![&root.pem, &upper.pem, &lower.pem, &cert],
+        vec![&stray, &upper.pem, &cert, &lower.pem],
+    ] {
+        let file: String = parts.into_iter().map(String::as_str).collect();
+        let tls = made(&config(&folder, &file, &key, &root.pem, BY_NAME)).tls;
+        assert_eq!(shown(&tls, &root, "sips1.example.com"), want);
+    }
+    // Certificate and key in one file.
+    let both = format!("{key}{cert}{}{}", lower.pem, upper.pem);
+    let tls = made(&config(&folder, &both, &both, &root.pem, BY_NAME)).tls;
+    assert_eq!(shown(&tls, &root, "sips1.example.com"), want);
+}
+
+#[test]
+fn an_encrypted_key_is_named_as_such() {
+    let folder = Folder::new("files-encrypted");
+    let ca = Ca::new("ca");
+    let (cert, _) = ca.issue(|_| {});
+    for key in [
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n",
+        "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nAAAA\n\
+         -----END RSA PRIVATE KEY-----\n",
+    ] {
+        let fault = set_up(&config(&folder, &cert, key, &ca.pem, BY_NAME)).map(|_| ()).unwrap_err();
+        assert!(matches!(fault, TlsError::Pem(pem::PemError::EncryptedKey(_))), "{fault}");
+        assert!(fault.to_string().contains("key.pem: holds an encrypted private key"), "{fault}");
+    }
+}
+
+#[test]
+fn a_domain_has_its_certificate_and_an_unknown_name_gets_the_default_one() {
+    let folder = Folder::new("files-sni");
+    let ca = Ca::new("ca");
+    let (cert, key) = ca.issue(|params| {
+        let all = ["other.example.com", "unknown.example.com"];
+        params.subject_alt_names.extend(all.map(|name| SanType::DnsName(name.try_into().unwrap())));
+    });
+    let more: String = ["one", "two"]
+        .map(|name| {
+            let domain = format!("{name}.example.com");
+            let (cert, key) = ca.issue(|params| {
+                params.subject_alt_names = vec![SanType::DnsName(domain.as_str().try_into().unwrap())];
+            });
+            let cert = folder.write(&format!("{name}.pem"), &cert);
+            let key = folder.write(&format!("{name}.key"), &key);
+            format!("[[security.sni]]\ndomain = {domain:?}\ncertificate = {cert:?}\ncertificate-key = {key:?}\n")
+        })
+        .concat();
+    let config = config_with(&folder, (&cert, &key), &ca.pem, BY_NAME, &more);
+    let (tls, inventory) = set_up(&config).unwrap();
+    let domains: Vec<_> = inventory.leaves.iter().map(|leaf| leaf.domain.as_deref()).collect();
+    assert_eq!(domains, [None, Some("one.example.com"), Some("two.example.com")]);
+    let of = |at: usize| inventory.leaves[at].chain.clone();
+    assert_eq!(shown(&tls, &ca, "one.example.com"), of(1));
+    assert_eq!(shown(&tls, &ca, "TWO.example.com"), of(2));
+    for name in ["sips1.example.com", "unknown.example.com"] {
+        assert_eq!(shown(&tls, &ca, name), of(0));
+    }
+    // A file that is wrong is named, although it is not the default one's.
+    folder.write("two.key", &KeyPair::generate().unwrap().serialize_pem());
+    let fault = set_up(&config).map(|_| ()).unwrap_err().to_string();
+    assert!(fault.contains("two.key: is not the key of the certificate in"), "{fault}");
+}

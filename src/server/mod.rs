@@ -4,6 +4,7 @@
 //! signals, and what `--check` prints ([`mod@report`]). Must not touch: a shard's state, SIP.
 
 mod checks;
+mod lookup;
 mod plan;
 mod report;
 mod resolvers;
@@ -160,7 +161,9 @@ pub fn check(config: &Config, cores: &[usize]) -> Result<Report, StartError> {
         secrets::check_token_key(path)?;
     }
     config.sipproxy.http_token_file.as_deref().map(http_token).transpose()?;
-    Ok(report(config, cores, &inventory.leaves))
+    let names = lookup::names(config);
+    let answers = lookup::look_up(resolvers::settings(&config.dns), names.iter().map(|name| &name.question))?;
+    Ok(report(config, cores, &inventory.leaves).with_names(names.into_iter().zip(answers).collect()))
 }
 
 fn report(config: &Config, cores: &[usize], leaves: &[Leaf]) -> Report {

@@ -6,6 +6,7 @@
 
 mod ask;
 mod locate;
+mod pool_zone;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -40,6 +41,8 @@ struct Cli {
 enum Command {
     /// Print every setting with its default and meaning, as a table in Markdown.
     Settings,
+    /// Print the DNS records of a pool of proxies, or check those that are published.
+    PoolZone(pool_zone::Line),
     /// Ask a running proxy where a phone is: shard, connection, peer address and binding.
     Where {
         /// Address of record, such as sip:alice@example.com.
@@ -63,6 +66,7 @@ enum CliError {
     Start(StartError),
     Ask(ask::AskError),
     Locate(locate::LocateError),
+    Zone(pool_zone::ZoneError),
     Write(io::Error),
 }
 
@@ -76,6 +80,7 @@ impl fmt::Display for CliError {
             Self::Start(fault) => fault.fmt(f),
             Self::Ask(fault) => fault.fmt(f),
             Self::Locate(fault) => fault.fmt(f),
+            Self::Zone(fault) => fault.fmt(f),
             Self::Write(fault) => write!(f, "stdout: cannot be written: {fault}"),
         }
     }
@@ -110,6 +115,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
             let later: Vec<_> = later.collect();
             say(&format!("{}\nFor a later release: {}\n", config::markdown(), later.join(", ")))
         }
+        (Some(Command::PoolZone(line)), _) => say(&pool_zone::run(&line)?),
         (Some(Command::Where { aor, config, http }), _) => {
             let proxy = proxy(config.as_deref(), &http)?;
             say(&locate::locate(&aor, &proxy).map_err(CliError::Locate)?)

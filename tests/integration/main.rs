@@ -14,5 +14,6 @@ mod http;
 mod kamailio;
 mod listeners;
 mod options;
+mod pool_zone;
 mod registration;
 mod startup;

@@ -5,6 +5,7 @@
 pub mod baresip;
 pub mod certs;
 pub mod client;
+pub mod dnsmasq;
 pub mod ports;
 pub mod process;
 pub mod proxy;

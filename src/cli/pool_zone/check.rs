@@ -1,0 +1,289 @@
+//! What is published against what the proxies are set to.
+//!
+//! Owns: the comparison. Must not touch: sockets; the DNS is a function that is given.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use super::lookup::{Found, Kind};
+use super::members::Member;
+use super::{SERVICES, ZoneError};
+
+/// Something that does not agree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::cli) enum Difference {
+    /// A proxy that phones will not find.
+    Missing { service: String, member: String, port: u16 },
+    /// A record that leads to no proxy of this pool.
+    Extra { service: String, target: String, port: u16 },
+    /// A record that leads to a port of a proxy where nothing listens.
+    Port { service: String, target: String, published: u16, wanted: Vec<u16> },
+    /// Another priority or weight than asked for.
+    Preference { service: String, target: String, published: (u16, u16), wanted: (u16, u16) },
+    /// Priorities or weights that are not all the same, though none were asked for.
+    Unequal { service: String },
+    /// A target without any address.
+    NoAddress { target: String },
+    /// An address where the proxy does not listen.
+    Address { target: String, published: IpAddr },
+    /// An address of the proxy that its name does not have.
+    NotPublished { target: String, address: IpAddr },
+    /// The proxy does not know that the pool's name means itself.
+    Domain { file: PathBuf, domain: String },
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing { service, member, port } => write!(f, "{service}: no record for {member} port {port}"),
+            Self::Extra { service, target, port } => {
+                write!(f, "{service}: {target} port {port} is no proxy of this pool")
+            }
+            Self::Port { service, target, published, wanted } => {
+                let wanted: Vec<String> = wanted.iter().map(u16::to_string).collect();
+                write!(f, "{service}: {target} has port {published}, but the proxy ")?;
+                match wanted.as_slice() {
+                    [] => f.write_str("does not serve this"),
+                    _ => write!(f, "listens on {}", wanted.join(" and ")),
+                }
+            }
+            Self::Preference { service, target, published, wanted } => write!(
+                f,
+                "{service}: {target} has priority {} and weight {}, not {} and {}",
+                published.0, published.1, wanted.0, wanted.1
+            ),
+            Self::Unequal { service } => {
+                write!(f, "{service}: the priorities or weights differ, and --priority or --weight does not say so")
+            }
+            Self::NoAddress { target } => write!(f, "{target}: has no address"),
+            Self::Address { target, published } => {
+                write!(f, "{target}: has address {published}, where its proxy does not listen")
+            }
+            Self::NotPublished { target, address } => write!(f, "{target}: lacks its proxy's address {address}"),
+            Self::Domain { file, domain } => write!(f, "{}: domains does not name {domain}", file.display()),
+        }
+    }
+}
+
+/// What the DNS is asked.
+type Ask<'a> = dyn FnMut(&str, Kind) -> Result<Vec<Found>, ZoneError> + 'a;
+
+/// An SRV record with the addresses of its target.
+struct Published {
+    target: String,
+    port: u16,
+    preference: (u16, u16),
+    addresses: Vec<IpAddr>,
+}
+
+impl Published {
+    /// A member that was given no name is known by its address.
+    fn is_of(&self, member: &Member) -> bool {
+        if member.is_named {
+            return self.target == member.target;
+        }
+        member.addresses.iter().any(|address| self.addresses.contains(address))
+    }
+}
+
+/// Everything that does not agree, each once; `is_preferred`: priorities and weights were asked for.
+pub(super) fn compare(
+    domain: &str,
+    members: &[Member],
+    is_preferred: bool,
+    ask: &mut Ask<'_>,
+) -> Result<Vec<Difference>, ZoneError> {
+    let mut differences: Vec<Difference> = Vec::new();
+    let mut tell = |difference: Difference| {
+        if !differences.contains(&difference) {
+            differences.push(difference);
+        }
+    };
+    for member in members {
+        if let (Some(domains), Some(file)) = (&member.domains, &member.file)
+            && !domains.iter().any(|name| name.eq_ignore_ascii_case(domain))
+        {
+            tell(Difference::Domain { file: file.clone(), domain: domain.to_owned() });
+        }
+    }
+    for (service, port) in SERVICES {
+        let service = format!("{service}.{domain}");
+        let published = published(&service, ask)?;
+        for record in &published {
+            let Published { target, port: number, preference, addresses } = record;
+            if addresses.is_empty() {
+                tell(Difference::NoAddress { target: target.clone() });
+            }
+            let of: Vec<&Member> = members.iter().filter(|member| record.is_of(member)).collect();
+            if of.is_empty() {
+                tell(Difference::Extra { service: service.clone(), target: target.clone(), port: *number });
+                continue;
+            }
+            let Some(member) = of.iter().find(|member| member.port(port) == Some(*number)) else {
+                let wanted = of.iter().filter_map(|member| member.port(port)).collect();
+                let (service, target) = (service.clone(), target.clone());
+                tell(Difference::Port { service, target, published: *number, wanted });
+                continue;
+            };
+            let wanted = (member.priority, member.weight);
+            if is_preferred && *preference != wanted {
+                let (service, target) = (service.clone(), target.clone());
+                tell(Difference::Preference { service, target, published: *preference, wanted });
+            }
+            let own: Vec<IpAddr> = of.iter().flat_map(|member| member.addresses.iter().copied()).collect();
+            if own.is_empty() {
+                continue;
+            }
+            for &address in addresses.iter().filter(|address| !own.contains(address)) {
+                tell(Difference::Address { target: target.clone(), published: address });
+            }
+            for &address in own.iter().filter(|address| !addresses.contains(address)) {
+                tell(Difference::NotPublished { target: target.clone(), address });
+            }
+        }
+        let is_unequal = published.iter().any(|record| record.preference != published[0].preference);
+        if is_unequal && !is_preferred {
+            tell(Difference::Unequal { service: service.clone() });
+        }
+        for member in members {
+            let Some(number) = member.port(port) else { continue };
+            if !published.iter().any(|record| record.is_of(member)) {
+                let member = match (member.is_named, member.addresses.first()) {
+                    (false, Some(address)) => address.to_string(),
+                    _ => member.target.clone(),
+                };
+                tell(Difference::Missing { service: service.clone(), member, port: number });
+            }
+        }
+    }
+    Ok(differences)
+}
+
+fn published(service: &str, ask: &mut Ask<'_>) -> Result<Vec<Published>, ZoneError> {
+    let mut all = Vec::new();
+    for found in ask(service, Kind::Srv)? {
+        let Found::Service { priority, weight, port, target } = found else { continue };
+        // RFC 2782: a target of "." says that the service is decidedly not offered.
+        if target.is_empty() {
+            continue;
+        }
+        let mut addresses = Vec::new();
+        for kind in [Kind::A, Kind::Aaaa] {
+            addresses.extend(ask(&target, kind)?.into_iter().filter_map(|found| match found {
+                Found::Address(address) => Some(address),
+                Found::Service { .. } => None,
+            }));
+        }
+        all.push(Published { target, port, preference: (priority, weight), addresses });
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(target: &str, is_named: bool, address: &str) -> Member {
+        Member {
+            target: target.to_owned(),
+            is_named,
+            addresses: vec![address.parse().expect("an address")],
+            sip_port: 0,
+            tls_port: 5061,
+            priority: 10,
+            weight: 10,
+            file: None,
+            domains: None,
+        }
+    }
+
+    /// The lines that a check prints for a zone: SRV records `weight port target` of both services, and addresses.
+    fn lines(
+        members: &[Member],
+        is_preferred: bool,
+        services: &[(u16, u16, &str)],
+        hosts: &[(&str, &str)],
+    ) -> Vec<String> {
+        let mut ask = |name: &str, kind: Kind| {
+            Ok(match kind {
+                Kind::Srv if name.starts_with("_sips._tcp.") || name.starts_with("_sips._tls.") => services
+                    .iter()
+                    .map(|&(weight, port, target)| Found::Service {
+                        priority: 10,
+                        weight,
+                        port,
+                        target: target.to_owned(),
+                    })
+                    .collect(),
+                Kind::A => hosts
+                    .iter()
+                    .filter(|(host, _)| *host == name)
+                    .map(|(_, address)| Found::Address(address.parse().expect("an address")))
+                    .collect(),
+                _ => Vec::new(),
+            })
+        };
+        let found = compare("example.com", members, is_preferred, &mut ask).expect("answers");
+        // What is said of one service is said of the other too.
+        found.iter().map(Difference::to_string).filter(|line| !line.starts_with("_sips._tls")).collect()
+    }
+
+    const HOSTS: [(&str, &str); 2] = [("one.example.com", "192.0.2.1"), ("two.example.com", "192.0.2.2")];
+
+    #[test]
+    fn a_zone_that_agrees_has_no_differences() {
+        let named = [member("one.example.com", true, "192.0.2.1"), member("two.example.com", true, "192.0.2.2")];
+        let services = [(10, 5061, "one.example.com"), (10, 5061, "two.example.com")];
+        assert_eq!(lines(&named, true, &services, &HOSTS), [""; 0]);
+        // Without names of their own, members are known by their addresses.
+        let made_up =
+            [member("sipproxy1.example.com", false, "192.0.2.1"), member("sipproxy2.example.com", false, "192.0.2.2")];
+        assert_eq!(lines(&made_up, false, &services, &HOSTS), [""; 0]);
+    }
+
+    #[test]
+    fn each_difference_is_told() {
+        let members =
+            [member("one.example.com", true, "192.0.2.1"), member("sipproxy2.example.com", false, "192.0.2.2")];
+        let at = |services: &[(u16, u16, &str)], hosts: &[(&str, &str)]| lines(&members, false, services, hosts);
+        assert_eq!(
+            at(&[(10, 5061, "one.example.com")], &HOSTS),
+            ["_sips._tcp.example.com: no record for 192.0.2.2 port 5061"]
+        );
+        assert_eq!(
+            at(&[(10, 5062, "one.example.com"), (10, 5061, "two.example.com"), (10, 5061, "old.example.com")], &HOSTS),
+            [
+                "_sips._tcp.example.com: one.example.com has port 5062, but the proxy listens on 5061",
+                "old.example.com: has no address",
+                "_sips._tcp.example.com: old.example.com port 5061 is no proxy of this pool",
+            ]
+        );
+        let moved = [("one.example.com", "192.0.2.9"), HOSTS[1]];
+        assert_eq!(
+            at(&[(10, 5061, "one.example.com"), (20, 5061, "two.example.com")], &moved),
+            [
+                "one.example.com: has address 192.0.2.9, where its proxy does not listen",
+                "one.example.com: lacks its proxy's address 192.0.2.1",
+                "_sips._tcp.example.com: the priorities or weights differ, and --priority or --weight does not say so",
+            ]
+        );
+        assert_eq!(
+            lines(&members, true, &[(10, 5061, "one.example.com"), (20, 5061, "two.example.com")], &HOSTS),
+            ["_sips._tcp.example.com: two.example.com has priority 10 and weight 20, not 10 and 10"]
+        );
+        let elsewhere = Member {
+            file: Some("p.toml".into()),
+            domains: Some(vec!["other.org".to_owned()]),
+            tls_port: 0,
+            ..members[0].clone()
+        };
+        assert_eq!(
+            lines(&[elsewhere], false, &[(10, 5061, "one.example.com")], &HOSTS),
+            [
+                "p.toml: domains does not name example.com",
+                "_sips._tcp.example.com: one.example.com has port 5061, but the proxy does not serve this",
+            ]
+        );
+    }
+}

@@ -1,8 +1,9 @@
 //! The running shards as a [`Source`].
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use super::{About, Readiness, Source};
+use super::{About, Readiness, Source, TlsPapers};
 use crate::engine::Located;
 use crate::shard::Handle;
 use crate::stats::Snapshot;
@@ -12,16 +13,17 @@ use crate::stats::Snapshot;
 pub struct Live {
     handle: Handle,
     about: About,
+    papers: Arc<Mutex<TlsPapers>>,
     started: Instant,
 }
 
 impl Live {
     /// The process counts as started now; `about` gives what does not change (its number of shards is the
-    /// handle's).
+    /// handle's), and `papers` is kept up to date by who reads the files.
     #[must_use]
-    pub fn new(handle: Handle, about: About) -> Self {
+    pub fn new(handle: Handle, about: About, papers: Arc<Mutex<TlsPapers>>) -> Self {
         let shards = u8::try_from(handle.shards()).unwrap_or(u8::MAX);
-        Self { handle, about: About { shards, ..about }, started: Instant::now() }
+        Self { handle, about: About { shards, ..about }, papers, started: Instant::now() }
     }
 }
 
@@ -45,7 +47,8 @@ impl Source for Live {
     }
 
     fn about(&self) -> About {
-        About { uptime: self.started.elapsed(), ..self.about.clone() }
+        let papers = self.papers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        About { uptime: self.started.elapsed(), papers, ..self.about.clone() }
     }
 }
 
@@ -99,9 +102,9 @@ mod tests {
             listeners: vec![],
             server: String::new(),
             sticky: String::new(),
-            certificates: vec![],
+            papers: TlsPapers::default(),
         };
-        let live = Live::new(shards.handle(), about);
+        let live = Live::new(shards.handle(), about, Arc::default());
         assert_eq!(live.about().shards, 2);
         assert_eq!(live.snapshots().iter().map(|snapshot| snapshot.shard).collect::<Vec<_>>(), [0, 1]);
         assert_eq!(live.readiness(), Readiness::Ready);

@@ -106,6 +106,39 @@ impl Collector for Scrape {
 }
 
 impl Scrape {
+    fn encode_papers(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let papers = &self.about.papers;
+        if !papers.certificates.is_empty() {
+            let help = "When a certificate of Hawser's own stops to be valid, in seconds since 1970.";
+            let mut metric = gauge(encoder, "hawser_certificate_not_after_seconds", help)?;
+            for certificate in &papers.certificates {
+                let labels: Labels<'_> = vec![("file", escaped(&certificate.file))];
+                metric.encode_family(&labels)?.encode_gauge(&certificate.not_after_unix_s())?;
+            }
+            let help = "Whole days until a certificate of Hawser's own stops to be valid; below zero when it has.";
+            let mut metric = gauge(encoder, "hawser_certificate_days_left", help)?;
+            for certificate in &papers.certificates {
+                let labels: Labels<'_> = vec![("file", escaped(&certificate.file))];
+                metric.encode_family(&labels)?.encode_gauge(&certificate.days_left())?;
+            }
+        }
+        if !papers.crls.is_empty() {
+            let help = "When the next issue of a revocation list is due, in seconds since 1970.";
+            let mut metric = gauge(encoder, "hawser_crl_next_update_seconds", help)?;
+            for crl in &papers.crls {
+                let labels: Labels<'_> = vec![("file", escaped(&crl.file)), ("issuer", escaped(&crl.issuer))];
+                metric.encode_family(&labels)?.encode_gauge(&crl.next_update_unix_s)?;
+            }
+        }
+        let help = "Times that the files of TLS were read again while running, by what came of it.";
+        let mut reads = encoder.encode_descriptor("hawser_tls_files_read", help, None, MetricType::Counter)?;
+        for (outcome, count) in [("taken", papers.taken), ("refused", papers.refused)] {
+            let labels: Labels<'_> = vec![("outcome", Cow::Borrowed(outcome))];
+            reads.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, f64>(&count, None)?;
+        }
+        Ok(())
+    }
+
     fn encode_own(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let mut up = gauge(encoder, "hawser_shard_up", "1 when the shard answered this scrape.")?;
         for shard in 0..self.about.shards {
@@ -121,14 +154,7 @@ impl Scrape {
         let labels: Labels<'_> = vec![("version", escaped(&self.about.version))];
         build.encode_info(&labels)?;
 
-        if !self.about.certificates.is_empty() {
-            let help = "When a certificate of Hawser's own stops to be valid, in seconds since 1970.";
-            let mut metric = gauge(encoder, "hawser_certificate_not_after_seconds", help)?;
-            for certificate in &self.about.certificates {
-                let labels: Labels<'_> = vec![("file", escaped(&certificate.file))];
-                metric.encode_family(&labels)?.encode_gauge(&certificate.not_after_unix_s())?;
-            }
-        }
+        self.encode_papers(encoder)?;
         let help = "Answers of the HTTP port, by status.";
         let mut answers = encoder.encode_descriptor("hawser_admin_answers", help, None, MetricType::Counter)?;
         for (code, count) in &self.answers {

@@ -80,8 +80,32 @@ pub struct About {
     pub server: String,
     /// The setting `sticky`.
     pub sticky: String,
+    /// The files of TLS.
+    pub papers: TlsPapers,
+}
+
+/// What is known of the files of TLS.
+#[derive(Clone, Debug, Default)]
+pub struct TlsPapers {
     /// The certificates that Hawser shows to others.
     pub certificates: Vec<Certificate>,
+    /// Revocation lists.
+    pub crls: Vec<Crl>,
+    /// How often they were read again and taken.
+    pub taken: u64,
+    /// How often what was read was of no use.
+    pub refused: u64,
+}
+
+/// A revocation list, for its next update.
+#[derive(Clone, Debug)]
+pub struct Crl {
+    /// The file that it was read from.
+    pub file: String,
+    /// The CA whose list it is.
+    pub issuer: String,
+    /// When the next one is to come, in seconds since 1970.
+    pub next_update_unix_s: i64,
 }
 
 /// A certificate of ours, for its expiry.
@@ -97,5 +121,19 @@ impl Certificate {
     /// In seconds since 1970.
     fn not_after_unix_s(&self) -> u64 {
         self.not_after.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    }
+
+    /// Whole days that are left, less than zero for one that has expired.
+    fn days_left(&self) -> i64 {
+        days_until(self.not_after, SystemTime::now())
+    }
+}
+
+/// Whole days, less than zero for what is past.
+pub(crate) fn days_until(end: SystemTime, now: SystemTime) -> i64 {
+    let days = |gap: Duration| i64::try_from(gap.as_secs() / 86_400).unwrap_or(i64::MAX);
+    match end.duration_since(now) {
+        Ok(left) => days(left),
+        Err(past) => -1 - days(past.duration()),
     }
 }

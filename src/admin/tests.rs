@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{About, Admin, Certificate, Readiness, Source, Token, start};
+use super::{About, Admin, Certificate, Crl, Readiness, Source, TlsPapers, Token, days_until, start};
 use crate::engine::Located;
 use crate::ids::{ConnId, FlowRef, PointId, ShardId, Transport};
 use crate::limits::{ADMIN_ANSWER_MAX, ADMIN_HEAD_LEN_MAX, ADMIN_HEAD_MAX};
@@ -85,10 +85,19 @@ impl Source for Fake {
             listeners: vec!["tls 127.0.0.1:5061".to_owned()],
             server: "sips1 udp 127.0.0.1:7000".to_owned(),
             sticky: "path".to_owned(),
-            certificates: vec![Certificate {
-                file: "conf/certs/server.pem".to_owned(),
-                not_after: SystemTime::UNIX_EPOCH + Duration::from_secs(2_000_000_000),
-            }],
+            papers: TlsPapers {
+                certificates: vec![Certificate {
+                    file: "conf/certs/server.pem".to_owned(),
+                    not_after: SystemTime::UNIX_EPOCH + Duration::from_secs(2_000_000_000),
+                }],
+                crls: vec![Crl {
+                    file: "crl.pem".to_owned(),
+                    issuer: "CN=ca".to_owned(),
+                    next_update_unix_s: 1_900_000_000,
+                }],
+                taken: 3,
+                refused: 1,
+            },
         }
     }
 }
@@ -155,6 +164,10 @@ fn metrics_have_every_row_by_shard_with_help_and_type() {
     assert!(text.contains("hawser_bindings{shard=\"0\"} 10\n"), "{text}");
     assert!(text.contains("hawser_shard_up{shard=\"1\"} 1\n"));
     assert!(text.contains("hawser_certificate_not_after_seconds{file=\"conf/certs/server.pem\"} 2000000000\n"));
+    assert!(text.contains("hawser_certificate_days_left{file=\"conf/certs/server.pem\"} "));
+    assert!(text.contains("hawser_crl_next_update_seconds{file=\"crl.pem\",issuer=\"CN=ca\"} 1900000000\n"));
+    assert!(text.contains("hawser_tls_files_read_total{outcome=\"taken\"} 3\n"));
+    assert!(text.contains("hawser_tls_files_read_total{outcome=\"refused\"} 1\n"));
     assert!(text.contains("hawser_build_info{version=\"1.2.3\\\"\\\\\\n\"} 1\n"), "labels are escaped: {text}");
     assert!(text.ends_with("# EOF\n"));
 
@@ -332,4 +345,14 @@ fn a_request_that_never_comes_is_not_waited_for() {
     slow.read_to_end(&mut rest).expect("the server closes");
     assert!(begun.elapsed() >= ADMIN_HEAD_MAX / 2, "it closed at once");
     assert!(!rest.starts_with(b"HTTP/1.1 200"));
+}
+
+#[test]
+fn days_are_whole_and_below_zero_for_what_is_past() {
+    let at = |s: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(s);
+    let now = at(10 * 86_400);
+    assert_eq!(days_until(at(12 * 86_400 - 1), now), 1);
+    assert_eq!(days_until(now, now), 0);
+    assert_eq!(days_until(at(10 * 86_400 - 1), now), -1);
+    assert_eq!(days_until(at(8 * 86_400), now), -3);
 }

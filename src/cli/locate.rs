@@ -164,7 +164,7 @@ mod tests {
                 listeners: Vec::new(),
                 server: String::new(),
                 sticky: String::new(),
-                certificates: Vec::new(),
+                papers: crate::admin::TlsPapers::default(),
             }
         }
     }

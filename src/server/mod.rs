@@ -5,6 +5,7 @@
 
 mod checks;
 mod lookup;
+mod papers;
 mod plan;
 mod report;
 mod resolvers;
@@ -22,9 +23,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, select};
+use rustls::ServerConfig;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use papers::{Before, Papers};
 pub use report::{Certificate, Report};
 pub use secrets::{SecretError, http_token};
 
@@ -33,6 +36,7 @@ use crate::config::Config;
 use crate::ids::Side;
 use crate::limits::{DRAIN_MAX, SHARDS_MAX};
 use crate::shard::{Common, Setup, Shards};
+use crate::tls::CurrentCertificate;
 use crate::tls::setup::{self, Leaf, TlsError};
 
 /// Status when a second signal ends the process at once.
@@ -191,7 +195,7 @@ pub fn run(config: Config, cores: Vec<usize>) -> Result<(), StartError> {
     let ended = loop {
         select! {
             recv(signals) -> signal => match signal {
-                Ok(SIGHUP) => log::warn!("SIGHUP: settings and certificates are read at a start only, in this release"),
+                Ok(SIGHUP) => running.on_sighup(),
                 _ => break None,
             },
             recv(running.shards.ended()) -> _ => break Some(StartError::ShardEnded),
@@ -233,6 +237,7 @@ fn signals() -> io::Result<(Receiver<i32>, Arc<AtomicBool>)> {
 struct Running {
     shards: Shards,
     admin: Option<admin::Admin>,
+    papers: Papers,
 }
 
 impl Running {
@@ -241,12 +246,19 @@ impl Running {
         checks::locked_memory()?;
         checks::io_uring()?;
         let capacity = checks::capacity(cores.len())?;
+        let before = Before::new(config);
         let (tls, inventory) = setup::set_up(config)?;
         let settings = plan::settings(config, count, capacity)?;
         checks::ports(config)?;
         let http = checks::http(config)?;
         // `config::check` has seen to it that there is a certificate.
-        let https = tls.acceptor(Some(Side::Endpoint)).filter(|_| config.sipproxy.http_tls).cloned();
+        let https = tls.acceptor(Some(Side::Endpoint)).filter(|_| config.sipproxy.http_tls);
+        let https = https.map(|sip| {
+            let shown = Arc::new(CurrentCertificate::new(sip.cert_resolver.clone()));
+            let mut config = ServerConfig::clone(sip);
+            config.cert_resolver = shown.clone();
+            (config, shown)
+        });
         let tos = plan::tos(config);
         let points = plan::points(config);
         let setups = settings
@@ -257,17 +269,26 @@ impl Running {
         let common =
             Common { tls, tos, gather: config.sipproxy.gather, spin_before_park: config.sipproxy.spin_before_park };
         let shards = Shards::start(setups, &common).map_err(StartError::Executor)?;
-        let source = admin::Live::new(shards.handle(), source::about(config, &inventory.leaves));
+        let shown = Arc::default();
+        let source = admin::Live::new(shards.handle(), source::about(config), Arc::clone(&shown));
         let admin = http.map(|(listener, token)| match &https {
-            Some(tls) => admin::start_tls(listener, source, token, tls),
+            Some((tls, _)) => admin::start_tls(listener, source, token, tls),
             None => admin::start(listener, source, token),
         });
         let admin = admin.transpose().map_err(StartError::Executor)?;
         say_what_runs(config, cores, &inventory.leaves, capacity);
-        Ok(Self { shards, admin })
+        let https = https.map(|(_, shown)| shown);
+        let papers = Papers::watch(config.clone(), before, &inventory, shards.handle(), shown, https);
+        Ok(Self { shards, admin, papers: papers.map_err(StartError::Executor)? })
+    }
+
+    fn on_sighup(&self) {
+        log::info!("SIGHUP: certificates, keys, CAs and revocation lists are read again; settings at a start only");
+        self.papers.read_again();
     }
 
     fn stop(self) {
+        drop(self.papers);
         self.shards.stop();
         drop(self.admin);
     }
@@ -285,11 +306,6 @@ fn say_what_runs(config: &Config, cores: &[usize], leaves: &[Leaf], capacity: ch
     );
     if let Some(path) = config.sipproxy.http_token_file.as_deref().filter(|path| secrets::is_open_to_all(path)) {
         log::warn!("{}: http-token-file can be read by every user of this machine: chmod o-r", shown(path));
-    }
-    for leaf in leaves {
-        if source::not_after(leaf).is_some_and(|end| end < SystemTime::now()) {
-            log::warn!("{}: the certificate has expired: phones that verify it will not connect", shown(&leaf.path));
-        }
     }
 }
 

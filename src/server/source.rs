@@ -4,12 +4,12 @@ use std::time::{Duration, SystemTime};
 
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::admin::{About, Certificate};
+use crate::admin::{About, Certificate, Crl, TlsPapers};
 use crate::config::Config;
-use crate::tls::setup::Leaf;
+use crate::tls::setup::{Inventory, Leaf};
 
 /// What does not change while it runs.
-pub(super) fn about(config: &Config, leaves: &[Leaf]) -> About {
+pub(super) fn about(config: &Config) -> About {
     let sockets = config.listeners.iter().flat_map(crate::config::Listener::sockets);
     let server = config.serving();
     About {
@@ -19,8 +19,22 @@ pub(super) fn about(config: &Config, leaves: &[Leaf]) -> About {
         listeners: sockets.map(|(transport, address)| format!("{} {address}", transport.param_name())).collect(),
         server: format!("{} {} {}", server.name, server.transport.param_name(), server.primary),
         sticky: config.sipproxy.sticky.to_string(),
-        certificates: leaves.iter().filter_map(certificate).collect(),
+        papers: TlsPapers::default(),
     }
+}
+
+/// The certificates that we show.
+pub(super) fn certificates(inventory: &Inventory) -> Vec<Certificate> {
+    inventory.leaves.iter().filter_map(certificate).collect()
+}
+
+/// The revocation lists that say when the next one is to come.
+pub(super) fn crls(inventory: &Inventory) -> Vec<Crl> {
+    let shown = inventory.crls.iter().filter_map(|crl| {
+        let (file, issuer) = (crl.path.display().to_string(), crl.issuer.clone());
+        Some(Crl { file, issuer, next_update_unix_s: crl.next_update? })
+    });
+    shown.collect()
 }
 
 fn certificate(leaf: &Leaf) -> Option<Certificate> {

@@ -372,6 +372,7 @@ impl Core {
                 self.close_listeners();
                 self.input(Input::Drain);
             }
+            Control::Tls(tls) => self.tls = *tls,
             Control::Stop => {
                 self.close_listeners();
                 self.close_all();

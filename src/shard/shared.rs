@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use crate::engine::Located;
 use crate::limits::CONTROLS_COUNT_MAX;
 use crate::stats::Snapshot;
+use crate::tls::Tls;
 
 /// How long `Handle` waits for the shards' answers.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
@@ -141,6 +142,8 @@ pub(super) enum Control {
     Locate(Arc<str>, Sender<Vec<Located>>),
     /// Take no new work; say once when nothing is in flight any more.
     Drain(Sender<()>),
+    /// New handshakes are made with this; open connections stay.
+    Tls(Box<Tls>),
     /// Close everything and end.
     Stop,
 }
@@ -223,6 +226,11 @@ impl Handle {
             left -= 1;
         }
         left == 0
+    }
+
+    /// Lets every shard make new handshakes with this.
+    pub fn set_tls(&self, tls: &Tls) {
+        self.send_all(|| Control::Tls(Box::new(tls.clone())));
     }
 
     /// Asks all shards to close their connections and to end.

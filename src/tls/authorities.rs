@@ -35,6 +35,14 @@ pub struct Authority {
     pub unlisted: bool,
 }
 
+impl Authority {
+    /// Its name, in words.
+    #[must_use]
+    pub fn subject(&self) -> String {
+        X509Certificate::from_der(&self.der).map_or_else(|_| "?".to_owned(), |(_, ca)| ca.subject().to_string())
+    }
+}
+
 /// What a side trusts, and what there is to say of it.
 #[derive(Debug)]
 pub(super) struct Read {

@@ -15,6 +15,8 @@ pub mod setup;
 mod tests;
 pub mod trust;
 
+pub use own::CurrentCertificate;
+
 use std::fmt;
 use std::sync::Arc;
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustls::Error;
 use rustls::crypto::ring;
@@ -79,5 +79,34 @@ impl ResolvesServerCert for Shown {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let name = hello.server_name().map(|name| name.trim_end_matches('.').to_ascii_lowercase());
         Some(name.and_then(|name| self.by_domain.get(&name)).unwrap_or(&self.default).clone())
+    }
+}
+
+/// The certificates of a port that lives longer than one set-up: each handshake takes those that are in use then.
+#[derive(Debug)]
+pub struct CurrentCertificate(Mutex<Arc<dyn ResolvesServerCert>>);
+
+impl CurrentCertificate {
+    /// Begins with these.
+    #[must_use]
+    pub fn new(shown: Arc<dyn ResolvesServerCert>) -> Self {
+        Self(Mutex::new(shown))
+    }
+
+    /// From now on these are shown.
+    pub fn set(&self, shown: Arc<dyn ResolvesServerCert>) {
+        *self.lock() = shown;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Arc<dyn ResolvesServerCert>> {
+        // It is whole at any time.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ResolvesServerCert for CurrentCertificate {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let shown = self.lock().clone();
+        shown.resolve(hello)
     }
 }

@@ -85,3 +85,23 @@ fn a_domain_has_its_certificate_and_an_unknown_name_gets_the_default_one() {
     let fault = set_up(&config).map(|_| ()).unwrap_err().to_string();
     assert!(fault.contains("two.key: is not the key of the certificate in"), "{fault}");
 }
+
+#[test]
+fn a_port_that_outlives_a_set_up_shows_the_certificate_that_is_in_use() {
+    let folder = Folder::new("files-current");
+    let ca = Ca::new("ca");
+    let made_anew = || {
+        let (cert, key) = ca.issue(|_| {});
+        let tls = made(&config(&folder, &cert, &key, &ca.pem, BY_NAME)).tls;
+        (tls.acceptor(None).unwrap().clone(), vec![rustls_pki(&cert)])
+    };
+    let (first, first_chain) = made_anew();
+    let (second, second_chain) = made_anew();
+    let current = Arc::new(CurrentCertificate::new(first.cert_resolver.clone()));
+    let mut config = ServerConfig::clone(&first);
+    config.cert_resolver = current.clone();
+    let tls = Tls { accept_both: Some(Arc::new(config)), ..Tls::default() };
+    assert_eq!(shown(&tls, &ca, "sips1.example.com"), first_chain);
+    current.set(second.cert_resolver.clone());
+    assert_eq!(shown(&tls, &ca, "sips1.example.com"), second_chain);
+}

@@ -1,5 +1,7 @@
 //! Starts that fail, with the words that an operator reads; one that succeeds, with real sockets.
 
+mod reload;
+
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;

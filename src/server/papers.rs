@@ -1,0 +1,332 @@
+//! The files of TLS while Hawser runs: certificates, keys, CAs and revocation lists are read again when one of them
+//! changes or SIGHUP says so, as a whole or not at all, and given to every shard.
+//!
+//! A thread of its own looks at the files' stamps; nothing of this touches a shard but the finished set-up. Stamps are
+//! polled, for a watch by inotify loses files behind symbolic links that are switched (ACME clients, Kubernetes), and
+//! all of a mount that knows no such events.
+//!
+//! Left out on purpose: the settings that name the files, and `ticket-key-file`, whose secret never has to change.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+
+use super::source;
+use crate::admin::{TlsPapers, days_until};
+use crate::config::Config;
+use crate::ids::Side;
+use crate::shard::Handle;
+use crate::tls::CurrentCertificate;
+use crate::tls::setup::{self, Inventory};
+
+/// From one look at the files to the next.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Files that have not changed for so long are whole, or as whole as they will be.
+const SETTLED_AFTER: Duration = Duration::from_millis(400);
+/// A certificate waits so long for the key that belongs to it, and a half-written file for its rest, before the
+/// operator hears of a fault.
+const TOLD_AFTER: Duration = Duration::from_millis(1_400);
+/// How often the operator is reminded of what expires.
+const REMIND_EVERY: Duration = Duration::from_secs(24 * 3_600);
+/// From so many days on.
+const REMIND_DAYS: i64 = 30;
+
+/// What tells one state of a file from another; `None` for a file that is not there.
+type Stamp = Option<(u64, u64, u64, (i64, i64), (i64, i64))>;
+
+fn stamp(path: &Path) -> Stamp {
+    // Through symbolic links: what they point to is what is read.
+    let of = fs::metadata(path).ok()?;
+    Some((of.dev(), of.ino(), of.len(), (of.mtime(), of.mtime_nsec()), (of.ctime(), of.ctime_nsec())))
+}
+
+/// The files of TLS and the state that they were in.
+#[derive(Debug)]
+pub(super) struct Before {
+    files: Vec<PathBuf>,
+    stamps: Vec<Stamp>,
+}
+
+impl Before {
+    /// The state that they are in now.
+    pub(super) fn new(config: &Config) -> Self {
+        let files = files(config);
+        Self { stamps: files.iter().map(|path| stamp(path)).collect(), files }
+    }
+}
+
+/// When the files are to be read, from their stamps at each look.
+#[derive(Debug)]
+struct Watch {
+    /// As of the set-up that is in use.
+    used: Vec<Stamp>,
+    seen: Vec<Stamp>,
+    /// Since when they are as they were seen.
+    since: Instant,
+    /// Of what was seen: read, and told to be of no use.
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Fresh,
+    Refused,
+    Told,
+}
+
+impl Watch {
+    fn new(stamps: Vec<Stamp>, now: Instant) -> Self {
+        Self { used: stamps.clone(), seen: stamps, since: now, state: State::Fresh }
+    }
+
+    /// Whether it is time to read them. `asked`: by SIGHUP, which reads what has not changed too.
+    fn is_time(&mut self, stamps: &[Stamp], asked: bool, now: Instant) -> bool {
+        if stamps != self.seen {
+            self.seen = stamps.to_vec();
+            self.since = now;
+            self.state = State::Fresh;
+        }
+        if asked {
+            return true;
+        }
+        let still = now.duration_since(self.since);
+        match self.state {
+            State::Fresh => self.seen != self.used && still >= SETTLED_AFTER,
+            State::Refused => still >= TOLD_AFTER,
+            State::Told => false,
+        }
+    }
+
+    /// What was seen is in use.
+    fn taken(&mut self) {
+        self.used.clone_from(&self.seen);
+        self.state = State::Fresh;
+    }
+
+    /// What was seen is of no use; says whether that is to be told.
+    fn refused(&mut self, asked: bool, now: Instant) -> bool {
+        let tell = asked || now.duration_since(self.since) >= TOLD_AFTER;
+        self.state = if tell { State::Told } else { State::Refused };
+        tell
+    }
+}
+
+/// The thread that watches the files. It ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct Papers {
+    ask: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Papers {
+    /// Watches the files that `config` names. `known` is what the set-up in use was made from, and `before` the state
+    /// of the files before they were read for it.
+    ///
+    /// # Errors
+    /// There is no thread to be had.
+    pub(super) fn watch(
+        config: Config,
+        before: Before,
+        known: &Inventory,
+        handle: Handle,
+        shown: Arc<Mutex<TlsPapers>>,
+        https: Option<Arc<CurrentCertificate>>,
+    ) -> io::Result<Self> {
+        let Before { files, stamps } = before;
+        let reader = Reader { config, handle, shown, https, files };
+        reader.show(known);
+        let known = known.clone();
+        // One place: a second SIGHUP before the first is seen asks for nothing more.
+        let (ask, asked) = bounded(1);
+        let run = move || reader.run(Watch::new(stamps, Instant::now()), known, &asked);
+        let thread = std::thread::Builder::new().name("papers".into()).spawn(run)?;
+        Ok(Self { ask: Some(ask), thread: Some(thread) })
+    }
+
+    /// Asks for all files to be read again.
+    pub(super) fn read_again(&self) {
+        if let Some(ask) = &self.ask {
+            let _ = ask.try_send(());
+        }
+    }
+}
+
+impl Drop for Papers {
+    fn drop(&mut self) {
+        self.ask = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic has been printed by the thread itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn files(config: &Config) -> Vec<PathBuf> {
+    let mut all = Vec::new();
+    for side in [Side::Server, Side::Endpoint] {
+        let security = config.security.side(side);
+        let named = [&security.certificate, &security.certificate_key, &security.trusted_ca, &security.crl];
+        all.extend(named.into_iter().flatten().cloned());
+    }
+    all.extend(config.security.sni.iter().flat_map(|sni| [sni.certificate.clone(), sni.certificate_key.clone()]));
+    all.sort();
+    all.dedup();
+    all
+}
+
+struct Reader {
+    config: Config,
+    handle: Handle,
+    shown: Arc<Mutex<TlsPapers>>,
+    https: Option<Arc<CurrentCertificate>>,
+    files: Vec<PathBuf>,
+}
+
+impl Reader {
+    fn run(&self, mut watch: Watch, mut known: Inventory, asked: &Receiver<()>) {
+        let mut reminded = remind(&known);
+        loop {
+            let asked = match asked.recv_timeout(LOOK_EVERY) {
+                Ok(()) => true,
+                Err(RecvTimeoutError::Timeout) => false,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            let stamps = self.stamps();
+            if watch.is_time(&stamps, asked, Instant::now()) {
+                match setup::set_up(&self.config) {
+                    // Something was written while it was read: what was read may be of two states.
+                    Ok(_) if self.stamps() != stamps => {}
+                    Ok((tls, inventory)) => {
+                        watch.taken();
+                        if let (Some(https), Some(config)) = (&self.https, tls.acceptor(Some(Side::Endpoint))) {
+                            https.set(config.cert_resolver.clone());
+                        }
+                        self.handle.set_tls(&tls);
+                        self.show(&inventory);
+                        self.shown().taken += 1;
+                        log::info!("certificates, keys, CAs and revocation lists were read again and are in use");
+                        known = inventory;
+                        reminded = remind(&known);
+                    }
+                    Err(fault) => {
+                        if watch.refused(asked, Instant::now()) {
+                            self.shown().refused += 1;
+                            log::error!("{fault}: what was read before stays in use");
+                        }
+                    }
+                }
+            }
+            if reminded.elapsed() >= REMIND_EVERY {
+                reminded = remind(&known);
+            }
+        }
+    }
+
+    fn stamps(&self) -> Vec<Stamp> {
+        self.files.iter().map(|path| stamp(path)).collect()
+    }
+
+    fn shown(&self) -> std::sync::MutexGuard<'_, TlsPapers> {
+        // It is whole at any time.
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn show(&self, inventory: &Inventory) {
+        let mut shown = self.shown();
+        shown.certificates = source::certificates(inventory);
+        shown.crls = source::crls(inventory);
+    }
+}
+
+/// Tells what expires soon or has expired, and what there is no list for. Says when.
+fn remind(inventory: &Inventory) -> Instant {
+    warnings(inventory, SystemTime::now()).iter().for_each(|line| log::warn!("{line}"));
+    Instant::now()
+}
+
+fn warnings(inventory: &Inventory, now: SystemTime) -> Vec<String> {
+    let mut all = Vec::new();
+    for leaf in &inventory.leaves {
+        let days = source::not_after(leaf).map(|end| days_until(end, now));
+        match days {
+            Some(days) if days < 0 => all.push(format!(
+                "{}: the certificate has expired: phones that verify it will not connect",
+                leaf.path.display()
+            )),
+            Some(days) if days <= REMIND_DAYS => {
+                all.push(format!("{}: the certificate expires in {days} days", leaf.path.display()));
+            }
+            _ => {}
+        }
+    }
+    for crl in &inventory.crls {
+        let next = crl.next_update.and_then(|s| u64::try_from(s).ok());
+        let next = next.map(|s| SystemTime::UNIX_EPOCH + Duration::from_secs(s));
+        if next.is_some_and(|next| next < now) {
+            all.push(format!(
+                "{}: the revocation list of {} is past its next update: what it lists stays revoked, and what was \
+                 revoked since is let in",
+                crl.path.display(),
+                crl.issuer
+            ));
+        }
+    }
+    for authority in inventory.authorities.iter().filter(|authority| authority.unlisted) {
+        all.push(format!(
+            "{}: {} has no revocation list here: all of its certificates pass",
+            authority.path.display(),
+            authority.subject()
+        ));
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stamps(of: u64) -> Vec<Stamp> {
+        vec![Some((1, 1, of, (0, 0), (0, 0))), None]
+    }
+
+    #[test]
+    fn files_are_read_once_when_they_have_settled_and_a_fault_is_told_when_it_stays() {
+        let start = Instant::now();
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let mut watch = Watch::new(stamps(1), start);
+        assert!(!watch.is_time(&stamps(1), false, at(10_000)), "nothing has changed");
+        assert!(!watch.is_time(&stamps(2), false, at(10_200)));
+        assert!(!watch.is_time(&stamps(3), false, at(10_400)), "it is still being written");
+        assert!(!watch.is_time(&stamps(3), false, at(10_600)));
+        assert!(watch.is_time(&stamps(3), false, at(10_800)));
+        assert!(!watch.refused(false, at(10_800)), "its rest or its key may be on its way");
+        assert!(!watch.is_time(&stamps(3), false, at(11_000)));
+        assert!(watch.is_time(&stamps(3), false, at(11_800)));
+        assert!(watch.refused(false, at(11_800)));
+        assert!(!watch.is_time(&stamps(3), false, at(100_000)), "told once");
+        assert!(!watch.is_time(&stamps(4), false, at(100_200)));
+        assert!(watch.is_time(&stamps(4), false, at(100_600)));
+        watch.taken();
+        assert!(!watch.is_time(&stamps(4), false, at(200_000)));
+    }
+
+    #[test]
+    fn sighup_reads_at_once_and_tells_a_fault_at_once() {
+        let start = Instant::now();
+        let mut watch = Watch::new(stamps(1), start);
+        assert!(watch.is_time(&stamps(1), true, start));
+        watch.taken();
+        assert!(watch.is_time(&stamps(2), true, start));
+        assert!(watch.refused(true, start));
+        assert!(!watch.is_time(&stamps(2), false, start + Duration::from_secs(60)));
+        // What the set-up in use was made from is back.
+        assert!(!watch.is_time(&stamps(1), false, start + Duration::from_secs(61)));
+        assert!(!watch.is_time(&stamps(1), false, start + Duration::from_secs(62)));
+    }
+}

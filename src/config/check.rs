@@ -192,13 +192,14 @@ fn peers(config: &Config, lines: &Lines) -> Result<(), ConfigError> {
         if let Some(address) = peer.servers.iter().find(|address| others.clone().any(|other| other == *address)) {
             return Err(lines.error("peer-proxy.servers", index, Fault::ServerOfTwoPeers(*address)));
         }
-        if !config.listeners.iter().any(|l| l.port(peer.protocol) != 0) {
+        // A peer is no server: it is reached, and its certificate verified, as an endpoint is.
+        if !facing(config, Side::Endpoint).any(|l| l.port(peer.protocol) != 0) {
             return Err(lines.error("peer-proxy.peer-proxy-protocol", index, Fault::TransportOff));
         }
         if is_self(config, peer) {
             return Err(lines.error("peer-proxy.peer-proxy-contact", index, Fault::ServerIsSelf));
         }
-        let security = &config.security.server;
+        let security = &config.security.endpoint;
         if peer.protocol == Transport::Tls && security.trusted_ca.is_none() && !security.system_roots {
             return Err(lines.error("peer-proxy.peer-proxy-protocol", index, Fault::RootsNeeded));
         }

@@ -244,7 +244,7 @@ fn help_and_settings_go_to_stdout() {
         ("--help", "--config <FILE>"),
         ("--version", env!("CARGO_PKG_VERSION")),
         ("settings", "| `log.level` | `\"info\"` |"),
-        ("settings", "\nFor a later release: `sipproxy.http-tls`, "),
+        ("settings", "\nFor a later release: "),
     ] {
         let ended = hawser(&[argument]);
         assert_eq!((ended.status, ended.err.as_str()), (0, ""), "{argument}");

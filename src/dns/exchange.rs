@@ -185,6 +185,9 @@ impl Exchanges {
                 if cut {
                     around.counters.count(Counter::LimitDnsRecords);
                 }
+                if known == Known::AliasesWithoutEnd {
+                    around.counters.count(Counter::LimitDnsAliases);
+                }
                 self.preferred = resolver;
                 self.silent = false;
                 self.end(lookup.key, Some((known, ttl)), around);

@@ -85,3 +85,117 @@ fn draw(targets: &mut [Target], rng: &mut Rng) {
         left[..=chosen].rotate_right(1);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::DNS_BLOCKED_COUNT_MAX;
+
+    const NOW: Time = Time(5_000_000);
+
+    fn target(n: u16, priority: u16, weight: u16) -> Target {
+        Target { transport: Transport::Udp, address: SocketAddr::from(([10, 0, 0, 1], n)), priority, weight }
+    }
+
+    fn ports(targets: &[Target]) -> Vec<u16> {
+        targets.iter().map(|target| target.address.port()).collect()
+    }
+
+    /// How often each of the targets comes first, by port from 0.
+    fn firsts(targets: &[Target], blocked: &Blocked, picks: usize) -> Vec<u64> {
+        let mut rng = Rng::new(&[3; 32]);
+        let mut count = vec![0; targets.len()];
+        for _ in 0..picks {
+            count[usize::from(order(targets, blocked, &mut rng, NOW)[0].address.port())] += 1;
+        }
+        count
+    }
+
+    fn chi_square(observed: &[u64], shares: &[f64]) -> f64 {
+        let total = observed.iter().sum::<u64>() as f64;
+        let term = |(observed, share): (&u64, &f64)| (*observed as f64 - total * share).powi(2) / (total * share);
+        observed.iter().zip(shares).map(term).sum()
+    }
+
+    #[test]
+    fn the_first_of_ten_thousand_is_as_the_weights_say() {
+        let targets = [target(0, 1, 10), target(1, 1, 20), target(2, 1, 30), target(3, 1, 40)];
+        let observed = firsts(&targets, &Blocked::default(), 10_000);
+        let shares = [0.1, 0.2, 0.3, 0.4];
+        // Three degrees of freedom: 11.34 is passed by chance once in a hundred seeds.
+        assert!(chi_square(&observed, &shares) < 11.34, "{observed:?}");
+        for (observed, share) in observed.iter().zip(shares) {
+            assert!((*observed as f64 / 10_000.0 - share).abs() < 0.01, "{observed} of {share}");
+        }
+        // The test can tell: what RFC 2782's inclusive draw would do with small weights is far off.
+        assert!(chi_square(&[6_667, 3_333], &[0.5, 0.5]) > 6.63);
+    }
+
+    #[test]
+    fn the_second_is_drawn_from_those_that_are_left() {
+        let targets = [target(0, 1, 10), target(1, 1, 30), target(2, 1, 60)];
+        let mut rng = Rng::new(&[4; 32]);
+        let (mut of_first_two, mut second_one) = (0_u64, 0_u64);
+        for _ in 0..10_000 {
+            let ordered = order(&targets, &Blocked::default(), &mut rng, NOW);
+            if ordered[0].address.port() == 2 {
+                of_first_two += 1;
+                second_one += u64::from(ordered[1].address.port() == 1);
+            }
+        }
+        assert!(chi_square(&[second_one, of_first_two - second_one], &[0.75, 0.25]) < 6.63, "{second_one}");
+    }
+
+    #[test]
+    fn weights_of_zero_share_evenly_and_come_seldom_beside_others() {
+        let zeroes = [target(0, 1, 0), target(1, 1, 0), target(2, 1, 0), target(3, 1, 0)];
+        assert!(chi_square(&firsts(&zeroes, &Blocked::default(), 10_000), &[0.25; 4]) < 11.34);
+        let mixed = firsts(&[target(0, 1, 0), target(1, 1, 10)], &Blocked::default(), 10_000);
+        assert!((1..100).contains(&mixed[0]), "{mixed:?}");
+    }
+
+    #[test]
+    fn priorities_come_in_their_order_whatever_the_weights() {
+        let targets = [target(0, 30, 65_535), target(1, 10, 1), target(2, 20, 0), target(3, 10, 1)];
+        let mut rng = Rng::new(&[5; 32]);
+        for _ in 0..100 {
+            let ordered = ports(&order(&targets, &Blocked::default(), &mut rng, NOW));
+            assert!(ordered[..2] == [1, 3] || ordered[..2] == [3, 1], "{ordered:?}");
+            assert_eq!(ordered[2..], [2, 0]);
+        }
+        assert!(order(&[], &Blocked::default(), &mut rng, NOW).is_empty());
+    }
+
+    #[test]
+    fn what_is_blocked_comes_last_in_the_order_of_its_priority_until_its_time_is_over() {
+        let targets = [target(0, 10, 1), target(1, 20, 1), target(2, 30, 1)];
+        let mut blocked = Blocked::default();
+        let mut rng = Rng::new(&[6; 32]);
+        for port in [1, 0] {
+            assert!(!blocked.block(Transport::Udp, target(port, 0, 0).address, NOW));
+        }
+        assert_eq!(ports(&order(&targets, &blocked, &mut rng, NOW)), [2, 0, 1]);
+        let over_tcp = Target { transport: Transport::Tcp, ..targets[0] };
+        assert!(!blocked.is_blocked(over_tcp.transport, over_tcp.address, NOW), "another transport is another target");
+        blocked.unblock(Transport::Udp, targets[0].address);
+        assert_eq!(ports(&order(&targets, &blocked, &mut rng, NOW)), [0, 2, 1]);
+        assert_eq!(ports(&order(&targets, &blocked, &mut rng, NOW.after(DNS_BLOCK_TIME))), [0, 1, 2]);
+    }
+
+    #[test]
+    fn the_list_of_blocked_targets_is_bounded_and_the_oldest_gives_way() {
+        let mut blocked = Blocked::default();
+        let address = |n: usize| SocketAddr::from(([10, 0, 0, 1], u16::try_from(n).unwrap()));
+        for n in 0..DNS_BLOCKED_COUNT_MAX {
+            assert!(!blocked.block(Transport::Udp, address(n), Time(n as u64)));
+        }
+        assert!(!blocked.block(Transport::Udp, address(7), Time(2_000)), "it has its place already");
+        assert!(blocked.block(Transport::Udp, address(DNS_BLOCKED_COUNT_MAX), Time(2_000)));
+        assert_eq!(blocked.until.len(), DNS_BLOCKED_COUNT_MAX);
+        assert!(!blocked.is_blocked(Transport::Udp, address(0), Time(2_000)));
+        assert!(blocked.is_blocked(Transport::Udp, address(1), Time(2_000)));
+        let later = Time(3_000).after(DNS_BLOCK_TIME);
+        assert!(!blocked.block(Transport::Udp, address(9_999), later), "what is over makes room");
+        assert_eq!(blocked.until.len(), 1);
+    }
+}

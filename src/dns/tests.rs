@@ -2,5 +2,8 @@
 
 mod world;
 
+mod hostile;
+mod keeping;
 mod resolvers;
+mod services;
 mod simple;

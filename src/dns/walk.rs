@@ -251,7 +251,7 @@ impl<'a> Walk<'a> {
             return Ok(SmallVec::from_slice(&[Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]));
         }
         let mut addresses = SmallVec::new();
-        let mut failure = Failure::NoSuchName;
+        let mut failure = Failure::NoRecords;
         for kind in [Kind::A, Kind::Aaaa] {
             failure = match (self.look(host, kind), failure) {
                 (Ok(Known::Addresses(found)), kept) => {
@@ -260,8 +260,9 @@ impl<'a> Walk<'a> {
                 }
                 (Err(Gap::Unanswered), _) | (_, Failure::Unanswered) => Failure::Unanswered,
                 (Err(Gap::Bound), _) | (_, Failure::Bound) => Failure::Bound,
-                (Ok(Known::NoSuchName), kept) => kept,
-                (Ok(_) | Err(Gap::Missing), _) => Failure::NoRecords,
+                // Said of one type, it holds for the name (RFC 2308 §5).
+                (Ok(Known::NoSuchName), _) => Failure::NoSuchName,
+                (Ok(_) | Err(Gap::Missing), kept) => kept,
             };
         }
         if addresses.is_empty() { Err(failure) } else { Ok(addresses) }

@@ -13,6 +13,9 @@ use crate::dns::{Answer, Dns, Failure, Input, Output, Question, Settings, Target
 use crate::ids::Transport;
 use crate::stats::{Counter, Counters};
 
+/// Longer than any record is kept.
+pub const DAY_AND_MORE: Duration = Duration::from_secs(25 * 3_600);
+
 pub fn name(text: &str) -> Name {
     let mut name = Name::from_ascii(text).unwrap();
     name.set_fqdn(true);

@@ -10,6 +10,7 @@ pub mod ports;
 pub mod process;
 pub mod proxy;
 pub mod registrar;
+pub mod resolver;
 pub mod sipp;
 pub mod stunnel;
 

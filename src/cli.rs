@@ -7,6 +7,7 @@
 mod ask;
 mod locate;
 mod pool_zone;
+mod servers;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -47,13 +48,25 @@ enum Command {
     Where {
         /// Address of record, such as sip:alice@example.com.
         aor: String,
-        /// The running proxy's configuration file: where its HTTP port is, whether it speaks TLS, the token's file.
-        #[arg(long, value_name = "FILE", conflicts_with = "http")]
-        config: Option<PathBuf>,
-        /// The running proxy's http-address and http-port, when it has neither TLS nor token.
-        #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080")]
-        http: String,
+        #[command(flatten)]
+        running: Running,
     },
+    /// Ask a running proxy which SIP Server of each pair gets the requests, and whether they answer.
+    Servers {
+        #[command(flatten)]
+        running: Running,
+    },
+}
+
+/// Which running proxy is asked.
+#[derive(Debug, clap::Args)]
+struct Running {
+    /// The running proxy's configuration file: where its HTTP port is, whether it speaks TLS, the token's file.
+    #[arg(long, value_name = "FILE", conflicts_with = "http")]
+    config: Option<PathBuf>,
+    /// The running proxy's http-address and http-port, when it has neither TLS nor token.
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080")]
+    http: String,
 }
 
 /// Why a command failed.
@@ -116,10 +129,10 @@ fn run(cli: Cli) -> Result<(), CliError> {
             say(&format!("{}\nFor a later release: {}\n", config::markdown(), later.join(", ")))
         }
         (Some(Command::PoolZone(line)), _) => say(&pool_zone::run(&line)?),
-        (Some(Command::Where { aor, config, http }), _) => {
-            let proxy = proxy(config.as_deref(), &http)?;
-            say(&locate::locate(&aor, &proxy).map_err(CliError::Locate)?)
+        (Some(Command::Where { aor, running }), _) => {
+            say(&locate::locate(&aor, &running.proxy()?).map_err(CliError::Locate)?)
         }
+        (Some(Command::Servers { running }), _) => say(&servers::servers(&running.proxy()?).map_err(CliError::Ask)?),
         (None, Some(path)) => {
             let config = load(&path)?;
             let cores = cli.cores.as_ref().unwrap_or(&config.sipproxy.cores);
@@ -135,13 +148,15 @@ fn run(cli: Cli) -> Result<(), CliError> {
     }
 }
 
-/// The running proxy of a configuration, or the one that is named by its address.
-fn proxy(config: Option<&Path>, http: &str) -> Result<ask::Proxy, CliError> {
-    let proxy = match config {
-        Some(path) => ask::Proxy::of(&load(path)?),
-        None => ask::Proxy::at(http),
-    };
-    proxy.map_err(CliError::Ask)
+impl Running {
+    /// The proxy of a configuration, or the one that is named by its address.
+    fn proxy(&self) -> Result<ask::Proxy, CliError> {
+        let proxy = match &self.config {
+            Some(path) => ask::Proxy::of(&load(path)?),
+            None => ask::Proxy::at(&self.http),
+        };
+        proxy.map_err(CliError::Ask)
+    }
 }
 
 /// Writes to stdout. A reader that has seen enough (`| head`) is no fault, though `print!` would panic.
@@ -226,11 +241,11 @@ mod tests {
 
     #[test]
     fn where_needs_no_file() {
-        let Some(Command::Where { aor, config, http }) = parse("hawser where sip:alice@example.com").unwrap().command
-        else {
+        let Some(Command::Where { aor, running }) = parse("hawser where sip:alice@example.com").unwrap().command else {
             panic!("not where");
         };
-        assert_eq!((aor.as_str(), config, http.as_str()), ("sip:alice@example.com", None, "127.0.0.1:8080"));
+        assert_eq!(aor, "sip:alice@example.com");
+        assert_eq!((running.config, running.http.as_str()), (None, "127.0.0.1:8080"));
         assert!(parse("hawser where a --http 127.0.0.1:1 --config b").is_err());
         assert!(parse("hawser where").is_err());
     }

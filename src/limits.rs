@@ -67,6 +67,10 @@ pub const ADMIN_CONNECTION_MAX: Duration = Duration::from_secs(30);
 pub const ADMIN_ANSWER_MAX: Duration = Duration::from_millis(1_500);
 /// Questions to the shards that may wait for their answers at once.
 pub const ADMIN_QUESTIONS_MAX: usize = 8;
+/// Lines of one metric whose labels come from settings, DNS or Request-URIs. Those that come last are left out.
+pub const ADMIN_LABEL_SETS_MAX: usize = 512;
+/// How long `/readyz` waits for the state of the pairs before it answers without it.
+pub const ADMIN_ASIDE_MAX: Duration = Duration::from_millis(250);
 /// Datagrams that wait for room in one UDP socket.
 pub const DATAGRAMS_WAITING_COUNT_MAX: usize = 1_024;
 /// Read from one connection before others have their turn.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::{About, Readiness, Source, TlsPapers};
 use crate::engine::Located;
 use crate::shard::Handle;
-use crate::stats::Snapshot;
+use crate::stats::{PairRow, Snapshot};
 
 /// Answers from the shards of this process, and what `about` said at start.
 #[derive(Debug)]
@@ -34,6 +34,10 @@ impl Source for Live {
 
     fn locate(&self, aor: &str) -> Option<Vec<Located>> {
         self.handle.locate(aor)
+    }
+
+    fn pairs(&self) -> Option<Vec<PairRow>> {
+        self.handle.pairs()
     }
 
     fn readiness(&self) -> Readiness {
@@ -108,11 +112,12 @@ mod tests {
         assert_eq!(live.about().shards, 2);
         assert_eq!(live.snapshots().iter().map(|snapshot| snapshot.shard).collect::<Vec<_>>(), [0, 1]);
         assert_eq!(live.readiness(), Readiness::Ready);
+        assert!(live.pairs().is_some());
         assert!(live.locate("sip:nobody@example.com").is_some_and(|located| located.is_empty()));
         assert!(shards.handle().drain(Duration::from_secs(10)), "nothing is in flight");
         assert!(matches!(live.readiness(), Readiness::Not(why) if why.starts_with("stopping")));
         shards.stop();
-        assert!(live.snapshots().is_empty());
+        assert!(live.snapshots().is_empty() && live.pairs().is_none());
         assert!(live.locate("sip:nobody@example.com").is_none(), "nobody is left to say that there is none");
     }
 }

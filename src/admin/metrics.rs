@@ -1,4 +1,5 @@
-//! `/metrics`: the tables of `stats` with a `shard` label, and what the process says about itself.
+//! `/metrics`: the tables of `stats` with a `shard` label, servers and others by name (`upstreams`), and what the
+//! process says about itself.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,7 +10,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::process::Process;
-use super::{About, Readiness};
+use super::{About, Readiness, upstreams};
 use crate::stats::{Row, Snapshot};
 
 /// The two texts that scrapers read.
@@ -91,7 +92,7 @@ fn classic(open_metrics: &str) -> String {
     out
 }
 
-type Labels<'a> = Vec<(&'a str, Cow<'a, str>)>;
+pub(super) type Labels<'a> = Vec<(&'a str, Cow<'a, str>)>;
 
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
@@ -101,6 +102,7 @@ impl Collector for Scrape {
         table(&mut encoder, MetricType::Gauge, &self.snapshots, |snapshot, visit| {
             snapshot.gauges.rows().try_for_each(|(row, value)| visit(row, value))
         })?;
+        upstreams::encode(&mut encoder, &self.snapshots)?;
         self.encode_own(&mut encoder)
     }
 }
@@ -175,7 +177,7 @@ impl Scrape {
     }
 }
 
-fn gauge<'a>(
+pub(super) fn gauge<'a>(
     encoder: &'a mut DescriptorEncoder<'_>,
     name: &'a str,
     help: &str,
@@ -184,7 +186,7 @@ fn gauge<'a>(
 }
 
 /// A label's value with what the format escapes; the encoder writes values as they are.
-fn escaped(value: &str) -> Cow<'_, str> {
+pub(super) fn escaped(value: &str) -> Cow<'_, str> {
     if value.contains(['\\', '"', '\n']) {
         Cow::Owned(value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
     } else {

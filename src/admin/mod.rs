@@ -11,10 +11,11 @@
 //! | path | answer |
 //! | --- | --- |
 //! | `/metrics` | every counter and gauge by shard, in the OpenMetrics text format that Prometheus reads |
-//! | `/stats` | the same as JSON, by shard and in total, and what runs here |
+//! | `/stats` | the same as JSON, by shard and in total, what runs here, and the state of servers, links and names |
+//! | `/servers` | the state of each pair of SIP Servers as a JSON array |
 //! | `/where?aor=` | the bindings of an AOR as a JSON array; 404 and `[]` when there is none |
 //! | `/healthz` | 200 while every shard answers |
-//! | `/readyz` | 200 while new work is taken, else 503 with the reason |
+//! | `/readyz` | 200 while new work is taken, else 503 with the reason; and how many pairs of SIP Servers answer |
 //! | `/` | a page that shows the numbers and renews them |
 //!
 //! Left out on purpose: keep-alive (one request for each connection, so that nobody can hold one for ever),
@@ -31,11 +32,12 @@ mod stats;
 mod tests;
 mod tls;
 mod token;
+mod upstreams;
 
 use std::time::{Duration, SystemTime};
 
 use crate::engine::Located;
-use crate::stats::Snapshot;
+use crate::stats::{PairRow, Snapshot};
 
 pub use live::Live;
 pub use serve::{Admin, start, start_tls};
@@ -48,6 +50,9 @@ pub trait Source: Send + Sync + 'static {
 
     /// The bindings of an AOR, given as a SIP URI; `None` when the shard that would know did not answer.
     fn locate(&self, aor: &str) -> Option<Vec<Located>>;
+
+    /// The pairs of SIP Servers, as the shard that owns the verdict sees them; `None` when it did not answer.
+    fn pairs(&self) -> Option<Vec<PairRow>>;
 
     /// Whether new work is taken.
     fn readiness(&self) -> Readiness;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::Bytes;
@@ -12,8 +13,8 @@ use tokio::sync::Semaphore;
 
 use super::metrics::{self, Format, Scrape};
 use super::process::Process;
-use super::{Readiness, Source, Token, page, stats};
-use crate::limits::{ADMIN_ANSWER_MAX, ADMIN_QUESTIONS_MAX};
+use super::{Readiness, Source, Token, page, stats, upstreams};
+use crate::limits::{ADMIN_ANSWER_MAX, ADMIN_ASIDE_MAX, ADMIN_QUESTIONS_MAX};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -26,6 +27,8 @@ pub(super) struct Router<S> {
     source: Arc<S>,
     token: Option<Token>,
     questions: Arc<Semaphore>,
+    /// For what an answer can do without: never more than one such question, so that it takes no other's place.
+    aside: Arc<Semaphore>,
     /// Answers so far by status; only this thread takes the lock, and never across an await.
     answers: Mutex<BTreeMap<u16, u64>>,
 }
@@ -36,6 +39,7 @@ impl<S: Source> Router<S> {
             source: Arc::new(source),
             token,
             questions: Arc::new(Semaphore::new(ADMIN_QUESTIONS_MAX)),
+            aside: Arc::new(Semaphore::new(1)),
             answers: Mutex::default(),
         }
     }
@@ -50,8 +54,8 @@ impl<S: Source> Router<S> {
 
     async fn route<B>(&self, request: &Request<B>) -> Answer {
         let path = request.uri().path();
-        if !matches!(path, "/" | "/metrics" | "/stats" | "/where" | "/healthz" | "/readyz") {
-            return plain(StatusCode::NOT_FOUND, "no such page: / /metrics /stats /where /healthz /readyz\n");
+        if !matches!(path, "/" | "/metrics" | "/stats" | "/servers" | "/where" | "/healthz" | "/readyz") {
+            return plain(StatusCode::NOT_FOUND, "no such page: / /metrics /stats /servers /where /healthz /readyz\n");
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let answer = plain(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD\n");
@@ -71,6 +75,7 @@ impl<S: Source> Router<S> {
                 self.metrics(Format::asked(accept)).await
             }
             "/stats" => self.stats().await,
+            "/servers" => self.servers().await,
             "/where" => self.bindings(request.uri().query()).await,
             "/healthz" => self.health().await,
             _ => self.readiness().await,
@@ -132,24 +137,47 @@ impl<S: Source> Router<S> {
     }
 
     async fn readiness(&self) -> Answer {
-        match self.ask(Source::readiness).await {
-            Some(Readiness::Ready) => plain(StatusCode::OK, "ready\n"),
-            Some(Readiness::Not(why)) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+        let (status, text) = match self.ask(Source::readiness).await {
+            Some(Readiness::Ready) => (StatusCode::OK, "ready".to_owned()),
+            Some(Readiness::Not(why)) => (StatusCode::SERVICE_UNAVAILABLE, why),
+            None => return no_answer(),
+        };
+        // Whether a server answers makes no proxy more ready than another one.
+        let pairs = match self.ask_on(&self.aside, ADMIN_ASIDE_MAX, Source::pairs).await.flatten() {
+            Some(pairs) => upstreams::summary(&pairs),
+            None => "the state of the SIP Servers is not known".to_owned(),
+        };
+        plain(status, format!("{text}\n{pairs}\n"))
+    }
+
+    async fn servers(&self) -> Answer {
+        match self.ask(Source::pairs).await.flatten() {
+            Some(pairs) => answer(StatusCode::OK, JSON, upstreams::pairs(&pairs).to_string()),
             None => no_answer(),
         }
     }
 
+    /// Asks the source, when not too many wait already.
+    async fn ask<T: Send + 'static>(&self, question: impl FnOnce(&S) -> T + Send + 'static) -> Option<T> {
+        self.ask_on(&self.questions, ADMIN_ANSWER_MAX, question).await
+    }
+
     /// Asks the source on a thread where it may block. `None` when the answer takes too long, when too many
     /// wait already, or when the question panicked.
-    async fn ask<T: Send + 'static>(&self, question: impl FnOnce(&S) -> T + Send + 'static) -> Option<T> {
-        let place = Arc::clone(&self.questions).try_acquire_owned().ok()?;
+    async fn ask_on<T: Send + 'static>(
+        &self,
+        places: &Arc<Semaphore>,
+        at_most: Duration,
+        question: impl FnOnce(&S) -> T + Send + 'static,
+    ) -> Option<T> {
+        let place = Arc::clone(places).try_acquire_owned().ok()?;
         let source = Arc::clone(&self.source);
         let asked = tokio::task::spawn_blocking(move || {
             // Held until the question has really ended: one that hangs keeps its place after its asker has gone.
             let _place = place;
             question(&source)
         });
-        tokio::time::timeout(ADMIN_ANSWER_MAX, asked).await.ok()?.ok()
+        tokio::time::timeout(at_most, asked).await.ok()?.ok()
     }
 }
 

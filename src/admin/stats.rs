@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{About, Readiness};
+use super::{About, Readiness, upstreams};
 use crate::engine::Located;
 use crate::ids::FlowRef;
 use crate::stats::{Counters, Gauges, Row, Snapshot};
@@ -42,6 +42,9 @@ pub(super) fn stats(about: &About, readiness: &Readiness, snapshots: &[Snapshot]
         },
         "ready": readiness == &Readiness::Ready,
         "why_not_ready": why,
+        "pairs": upstreams::pairs(&snapshots.iter().flat_map(|s| s.upstreams.pairs.clone()).collect::<Vec<_>>()),
+        "links": upstreams::links(snapshots),
+        "names": upstreams::names(snapshots),
         "total": { "counters": rows(counters.rows()), "gauges": rows(gauges.rows()) },
         "shards": snapshots.iter().map(|snapshot| json!({
             "shard": snapshot.shard,

@@ -1,5 +1,7 @@
 //! The server through a real socket, over a source that a test holds.
 
+mod upstreams;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
@@ -9,7 +11,7 @@ use super::{About, Admin, Certificate, Crl, Readiness, Source, TlsPapers, Token,
 use crate::engine::Located;
 use crate::ids::{ConnId, FlowRef, PointId, ShardId, Transport};
 use crate::limits::{ADMIN_ANSWER_MAX, ADMIN_HEAD_LEN_MAX, ADMIN_HEAD_MAX};
-use crate::stats::{Counter, Gauge, Snapshot};
+use crate::stats::{Counter, Gauge, PairRow, Snapshot};
 
 /// Longer than any bound that a test waits for.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -19,6 +21,8 @@ struct Fake {
     silent: Vec<u8>,
     readiness: Readiness,
     gate: Arc<Gate>,
+    /// DNS names that each shard holds.
+    names: usize,
 }
 
 #[derive(Default)]
@@ -51,6 +55,7 @@ impl Source for Fake {
                 snapshot.counters.add(Counter::RequestEndpointRegister, 3 + u64::from(shard));
                 snapshot.counters.count(Counter::Panics);
                 snapshot.gauges.set(Gauge::Bindings, 10);
+                snapshot.upstreams = upstreams::of_shard(shard, self.names);
                 snapshot
             })
             .collect()
@@ -71,6 +76,11 @@ impl Source for Fake {
             }]),
             _ => Some(Vec::new()),
         }
+    }
+
+    fn pairs(&self) -> Option<Vec<PairRow>> {
+        self.gate.pass();
+        (!self.silent.contains(&0)).then(upstreams::pairs)
     }
 
     fn readiness(&self) -> Readiness {
@@ -103,7 +113,7 @@ impl Source for Fake {
 }
 
 fn fake() -> Fake {
-    Fake { silent: Vec::new(), readiness: Readiness::Ready, gate: Arc::default() }
+    Fake { silent: Vec::new(), readiness: Readiness::Ready, gate: Arc::default(), names: 1 }
 }
 
 fn serve(source: Fake, token: Option<Token>) -> Admin {
@@ -245,8 +255,12 @@ fn a_silent_shard_fails_health_and_only_its_own_metrics() {
 fn readiness_says_why_not() {
     let admin = serve(Fake { readiness: Readiness::Not("draining".to_owned()), ..fake() }, None);
     let (status, _, text) = get(admin.address(), "/readyz");
-    assert_eq!((status, text.as_str()), (503, "draining\n"));
-    assert_eq!(get(serve(fake(), None).address(), "/readyz").0, 200);
+    assert_eq!((status, text.as_str()), (503, "draining\n1 of 2 pairs of SIP Servers answer\n"));
+    let (status, _, text) = get(serve(fake(), None).address(), "/readyz");
+    assert_eq!((status, text.as_str()), (200, "ready\n1 of 2 pairs of SIP Servers answer\n"));
+    let silent = serve(Fake { silent: vec![0], ..fake() }, None);
+    let (status, _, text) = get(silent.address(), "/readyz");
+    assert_eq!((status, text.as_str()), (200, "ready\nthe state of the SIP Servers is not known\n"));
 }
 
 #[test]
@@ -284,7 +298,7 @@ fn the_page_asks_only_for_metrics_that_exist() {
 fn numbers_need_the_token_and_probes_do_not() {
     let admin = serve(fake(), Token::new("s3cret-of-the-operator"));
     let to = admin.address();
-    for path in ["/metrics", "/stats", "/where?aor=alice@example.com"] {
+    for path in ["/metrics", "/stats", "/servers", "/where?aor=alice@example.com"] {
         let (status, head, _) = get(to, path);
         assert_eq!(status, 401, "{path}");
         assert!(head.contains("www-authenticate: bearer"), "{head}");

@@ -32,7 +32,7 @@ impl From<AskError> for LocateError {
 
 /// Asks a proxy and gives its answer as a table.
 pub(super) fn locate(aor: &str, proxy: &Proxy) -> Result<String, LocateError> {
-    let (status, body) = proxy.ask("GET", &format!("/where?aor={}", query_escaped(aor)))?;
+    let (status, body) = proxy.ask("GET", &format!("/where?aor={}", escaped(aor)))?;
     match status {
         // 404 is also what another server says to a path that it does not know.
         200 | 404 => match serde_json::from_slice(&body) {
@@ -45,7 +45,7 @@ pub(super) fn locate(aor: &str, proxy: &Proxy) -> Result<String, LocateError> {
 }
 
 /// RFC 3986 §2.3: all but the unreserved characters.
-fn query_escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
@@ -79,7 +79,7 @@ fn table(bindings: &[Value]) -> String {
 }
 
 /// A value without line breaks or control characters: some of it comes from phones, and goes to a terminal.
-fn cell(value: &Value) -> String {
+pub(super) fn cell(value: &Value) -> String {
     let text = match value {
         Value::String(text) => text.clone(),
         Value::Null => String::new(),
@@ -102,7 +102,7 @@ mod tests {
     use crate::admin::{self, About, Readiness, Source};
     use crate::engine::Located;
     use crate::ids::{ConnId, FlowRef, PointId, ShardId, Transport};
-    use crate::stats::Snapshot;
+    use crate::stats::{PairRow, Snapshot};
 
     fn asked(aor: &str, http: &str) -> Result<String, LocateError> {
         locate(aor, &Proxy::at(http)?)
@@ -150,6 +150,10 @@ mod tests {
             let udp = FlowRef::Udp { shard: ShardId(0), point: PointId(0), remote: "192.0.2.7:5060".parse().unwrap() };
             let here = aor == "sip:alice;\u{fc}&@example.com";
             Some(if here { vec![located("sip:a@b", stream), located("sip:\u{1b}[2J", udp)] } else { Vec::new() })
+        }
+
+        fn pairs(&self) -> Option<Vec<PairRow>> {
+            None
         }
 
         fn readiness(&self) -> Readiness {

@@ -66,7 +66,7 @@ pub enum Evidence {
     /// Nothing has been heard yet.
     #[default]
     Start,
-    /// A 2xx to our OPTIONS; from a shard: any answer to a request.
+    /// A 2xx to our OPTIONS; from a shard any answer to a request, which counts only without service checks.
     Answered,
     /// A request of its own other than OPTIONS.
     Request,

@@ -265,7 +265,8 @@ impl Rules<'_> {
         let Some((member, nth)) = self.find(address) else { return };
         let checks = self.times.checks();
         match evidence {
-            Evidence::Answered => self.on_life(member, nth, evidence),
+            // With service checks only those tell: an answer may be old, and not every answer is one of theirs.
+            Evidence::Answered if !checks => self.on_life(member, nth, evidence),
             Evidence::Refused | Evidence::Unreachable | Evidence::ConnectTimeout | Evidence::Tls => {
                 self.on_seen_down(member, nth, evidence);
             }

@@ -451,6 +451,16 @@ fn evidence_against_the_former_active_one_changes_nothing_about_the_new_one() {
 }
 
 #[test]
+fn a_shards_answer_is_no_service_check() {
+    let mut bench = Bench::pair();
+    bench.evidence(PRIMARY, Evidence::Refused);
+    for server in [PRIMARY, BACKUP] {
+        bench.evidence(server, Evidence::Answered);
+    }
+    assert!(!bench.up(PRIMARY) && bench.active() == Member::Primary);
+}
+
+#[test]
 fn a_former_active_one_that_comes_back_is_shown_and_stays_standby() {
     let mut bench = Bench::pair();
     bench.evidence(PRIMARY, Evidence::Refused);

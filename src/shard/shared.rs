@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use crate::engine::Located;
 use crate::limits::CONTROLS_COUNT_MAX;
-use crate::stats::Snapshot;
+use crate::stats::{PairRow, Snapshot};
 use crate::tls::Tls;
 
 /// How long `Handle` waits for the shards' answers.
@@ -154,6 +154,17 @@ struct Link {
     shared: Arc<Shared>,
 }
 
+impl Link {
+    fn send(&self, request: Control) {
+        match self.control.try_send(request) {
+            Ok(()) | Err(TrySendError::Disconnected(_)) => {}
+            // A shard with so many questions open does not answer; it is not asked once more.
+            Err(TrySendError::Full(_)) => log::warn!("a shard does not answer: {CONTROLS_COUNT_MAX} requests wait"),
+        }
+        self.shared.wake();
+    }
+}
+
 #[derive(Debug)]
 struct Inner {
     links: Vec<Link>,
@@ -200,6 +211,12 @@ impl Handle {
         let aor: Arc<str> = aor.into();
         let answers = self.ask(|reply| Control::Locate(aor.clone(), reply));
         (answers.len() == self.shards()).then(|| answers.into_iter().flatten().collect())
+    }
+
+    /// The pairs of SIP Servers, from the shard that owns the verdict, within a second. Blocks.
+    #[must_use]
+    pub fn pairs(&self) -> Option<Vec<PairRow>> {
+        self.ask_owner(Control::Snapshot).map(|snapshot| snapshot.upstreams.pairs)
     }
 
     /// Whether no new work is taken since the process is stopping.
@@ -251,14 +268,16 @@ impl Handle {
         all
     }
 
+    /// The same for the first shard alone, which owns the verdict on the SIP Servers.
+    fn ask_owner<T>(&self, request: impl FnOnce(Sender<T>) -> Control) -> Option<T> {
+        let (reply, answer) = bounded(1);
+        self.inner.links.first()?.send(request(reply));
+        answer.recv_timeout(ANSWER_MAX).ok()
+    }
+
     fn send_all(&self, request: impl Fn() -> Control) {
         for link in &self.inner.links {
-            match link.control.try_send(request()) {
-                Ok(()) | Err(TrySendError::Disconnected(_)) => {}
-                // A shard with so many questions open does not answer; it is not asked once more.
-                Err(TrySendError::Full(_)) => log::warn!("a shard does not answer: {CONTROLS_COUNT_MAX} requests wait"),
-            }
-            link.shared.wake();
+            link.send(request());
         }
     }
 

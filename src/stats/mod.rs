@@ -174,6 +174,9 @@ mod tests {
             let first: Vec<_> = first.labels.iter().map(|(key, _)| key).collect();
             assert_eq!(keys, first, "{}: all rows of a name have the same labels", row.name);
         }
+        // OpenMetrics names a counter's family without `_total`.
+        let stem = |row: &Row| row.name.trim_end_matches("_total").to_owned();
+        assert!(GAUGES.iter().all(|gauge| COUNTERS.iter().all(|counter| stem(counter) != gauge.name)));
         assert!(COUNTERS.iter().all(|row| row.name.ends_with("_total")));
         assert!(GAUGES.iter().all(|row| !row.name.ends_with("_total")));
     }

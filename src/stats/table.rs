@@ -392,7 +392,7 @@ Counter, COUNTERS;
     DnsAskedCache { from = "cache" }
     DnsAskedStale { from = "stale" }
     DnsAskedResolvers { from = "resolvers" };
-"hawser_dns_names_total", "Names whose servers were looked for, by what came of it.":
+"hawser_dns_lookups_total", "Names whose servers were looked for, by what came of it.":
     DnsNameFound { result = "found" }
     DnsNameNoSuchName { result = "no_such_name" }
     DnsNameNoRecords { result = "no_records" }

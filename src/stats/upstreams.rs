@@ -109,7 +109,7 @@ impl LinkState {
 pub struct LinkRow {
     #[allow(missing_docs, reason = "see LinkKind")]
     pub kind: LinkKind,
-    /// The pair's or the peer's name in the settings; a device's host as the Request-URI has it.
+    /// The pair's or the peer's name in the settings; empty for a device.
     pub name: String,
     /// Its address and port.
     pub address: SocketAddr,
@@ -124,22 +124,21 @@ pub struct LinkRow {
 }
 
 /// What is known of a name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum NameState {
-    /// It is being asked for, and nothing is known yet.
+    /// It is being asked for.
     Asking,
-    /// Its records are good.
+    /// Its servers are known.
     Fresh,
-    /// No resolver answers, and expired records serve.
+    /// Its records have expired, and serve while no resolver answers.
     Stale,
     /// It has no servers.
-    Failed,
+    Negative,
+    /// What was known has expired, and nobody has asked since.
+    Expired,
 }
 
 impl NameState {
-    /// Every state.
-    pub const ALL: [Self; 4] = [Self::Asking, Self::Fresh, Self::Stale, Self::Failed];
-
     /// As shown.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -147,7 +146,8 @@ impl NameState {
             Self::Asking => "asking",
             Self::Fresh => "fresh",
             Self::Stale => "stale",
-            Self::Failed => "failed",
+            Self::Negative => "negative",
+            Self::Expired => "expired",
         }
     }
 }
@@ -155,18 +155,18 @@ impl NameState {
 /// A DNS name.
 #[derive(Clone, Debug)]
 pub struct NameRow {
-    /// The host, with `:port` when it was asked with one.
+    /// The host, with `:port` when it was asked for with one.
     pub name: String,
     /// Empty when it was left to the name's records.
     pub transport: &'static str,
     #[allow(missing_docs, reason = "see NameState")]
     pub state: NameState,
-    /// For how long.
-    pub age: Duration,
-    /// Until it is asked for again, if that is known.
-    pub expires_in: Option<Duration>,
+    /// Until it is asked for again; zero when that is with the next request.
+    pub expires_in: Duration,
     /// What it leads to.
     pub targets: Vec<SocketAddr>,
-    /// Why it has none, or is stale; else empty.
+    /// Why it leads nowhere; else empty.
     pub why: String,
+    /// Requests that wait for it.
+    pub waiting: usize,
 }

@@ -69,8 +69,10 @@ fn refused(readme: &str, files: &[File]) -> Vec<Fault> {
 /// Bounds and metrics that the text names must exist, and every bound must be named.
 fn names(readme: &str) -> Vec<Fault> {
     let mut faults = Vec::new();
-    let own =
-        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/admin/metrics.rs")).unwrap_or_default();
+    let own = ["src/admin/metrics.rs", "src/admin/upstreams.rs"].map(|path| {
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect("a file with names of metrics")
+    });
+    let own = own.concat();
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
     for (at, _) in readme.match_indices("hawser_") {
         let name: String = readme[at..].chars().take_while(|c| is_name(*c)).collect();

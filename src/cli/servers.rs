@@ -1,0 +1,95 @@
+//! `hawser servers`: asks a running proxy for its pairs of SIP Servers, and lays out what it says for reading.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+use super::ask::{AskError, Proxy};
+use super::locate::cell;
+
+/// Asks a proxy for its pairs and gives them as tables.
+pub(super) fn servers(proxy: &Proxy) -> Result<String, AskError> {
+    let (status, body) = proxy.ask("GET", "/servers")?;
+    match (status, serde_json::from_slice(&body)) {
+        (200, Ok(Value::Array(pairs))) => Ok(pairs.iter().map(pair).collect::<Vec<_>>().join("\n")),
+        (200, _) => Err(proxy.not_hawser()),
+        _ => Err(proxy.status(status)),
+    }
+}
+
+/// One pair: a line for itself, and one for each address of its servers.
+fn pair(pair: &Value) -> String {
+    let mut out = format!(
+        "{}: {} is {} for {} ({})\n",
+        cell(&pair["name"]),
+        cell(&pair["active"]),
+        if pair["pinned"] == true { "pinned" } else { "active" },
+        span(&pair["since_s"]),
+        cell(&pair["why"]),
+    );
+    // Writing to a String does not fail.
+    if !pair["out_since_s"].is_null() {
+        writeln!(out, "  40001: neither server has answered for {}", span(&pair["out_since_s"])).unwrap_or_default();
+    }
+    let rows = pair["servers"].as_array().map_or(&[][..], Vec::as_slice);
+    let address = |row: &Value| if row["address"].is_null() { "no address".to_owned() } else { cell(&row["address"]) };
+    let width = rows.iter().map(|row| address(row).len()).max().unwrap_or(0);
+    for row in rows {
+        let member = cell(&row["member"]);
+        let (state, since) = (if row["up"] == true { "up" } else { "down" }, span(&row["since_s"]));
+        writeln!(out, "  {member:<7}  {:<width$}  {state:<4}  for {since}: {}", address(row), cell(&row["why"]))
+            .unwrap_or_default();
+    }
+    out
+}
+
+/// A number of seconds in words.
+fn span(seconds: &Value) -> String {
+    let s = seconds.as_u64().unwrap_or(0);
+    match (s / 86_400, s / 3_600 % 24, s / 60 % 60, s % 60) {
+        (0, 0, 0, s) => format!("{s} s"),
+        (0, 0, min, s) => format!("{min} min {s} s"),
+        (0, h, min, _) => format!("{h} h {min} min"),
+        (d, h, _, _) => format!("{d} d {h} h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_pair_is_laid_out_for_reading() {
+        let answer = json!({
+            "name": "sips1", "active": "backup", "since_s": 61, "why": "no answer in time", "pinned": false,
+            "out_since_s": null,
+            "servers": [
+                { "member": "primary", "address": "192.0.2.1:5060", "up": false, "since_s": 61, "why": "no answer in time" },
+                { "member": "backup", "address": "[2001:db8::2]:5060", "up": true, "since_s": 90_061, "why": "\u{1b}[2J" },
+            ],
+        });
+        assert_eq!(
+            pair(&answer),
+            "sips1: backup is active for 1 min 1 s (no answer in time)\n\
+             \x20 primary  192.0.2.1:5060      down  for 1 min 1 s: no answer in time\n\
+             \x20 backup   [2001:db8::2]:5060  up    for 1 d 1 h: ?[2J\n"
+        );
+    }
+
+    #[test]
+    fn a_pin_an_outage_and_a_name_without_an_address_are_told() {
+        let answer = json!({
+            "name": "sips1", "active": "primary", "since_s": 7_300, "why": "pinned by an operator", "pinned": true,
+            "out_since_s": 5,
+            "servers": [{ "member": "primary", "address": null, "up": false, "since_s": 5, "why": "its name does not resolve" }],
+        });
+        assert_eq!(
+            pair(&answer),
+            "sips1: primary is pinned for 2 h 1 min (pinned by an operator)\n\
+             \x20 40001: neither server has answered for 5 s\n\
+             \x20 primary  no address  down  for 5 s: its name does not resolve\n"
+        );
+    }
+}

@@ -8,8 +8,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use hawser::clock::Time;
-use hawser::engine::{Accept, Engine, Input, Output, Point, ServerTarget, Settings, Sticky, UdpOversize};
-use hawser::ids::{ConnId, PointId, ShardId, Transport};
+use hawser::config::Server;
+use hawser::engine::{Accept, Engine, Input, Output, Point, Settings};
+use hawser::ids::{ConnId, PointId, Transport};
 
 const SERVER: &str = "127.0.0.1:7000";
 const SDP: &str = "v=0\r\no=- 1 1 IN IP4 10.0.0.1\r\ns=-\r\nc=IN IP4 10.0.0.1\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0 8 101\r\n\
@@ -85,34 +86,13 @@ fn settings() -> Settings {
         advertised_port: port,
         side: None,
     };
+    let points = vec![point(Transport::Udp, 5060), point(Transport::Tcp, 5060), point(Transport::Tls, 5061)];
+    let server = Server::at("sips1", SERVER.parse().expect("an address"), Transport::Udp);
     Settings {
-        shard: ShardId(0),
-        shards: 1,
-        points: vec![point(Transport::Udp, 5060), point(Transport::Tcp, 5060), point(Transport::Tls, 5061)],
-        server: ServerTarget {
-            name: "sips1".to_owned(),
-            address: SERVER.parse().expect("an address"),
-            transport: Transport::Udp,
-            tls: None,
-        },
-        trusted: Vec::new(),
-        domains: vec!["example.com".to_owned()],
-        sticky: Sticky::Path,
-        path_add_supported: true,
-        flow_grace: Duration::from_secs(3),
-        t1: Duration::from_millis(500),
-        t2: Duration::from_secs(4),
-        t4: Duration::from_secs(5),
-        dns: Default::default(),
-        timer_c: Duration::from_secs(180),
-        udp_oversize: UdpOversize::Tcp,
-        token_key: [7; 32],
-        boot: 1,
-        member: 1,
-        seed: [1; 32],
         connections_max: 10_000,
         transactions_max: 1_000_000,
         unregistered_per_source_max: 10_000,
+        ..Settings::plain(points, vec![server])
     }
 }
 

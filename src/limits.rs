@@ -52,6 +52,20 @@ pub const FLOW_ATTEMPTS_MAX: u8 = 8;
 pub const HOME_ANSWER_MAX: Duration = Duration::from_secs(1);
 /// The size from which a request over UDP counts as too large (RFC 3261 §18.1.1).
 pub const UDP_REQUEST_LEN_MAX: usize = 1_300;
+/// After a failed attempt to reach a server, peer or device, the first pause before the next.
+pub const LINK_RETRY_MIN: Duration = Duration::from_millis(500);
+/// The longest such pause; each failure doubles it.
+pub const LINK_RETRY_MAX: Duration = Duration::from_secs(8);
+/// Servers, peers and devices that a shard remembers its connections to.
+pub const LINKS_COUNT_MAX: usize = 16 * 1024;
+/// Targets that one request is tried at.
+pub const TARGETS_COUNT_MAX: usize = 8;
+/// How long a request waits for a name to be resolved.
+pub const NAME_ANSWER_MAX: Duration = Duration::from_secs(6);
+/// How often the names of servers and peers are looked at again; their records say how long they are fresh.
+pub const NAMES_AGAIN: Duration = Duration::from_secs(2);
+/// How often the names of the pool are compared with the proxy's own addresses.
+pub const POOL_CHECK_EVERY: Duration = Duration::from_secs(60);
 /// Shards of a process.
 pub const SHARDS_MAX: usize = 64;
 /// Connections to the HTTP port that are served at once; more wait to be accepted.

@@ -61,37 +61,15 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::engine::{ServerTarget, Settings, Sticky, UdpOversize};
+    use crate::config::Server;
+    use crate::config::engine::Settings;
     use crate::ids::{ShardId, Transport};
     use crate::shard::{Common, Setup, Shards};
     use crate::tls::Tls;
 
     fn setup(shard: u8, shards: u8) -> Setup {
-        let address = "127.0.0.1:9".parse().expect("an address");
-        let settings = Settings {
-            shard: ShardId(shard),
-            shards,
-            points: vec![],
-            server: ServerTarget { name: "sips1".into(), address, transport: Transport::Udp, tls: None },
-            trusted: vec![],
-            domains: vec![],
-            sticky: Sticky::Path,
-            path_add_supported: true,
-            flow_grace: Duration::ZERO,
-            t1: Duration::from_millis(500),
-            t2: Duration::from_secs(4),
-            t4: Duration::from_secs(5),
-            dns: Default::default(),
-            timer_c: Duration::from_secs(180),
-            udp_oversize: UdpOversize::Tcp,
-            token_key: [7; 32],
-            boot: 1,
-            member: 2,
-            seed: [shard; 32],
-            connections_max: 10,
-            transactions_max: 10,
-            unregistered_per_source_max: 10,
-        };
+        let server = Server::at("sips1", "127.0.0.1:9".parse().expect("an address"), Transport::Udp);
+        let settings = Settings { shard: ShardId(shard), shards, ..Settings::plain(vec![], vec![server]) };
         Setup { cpu: None, settings, sockets: vec![] }
     }
 

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::value::{Host, Verify};
+use super::{Device, PeerProxy, Server};
 use crate::ids::{PointId, ShardId, Side, Transport};
 
 /// How the SIP Server finds the way back to a phone (DESIGN.md, What it does on the wire, 3).
@@ -39,19 +40,6 @@ impl Point {
     pub fn serves(&self, side: Side) -> bool {
         self.side.is_none_or(|only| only == side)
     }
-}
-
-/// A SIP Server.
-#[derive(Clone, Debug)]
-pub struct ServerTarget {
-    /// The pair's name in the settings.
-    pub name: String,
-    /// Its address and port.
-    pub address: SocketAddr,
-    /// The internal protocol.
-    pub transport: Transport,
-    /// What its certificate must carry, in both directions; `None` for one that has none.
-    pub tls: Option<TlsPeer>,
 }
 
 /// What the certificate of a peer must carry, from the settings and never from DNS.
@@ -103,8 +91,18 @@ pub struct Settings {
     pub shards: u8,
     /// Listening points; the same list on every shard.
     pub points: Vec<Point>,
-    /// The SIP Server of this release; pairs come with the health of servers.
-    pub server: ServerTarget,
+    /// `[[sip-server]]`, at least one.
+    pub servers: Vec<Server>,
+    /// Which of them gets the requests of endpoints.
+    pub serving: u8,
+    /// `oos-check`; zero for off.
+    pub oos_check: Duration,
+    /// `oos-force`.
+    pub oos_force: Duration,
+    /// `[[peer-proxy]]`.
+    pub peers: Vec<PeerProxy>,
+    /// `[[device]]`.
+    pub devices: Vec<Device>,
     /// `trusted-sources`: (network address, prefix length).
     pub trusted: Vec<(IpAddr, u8)>,
     /// `domains`, in lower case.
@@ -154,6 +152,41 @@ pub enum UdpOversize {
 }
 
 impl Settings {
+    /// One shard with the defaults of the settings, no service checks, and keys that anybody knows: for tests and
+    /// benchmarks, which say what they want otherwise.
+    #[must_use]
+    pub fn plain(points: Vec<Point>, servers: Vec<Server>) -> Self {
+        Self {
+            shard: ShardId(0),
+            shards: 1,
+            points,
+            servers,
+            serving: 0,
+            oos_check: Duration::ZERO,
+            oos_force: Duration::from_secs(5),
+            peers: Vec::new(),
+            devices: Vec::new(),
+            trusted: Vec::new(),
+            domains: vec!["example.com".to_owned()],
+            sticky: Sticky::Path,
+            path_add_supported: true,
+            flow_grace: Duration::from_secs(3),
+            dns: DnsSettings::default(),
+            t1: Duration::from_millis(500),
+            t2: Duration::from_secs(4),
+            t4: Duration::from_secs(5),
+            timer_c: Duration::from_secs(180),
+            udp_oversize: UdpOversize::Tcp,
+            token_key: [7; 32],
+            boot: 1,
+            member: 2,
+            seed: [1; 32],
+            connections_max: 1_000,
+            transactions_max: 1_000,
+            unregistered_per_source_max: 100,
+        }
+    }
+
     /// A listening point.
     #[must_use]
     pub fn point(&self, id: PointId) -> &Point {

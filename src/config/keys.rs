@@ -81,7 +81,7 @@ pub const KEYS: &[Key] = &[
         "3",
         "Seconds that an in-dialog request waits for a phone to come back; 0–32, fractions allowed, 0 = off.",
     ),
-    key("sipproxy.oos-check", "0", "Seconds between OPTIONS to the active SIP Server; 0–300, 0 = off."),
+    key("sipproxy.oos-check", "5", "Seconds between OPTIONS to the active SIP Server; 0–300, 0 = off."),
     key("sipproxy.oos-force", "5", "Seconds between OPTIONS while no SIP Server answers; 1–32, fractions allowed."),
     key("sipproxy.overload-ctrl-dialog-rate", "0", "Hard cap on INVITEs each second; 0–1000000, 0 = off."),
     key(

@@ -160,6 +160,19 @@ pub struct Server {
 }
 
 impl Server {
+    /// One without a partner, at an address.
+    #[must_use]
+    pub fn at(name: &str, address: SocketAddr, transport: Transport) -> Self {
+        Self {
+            name: name.to_owned(),
+            primary: ServerAddress::Address(address),
+            backup: None,
+            transport,
+            tls_name: None,
+            verify: Verify::Name,
+        }
+    }
+
     /// What the certificate of its primary or backup must carry.
     #[must_use]
     pub fn tls_peer(&self, target: &ServerAddress) -> TlsPeer {
@@ -192,6 +205,21 @@ pub struct PeerProxy {
     pub tls_name: Option<Host>,
     /// How far its certificate is checked.
     pub verify: Verify,
+}
+
+impl PeerProxy {
+    /// What its certificate must carry.
+    #[must_use]
+    pub fn tls_peer(&self) -> TlsPeer {
+        let expected = engine::Expected::of(self.tls_name.as_ref(), &self.contact);
+        TlsPeer { side: Side::Endpoint, expected, verify: self.verify }
+    }
+
+    /// The port that it is reached at, when its contact does not say otherwise.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port_tls.filter(|_| self.protocol == Transport::Tls).unwrap_or(self.protocol.default_port())
+    }
 }
 
 /// A rule for devices that do not register.

@@ -2,11 +2,9 @@
 //!
 //! One row for each feature. The change that brings a feature deletes its row.
 
-use std::time::Duration;
-
 use super::document::Lines;
 use super::error::{ConfigError, Fault};
-use super::{Config, ServerAddress, SideSecurity};
+use super::{Config, SideSecurity};
 use crate::ids::Side;
 
 /// A key or `[[table]]`, and the index of the first table that asks for its feature.
@@ -23,39 +21,11 @@ struct SideRow {
     asks: fn(&SideSecurity) -> bool,
 }
 
-const ROWS: &[Row] = &[
-    Row { key: "sip-server", partly: true, asks: |config, _| (config.servers.len() > 1).then_some(1) },
-    Row {
-        key: "sip-server.primary",
-        partly: true,
-        asks: |config, _| config.servers.iter().position(|s| matches!(s.primary, ServerAddress::Name(..))),
-    },
-    Row {
-        key: "sip-server.backup",
-        partly: false,
-        asks: |config, _| config.servers.iter().position(|s| s.backup.is_some()),
-    },
-    Row { key: "peer-proxy", partly: false, asks: |config, _| first(!config.peers.is_empty()) },
-    Row { key: "device", partly: false, asks: |config, _| first(!config.devices.is_empty()) },
-    Row {
-        key: "sipproxy.oos-check",
-        partly: false,
-        asks: |config, _| first(config.sipproxy.oos_check != Duration::ZERO),
-    },
-    // Any value asks, for it has no value that means off.
-    Row { key: "sipproxy.oos-force", partly: false, asks: |_, lines| first(lines.has("sipproxy.oos-force", 0)) },
-    Row {
-        key: "sipproxy.overload-ctrl-dialog-rate",
-        partly: false,
-        asks: |config, _| first(config.sipproxy.overload_ctrl_dialog_rate != 0),
-    },
-    Row { key: "dns.servers", partly: false, asks: |config, _| first(!config.dns.servers.is_empty()) },
-    Row {
-        key: "dns.ttl-stale",
-        partly: false,
-        asks: |config, _| first(config.dns.ttl_stale != Duration::from_secs(3600)),
-    },
-];
+const ROWS: &[Row] = &[Row {
+    key: "sipproxy.overload-ctrl-dialog-rate",
+    partly: false,
+    asks: |config, _| first(config.sipproxy.overload_ctrl_dialog_rate != 0),
+}];
 
 const SIDE_ROWS: &[SideRow] = &[
     SideRow { key: "ticket-key-file", asks: |side| side.ticket_key_file.is_some() },

@@ -69,8 +69,7 @@ fn sipproxy(table: &Section<'_>) -> Result<SipProxy, ConfigError> {
         path_add_supported: table.boolean("path-add-supported")?.unwrap_or(true),
         flow_token_key_file: table.path("flow-token-key-file")?.flatten(),
         flow_grace: table.seconds("flow-grace", 0, 32)?.unwrap_or(Duration::from_secs(3)),
-        // Off, as `not_yet` refuses what would turn it on.
-        oos_check: table.seconds("oos-check", 0, 300)?.unwrap_or(Duration::ZERO),
+        oos_check: table.seconds("oos-check", 0, 300)?.unwrap_or(Duration::from_secs(5)),
         oos_force: table.seconds("oos-force", 1, 32)?.unwrap_or(Duration::from_secs(5)),
         overload_ctrl_dialog_rate: table.integer("overload-ctrl-dialog-rate", 0, 1_000_000)?.unwrap_or(0),
         sip_ip_tos: u8::try_from(tos).ok(),

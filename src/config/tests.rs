@@ -186,9 +186,6 @@ fn a_bad_setting_is_told_in_one_line() {
         ("gather-us = 1.5", "gather-us", "expected a whole number from 0 to 10000"),
         ("sip_port = 5060", "sip_port", "unknown key"),
         ("server = {}", "server", "unknown key"),
-        ("oos-check = 1", "oos-check", later),
-        ("oos-check = 0.5", "oos-check", later),
-        ("oos-force = 5", "oos-force", later),
         ("overload-ctrl-dialog-rate = 1", "overload-ctrl-dialog-rate", later),
         (
             "http-tls = true",
@@ -207,7 +204,6 @@ fn a_bad_table_is_told_in_one_line() {
     let later = "not available in this release";
     let second = "[[sip-server]]\nname = \"sips2\"\nprimary = \"127.0.0.1:7001\"";
     for (text, line) in [
-        ("backup = \"127.0.0.1:7001\"", format!("6: sip-server.backup: {later}")),
         ("transport = \"sctp\"", "6: sip-server.transport: expected \"udp\", \"tcp\" or \"tls\"".to_owned()),
         (
             "transport = \"tls\"",
@@ -220,7 +216,7 @@ fn a_bad_table_is_told_in_one_line() {
             "6: sip-server.tls-name: expected an address or a host name, or \"\" for none".to_owned(),
         ),
         ("weight = 1", "6: sip-server.weight: unknown key".to_owned()),
-        (second, format!("6: sip-server: {later}")),
+        (second, "1: sipproxy.serving-sipserver: expected the name of a [[sip-server]], as there are several".to_owned()),
         ("[sip-server2]", "6: sip-server2: unknown key".to_owned()),
         (
             "[[listener]]\naddress = \"127.0.0.1\"",
@@ -232,10 +228,6 @@ fn a_bad_table_is_told_in_one_line() {
             "8: listener.side: expected \"endpoint\", \"server\" or \"both\"".to_owned(),
         ),
         (
-            "[[peer-proxy]]\nname = \"s\"\nservers = [\"10.0.0.1\"]\npeer-proxy-contact = \"p.example.com\"",
-            format!("6: peer-proxy: {later}"),
-        ),
-        (
             "[[peer-proxy]]\nname = \"s\"\nservers = []\npeer-proxy-contact = \"p.example.com\"",
             "8: peer-proxy.servers: missing, expected a list of addresses, with at least one".to_owned(),
         ),
@@ -243,7 +235,6 @@ fn a_bad_table_is_told_in_one_line() {
             "[[peer-proxy]]\nname = \"s\"\nservers = [\"10.0.0.1\"]\npeer-proxy-contact = \"p\"\npeer-proxy-port-tls = 65536",
             "10: peer-proxy.peer-proxy-port-tls: expected a port from 1 to 65535, or 0 for off".to_owned(),
         ),
-        ("[[device]]\nnetwork = \"10.0.0.0/8\"", format!("6: device: {later}")),
         (
             "[[device]]\nnetwork = \"10.0.0.0/99\"",
             "7: device.network: expected a network such as \"10.1.0.0/16\", without host bits, or an address"
@@ -258,12 +249,10 @@ fn a_bad_table_is_told_in_one_line() {
         ("[timers]\nc = 99", "7: timers.c: expected a whole number from 100 to 86400000".to_owned()),
         ("[timers]\nc = 3m", "7: ".to_owned()),
         ("[log]\nlevel = \"verbose\"", "7: log.level: ".to_owned()),
-        ("[dns]\nservers = [\"127.0.0.1:53\"]", format!("7: dns.servers: {later}")),
         (
             "[dns]\nservers = [\n\"127.0.0.1:53\",\n\"127.0.0.1\",\n]",
             "9: dns.servers: expected a list of addresses with ports such as \"127.0.0.1:53\"".to_owned(),
         ),
-        ("[dns]\nttl-stale = 0", format!("7: dns.ttl-stale: {later}")),
         ("[security]\ntls-mutual = true", "7: security.tls-mutual: expected a whole number from 0 to 1".to_owned()),
         ("[security]\ntls-mutual = 1", "7: security.tls-mutual: 1, expected security.trusted-ca or security.system-roots = true to go with it".to_owned()),
         (
@@ -329,10 +318,6 @@ fn a_bad_whole_is_told_in_one_line() {
         (
             format!("sipproxy.tls-port = 0\n{server}primary = \"127.0.0.1\""),
             &format!("4: sip-server.primary: {server_words}"),
-        ),
-        (
-            format!("sipproxy.tls-port = 0\n{server}primary = \"sips1.example.com\""),
-            "4: sip-server.primary: not available in this release",
         ),
         (
             format!("sipproxy.tls-port = 0\n{server}primary = \"127.0.0.1:5060\""),

@@ -5,16 +5,18 @@ use std::net::SocketAddr;
 
 use smallvec::SmallVec;
 
-use super::{Accept, CloseReason, Engine, Level, Mail, Output, Refusal, Source, Timer};
+use super::links::{LinkKey, Whose};
+use super::{Accept, CloseReason, ConnectFailure, Engine, Level, Mail, Output, Refusal, Source, Timer};
 use crate::clock::Time;
 use crate::ids::{BindingId, ConnId, FlowRef, PointId, ShardId, Side, Transport};
 use crate::limits::{
     BINDINGS_PER_FLOW_MAX, FIRST_MESSAGE_MAX, FLOW_ATTEMPTS_MAX, HANDSHAKE_MAX, IDLE_UNREGISTERED_MAX,
     MESSAGE_BEGUN_MAX,
 };
+use crate::proxy::Origin;
 use crate::sip::{FrameFault, Framed, Framer, Message, Method};
 use crate::stats::Counter;
-use crate::tls::identity::Identities;
+use crate::tls::identity::{Identities, TlsPeer};
 use crate::wheel::TimerId;
 
 /// A binding that a flow carries, or carried before it moved.
@@ -32,7 +34,10 @@ pub(super) struct Conn {
     pub(super) peer: SocketAddr,
     /// Found by its first request; an outbound connection has it from the start.
     pub(super) side: Option<Side>,
-    outbound: bool,
+    /// Another site's proxy is at its other end.
+    is_peer: bool,
+    /// We opened it.
+    link: Option<Box<LinkKey>>,
     ready: bool,
     /// A whole message has come.
     heard: bool,
@@ -69,7 +74,8 @@ impl Conn {
             point,
             peer,
             side: None,
-            outbound: false,
+            is_peer: false,
+            link: None,
             ready: false,
             heard: false,
             framer: Framer::default(),
@@ -87,10 +93,15 @@ impl Conn {
         self.bound.iter().any(|bound| bound.moved_to.is_none())
     }
 
+    /// Whether it counts among those of its source that hold no binding.
+    fn counts_as_unregistered(&self) -> bool {
+        !(self.link.is_some() || self.is_peer || self.side == Some(Side::Server) || self.is_registered())
+    }
+
     /// The deadline that counts now, and what missing it means.
     fn deadline(&self) -> Option<(Time, CloseReason)> {
         if !self.ready {
-            let reason = if self.outbound {
+            let reason = if self.link.is_some() {
                 CloseReason::Connect(super::ConnectFailure::Timeout)
             } else {
                 CloseReason::HandshakeTimeout
@@ -101,7 +112,7 @@ impl Conn {
             return Some((begun.after(MESSAGE_BEGUN_MAX), CloseReason::SlowMessage));
         }
         // Our own connection to a server stays as long as the server lets it.
-        if self.outbound || self.is_registered() || self.side == Some(Side::Server) {
+        if self.link.is_some() || self.is_peer || self.is_registered() || self.side == Some(Side::Server) {
             return None;
         }
         if !self.heard {
@@ -118,9 +129,8 @@ impl Engine {
     /// A [`Refusal`], counted already.
     pub fn accept(&mut self, accept: Accept, now: Time) -> Result<ConnId, Refusal> {
         let held = self.unregistered.get(&accept.peer.ip()).copied().unwrap_or(0);
-        // A server that opens its connections from one address is not held to a phone's measure.
-        let is_server = accept.peer.ip() == self.settings.server.address.ip()
-            && self.settings.point(accept.point).serves(Side::Server);
+        // A server or proxy that opens its connections from one address is not held to a phone's measure.
+        let is_server = self.names.is_server_ip(accept.peer.ip());
         let refusal = if self.draining {
             Some(Refusal::Draining)
         } else if held >= self.settings.unregistered_per_source_max && !is_server {
@@ -155,16 +165,30 @@ impl Engine {
     }
 
     /// Gives an outbound connection its slot and asks for it to be opened.
-    pub(super) fn open(&mut self, point: PointId, to: SocketAddr, side: Side, now: Time) -> Option<ConnId> {
-        let transport = self.settings.point(point).transport;
-        let conn = Conn { side: Some(side), outbound: true, heard: true, ..Conn::new(point, to, now) };
-        let conn = self.conns.insert(conn);
+    pub(super) fn open(
+        &mut self,
+        point: PointId,
+        key: LinkKey,
+        tls: Option<Box<TlsPeer>>,
+        now: Time,
+    ) -> Option<ConnId> {
+        let LinkKey { whose, transport, address: to } = key;
+        let side = whose.side();
+        let conn = Conn {
+            side: Some(side),
+            is_peer: matches!(whose, Whose::Peer(_)),
+            link: Some(Box::new(key)),
+            heard: true,
+            ..Conn::new(point, to, now)
+        };
+        // What is left of the slots beyond `connections_max` is for servers and other sites.
+        let full = self.conns.len() >= self.settings.connections_max as usize;
+        let conn = if full && matches!(whose, Whose::Device(_)) { None } else { self.conns.insert(conn) };
         let Some(conn) = conn else {
             self.count(Counter::LimitConnections);
             return None;
         };
         self.update_deadline(conn);
-        let tls = (transport == Transport::Tls).then(|| self.settings.server.tls.clone().map(Box::new)).flatten();
         self.outputs.push_back(Output::Connect { conn, point, transport, to, side, tls });
         Some(conn)
     }
@@ -173,22 +197,20 @@ impl Engine {
         let Some(conn) = self.conns.get_mut(id) else { return };
         conn.ready = true;
         conn.last = now;
-        let side = identities.as_ref().and_then(|identities| self.names.side_of_identity(identities));
+        let point = self.settings.point(conn.point);
+        let (link, transport) = (conn.link.as_deref().copied(), point.transport);
+        let origin = identities.as_ref().and_then(|identities| self.names.origin_of_identity(identities));
         conn.identities = identities;
         // A certificate settles the side before the first request can.
-        if let (None, Some(side)) = (conn.side, side) {
-            conn.side = Some(side);
-            let (ip, counted) = (conn.peer.ip(), side == Side::Server);
-            if counted {
-                self.uncount_source(ip);
-            }
+        if let (None, Some(origin)) = (conn.side, origin.filter(|origin| point.serves(origin.side))) {
+            let ip = conn.peer.ip();
+            (conn.side, conn.is_peer) = (Some(origin.side), origin.is_peer);
+            self.uncount_source(ip);
         }
-        let Some(conn) = self.conns.get(id) else { return };
-        let (outbound, side, transport) = (conn.outbound, conn.side, self.settings.point(conn.point).transport);
-        if outbound && side == Some(Side::Server) {
-            self.server_is_up();
+        if let Some(key) = link {
+            self.link_ready(key, now);
         }
-        if let Some(counter) = Counter::connection_opened(transport, outbound) {
+        if let Some(counter) = Counter::connection_opened(transport, link.is_some()) {
             self.count(counter);
         }
         self.update_deadline(id);
@@ -281,7 +303,8 @@ impl Engine {
         let conn = self.conns.get(id)?;
         let flow = FlowRef::Stream { shard: self.me(), conn: id, point: conn.point };
         let binding = message.and_then(|message| self.binding_of(&conn.bound, message));
-        Some(Source { flow, peer: conn.peer, side: conn.side.unwrap_or(Side::Endpoint), binding })
+        let side = conn.side.unwrap_or(Side::Endpoint);
+        Some(Source { flow, peer: conn.peer, side, is_peer: conn.is_peer, binding })
     }
 
     /// The binding that a message of a flow belongs to: its only one, or the one of its From's user.
@@ -332,16 +355,15 @@ impl Engine {
         if conn.side.is_some() || !message.is_request() {
             return;
         }
-        let side = match self.settings.point(conn.point).serves(Side::Server) {
-            true => self.names.side_of_stream(conn.peer, message.top_via()),
-            false => Side::Endpoint,
-        };
-        conn.side = Some(side);
-        if side == Side::Server {
-            let (ip, registered) = (conn.peer.ip(), conn.is_registered());
-            if !registered {
-                self.uncount_source(ip);
-            }
+        let mut origin = self.names.origin_of_stream(conn.peer, message.top_via(), message.buf());
+        if !self.settings.point(conn.point).serves(Side::Server) && origin.side == Side::Server {
+            origin = Origin::ENDPOINT;
+        }
+        let counted = conn.counts_as_unregistered();
+        (conn.side, conn.is_peer) = (Some(origin.side), origin.is_peer);
+        if counted && !conn.counts_as_unregistered() {
+            let ip = conn.peer.ip();
+            self.uncount_source(ip);
             self.update_deadline(id);
         }
     }
@@ -378,7 +400,7 @@ impl Engine {
             self.by_peer.remove(&named);
         }
         self.counters.count_with_bound(Counter::closed(reason));
-        if !(conn.outbound || conn.side == Some(Side::Server) || conn.is_registered()) {
+        if conn.counts_as_unregistered() {
             self.uncount_source(conn.peer.ip());
         }
         let quiet = matches!(reason, CloseReason::Peer | CloseReason::Shutdown) && !conn.is_registered();
@@ -387,12 +409,8 @@ impl Engine {
             let level = if ordinary { Level::Info } else { Level::Warn };
             self.tell(level, "connection closed", Some(conn.peer), reason.name().as_bytes());
         }
-        if self.server_conn == Some(id) {
-            self.server_conn = None;
-            if let CloseReason::Connect(_) = reason {
-                self.server_down_until = Some(now.after(super::outbox::SERVER_RETRY));
-                self.event("SIP Server cannot be reached", Some(conn.peer), reason.name().as_bytes());
-            }
+        if let Some(key) = conn.link.as_deref() {
+            self.link_closed(*key, id, reason, now);
         }
         let flow = FlowRef::Stream { shard: self.me(), conn: id, point: conn.point };
         if conn.is_registered() {
@@ -402,19 +420,23 @@ impl Engine {
             let home = bound.binding.home(self.settings.shards);
             self.mail(home, Mail::FlowGone { flow, binding: bound.binding });
         }
+        let failure = match reason {
+            CloseReason::Connect(failure) => Some(failure),
+            _ => None,
+        };
         for shard in 0..self.settings.shards {
             if conn.used_by & (1 << (shard % 64)) != 0 {
-                self.mail(ShardId(shard), Mail::ConnGone { conn: id });
+                self.mail(ShardId(shard), Mail::ConnGone { conn: id, failure });
             }
         }
-        self.on_conn_gone(self.me(), id, now);
+        self.on_conn_gone(self.me(), id, failure, now);
     }
 
     /// A connection of this or another shard has closed: who waits for an answer over it looks further.
-    pub(super) fn on_conn_gone(&mut self, shard: ShardId, conn: ConnId, now: Time) {
+    pub(super) fn on_conn_gone(&mut self, shard: ShardId, conn: ConnId, failure: Option<ConnectFailure>, now: Time) {
         for id in self.watchers.remove(&(shard, conn)).unwrap_or_default() {
             let Some(mut exchange) = self.take_exchange(id) else { continue };
-            self.on_next_lost(id, &mut exchange, now);
+            self.on_next_lost(id, &mut exchange, failure, now);
             self.put_back(id, exchange);
         }
     }
@@ -497,7 +519,7 @@ impl Engine {
         }
         if !was_registered {
             let ip = here.peer.ip();
-            let counted = !(here.outbound || here.side == Some(Side::Server));
+            let counted = !(here.link.is_some() || here.is_peer || here.side == Some(Side::Server));
             self.count(Counter::FlowOpened);
             if counted {
                 self.uncount_source(ip);
@@ -522,7 +544,7 @@ impl Engine {
         if was_registered && !here.is_registered() {
             here.last = now;
             let ip = here.peer.ip();
-            let counted = !(here.outbound || here.side == Some(Side::Server));
+            let counted = here.counts_as_unregistered();
             self.count(Counter::FlowClosed);
             if counted {
                 *self.unregistered.entry(ip).or_insert(0) += 1;

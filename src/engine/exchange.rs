@@ -1,8 +1,12 @@
 //! One request on its way through: its server transaction, what was sent on in a client transaction, and the
 //! timers of both. Hawser sends a request to one target at a time, so an exchange has at most one of each.
 
+use std::net::SocketAddr;
+
+use smallvec::SmallVec;
+
 use crate::clock::Time;
-use crate::ids::{BindingId, FlowRef, ShardId};
+use crate::ids::{BindingId, FlowRef, ShardId, Side};
 use crate::proxy::register::Registration;
 use crate::sip::{Message, Method};
 use crate::transaction::branch::TxnId;
@@ -10,6 +14,8 @@ use crate::transaction::{Effects, InviteClient, InviteServer, PlainClient, Plain
 use crate::wheel::TimerId;
 
 use super::io::Source;
+use super::links::Hop;
+use super::onward::Hops;
 use super::{Engine, Timer};
 
 /// The server half.
@@ -82,6 +88,26 @@ pub(super) enum GivenUp {
     TimerC,
 }
 
+/// Where a request goes on to, when that is not a phone's flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Onward {
+    /// A flow: a phone's, or one that a server's Route or X-Genesys-Route names.
+    Flow,
+    /// The servers of a pair.
+    Server(u8),
+    /// The targets of a name or an address: another site's proxy, a device, a server's Route.
+    Hops,
+}
+
+/// The client transaction that was given up for another target.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Former {
+    /// Of its branch.
+    pub(super) nonce: u64,
+    /// Where it was sent.
+    pub(super) flow: FlowRef,
+}
+
 /// Which of an exchange's timers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Which {
@@ -135,8 +161,16 @@ pub(super) struct Exchange {
     pub(super) loop_hash: u32,
     /// The flow that the request was sent on.
     pub(super) next: Option<FlowRef>,
-    /// It goes to the SIP Server.
-    pub(super) to_server: bool,
+    /// What it goes on to.
+    pub(super) onward: Onward,
+    /// The address that it was last sent to, of those that `onward` stands for.
+    pub(super) hop: Option<Hop>,
+    /// Addresses that would not do.
+    pub(super) tried: SmallVec<[SocketAddr; 1]>,
+    /// What is left of `Onward::Hops`.
+    pub(super) hops: Option<Box<Hops>>,
+    /// Client transactions that were given up for another target; their answers still count (RFC 3261 §16.7).
+    pub(super) former: Vec<Former>,
     /// The binding that it is for.
     pub(super) binding: Option<BindingId>,
     /// 430 instead of 480 when its flow is gone.
@@ -204,7 +238,11 @@ impl Exchange {
             nonce,
             loop_hash,
             next: None,
-            to_server: false,
+            onward: Onward::Flow,
+            hop: None,
+            tried: SmallVec::new(),
+            hops: None,
+            former: Vec::new(),
             binding: None,
             ob: false,
             sent: Vec::new(),
@@ -218,6 +256,21 @@ impl Exchange {
             registration: None,
             timers: [None; TIMERS],
         }
+    }
+
+    /// Whether it goes to a SIP Server.
+    pub(super) fn to_server(&self) -> bool {
+        matches!(self.onward, Onward::Server(_))
+    }
+
+    /// Whether it goes to another site's proxy.
+    pub(super) fn to_peer(&self) -> bool {
+        self.hops.as_ref().is_some_and(|hops| hops.is_peer())
+    }
+
+    /// The side that it goes to.
+    pub(super) fn side_onward(&self) -> Side {
+        if self.to_server() { Side::Server } else { Side::Endpoint }
     }
 
     fn is_over(&self) -> bool {
@@ -300,7 +353,8 @@ impl Engine {
         match effects.resend {
             Some(crate::transaction::Resend::Same) => {
                 let moved = exchange.next.and_then(|flow| self.moved_from(flow, exchange.binding));
-                if let Some(flow) = moved.filter(|flow| !exchange.to_server && Some(*flow) != exchange.next) {
+                if let Some(flow) = moved.filter(|flow| exchange.onward == Onward::Flow && Some(*flow) != exchange.next)
+                {
                     return self.follow_to(id, exchange, flow, now);
                 }
                 let bytes = self.pool.copy(&exchange.sent);

@@ -34,6 +34,17 @@ pub(super) enum Waits {
     Bytes(Vec<u8>),
 }
 
+/// What the connection table says of a Request-URI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// It is this binding's.
+    Binding(BindingId),
+    /// Phones have registered it, and none of them may be meant. It is no device's, for it is a phone's.
+    Unclear,
+    /// Nobody has registered it.
+    Nobody,
+}
+
 /// Whether two names mean the same flow: a connection is known by its shard and slot alone.
 fn same_flow(a: FlowRef, b: FlowRef) -> bool {
     match (a, b) {
@@ -348,12 +359,12 @@ impl Engine {
     /// A Contact is what its phone says it is, and two phones may say the same: then To has to tell whose it
     /// is, and when it does not, nobody's phone rings. One that says another user's name must not get that
     /// user's calls: where the Contact's user is not the AOR's, To must not be the user whose name it carries.
-    pub(super) fn look_up(&self, request: &Message) -> Option<BindingId> {
-        let uri = request.request_uri()?;
+    pub(super) fn look_up(&self, request: &Message) -> Found {
+        let Some(uri) = request.request_uri() else { return Found::Nobody };
         let mut canonical = Vec::new();
         uri.write_aor(request.buf(), &mut canonical);
         if let Some(binding) = self.directory.by_aor(&canonical).next() {
-            return Some(binding.id);
+            return Found::Binding(binding.id);
         }
         let contact_hash = self.keys.hash64(Tag::Contact, &[&canonical]);
         let mut contact_user = Vec::new();
@@ -370,24 +381,28 @@ impl Engine {
         // Those whose AOR's home is another shard: their users are not the Contact's user.
         let remote = self.directory.contact(contact_hash);
         if let Some(binding) = local().find(|binding| *binding.aor == *to_aor) {
-            return Some(binding.id);
+            return Found::Binding(binding.id);
         }
         let first = local().next();
+        if first.is_none() && remote.is_empty() {
+            return Found::Nobody;
+        }
         let one_aor = first.filter(|first| remote.is_empty() && local().all(|other| other.aor == first.aor));
         if let Some(binding) = one_aor {
             let own_name = binding.id.user == self.keys.user16(&contact_user);
-            return (own_name || !says_another).then_some(binding.id);
+            return if own_name || !says_another { Found::Binding(binding.id) } else { Found::Unclear };
         }
         if says_another {
-            return None;
+            return Found::Unclear;
         }
-        match remote {
+        let found = match remote {
             [only] if first.is_none() => Some(*only),
             several => {
                 let mut of_to = several.iter().filter(|id| id.user == to_user16);
                 of_to.next().copied().filter(|_| of_to.next().is_none())
             }
-        }
+        };
+        found.map_or(Found::Unclear, Found::Binding)
     }
 
     fn contact_hash(&self, uri: &Uri, buf: &[u8]) -> u64 {

@@ -3,11 +3,13 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::links::Hop;
 use crate::clock::Time;
-use crate::config::engine::TlsPeer;
+use crate::dns::Target;
 use crate::ids::{BindingId, ConnId, FlowRef, PointId, ShardId, Side, Transport};
+use crate::server_pool::{Evidence, View};
 use crate::sip::{Message, Method};
-use crate::tls::identity::Identities;
+use crate::tls::identity::{Identities, TlsPeer};
 use crate::transaction::branch::TxnId;
 
 /// A TCP connection that a listener of this shard has accepted. For TLS the handshake is still to come.
@@ -208,8 +210,18 @@ pub struct Source {
     pub peer: SocketAddr,
     /// The side that its sender was found to be on.
     pub side: Side,
+    /// Its sender is another site's proxy.
+    pub is_peer: bool,
     /// The binding of the flow that it arrived on, if it has one.
     pub binding: Option<BindingId>,
+}
+
+impl Source {
+    /// Whether a server sent it, here or at another site.
+    #[must_use]
+    pub fn is_trusted(&self) -> bool {
+        self.side == Side::Server || self.is_peer
+    }
 }
 
 /// What shards say to each other. Directory changes (`is_directory`) are never dropped.
@@ -245,6 +257,8 @@ pub enum Mail {
     ConnGone {
         #[allow(missing_docs, reason = "see ConnId")]
         conn: ConnId,
+        /// It could not be opened at all.
+        failure: Option<ConnectFailure>,
     },
     /// To a binding's home: where is it?
     Resolve {
@@ -272,6 +286,30 @@ pub enum Mail {
         transport: Transport,
         /// The peer's address and port.
         remote: SocketAddr,
+    },
+    /// To the shard that holds the connection to a device: which is it? It is opened when there is none. Answered
+    /// with `Peer`.
+    FindDevice {
+        /// Who asks.
+        txn: TxnId,
+        /// Where the device is.
+        hop: Hop,
+        /// What its certificate must carry; `None` for TCP.
+        tls: Option<Box<TlsPeer>>,
+    },
+    /// To the shard that owns the verdict on the SIP Servers: this was seen of one.
+    Evidence {
+        /// Index into the settings.
+        pair: u8,
+        /// Which of its addresses.
+        address: SocketAddr,
+        /// What.
+        evidence: Evidence,
+    },
+    /// Its verdict, to every other shard.
+    View {
+        /// Where servers and peers are, and which of them answer.
+        upstream: Box<Upstream>,
     },
     /// The answer of one shard.
     Peer {
@@ -361,6 +399,8 @@ impl Mail {
                 | Self::FlowGone { .. }
                 | Self::PutContact { .. }
                 | Self::DropContact { .. }
+                | Self::Evidence { .. }
+                | Self::View { .. }
         )
     }
 
@@ -372,6 +412,15 @@ impl Mail {
             _ => false,
         }
     }
+}
+
+/// Where servers and other sites' proxies are, as the shard that owns the verdict on them says.
+#[derive(Clone, Debug, Default)]
+pub struct Upstream {
+    /// The pairs.
+    pub view: View,
+    /// Of each `[[peer-proxy]]`: its targets.
+    pub peers: Vec<Vec<Target>>,
 }
 
 /// How much an event matters.

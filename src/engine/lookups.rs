@@ -2,7 +2,7 @@
 
 use super::{Engine, Output, Timer};
 use crate::clock::Time;
-use crate::dns::{Answer, Output as DnsOutput};
+use crate::dns::Output as DnsOutput;
 
 impl Engine {
     /// Takes out what the resolver wants done, and keeps its time in the wheel.
@@ -30,8 +30,4 @@ impl Engine {
         self.dns_timer = None;
         self.dns.fire(now, &mut self.counters);
     }
-
-    /// A name's servers have been found, or not. No kind of request waits for a name: the settings refuse names, so
-    /// whoever asked is gone.
-    fn on_found(&mut self, _waiter: u64, _answer: Answer, _now: Time) {}
 }

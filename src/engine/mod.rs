@@ -12,13 +12,16 @@ mod count;
 mod exchange;
 mod home;
 mod io;
+mod links;
 mod lookups;
+mod onward;
 mod outbox;
 mod placement;
 mod pool;
 mod replies;
 mod requests;
 mod responses;
+mod servers;
 mod timers;
 mod udp;
 
@@ -27,11 +30,14 @@ use std::net::{IpAddr, SocketAddr};
 
 use smallvec::SmallVec;
 
-pub use crate::config::engine::{Expected, Point, ServerTarget, Settings, Sticky, TlsPeer, UdpOversize};
-pub use io::{Accept, CloseReason, ConnectFailure, Event, Input, Level, Located, Mail, Output, Refusal, Source};
+pub use crate::config::engine::{Expected, Point, Settings, Sticky, TlsPeer, UdpOversize};
+pub use io::{
+    Accept, CloseReason, ConnectFailure, Event, Input, Level, Located, Mail, Output, Refusal, Source, Upstream,
+};
+pub use links::Hop;
 
 use crate::clock::Time;
-use crate::dns::Dns;
+use crate::dns;
 use crate::flow::directory::Directory;
 use crate::flow::keys::{Keys, Tag};
 use crate::flow::table::Slots;
@@ -40,6 +46,7 @@ use crate::limits::SERVER_CONNECTIONS_RESERVE;
 use crate::proxy::Names;
 use crate::proxy::target::Incarnation;
 use crate::rng::Rng;
+use crate::server_pool::View;
 use crate::sip::Edits;
 use crate::stats::{Counter, Counters, Gauge, Snapshot};
 use crate::transaction::Times;
@@ -49,7 +56,9 @@ use crate::wheel::{TimerId, Wheel};
 use conns::Conn;
 use exchange::{Exchange, Which};
 use home::Waiter;
+use links::{Link, LinkKey};
 use pool::Pool;
+use servers::Owner;
 use udp::UdpFlows;
 
 /// What a timer of the wheel is for.
@@ -65,7 +74,13 @@ enum Timer {
     Waiter(ConnId),
     /// A UDP flow may have expired.
     Udp(ConnId),
-    /// A DNS question has waited long enough.
+    /// The owner of the verdict on the SIP Servers has something to do.
+    Pool,
+    /// The names of servers and peers are looked at again.
+    Names,
+    /// A service check of ours is sent again.
+    Ping(u64),
+    /// A question to the DNS is asked again or given up.
     Dns,
 }
 
@@ -92,10 +107,17 @@ pub struct Engine {
     /// Connections without a binding, by source address.
     unregistered: HashMap<IpAddr, u32, KeyedState>,
     udp: UdpFlows,
-    /// The connection to the SIP Server, when the internal protocol is a stream.
-    server_conn: Option<ConnId>,
-    /// Until when the SIP Server counts as not answering, because its connection could not be opened.
-    server_down_until: Option<Time>,
+    /// Ways that this shard opened, or tried to.
+    links: HashMap<LinkKey, Link, KeyedState>,
+    /// The pairs, as their owner says.
+    view: View,
+    /// Of each peer proxy: where it is.
+    peers: Vec<Vec<dns::Target>>,
+    /// The owner's part, on its shard.
+    owner: Option<Box<Owner>>,
+    dns: dns::Dns,
+    /// Its next time in the wheel.
+    dns_timer: Option<(Time, TimerId)>,
 
     exchanges: Slots<Option<Box<Exchange>>>,
     by_key: HashMap<u128, TxnId, KeyedState>,
@@ -106,10 +128,6 @@ pub struct Engine {
     binding_timers: HashMap<BindingId, TimerId, KeyedState>,
     waiters: Slots<Waiter>,
     waiting: HashMap<BindingId, SmallVec<[ConnId; 2]>, KeyedState>,
-
-    dns: Dns,
-    /// Its next time in the wheel.
-    dns_timer: Option<(Time, TimerId)>,
 
     draining: bool,
 }
@@ -133,8 +151,9 @@ impl Engine {
         let keys = Keys::new(&settings.token_key);
         let mut rng = Rng::new(&settings.seed);
         let state = KeyedState(siphasher::sip::SipHasher13::new_with_keys(rng.next(), rng.next()));
+        let owner = Owner::new(&settings, state.clone(), now);
         let bindings_max = settings.connections_max.saturating_mul(2).max(1_024) as usize;
-        Self {
+        let mut engine = Self {
             names: Names::new(&settings),
             here: Incarnation {
                 boot: settings.boot,
@@ -154,8 +173,10 @@ impl Engine {
             by_peer: HashMap::with_hasher(state.clone()),
             unregistered: HashMap::with_hasher(state.clone()),
             udp: UdpFlows::new(settings.connections_max, state.clone()),
-            server_conn: None,
-            server_down_until: None,
+            links: HashMap::with_hasher(state.clone()),
+            view: owner.view().clone(),
+            peers: servers::peers_of(&settings),
+            owner: (settings.shard == servers::OWNER).then(|| Box::new(owner)),
             exchanges: Slots::new(settings.transactions_max as usize),
             by_key: HashMap::with_hasher(state.clone()),
             watchers: HashMap::with_hasher(state.clone()),
@@ -163,13 +184,16 @@ impl Engine {
             binding_timers: HashMap::with_hasher(state.clone()),
             waiters: Slots::new(settings.transactions_max as usize),
             waiting: HashMap::with_hasher(state),
-            dns: Dns::new(settings.dns.clone(), rng.seed()),
+            dns: dns::Dns::new(settings.dns.clone(), rng.seed()),
             dns_timer: None,
             draining: false,
             rng,
             keys,
             settings,
-        }
+        };
+        engine.begin_as_owner(now);
+        engine.read_local_mail(now);
+        engine
     }
 
     /// What it was made with.
@@ -305,6 +329,7 @@ impl Engine {
             && self.directory.is_empty()
             && self.directory.remote_contacts_len() == 0
             && self.binding_timers.is_empty()
+            && self.links.values().all(|link| link.conn.is_none())
             && self.wheel.is_empty()
     }
 

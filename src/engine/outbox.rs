@@ -1,17 +1,14 @@
-//! What leaves a shard: bytes on a flow, wherever it is; mail; and the connection to the SIP Server.
+//! What leaves a shard: bytes on a flow, wherever it is, and mail.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
-use super::exchange::Exchange;
-use super::{Engine, Level, Mail, Output};
+use super::exchange::{Exchange, Onward};
+use super::links::Whose;
+use super::{Engine, Mail, Output};
 use crate::clock::Time;
-use crate::ids::{BindingId, ConnId, FlowRef, PointId, ShardId, Side};
+use crate::ids::{BindingId, ConnId, FlowRef, PointId, ShardId};
 use crate::stats::Counter;
 use crate::transaction::branch::TxnId;
-
-/// After a failed attempt to connect to the SIP Server, requests are refused for so long before the next.
-pub(super) const SERVER_RETRY: Duration = Duration::from_millis(500);
 
 impl Engine {
     /// Puts a mail into another shard's box, or among those that this shard reads at the end of the input.
@@ -64,9 +61,12 @@ impl Engine {
     /// Sends a message of an exchange's client transaction (the request again, its ACK, its CANCEL) to where
     /// the phone is now, or to the SIP Server. One that cannot be sent is left to the timers.
     pub(super) fn send_next(&mut self, id: TxnId, exchange: &mut Exchange, bytes: Vec<u8>, now: Time) {
-        if exchange.to_server && exchange.next.is_some_and(|flow| self.moved_from(flow, None).is_none()) {
+        if let (Onward::Server(pair), Some(hop)) = (exchange.onward, exchange.hop)
+            && exchange.next.is_some_and(|flow| self.moved_from(flow, None).is_none())
+        {
+            // A CANCEL goes where its INVITE is.
             self.unwatch(id, exchange);
-            exchange.next = self.server_flow(now);
+            exchange.next = self.flow_to(hop, Whose::Server(pair), None, now);
             let Some(flow) = exchange.next else { return self.pool.give(bytes) };
             if exchange.client.is_pending() {
                 self.watch(id, flow);
@@ -159,39 +159,6 @@ impl Engine {
         }
     }
 
-    /// The SIP Server has been heard of.
-    pub(super) fn server_is_up(&mut self) {
-        if self.server_down_until.take().is_some() {
-            let peer = self.settings.server.address;
-            self.tell(Level::Info, "SIP Server can be reached again", Some(peer), b"");
-        }
-    }
-
-    /// The flow to the SIP Server, opened when there is none; `None` while it cannot be reached.
-    pub(super) fn server_flow(&mut self, now: Time) -> Option<FlowRef> {
-        let transport = self.settings.server.transport;
-        let address = self.settings.server.address;
-        let point = self.settings.point_for(transport, Side::Server, address.ip())?;
-        if !transport.is_stream() {
-            if self.server_down_until.is_some_and(|until| now < until) {
-                return None;
-            }
-            return Some(FlowRef::Udp { shard: self.me(), point, remote: address });
-        }
-        let conn = match self.server_conn.filter(|conn| self.conns.get(*conn).is_some()) {
-            Some(conn) => conn,
-            None => {
-                if self.server_down_until.is_some_and(|until| now < until) {
-                    return None;
-                }
-                let conn = self.open(point, address, Side::Server, now)?;
-                self.server_conn = Some(conn);
-                conn
-            }
-        };
-        Some(FlowRef::Stream { shard: self.me(), conn, point })
-    }
-
     /// A mail did not fit its box.
     pub(super) fn on_mail_refused(&mut self, mail: Mail, now: Time) {
         match mail {
@@ -222,13 +189,15 @@ impl Engine {
                 self.recycle_message(message);
             }
             // Timers of the asking shard end what waits for these; directory changes are never refused.
-            Mail::FindPeer { txn, .. } => self.on_peer(txn, None, now),
+            Mail::FindPeer { txn, .. } | Mail::FindDevice { txn, .. } => self.on_peer(txn, None, now),
             Mail::Failed { .. }
             | Mail::Peer { .. }
             | Mail::Resolved { .. }
             | Mail::ConnGone { .. }
             | Mail::Bound { .. }
             | Mail::Moved { .. }
+            | Mail::Evidence { .. }
+            | Mail::View { .. }
             | Mail::Unbound { .. }
             | Mail::FlowGone { .. }
             | Mail::PutContact { .. }

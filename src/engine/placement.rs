@@ -21,7 +21,9 @@ impl Engine {
             }
             return;
         }
-        if message.fault().is_none() && !self.settings.point(source.flow.point()).serves(source.side) {
+        if message.fault().is_none()
+            && !(source.is_peer || self.settings.point(source.flow.point()).serves(source.side))
+        {
             return self.refuse_stranger(message, &source);
         }
         let walk = route::walk(&message, source.side, &self.names, &self.keys);

@@ -1,7 +1,7 @@
 //! Answers of our own: errors without a transaction, the final answer of an exchange, 100, and the service
 //! check (RFC 3261 §8.2, §16.3, §11).
 
-use super::exchange::{Exchange, ServerTxn};
+use super::exchange::{Exchange, Onward, ServerTxn};
 use super::{Engine, Source};
 use crate::clock::Time;
 use crate::ids::{FlowRef, Side};
@@ -123,7 +123,8 @@ impl Engine {
         self.abandon_client(id, exchange);
         let Some(request) = exchange.request.take().filter(|_| exchange.server.is_open()) else { return };
         let mut extra = Vec::new();
-        if code == 503 {
+        // For a server it would mean this proxy, and cut it off from the phones moored here.
+        if code == 503 && (exchange.onward != Onward::Hops || exchange.source.side == Side::Endpoint) {
             self.write_retry_after(&mut extra);
         }
         let mut bytes = self.pool.take();
@@ -153,15 +154,11 @@ impl Engine {
 
     /// OPTIONS to the proxy itself (DESIGN.md, What it does on the wire, 12). The SIP Server gets 200 while
     /// any flow is held, also when draining: a 503 would cut it off from the phones moored here.
-    pub(super) fn answer_service_check(&mut self, request: &Message, source: &Source, now: Time) {
+    pub(super) fn answer_service_check(&mut self, request: &Message, source: &Source) {
         let key = self.key_of(request, key::method_of(request), source);
         // Other shards may hold flows too: in the few seconds of a drain they count as if they did.
         let holds_flows = !self.conns.is_empty() || self.udp.len() > 0 || self.settings.shards > 1;
-        let server_down = self.server_down_until.is_some();
-        if server_down && !self.draining {
-            // Nobody but who asks may be there to try it again.
-            let _ = self.server_flow(now);
-        }
+        let server_down = !self.server_answers(self.names.serving());
         let (up, ok, not) = match source.side {
             Side::Server => {
                 (!self.draining || holds_flows, Counter::ServiceCheckServer200, Counter::ServiceCheckServer503)

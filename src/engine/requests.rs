@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::exchange::{Arrival, Cancelling, ClientTxn, Exchange, GivenUp, ServerTxn, Which, txn_of};
-use super::home::in_words;
-use super::{Engine, Mail, Source, UdpOversize};
+use super::exchange::{Arrival, Cancelling, ClientTxn, Exchange, GivenUp, Onward, ServerTxn, Which, txn_of};
+use super::home::{Found, in_words};
+use super::{ConnectFailure, Engine, Mail, Source, UdpOversize};
 use crate::clock::Time;
 use crate::flow::keys::Tag;
 use crate::flow::token::{Facing, Kind, Token};
@@ -44,6 +44,9 @@ impl Engine {
             return self.recycle_message(request);
         }
         self.count(Counter::request(source.side, method));
+        if source.side == Side::Server && method != Method::Options {
+            self.note_server_request(&request, source.peer);
+        }
         let loop_hash = validate::loop_hash(&request, source.side, &self.keys);
         let target = validate::validate(&request, loop_hash, &self.names)
             .and_then(|()| self.admit(&request))
@@ -54,7 +57,7 @@ impl Engine {
                 self.recycle_message(request);
             }
             Ok(Target::Myself) => {
-                self.answer_service_check(&request, &source, now);
+                self.answer_service_check(&request, &source);
                 self.recycle_message(request);
             }
             Ok(target) => self.begin(key, loop_hash, request, source, walk, target, now),
@@ -151,16 +154,12 @@ impl Engine {
     }
 
     /// Turns a target into a flow, and sends the request there.
-    fn aim(&mut self, id: TxnId, exchange: &mut Exchange, walk: &Walk, target: Target, now: Time) {
+    pub(super) fn aim(&mut self, id: TxnId, exchange: &mut Exchange, walk: &Walk, target: Target, now: Time) {
         match target {
             Target::Myself => {}
-            Target::Server => {
-                exchange.to_server = true;
-                match self.server_flow(now) {
-                    Some(flow) => self.send_request(id, exchange, walk, flow, now),
-                    None => self.finish_unreachable_server(id, exchange, now),
-                }
-            }
+            Target::Server { pair } => self.try_server(id, exchange, pair, Some(walk), now),
+            Target::Peer { peer } => self.aim_at_peer(id, exchange, walk, peer, now),
+            Target::Uri(uri) => self.aim_at_uri(id, exchange, walk, uri, now),
             Target::Flow { flow, binding, ob } => {
                 (exchange.binding, exchange.ob) = (binding, ob);
                 match self.moved_from(flow, binding) {
@@ -176,13 +175,19 @@ impl Engine {
                 self.resolve(id, exchange, None, now);
             }
             Target::Table => {
-                let found = exchange.request.as_deref().and_then(|request| self.look_up(request));
-                match found {
-                    Some(binding) => {
+                let Some(request) = exchange.request.as_deref() else { return };
+                match self.look_up(request) {
+                    Found::Binding(binding) => {
                         exchange.binding = Some(binding);
                         self.resolve(id, exchange, None, now);
                     }
-                    None => self.finish(id, exchange, 480, "Not Registered Here", Counter::Refused480NotBound, now),
+                    Found::Unclear => {
+                        self.finish(id, exchange, 480, "Not Registered Here", Counter::Refused480NotBound, now);
+                    }
+                    Found::Nobody => match target::beyond_table(request, &self.names) {
+                        Ok(target) => self.aim(id, exchange, walk, target, now),
+                        Err(refusal) => self.finish_refused(id, exchange, refusal, now),
+                    },
                 }
             }
             Target::Address { transport, remote } => self.aim_at(id, exchange, walk, transport, remote, now),
@@ -233,8 +238,9 @@ impl Engine {
                 match found {
                     Some((flow, binding)) => {
                         exchange.binding = binding;
-                        self.send_after_wait(id, &mut exchange, flow, now);
+                        self.send_after_wait(id, &mut exchange, None, flow, now);
                     }
+                    None if exchange.onward == Onward::Hops => self.on_no_device(id, &mut exchange, now),
                     None => {
                         let counter = Counter::Refused480NotBound;
                         self.finish(id, &mut exchange, 480, "Not Connected From There", counter, now);
@@ -258,11 +264,16 @@ impl Engine {
     /// Asks the binding's home where the phone is.
     fn resolve(&mut self, id: TxnId, exchange: &mut Exchange, not: Option<FlowRef>, now: Time) {
         exchange.attempts = exchange.attempts.saturating_add(1);
-        let Some(binding) = exchange.binding else { return self.finish_gone(id, exchange, now) };
         if exchange.attempts > FLOW_ATTEMPTS_MAX {
             self.count(Counter::LimitFlowAttempts);
             return self.finish_gone(id, exchange, now);
         }
+        let Some(binding) = exchange.binding else {
+            return match exchange.client {
+                ClientTxn::Waiting if exchange.onward == Onward::Flow => self.aim_beyond(id, exchange, not, now),
+                _ => self.finish_gone(id, exchange, now),
+            };
+        };
         let wait = self.patience_of(exchange);
         exchange.resolving = true;
         self.arm(id, exchange, Which::Wait, now.after(wait + HOME_ANSWER_MAX));
@@ -278,7 +289,7 @@ impl Engine {
             exchange.resolving = false;
             self.stop(&mut exchange, Which::Wait);
             match (flow, exchange.next) {
-                (Some(flow), None) => self.send_after_wait(id, &mut exchange, flow, now),
+                (Some(flow), None) => self.send_after_wait(id, &mut exchange, None, flow, now),
                 (Some(flow), Some(_)) => self.follow_to(id, &mut exchange, flow, now),
                 (None, _) => self.finish_gone(id, &mut exchange, now),
             }
@@ -286,7 +297,18 @@ impl Engine {
         self.put_back(id, exchange);
     }
 
-    fn send_after_wait(&mut self, id: TxnId, exchange: &mut Exchange, flow: FlowRef, now: Time) {
+    /// Sends a request that has waited, or is sent anew, on a flow.
+    pub(super) fn send_after_wait(
+        &mut self,
+        id: TxnId,
+        exchange: &mut Exchange,
+        walk: Option<&Walk>,
+        flow: FlowRef,
+        now: Time,
+    ) {
+        if let Some(walk) = walk {
+            return self.send_request(id, exchange, walk, flow, now);
+        }
         // The machine that is made anew may have no need of it.
         self.stop(exchange, Which::ClientRetransmit);
         let Some(request) = exchange.request.as_deref() else { return };
@@ -305,7 +327,7 @@ impl Engine {
         }
         if exchange.client.is_unanswered() && former.is_none_or(|former| former.point() != flow.point()) {
             // Another transport or address of ours: the Via, and the timers, have to say so.
-            return self.send_after_wait(id, exchange, flow, now);
+            return self.send_after_wait(id, exchange, None, flow, now);
         }
         self.watch(id, flow);
         if exchange.client.is_unanswered() {
@@ -313,27 +335,24 @@ impl Engine {
             let bytes = self.pool.copy(&exchange.sent);
             if self.send_on(flow, exchange.binding, bytes, Some(id)).is_err() {
                 self.unwatch(id, exchange);
-                self.on_next_lost(id, exchange, now);
+                self.on_next_lost(id, exchange, None, now);
             }
         }
     }
 
     /// The flow that a request was sent on is gone before its final response.
-    pub(super) fn on_next_lost(&mut self, id: TxnId, exchange: &mut Exchange, now: Time) {
+    pub(super) fn on_next_lost(
+        &mut self,
+        id: TxnId,
+        exchange: &mut Exchange,
+        failure: Option<ConnectFailure>,
+        now: Time,
+    ) {
         if !exchange.client.is_pending() || exchange.resolving {
             return;
         }
-        if exchange.to_server {
-            if !exchange.client.is_unanswered() {
-                // It has the request; it opens a connection of its own for the answer (RFC 3261 §18.2.2).
-                return;
-            }
-            exchange.attempts = exchange.attempts.saturating_add(1);
-            match self.server_flow(now).filter(|_| exchange.attempts <= 2) {
-                Some(flow) => self.follow_to(id, exchange, flow, now),
-                None => self.finish_unreachable_server(id, exchange, now),
-            }
-            return;
+        if exchange.onward != Onward::Flow {
+            return self.on_target_lost(id, exchange, failure, now);
         }
         self.resolve(id, exchange, exchange.next, now);
     }
@@ -341,8 +360,9 @@ impl Engine {
     /// The request could not be sent on the flow that it was meant for: nobody has it yet, so that it waits no
     /// longer than one whose flow was known to be gone.
     fn on_unsent(&mut self, id: TxnId, exchange: &mut Exchange, now: Time) {
-        if exchange.to_server || exchange.resolving || !exchange.client.is_unanswered() || exchange.attempts > 0 {
-            return self.on_next_lost(id, exchange, now);
+        let is_phones = exchange.onward == Onward::Flow;
+        if !is_phones || exchange.resolving || !exchange.client.is_unanswered() || exchange.attempts > 0 {
+            return self.on_next_lost(id, exchange, None, now);
         }
         if exchange.given_up != GivenUp::No {
             self.count(Counter::CallsCancelled);
@@ -381,6 +401,10 @@ impl Engine {
         self.finish(id, exchange, 503, "SIP Server Unreachable", Counter::Refused503ServerConnect, now);
     }
 
+    pub(super) fn finish_refused(&mut self, id: TxnId, exchange: &mut Exchange, refusal: Refusal, now: Time) {
+        self.finish(id, exchange, refusal.code, refusal.reason, refusal.counter, now);
+    }
+
     /// 430 when the registrar may try the phone's other flow (RFC 5626 §5.3.1), else 480.
     pub(super) fn finish_gone(&mut self, id: TxnId, exchange: &mut Exchange, now: Time) {
         let lost = exchange.next.is_some();
@@ -399,7 +423,7 @@ impl Engine {
         let Some(request) = exchange.request.take() else { return };
         let source = exchange.source;
         let point_id = flow.point();
-        let to_side = if exchange.to_server { Side::Server } else { Side::Endpoint };
+        let to_side = exchange.side_onward();
         let branch = Branch { shard: self.me(), txn: id, nonce: exchange.nonce, loop_hash: exchange.loop_hash };
 
         let mut contact = std::mem::take(&mut self.scratch);
@@ -414,6 +438,7 @@ impl Engine {
         let plan = forward::Plan {
             peer: source.peer,
             side: source.side,
+            trusted: source.is_trusted(),
             walk,
             point,
             branch,
@@ -462,7 +487,7 @@ impl Engine {
         if says_path {
             self.count(Counter::PathSupportAdded);
         }
-        if walk_strips_genesys(&request, source.side) {
+        if strips_genesys(&request, source.is_trusted()) {
             self.count(match source.side {
                 Side::Server => Counter::XGenesysStrippedServer,
                 Side::Endpoint => Counter::XGenesysStrippedEndpoint,
@@ -494,7 +519,7 @@ impl Engine {
         if exchange.method == Method::Invite && exchange.given_up == GivenUp::No {
             self.arm(id, exchange, Which::Patience, now.after(self.settings.timer_c));
         }
-        if !exchange.to_server {
+        if exchange.onward == Onward::Flow {
             self.count(match flow.shard() == self.me() {
                 true => Counter::DeliveredLocal,
                 false => Counter::DeliveredAcross,
@@ -635,10 +660,15 @@ impl Engine {
                 self.event("ACK dropped: it may go nowhere", Some(source.peer), &in_words(&ack));
                 return self.recycle_message(ack);
             }
-            Ok(Target::Server) => (self.server_flow(now), None, None),
+            Ok(Target::Server { pair }) => (self.server_flow(pair, &ack, now), None, None),
             Ok(Target::Flow { flow, binding, .. }) => (self.moved_from(flow, binding), binding, Some(flow)),
             Ok(Target::Binding { binding, .. }) => (None, Some(binding), None),
-            Ok(Target::Table) => (None, self.look_up(&ack), None),
+            Ok(Target::Table) => match self.look_up(&ack) {
+                Found::Binding(binding) => (None, Some(binding), None),
+                Found::Unclear => (None, None, None),
+                Found::Nobody => (self.flow_beyond_table(&ack, now), None, None),
+            },
+            Ok(Target::Peer { .. } | Target::Uri(_)) => (self.flow_beyond_table(&ack, now), None, None),
             Ok(Target::Address { transport, remote }) => {
                 let (flow, binding) = self.flow_at(transport, remote).unzip();
                 (flow, binding.flatten(), None)
@@ -692,7 +722,15 @@ impl Engine {
         let mut edits = std::mem::take(&mut self.edits);
         edits.clear();
         let point = self.settings.point(flow.point());
-        let plan = forward::Plan { peer: source.peer, side: source.side, walk, point, branch, request_uri: None };
+        let plan = forward::Plan {
+            peer: source.peer,
+            side: source.side,
+            trusted: source.is_trusted(),
+            walk,
+            point,
+            branch,
+            request_uri: None,
+        };
         forward::edit(&ack, &plan, &mut edits);
         let mut bytes = self.pool.take();
         edits.apply(ack.buf(), &mut bytes);
@@ -716,6 +754,6 @@ fn is_stream(flow: FlowRef) -> bool {
     matches!(flow, FlowRef::Stream { .. })
 }
 
-fn walk_strips_genesys(request: &Message, side: Side) -> bool {
-    request.first(Name::XGenesysRoute).is_some() || (side == Side::Endpoint && request.first(Name::XGenesys).is_some())
+fn strips_genesys(request: &Message, trusted: bool) -> bool {
+    request.first(Name::XGenesysRoute).is_some() || (!trusted && request.first(Name::XGenesys).is_some())
 }

@@ -1,11 +1,12 @@
 //! A response's way: its transaction, what it means for the request, and back to who asked (RFC 3261 §16.7).
 
-use super::exchange::{Cancelling, ClientTxn, Exchange, GivenUp, ServerTxn, Which};
+use super::exchange::{Cancelling, ClientTxn, Exchange, GivenUp, Onward, ServerTxn, Which};
+use super::onward::Why;
 use super::{Engine, Source};
 use crate::clock::Time;
-use crate::ids::Side;
 use crate::proxy::register;
 use crate::proxy::response::{self, Fate};
+use crate::server_pool::Evidence;
 use crate::sip::{Message, Method, Name, Span};
 use crate::stats::Counter;
 use crate::transaction::branch::TxnId;
@@ -15,16 +16,27 @@ impl Engine {
     /// A response whose top Via holds a branch of this shard.
     pub(super) fn on_response(&mut self, message: Box<Message>, source: Source, branch: Branch, now: Time) {
         let id = branch.txn;
-        // Behind our own Via stands at least that of who asked; a CANCEL is our own, and has no other.
-        let via_count_min = if message.cseq().method == Method::Cancel { 1 } else { 2 };
+        // Behind our own Via stands at least that of who asked; a CANCEL or a service check is our own, and has no other.
+        let is_own = message.cseq().method == Method::Cancel || id == TxnId::NONE;
+        let via_count_min = if is_own { 1 } else { 2 };
         if !self.names.is_own_via(message.top_via(), message.buf()) || message.count_values(Name::Via) < via_count_min {
             return self.drop_response(message, Counter::ResponseForeignVia);
+        }
+        let code = message.status().unwrap_or(0);
+        if id == TxnId::NONE && message.cseq().method == Method::Options {
+            self.on_pong(branch.nonce, code, now);
+            return self.recycle_message(message);
         }
         let Some(mut exchange) = self.take_exchange(id) else {
             return self.drop_response(message, Counter::ResponseStray);
         };
-        let code = message.status().unwrap_or(0);
-        if exchange.nonce != branch.nonce {
+        if exchange.nonce != branch.nonce && exchange.former.iter().any(|former| former.nonce == branch.nonce) {
+            self.count(Counter::response_from(source.side, code));
+            if message.cseq().method == exchange.method {
+                self.on_former_response(id, &mut exchange, branch.nonce, &message, code, now);
+            }
+            self.recycle_message(message);
+        } else if exchange.nonce != branch.nonce {
             self.drop_response(message, Counter::ResponseStray);
         } else if message.cseq().method == Method::Cancel && exchange.method == Method::Invite {
             self.count(Counter::response_from(source.side, code));
@@ -104,15 +116,23 @@ impl Engine {
             exchange.cancelling = Cancelling::No;
         }
         let is_invite = exchange.method == Method::Invite;
-        let from = if exchange.to_server { Side::Server } else { Side::Endpoint };
+        let from = exchange.side_onward();
         if !exchange.server.is_open() {
             // A 2xx to an INVITE always goes back, also the second one, or one that crossed our own answer
             // (RFC 3261 §16.7 step 5).
             if is_invite && code < 300 {
-                let bytes = self.response_bytes(exchange, message, None);
-                self.respond_for(exchange, bytes);
+                self.pass_success(exchange, message);
             }
             return;
+        }
+        if code == 503 && exchange.onward != Onward::Flow && self.has_alternative(exchange, now) {
+            if let (Onward::Server(pair), Some(hop)) = (exchange.onward, exchange.hop) {
+                self.tell_evidence(pair, hop.address, Evidence::Status(503));
+            }
+            return self.fail_over(id, exchange, Why::Unavailable, now);
+        }
+        if code < 300 && is_invite && !exchange.tried.is_empty() {
+            self.note_takes_calls(exchange.onward, exchange.hop);
         }
         let code = match response::fate(code, is_invite, from) {
             Fate::Pass => code,
@@ -126,13 +146,8 @@ impl Engine {
                 return;
             }
         };
-        if code < 300
-            && let (Some(registration), Some(request)) = (exchange.registration.take(), exchange.request.take())
-        {
-            self.bind_contacts(&request, &registration, message, &exchange.source, exchange.arrived, now);
-            let bytes = self.response_bytes(exchange, message, Some(&request));
-            exchange.request = Some(request);
-            self.answer(id, exchange, code, bytes, now);
+        if code < 300 {
+            self.on_late_success(id, exchange, message, code, now);
         } else {
             let bytes = self.response_bytes(exchange, message, None);
             self.answer(id, exchange, code, bytes, now);
@@ -146,9 +161,35 @@ impl Engine {
         }
     }
 
+    /// A 2xx goes back as the final response; that of a REGISTER binds.
+    pub(super) fn on_late_success(
+        &mut self,
+        id: TxnId,
+        exchange: &mut Exchange,
+        message: &Message,
+        code: u16,
+        now: Time,
+    ) {
+        let register = exchange.request.take_if(|_| exchange.registration.is_some());
+        if let (Some(registration), Some(request)) = (exchange.registration.take(), &register) {
+            self.bind_contacts(request, &registration, message, &exchange.source, exchange.arrived, now);
+        }
+        let bytes = self.response_bytes(exchange, message, register.as_deref());
+        if register.is_some() {
+            exchange.request = register;
+        }
+        self.answer(id, exchange, code, bytes, now);
+    }
+
+    /// A 2xx to an INVITE that was answered already goes back all the same.
+    pub(super) fn pass_success(&mut self, exchange: &Exchange, message: &Message) {
+        let bytes = self.response_bytes(exchange, message, None);
+        self.respond_for(exchange, bytes);
+    }
+
     /// The response as it goes back. `register` is the REGISTER that a 2xx answers.
     fn response_bytes(&mut self, exchange: &Exchange, message: &Message, register: Option<&Message>) -> Vec<u8> {
-        let from = if exchange.to_server { Side::Server } else { Side::Endpoint };
+        let from = exchange.side_onward();
         let mut edits = std::mem::take(&mut self.edits);
         edits.clear();
         let code = message.status().unwrap_or(0);
@@ -156,7 +197,8 @@ impl Engine {
         if as_500 {
             edits.replace(Span::new(0, message.first_field_at()), b"SIP/2.0 500 Server Internal Error\r\n");
         }
-        response::edit(message, from, self.transport_of(exchange.reply), &mut edits);
+        let trusted = exchange.to_server() || exchange.to_peer();
+        response::edit(message, trusted, self.transport_of(exchange.reply), &mut edits);
         if code == 503 && !as_500 && message.first(Name::RetryAfter).is_none() {
             // Or all phones would come back at once (RFC 5390).
             let mut line = Vec::new();

@@ -1,9 +1,11 @@
 //! What follows when a timer fires, and when mail arrives.
 
-use super::exchange::{Cancelling, ClientTxn, Exchange, GivenUp, ServerTxn, Which};
-use super::{Engine, Mail, Timer};
+use super::exchange::{Cancelling, ClientTxn, Exchange, GivenUp, Onward, ServerTxn, Which};
+use super::links::{LinkKey, Whose};
+use super::onward::Why;
+use super::{ConnectFailure, Engine, Mail, Timer};
 use crate::clock::Time;
-use crate::ids::{FlowRef, ShardId};
+use crate::ids::{FlowRef, ShardId, Transport};
 use crate::sip::Method;
 use crate::stats::Counter;
 use crate::transaction::branch::TxnId;
@@ -22,6 +24,9 @@ impl Engine {
             Timer::Binding(id) => self.on_binding_timer(id, now),
             Timer::Waiter(id) => self.on_waiter_timer(id),
             Timer::Udp(id) => self.on_udp_timer(id, now),
+            Timer::Pool => self.on_pool_timer(now),
+            Timer::Names => self.on_names_timer(now),
+            Timer::Ping(ping) => self.on_ping_timer(ping, now),
             Timer::Dns => self.on_dns_timer(now),
         }
     }
@@ -75,6 +80,9 @@ impl Engine {
                 // The home has not answered: its mailbox or the shard is in trouble. The phone counts as gone.
                 if exchange.resolving {
                     exchange.resolving = false;
+                    if exchange.onward == Onward::Hops {
+                        return self.on_wait_over(id, exchange, now);
+                    }
                     self.count(Counter::LimitHomeAnswer);
                     self.finish_gone(id, exchange, now);
                 }
@@ -94,6 +102,9 @@ impl Engine {
     /// Timer B or F: nothing at all, or nothing final, came back.
     fn on_timeout(&mut self, id: TxnId, exchange: &mut Exchange, now: Time) {
         if exchange.method == Method::Invite {
+            if self.has_alternative(exchange, now) {
+                return self.fail_over(id, exchange, Why::Timeout, now);
+            }
             self.finish(id, exchange, 408, "Request Timeout", Counter::Refused408TimerB, now);
         } else {
             // RFC 4320 §4.2: a 408 to a request other than INVITE would come too late to help anybody.
@@ -131,7 +142,7 @@ impl Engine {
             Mail::Message { message, source } => self.on_placed(message, source, now),
             Mail::Send { conn, bytes, binding, txn } => self.on_send(from, conn, bytes, binding, txn),
             Mail::Failed { txn, conn } => self.on_failed(from, txn, conn, now),
-            Mail::ConnGone { conn } => self.on_conn_gone(from, conn, now),
+            Mail::ConnGone { conn, failure } => self.on_conn_gone(from, conn, failure, now),
             Mail::Resolve { txn, binding, not, wait } => self.on_resolve(from, txn, binding, not, wait, now),
             Mail::Resolved { txn, flow } => self.on_resolved(txn, flow, now),
             Mail::FindPeer { txn, transport, remote } => {
@@ -139,6 +150,9 @@ impl Engine {
                 self.mail(from, Mail::Peer { txn, found });
             }
             Mail::Peer { txn, found } => self.on_peer(txn, found, now),
+            Mail::FindDevice { txn, hop, tls } => self.on_find_device(from, txn, hop, tls.as_deref(), now),
+            Mail::Evidence { pair, address, evidence } => self.on_evidence(pair, address, evidence, now),
+            Mail::View { upstream } => self.on_view(*upstream, now),
             Mail::Ack { message, source, binding, not } => self.on_ack_mail(message, source, binding, not, now),
             Mail::Deliver { bytes, binding, not } => self.on_deliver(bytes, binding, not, now),
             Mail::Bound { flow, binding, until } => {
@@ -180,27 +194,34 @@ impl Engine {
         }
     }
 
-    /// The system says that a UDP destination cannot be reached. For the SIP Server that ends at once what it has
-    /// not answered (RFC 3261 §18.4, §16.9), as a refused connection does; a repetition within the time that it
-    /// counts as down for says nothing new.
+    /// The system says that a UDP destination cannot be reached. What a server, peer or device has not answered goes
+    /// on at once (RFC 3261 §18.4, §16.9), as after a refused connection; a repetition while it rests says nothing new.
     pub(super) fn on_unreachable(&mut self, to: std::net::SocketAddr, now: Time) {
         self.count(Counter::DatagramUnreachable);
-        let server = &self.settings.server;
-        if server.transport.is_stream() || to != server.address || self.server_down_until.is_some_and(|at| now < at) {
+        let whose = match (self.names.server_at(to), self.peer_at(to)) {
+            (Some((pair, _)), _) if !self.settings.servers[usize::from(pair)].transport.is_stream() => {
+                Whose::Server(pair)
+            }
+            (_, Some(peer)) => Whose::Peer(peer),
+            _ => self.whose_device(None),
+        };
+        let key = LinkKey { whose, transport: Transport::Udp, address: to };
+        if matches!(whose, Whose::Device(_)) && !self.waits_for(to) {
+            // A phone's address, which is nobody's that we try anew.
             return;
         }
-        self.server_down_until = Some(now.after(super::outbox::SERVER_RETRY));
-        self.event("SIP Server cannot be reached", Some(to), b"ICMP unreachable");
-        let unanswered: Vec<TxnId> = self
-            .exchanges
-            .iter()
-            .filter(|(_, slot)| slot.as_ref().is_some_and(|one| one.to_server && one.client.is_unanswered()))
-            .map(|(slot, _)| super::exchange::txn_of(slot))
-            .collect();
-        for id in unanswered {
-            let Some(mut exchange) = self.take_exchange(id) else { continue };
-            self.finish_unreachable_server(id, &mut exchange, now);
-            self.put_back(id, exchange);
+        if self.link_unreachable(key, now) {
+            let why = Why::Connection(Some(ConnectFailure::Refused));
+            self.move_from(to, why, false, |one| one.hop.is_some_and(|hop| !hop.transport.is_stream()), now);
         }
+    }
+
+    /// Whether a request waits for an answer from a UDP address that it was aimed at.
+    fn waits_for(&self, address: std::net::SocketAddr) -> bool {
+        let is_for = |one: &Exchange| {
+            one.hop.is_some_and(|hop| hop.address == address && hop.transport == Transport::Udp)
+                && one.client.is_unanswered()
+        };
+        self.exchanges.iter().any(|(_, slot)| slot.as_ref().is_some_and(|one| is_for(one)))
     }
 }

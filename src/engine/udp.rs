@@ -11,6 +11,7 @@ use super::{Engine, KeyedState, Source, Timer};
 use crate::clock::Time;
 use crate::flow::table::Slots;
 use crate::ids::{BindingId, ConnId, FlowRef, PointId, Side};
+use crate::proxy::Origin;
 use crate::sip::Message;
 use crate::stats::Counter;
 
@@ -84,17 +85,18 @@ impl Engine {
         let buf = self.pool.copy(bytes);
         match Message::scan(buf, false) {
             Ok(message) => {
-                let side = match self.settings.point(point).serves(Side::Server) {
-                    true => self.names.side_of_datagram(from),
-                    false => Side::Endpoint,
-                };
-                if side == Side::Server && self.server_down_until.is_some() {
-                    self.server_is_up();
+                let mut origin = self.names.origin_of_datagram(from);
+                if !self.settings.point(point).serves(Side::Server) && origin.side == Side::Server {
+                    origin = Origin::ENDPOINT;
+                }
+                let Origin { side, is_peer } = origin;
+                if !self.links.is_empty() {
+                    self.heard_from(from);
                 }
                 let bound = self.udp.get(point, from).map_or(&[][..], |flow| &flow.bound);
                 let binding = self.binding_of(bound, &message);
                 let flow = FlowRef::Udp { shard: self.me(), point, remote: from };
-                self.on_message(Box::new(message), Source { flow, peer: from, side, binding }, now);
+                self.on_message(Box::new(message), Source { flow, peer: from, side, is_peer, binding }, now);
             }
             Err((error, buf)) => {
                 self.counters.count_with_bound(Counter::scan_error(error));

@@ -21,6 +21,8 @@ pub struct Plan<'a> {
     pub peer: SocketAddr,
     /// The side that it came from.
     pub side: Side,
+    /// A server sent it, here or at another site, whose X-Genesys fields are for the server that it goes to.
+    pub trusted: bool,
     #[allow(missing_docs, reason = "see Walk")]
     pub walk: &'a Walk,
     /// The point that it leaves from.
@@ -58,8 +60,7 @@ pub fn edit(request: &Message, plan: &Plan<'_>, edits: &mut Edits) {
     }
     edit_routes(request, plan, edits);
     for field in request.fields() {
-        let stripped =
-            field.name == Name::XGenesysRoute || (field.name == Name::XGenesys && plan.side == Side::Endpoint);
+        let stripped = field.name == Name::XGenesysRoute || (field.name == Name::XGenesys && !plan.trusted);
         if stripped {
             edits.remove(field.line);
         }

@@ -14,7 +14,7 @@ pub mod route;
 pub mod target;
 pub mod validate;
 
-pub use names::Names;
+pub use names::{Names, Origin};
 pub use route::Walk;
 pub use target::Target;
 

@@ -1,14 +1,56 @@
-//! Which hosts mean us: listening points as bound and as advertised, and `domains`.
+//! Which hosts mean us: listening points as bound and as advertised, and `domains`; and which mean a SIP Server or
+//! another site's proxy.
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::config::Verify;
-use crate::config::engine::{Expected, Settings};
+use crate::config::engine::{Expected, Settings, TlsPeer};
+use crate::config::{Host as Named, ServerAddress, Verify};
 use crate::ids::{Side, Transport};
+use crate::server_pool::{Member, View};
+use crate::sip::uri::host_eq;
 use crate::sip::{Host, Uri, Via};
 use crate::tls::identity::Identities;
 
-/// Our own names and the SIP Server's address, in the form that messages are compared with.
+/// Who sends, as far as that decides what may be asked (DESIGN.md, Who is the server side).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    #[allow(missing_docs, reason = "see Side")]
+    pub side: Side,
+    /// Another site's proxy. It is no server: its requests go to the active SIP Server.
+    pub is_peer: bool,
+}
+
+impl Origin {
+    /// A SIP Server.
+    pub const SERVER: Self = Self { side: Side::Server, is_peer: false };
+    /// Another site's proxy.
+    pub const PEER: Self = Self { side: Side::Endpoint, is_peer: true };
+    /// Everybody else.
+    pub const ENDPOINT: Self = Self { side: Side::Endpoint, is_peer: false };
+}
+
+/// One pair: its names as they stand in the settings, and where they are now.
+#[derive(Clone, Debug)]
+struct ServerNames {
+    transport: Transport,
+    names: Vec<(String, Option<u16>)>,
+    addresses: Vec<(Member, SocketAddr)>,
+    /// What a certificate that names one carries; none where names do not count.
+    identities: Vec<Expected>,
+}
+
+/// Another site's proxy, and the SIP Servers behind it.
+#[derive(Clone, Debug)]
+struct PeerNames {
+    transport: Transport,
+    servers: Vec<IpAddr>,
+    /// Where the proxy is now.
+    addresses: Vec<SocketAddr>,
+    /// What a certificate that names it carries; none where names do not count.
+    identities: Vec<Expected>,
+}
+
+/// Our own names and those of the servers, in the form that messages are compared with.
 #[derive(Clone, Debug)]
 pub struct Names {
     /// Advertised names (lower case) with their port.
@@ -16,29 +58,47 @@ pub struct Names {
     /// Bound and advertised addresses with their port.
     addresses: Vec<(IpAddr, u16)>,
     domains: Vec<Vec<u8>>,
-    server: SocketAddr,
-    server_transport: Transport,
-    /// What a certificate that names the server carries; `None` when names do not count.
-    server_identity: Option<Expected>,
+    servers: Vec<ServerNames>,
+    serving: u8,
+    peers: Vec<PeerNames>,
     trusted: Vec<(IpAddr, u8)>,
 }
 
 impl Names {
-    /// From an engine's settings.
+    /// From an engine's settings. Servers and peers that have a name instead of an address come with
+    /// [`Names::set_servers`] and [`Names::set_peer`].
     #[must_use]
     pub fn new(settings: &Settings) -> Self {
+        let servers = settings.servers.iter().map(|server| {
+            let named = |member: &ServerAddress| match member {
+                ServerAddress::Address(_) => None,
+                ServerAddress::Name(name, port) => Some((name.clone(), *port)),
+            };
+            let members = [Some(&server.primary), server.backup.as_ref()];
+            let addresses = [Member::Primary, Member::Backup].into_iter().zip(members);
+            ServerNames {
+                transport: server.transport,
+                names: members.into_iter().flatten().filter_map(named).collect(),
+                addresses: addresses.filter_map(|(member, at)| Some((member, at?.address()?))).collect(),
+                identities: members.into_iter().flatten().filter_map(|at| named_by(server.tls_peer(at))).collect(),
+            }
+        });
+        let peers = settings.peers.iter().map(|peer| PeerNames {
+            transport: peer.protocol,
+            servers: peer.servers.clone(),
+            addresses: match peer.contact {
+                Named::Ip(ip) => vec![SocketAddr::new(ip, peer.port())],
+                Named::Name(_) => Vec::new(),
+            },
+            identities: named_by(peer.tls_peer()).into_iter().collect(),
+        });
         let mut names = Self {
             texts: Vec::new(),
             addresses: Vec::new(),
             domains: settings.domains.iter().map(|domain| domain.to_ascii_lowercase().into_bytes()).collect(),
-            server: settings.server.address,
-            server_transport: settings.server.transport,
-            server_identity: settings
-                .server
-                .tls
-                .as_ref()
-                .filter(|peer| peer.verify == Verify::Name)
-                .map(|peer| peer.expected.clone()),
+            servers: servers.collect(),
+            serving: settings.serving,
+            peers: peers.collect(),
             trusted: settings.trusted.clone(),
         };
         for point in &settings.points {
@@ -54,6 +114,22 @@ impl Names {
         names
     }
 
+    /// Where the servers are now.
+    pub fn set_servers(&mut self, view: &View) {
+        for (server, pair) in self.servers.iter_mut().zip(&view.pairs) {
+            let members = [Member::Primary, Member::Backup].into_iter().zip(&pair.members);
+            server.addresses =
+                members.flat_map(|(member, view)| view.targets.iter().map(move |t| (member, t.address))).collect();
+        }
+    }
+
+    /// Where another site's proxy is now.
+    pub fn set_peer(&mut self, peer: usize, addresses: impl Iterator<Item = SocketAddr>) {
+        if let Some(peer) = self.peers.get_mut(peer) {
+            peer.addresses = addresses.collect();
+        }
+    }
+
     fn is_own_host(&self, host: Host, buf: &[u8], port: u16) -> bool {
         match host {
             Host::Name(span) => {
@@ -63,6 +139,12 @@ impl Names {
             Host::V4(ip) => self.addresses.contains(&(IpAddr::V4(ip), port)),
             Host::V6(ip) => self.addresses.contains(&(IpAddr::V6(ip), port)),
         }
+    }
+
+    /// Whether one of our listening points is bound to, or advertised as, an address.
+    #[must_use]
+    pub fn is_own_address(&self, address: SocketAddr) -> bool {
+        self.addresses.contains(&(address.ip(), address.port()))
     }
 
     /// Whether a host name is one of `domains`.
@@ -90,42 +172,100 @@ impl Names {
         self.is_own_host(via.host, buf, port)
     }
 
-    /// Whether a URI names the SIP Server.
+    /// The pair that a URI names, by an address of it or by a name in the settings.
     #[must_use]
-    pub fn is_server_uri(&self, uri: &Uri, buf: &[u8]) -> bool {
-        uri.host.ip() == Some(self.server.ip()) && port_of(uri, buf) == self.server.port()
+    pub fn server_of_uri(&self, uri: &Uri, buf: &[u8]) -> Option<u8> {
+        let port = port_of(uri, buf);
+        let is_named = |server: &ServerNames| match uri.host.ip() {
+            Some(ip) => server.addresses.iter().any(|(_, at)| *at == SocketAddr::new(ip, port)),
+            None => server
+                .names
+                .iter()
+                .any(|(name, own)| host_eq(&uri.host, buf, name.as_bytes()) && (*own == uri.port || own.is_none())),
+        };
+        self.servers.iter().position(is_named).and_then(|at| u8::try_from(at).ok())
     }
 
-    /// The side of a UDP source: the exact address and port of a server, or a trusted source (DESIGN.md, Who
-    /// is the server side).
+    /// The pair that the requests of endpoints go to unless their dialog is another one's.
     #[must_use]
-    pub fn side_of_datagram(&self, from: SocketAddr) -> Side {
-        if (self.server_transport == Transport::Udp && from == self.server) || self.is_trusted(from.ip()) {
-            Side::Server
+    pub fn serving(&self) -> u8 {
+        self.serving
+    }
+
+    /// The other site's proxy that a URI's host is behind.
+    #[must_use]
+    pub fn peer_of_uri(&self, uri: &Uri) -> Option<u8> {
+        let ip = uri.host.ip()?;
+        self.peers.iter().position(|peer| peer.servers.contains(&ip)).and_then(|at| u8::try_from(at).ok())
+    }
+
+    /// The pair and member that has an address.
+    #[must_use]
+    pub fn server_at(&self, address: SocketAddr) -> Option<(u8, Member)> {
+        self.servers.iter().zip(0..).find_map(|(server, pair)| {
+            server.addresses.iter().find(|(_, at)| *at == address).map(|(member, _)| (pair, *member))
+        })
+    }
+
+    /// Whether servers or other sites' proxies are at an address: what they open is not held to a phone's measure.
+    #[must_use]
+    pub fn is_server_ip(&self, ip: IpAddr) -> bool {
+        self.servers.iter().any(|server| server.addresses.iter().any(|(_, at)| at.ip() == ip))
+            || self.peers.iter().any(|peer| peer.addresses.iter().any(|at| at.ip() == ip))
+    }
+
+    /// Who sends from a UDP source: the exact address and port of a server or a peer proxy, or a trusted source
+    /// (DESIGN.md, Who is the server side).
+    #[must_use]
+    pub fn origin_of_datagram(&self, from: SocketAddr) -> Origin {
+        let is_server =
+            |s: &ServerNames| s.transport == Transport::Udp && s.addresses.iter().any(|(_, at)| *at == from);
+        if self.servers.iter().any(is_server) || self.is_trusted(from.ip()) {
+            Origin::SERVER
+        } else if self.peers.iter().any(|p| p.transport == Transport::Udp && p.addresses.contains(&from)) {
+            Origin::PEER
         } else {
-            Side::Endpoint
+            Origin::ENDPOINT
         }
     }
 
-    /// The side of an accepted connection by its first request: one from the server's address whose top Via
-    /// carries the server's address and port, or from a trusted source.
+    /// Who is at the other end of an accepted connection, by its first request: a server or a peer proxy when it
+    /// comes from its address and the top Via carries its address (or name) and port, or a trusted source.
     #[must_use]
-    pub fn side_of_stream(&self, peer: SocketAddr, top_via: &Via) -> Side {
+    pub fn origin_of_stream(&self, peer: SocketAddr, top_via: &Via, buf: &[u8]) -> Origin {
         let port = top_via.port.unwrap_or_else(|| top_via.transport.map_or(5060, Transport::default_port));
-        let says_server = top_via.host.ip() == Some(self.server.ip()) && port == self.server.port();
-        if (peer.ip() == self.server.ip() && says_server) || self.is_trusted(peer.ip()) {
-            Side::Server
+        let says = |at: SocketAddr| {
+            at.ip() == peer.ip() && at.port() == port && top_via.host.ip().is_none_or(|ip| ip == at.ip())
+        };
+        let is_server = |server: &ServerNames| {
+            let named = top_via.host.ip().is_some()
+                || server.names.iter().any(|(name, _)| host_eq(&top_via.host, buf, name.as_bytes()));
+            named && server.addresses.iter().any(|(_, at)| says(*at))
+        };
+        // A proxy's Via has what it advertises, which may be any name of its host.
+        let is_peer = |peer: &PeerNames| peer.addresses.iter().any(|at| says(*at));
+        if self.servers.iter().any(is_server) || self.is_trusted(peer.ip()) {
+            Origin::SERVER
+        } else if self.peers.iter().any(is_peer) {
+            Origin::PEER
         } else {
-            Side::Endpoint
+            Origin::ENDPOINT
         }
     }
 
-    /// The side of an accepted connection by its verified certificate: that of the server which it names. `None` when
-    /// it names no server, so that address and first request decide.
+    /// Who is at the other end of a connection by its verified certificate: the server or the peer proxy that it
+    /// names. `None` when it names neither, so that address and first request decide.
     #[must_use]
-    pub fn side_of_identity(&self, identities: &Identities) -> Option<Side> {
-        let expected = self.server_identity.as_ref()?;
-        (!identities.of_endpoint && identities.match_expected(expected)).then_some(Side::Server)
+    pub fn origin_of_identity(&self, identities: &Identities) -> Option<Origin> {
+        let names = |expected: &[Expected]| expected.iter().any(|expected| identities.match_expected(expected));
+        // Phones' CAs may not make a server.
+        if !identities.of_endpoint && self.servers.iter().any(|server| names(&server.identities)) {
+            Some(Origin::SERVER)
+        } else if self.peers.iter().any(|peer| names(&peer.identities)) {
+            Some(Origin::PEER)
+        } else {
+            None
+        }
     }
 
     fn is_trusted(&self, ip: IpAddr) -> bool {
@@ -133,8 +273,14 @@ impl Names {
     }
 }
 
+/// The identity that tells a peer, unless names do not count for it.
+fn named_by(peer: TlsPeer) -> Option<Expected> {
+    (peer.verify == Verify::Name).then_some(peer.expected)
+}
+
 /// A URI's port, or the default of its scheme and transport.
-fn port_of(uri: &Uri, buf: &[u8]) -> u16 {
+#[must_use]
+pub fn port_of(uri: &Uri, buf: &[u8]) -> u16 {
     uri.port.unwrap_or_else(|| {
         let tls = uri.scheme == crate::sip::Scheme::Sips || uri.transport(buf) == Some(Some(Transport::Tls));
         if tls { 5061 } else { 5060 }

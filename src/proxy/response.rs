@@ -25,12 +25,12 @@ pub fn fate(code: u16, is_invite: bool, from: Side) -> Fate {
     }
 }
 
-/// Adds the edits that every forwarded response gets.
-pub fn edit(response: &Message, from: Side, leaves_on: Transport, edits: &mut Edits) {
+/// Adds the edits that every forwarded response gets. `trusted`: a server made it, here or at another site.
+pub fn edit(response: &Message, trusted: bool, leaves_on: Transport, edits: &mut Edits) {
     for span in response.cut_values(Name::Via, 1) {
         edits.remove(span);
     }
-    if from == Side::Endpoint {
+    if !trusted {
         for field in response.fields() {
             if matches!(field.name, Name::XGenesys | Name::XGenesysRoute) {
                 edits.remove(field.line);

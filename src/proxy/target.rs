@@ -1,23 +1,28 @@
 //! Where a request goes (RFC 3261 §16.5, §16.6; DESIGN.md, What it does on the wire, 1–5).
 //!
-//! Left out for now: peer proxies, devices that did not register and names in Routes come
-//! with the release that resolves names; such requests of a server get 480.
+//! For a request of the server side, first match: `X-Genesys-Route`; a Route that is not ours; the token in our
+//! Route; the token in the Request-URI; the connection table; another site's proxy; the Request-URI itself, which is
+//! a device that did not register. A Route that stands *behind* our token is not ours to follow: the token names the
+//! flow towards it (RFC 5626 §5.3).
 
 use super::{Names, Refusal, Walk};
 use crate::flow::token::{Kind, Token};
 use std::net::SocketAddr;
 
 use crate::ids::{BindingId, FlowRef, ShardId, Side, Transport};
-use crate::sip::{Message, Method, Name, NameAddr, Uri};
+use crate::sip::{Message, Method, Name, NameAddr, Scheme, Uri};
 use crate::stats::Counter;
 
 /// What a request is to be sent to, before any table is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub enum Target {
     /// It is for the proxy itself.
     Myself,
-    /// The active SIP Server.
-    Server,
+    /// The active SIP Server of a pair.
+    Server {
+        /// Index into the settings.
+        pair: u8,
+    },
     /// A flow that a token of this start names.
     Flow {
         /// The flow.
@@ -43,6 +48,13 @@ pub enum Target {
         /// The address and port.
         remote: SocketAddr,
     },
+    /// Another site's proxy.
+    Peer {
+        /// Index into the settings.
+        peer: u8,
+    },
+    /// What a server's Route names, or its Request-URI: a device that did not register.
+    Uri(Uri),
     /// Nothing that could come back.
     Gone {
         /// 430 instead of 480.
@@ -134,20 +146,34 @@ fn from_endpoint(request: &Message, walk: &Walk, names: &Names, here: Incarnatio
     }
     if let Some(uri) = &walk.foreign {
         let buf = request.buf();
-        if !(names.is_server_uri(uri, buf) || names.is_domain(uri.host, buf)) {
+        if !(names.server_of_uri(uri, buf).is_some() || names.is_domain(uri.host, buf)) {
             return Err(Refusal::new(403, "Route Not Accepted", Counter::Refused403ForeignRoute));
         }
-        return Ok(Target::Server);
-    }
-    if is_for_me(request, walk, names) {
+    } else if is_for_me(request, walk, names) {
         return Ok(Target::Myself);
     }
-    Ok(Target::Server)
+    Ok(Target::Server { pair: pair_of(request, walk, names) })
+}
+
+/// The pair that a request of an endpoint goes to: the serving one, or in a dialog the one that its Route or
+/// Request-URI names, for that has the dialog.
+fn pair_of(request: &Message, walk: &Walk, names: &Names) -> u8 {
+    let buf = request.buf();
+    let named = || {
+        let of_route = walk.foreign.and_then(|uri| names.server_of_uri(&uri, buf));
+        of_route.or_else(|| request.request_uri().and_then(|uri| names.server_of_uri(uri, buf)))
+    };
+    let in_dialog = !request.to_tag().is_empty();
+    in_dialog.then(named).flatten().unwrap_or_else(|| names.serving())
 }
 
 fn from_server(request: &Message, walk: &Walk, names: &Names, here: Incarnation) -> Target {
-    if walk.foreign.is_some() && walk.token.is_none() {
-        return Target::Gone { ob: false };
+    if let (Some(uri), None) = (walk.foreign, walk.token) {
+        return match (names.server_of_uri(&uri, request.buf()), names.peer_of_uri(&uri)) {
+            (Some(pair), _) => Target::Server { pair },
+            (None, Some(peer)) => Target::Peer { peer },
+            (None, None) => Target::Uri(uri),
+        };
     }
     if let Some(token) = &walk.token {
         return here.target_of(token);
@@ -159,6 +185,40 @@ fn from_server(request: &Message, walk: &Walk, names: &Names, here: Incarnation)
         return here.target_of(token);
     }
     if is_for_me(request, walk, names) { Target::Myself } else { Target::Table }
+}
+
+/// Where a request of the server side goes whose Request-URI nobody has registered: another pair of ours, another
+/// site's proxy, or the device that it names.
+///
+/// # Errors
+/// 480 for a URI of ours, 400 for one without a usable transport (RFC 3263 §4.1).
+pub fn beyond_table(request: &Message, names: &Names) -> Result<Target, Refusal> {
+    let buf = request.buf();
+    let nobody = || Refusal::new(480, "Not Registered Here", Counter::Refused480NotBound);
+    let uri = request.request_uri().ok_or_else(nobody)?;
+    if names.is_own_uri(uri, buf) || names.is_domain(uri.host, buf) {
+        return Err(nobody());
+    }
+    if let Some(pair) = names.server_of_uri(uri, buf) {
+        return Ok(Target::Server { pair });
+    }
+    if let Some(peer) = names.peer_of_uri(uri) {
+        return Ok(Target::Peer { peer });
+    }
+    reachable(uri, buf)
+}
+
+/// A URI as a target.
+///
+/// # Errors
+/// Its transport is none that we speak, or one that sips excludes (RFC 3261 §26.2.2).
+pub fn reachable(uri: &Uri, buf: &[u8]) -> Result<Target, Refusal> {
+    match (uri.scheme, uri.transport(buf)) {
+        (_, Some(None)) | (Scheme::Sips, Some(Some(Transport::Udp))) => {
+            Err(Refusal::new(400, "Bad transport in Request-URI", Counter::FaultRequestUriTransport))
+        }
+        _ => Ok(Target::Uri(*uri)),
+    }
 }
 
 /// The shard that handles a request of the server side, made before any state so that a repetition, its ACK
@@ -175,14 +235,14 @@ pub fn placement_from_server(
     match target {
         Target::Flow { flow, .. } => Some(flow.shard()),
         Target::Binding { binding, .. } => Some(binding.home(here.shards)),
-        Target::Table => {
+        Target::Table | Target::Server { .. } | Target::Peer { .. } | Target::Uri(_) => {
             let uri = request.request_uri()?;
             let mut user = Vec::new();
             uri.user_unescaped(request.buf(), &mut user);
             Some(BindingId { user: user16(&user), hash: 0 }.home(here.shards))
         }
         // X-Genesys-Route has no say in it: a CANCEL may come without.
-        Target::Myself | Target::Server | Target::Gone { .. } | Target::Address { .. } => None,
+        Target::Myself | Target::Gone { .. } | Target::Address { .. } => None,
     }
 }
 

@@ -79,8 +79,6 @@ pub enum StartError {
     Tls(TlsError),
     /// Keys and random numbers.
     Secret(SecretError),
-    /// The SIP Server is given by name.
-    ServerName(String),
     /// No cores, or more than there can be shards.
     Cores(usize),
     /// An executor or a thread did not start.
@@ -118,7 +116,6 @@ impl fmt::Display for StartError {
             }
             Self::Tls(fault) => fault.fmt(f),
             Self::Secret(fault) => fault.fmt(f),
-            Self::ServerName(name) => write!(f, "sip-server {name}: expected an address and port"),
             Self::Cores(0) => f.write_str("cores: none to run on"),
             Self::Cores(count) => write!(f, "cores: {count} are too many, {SHARDS_MAX} are the most"),
             Self::Executor(fault) => write!(f, "a shard cannot start: {fault}"),

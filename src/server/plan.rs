@@ -5,7 +5,7 @@ use super::checks::Capacity;
 use super::resolvers;
 use super::secrets;
 use crate::config::Config;
-use crate::engine::{Point, ServerTarget, Settings};
+use crate::engine::{Point, Settings};
 use crate::ids::{ShardId, Transport};
 use crate::limits::UNREGISTERED_PER_SOURCE_MAX;
 use crate::shard::Socket;
@@ -33,23 +33,21 @@ pub fn points(config: &Config) -> Vec<Point> {
 /// The settings of each shard's engine.
 ///
 /// # Errors
-/// The server is no address, or a secret is missing.
+/// A secret is missing.
 pub fn settings(config: &Config, shards: u8, capacity: Capacity) -> Result<Vec<Settings>, StartError> {
     let sipproxy = &config.sipproxy;
-    let serving = config.serving();
-    let address = serving.primary.address().ok_or_else(|| StartError::ServerName(serving.primary.to_string()))?;
     let points = points(config);
     let (host, port) = points.first().map_or(("", 0), |p| (p.advertised_host.as_str(), p.advertised_port));
     let common = Settings {
         shard: ShardId(0),
         shards,
         member: secrets::member(host, port),
-        server: ServerTarget {
-            name: serving.name.clone(),
-            address,
-            transport: serving.transport,
-            tls: Some(serving.tls_peer(&serving.primary)),
-        },
+        servers: config.servers.clone(),
+        serving: sipproxy.serving_sipserver.and_then(|at| u8::try_from(at).ok()).unwrap_or(0),
+        oos_check: sipproxy.oos_check,
+        oos_force: sipproxy.oos_force,
+        peers: config.peers.clone(),
+        devices: config.devices.clone(),
         trusted: sipproxy.trusted_sources.iter().map(|network| (network.address, network.prefix_len)).collect(),
         domains: sipproxy.domains.clone(),
         sticky: sipproxy.sticky,

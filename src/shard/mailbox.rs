@@ -186,13 +186,13 @@ mod tests {
         );
         let remote = "192.0.2.1:5060".parse().unwrap();
         let flow = FlowRef::Udp { shard: ShardId(0), point: PointId(0), remote };
-        let source = Source { flow, peer: remote, side: Side::Endpoint, binding: None };
+        let source = Source { flow, peer: remote, side: Side::Endpoint, is_peer: false, binding: None };
         Mail::Message { message: Box::new(Message::scan(text.into_bytes(), false).unwrap()), source }
     }
 
     /// A change to the directory, told apart by its slot.
     fn change(slot: u32) -> Mail {
-        Mail::ConnGone { conn: ConnId { slot, generation: 0 } }
+        Mail::ConnGone { conn: ConnId { slot, generation: 0 }, failure: None }
     }
 
     fn pair() -> (Post, Inbox) {
@@ -229,7 +229,7 @@ mod tests {
         let mut take = |inbox: &mut Inbox, count| {
             inbox.drain(count, |from, mail| {
                 assert_eq!(from, ShardId(0));
-                if let Mail::ConnGone { conn } = mail {
+                if let Mail::ConnGone { conn, .. } = mail {
                     slots.push(conn.slot);
                 }
             })

@@ -194,6 +194,7 @@ Counter, COUNTERS;
     FaultRequestUriTooLong { fault = "request_uri_too_long" }
     FaultRequestUriHost { fault = "request_uri_host" }
     FaultRequestUriPort { fault = "request_uri_port" }
+    FaultRequestUriTransport { fault = "request_uri_transport" }
     FaultHeaderBlockTooLarge { fault = "header_block_too_large" }
     FaultMessageTooLarge { fault = "message_too_large" };
 
@@ -219,9 +220,19 @@ Counter, COUNTERS;
     Refused500Endpoint503 { code = "500", reason = "endpoint_503" }
     Refused503Mailbox { code = "503", reason = "mailbox" }
     Refused503Transactions { code = "503", reason = "transactions" }
+    Refused502Certificate { code = "502", reason = "certificate" }
     Refused503ServerConnect { code = "503", reason = "server_connect" }
+    Refused503NoSuchName { code = "503", reason = "no_such_name" }
+    Refused503NameUnanswered { code = "503", reason = "name_unanswered" }
+    Refused503NoTarget { code = "503", reason = "no_target" }
     Refused503Draining { code = "503", reason = "draining" }
     Refused513Oversize { code = "513", reason = "oversize" };
+
+"hawser_failovers_total", "Requests that went on to the next server or target, by why the one before would not do.":
+    FailoverUnavailable { reason = "503" }
+    FailoverConnection { reason = "connection" }
+    FailoverTimeout { reason = "timeout" }
+    FailoverVerdict { reason = "verdict" };
 
 "hawser_tokens_other_boot_total", "Authentic tokens of another start or another member of the pool.":
     TokenOtherBoot {};
@@ -448,6 +459,9 @@ Counter, COUNTERS;
     LimitContacts { limit = "contacts" }
     LimitFlowAttempts { limit = "flow_attempts" }
     LimitHomeAnswer { limit = "home_answer" }
+    LimitLinksCount { limit = "links_count" }
+    LimitTargetsCount { limit = "targets_count" }
+    LimitNameAnswer { limit = "name_answer" }
     LimitDatagramsWaitingCount { limit = "datagrams_waiting_count" }
     LimitHandshakesCount { limit = "handshakes_count" }
     LimitDnsLookup { limit = "dns_lookup" }

@@ -365,9 +365,7 @@ fn an_ack_without_max_forwards_is_given_one() {
 
 #[test]
 fn a_connection_whose_certificate_names_the_server_is_the_servers_and_no_other_is() {
-    use hawser::config::Verify;
-    use hawser::engine::{Expected, TlsPeer};
-    use hawser::ids::Side;
+    use hawser::config::{Host, Verify};
     use hawser::tls::identity::Identities;
 
     for (verify, name, is_server) in [
@@ -376,8 +374,11 @@ fn a_connection_whose_certificate_names_the_server_is_the_servers_and_no_other_i
         (Verify::Chain, "sips1.example.com", false),
     ] {
         let mutate: fn(&mut hawser::engine::Settings) = match verify {
-            Verify::Name => |settings| settings.server.tls = Some(named(Verify::Name)),
-            Verify::Chain => |settings| settings.server.tls = Some(named(Verify::Chain)),
+            Verify::Name => |settings| settings.servers[0].tls_name = Host::parse("sips1.example.com"),
+            Verify::Chain => |settings| {
+                settings.servers[0].tls_name = Host::parse("sips1.example.com");
+                settings.servers[0].verify = Verify::Chain;
+            },
         };
         let (mut world, phone) = registered_with(&Setup { mutate, ..Setup::default() });
         let peer = "10.0.0.9:40100".parse().unwrap();
@@ -389,9 +390,5 @@ fn a_connection_whose_certificate_names_the_server_is_the_servers_and_no_other_i
         } else {
             assert!(world.read_server().starts_with("MESSAGE "), "{verify:?} {name}: an endpoint reaches the server");
         }
-    }
-
-    fn named(verify: Verify) -> TlsPeer {
-        TlsPeer { side: Side::Server, expected: Expected::Name("sips1.example.com".into()), verify }
     }
 }

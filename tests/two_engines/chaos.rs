@@ -266,8 +266,14 @@ impl Chaos {
 
     fn look_around(&mut self) {
         while self.opened_seen < self.world.opened.len() {
-            let (wire, _) = self.world.opened[self.opened_seen];
+            let (wire, to) = self.world.opened[self.opened_seen];
             self.opened_seen += 1;
+            if to.to_string() != SERVER {
+                // A Contact that nobody has registered is taken for a device's; nobody is there.
+                let reason = CloseReason::Connect(ConnectFailure::Refused);
+                self.world.input(wire.shard, Input::Closed { conn: wire.conn, reason });
+                continue;
+            }
             if self.rng.u8(..20) == 0 {
                 let reason = CloseReason::Connect(ConnectFailure::Refused);
                 self.world.input(wire.shard, Input::Closed { conn: wire.conn, reason });
@@ -293,8 +299,16 @@ impl Chaos {
                 }
                 Sent::Datagram { to, text } if to.to_string() == SERVER => (Party::Server, Place::Udp(0), text),
                 Sent::Datagram { to, text } => {
-                    let user = to.to_string()["10.9.0.".len()..].split(':').next().and_then(|at| at.parse().ok());
-                    (Party::User(user.expect("a phone's address")), Place::Udp(to.port()), text)
+                    let place = to.to_string();
+                    let user = place.strip_prefix("10.9.0.").and_then(|at| at.split(':').next()?.parse().ok());
+                    let Some(user) = user else {
+                        // The same over UDP; the shard that has sent it is told.
+                        for shard in 0..u8::try_from(self.world.engines.len()).expect("few") {
+                            self.world.input(shard, Input::Unreachable { point: crate::world::UDP, to });
+                        }
+                        continue;
+                    };
+                    (Party::User(user), Place::Udp(to.port()), text)
                 }
             };
             self.arrive(by, place, text);

@@ -265,7 +265,7 @@ fn internal_protocol_tcp_opens_one_connection_and_refuses_while_it_cannot() {
     assert!(response.starts_with("SIP/2.0 503"), "{response}");
     assert!(!headers(&response, "Retry-After").is_empty());
     // A little later it works again.
-    world.pass(Duration::from_secs(1));
+    world.pass(Duration::from_millis(1_100));
     let text = phone.register_text(600);
     world.write(wire, &text);
     let (server, _) = world.opened[1];
@@ -342,7 +342,7 @@ fn a_udp_server_that_icmp_says_is_gone_refuses_at_once_and_is_tried_again_soon()
     world.input(0, gone());
     world.write(wire, &message("u2"));
     assert!(world.read(wire).starts_with("SIP/2.0 503"), "not sent: it is known to be gone");
-    world.pass_ms(600);
+    world.pass_ms(1_100);
     world.write(wire, &message("u3"));
     let sent = world.read_server();
     world.datagram(0, SERVER, &answer(&sent, "200 OK", "s", ""));

@@ -6,9 +6,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use hawser::clock::Time;
-use hawser::engine::{
-    Accept, CloseReason, Engine, Input, Mail, Output, Point, ServerTarget, Settings, Sticky, UdpOversize,
-};
+use hawser::config::Server;
+use hawser::engine::{Accept, CloseReason, Engine, Input, Mail, Output, Point, Settings, Sticky};
 use hawser::ids::{ConnId, PointId, ShardId, Transport};
 use hawser::stats::Counter;
 use hawser::tls::identity::Identities;
@@ -81,34 +80,19 @@ fn settings(shard: u8, setup: &Setup) -> Settings {
         advertised_port: port,
         side: None,
     };
+    let points = vec![point(Transport::Udp, 5060), point(Transport::Tcp, 5060), point(Transport::Tls, 5061)];
+    let server = Server::at("sips1", SERVER.parse().expect("an address"), setup.internal);
     let mut settings = Settings {
         shard: ShardId(shard),
         shards: setup.shards,
-        points: vec![point(Transport::Udp, 5060), point(Transport::Tcp, 5060), point(Transport::Tls, 5061)],
-        server: ServerTarget {
-            name: "sips1".to_owned(),
-            address: SERVER.parse().expect("an address"),
-            transport: setup.internal,
-            tls: None,
-        },
-        trusted: Vec::new(),
-        domains: vec!["example.com".to_owned()],
         sticky: setup.sticky,
         path_add_supported: setup.add_supported,
         flow_grace: setup.flow_grace,
-        t1: Duration::from_millis(500),
-        t2: Duration::from_secs(4),
-        t4: Duration::from_secs(5),
-        dns: Default::default(),
-        timer_c: Duration::from_secs(180),
-        udp_oversize: UdpOversize::Tcp,
-        token_key: [7; 32],
         boot: setup.boot,
         member: setup.member,
         seed: [shard + 1; 32],
-        connections_max: 1_000,
-        transactions_max: 1_000,
-        unregistered_per_source_max: 100,
+        oos_force: Duration::from_secs(1),
+        ..Settings::plain(points, vec![server])
     };
     (setup.mutate)(&mut settings);
     settings

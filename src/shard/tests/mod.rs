@@ -11,8 +11,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::config::Config;
-use crate::config::engine::{Point, ServerTarget, Sticky, UdpOversize};
+use crate::config::engine::Point;
+use crate::config::{Config, Server};
 use crate::engine::Input;
 use crate::ids::{ShardId, Transport};
 use crate::stats::{Counter, Snapshot};
@@ -43,34 +43,19 @@ struct Rig {
 }
 
 /// The SIP Server of a rig: an address where nobody is, unless a test has one.
-fn nobody() -> ServerTarget {
-    ServerTarget { name: "sips1".into(), address: "127.0.0.1:9".parse().unwrap(), transport: Transport::Udp, tls: None }
+fn nobody() -> Server {
+    Server::at("sips1", "127.0.0.1:9".parse().unwrap(), Transport::Udp)
 }
 
-fn settings(shard: u8, shards: u8, points: Vec<Point>, server: ServerTarget) -> Settings {
+fn settings(shard: u8, shards: u8, points: Vec<Point>, server: Server) -> Settings {
     Settings {
         shard: ShardId(shard),
         shards,
-        points,
-        server,
-        trusted: vec![],
-        domains: vec!["example.com".into()],
-        sticky: Sticky::Path,
-        path_add_supported: true,
-        flow_grace: Duration::from_secs(3),
-        t1: Duration::from_millis(500),
-        t2: Duration::from_secs(4),
-        t4: Duration::from_secs(5),
-        dns: Default::default(),
-        timer_c: Duration::from_secs(180),
-        udp_oversize: UdpOversize::Tcp,
-        token_key: [7; 32],
-        boot: 1,
-        member: 2,
         seed: [shard; 32],
         connections_max: 10_000,
         transactions_max: 10_000,
         unregistered_per_source_max: 10_000,
+        ..Settings::plain(points, vec![server])
     }
 }
 
@@ -79,7 +64,7 @@ impl Rig {
         Self::with(count, Tls::default(), nobody())
     }
 
-    fn with(count: u8, tls: Tls, server: ServerTarget) -> Self {
+    fn with(count: u8, tls: Tls, server: Server) -> Self {
         Self::all(count, tls, server, Duration::ZERO)
     }
 
@@ -87,7 +72,7 @@ impl Rig {
         Self::all(1, Tls::default(), nobody(), gather)
     }
 
-    fn all(count: u8, tls: Tls, server: ServerTarget, gather: Duration) -> Self {
+    fn all(count: u8, tls: Tls, server: Server, gather: Duration) -> Self {
         let first = [
             Socket::Udp(socket::udp(loopback(), socket::TOS_UNSET).unwrap()),
             Socket::Listener(socket::listen(loopback(), socket::TOS_UNSET).unwrap()),

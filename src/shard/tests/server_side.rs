@@ -7,14 +7,11 @@ use rustls::{ServerConnection, StreamOwned};
 
 use super::stream::responses;
 use super::*;
-use crate::config::Verify;
-use crate::engine::{Expected, TlsPeer};
-use crate::ids::Side;
+use crate::config::Host;
 
-fn target(address: SocketAddr, transport: Transport) -> ServerTarget {
-    let expected = Expected::Name("sips1.example.com".into());
-    let tls = Some(TlsPeer { side: Side::Server, expected, verify: Verify::Name });
-    ServerTarget { name: "sips1".into(), address, transport, tls }
+fn target(address: SocketAddr, transport: Transport) -> Server {
+    let tls_name = Host::parse("sips1.example.com");
+    Server { tls_name, ..Server::at("sips1", address, transport) }
 }
 
 fn message(method: &str, to: SocketAddr, branch: &str) -> String {

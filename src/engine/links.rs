@@ -1,0 +1,312 @@
+//! Ways that we open ourselves: to SIP Servers, other sites' proxies and devices. A connection is kept for each
+//! address and the name that its certificate must carry (RFC 5923), used in both directions, and opened again with
+//! growing pauses when it cannot be opened.
+//!
+//! For UDP a link is only the memory that its address could not be reached.
+
+use std::net::SocketAddr;
+
+use super::{CloseReason, Engine, Level, Mail};
+use crate::clock::Time;
+use crate::config::Verify;
+use crate::flow::keys::Tag;
+use crate::ids::{ConnId, FlowRef, ShardId, Side, Transport};
+use crate::limits::{LINK_RETRY_MAX, LINK_RETRY_MIN, LINKS_COUNT_MAX};
+use crate::server_pool::{Evidence, Member};
+use crate::stats::Counter;
+use crate::tls::identity::{Expected, TlsPeer};
+
+/// One address that a request may be sent to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hop {
+    #[allow(missing_docs, reason = "see Transport")]
+    pub transport: Transport,
+    /// The address and port.
+    pub address: SocketAddr,
+}
+
+/// Whom a link leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Whose {
+    /// A server of this pair.
+    Server(u8),
+    /// The proxy of this site.
+    Peer(u8),
+    /// A device, or what a server's Route names, by a hash of the name that its certificate must carry.
+    Device(u64),
+}
+
+impl Whose {
+    pub(super) fn side(self) -> Side {
+        match self {
+            Self::Server(_) => Side::Server,
+            Self::Peer(_) | Self::Device(_) => Side::Endpoint,
+        }
+    }
+}
+
+/// What tells links apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct LinkKey {
+    pub(super) whose: Whose,
+    pub(super) transport: Transport,
+    pub(super) address: SocketAddr,
+}
+
+/// One way that we opened, or tried to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Link {
+    /// The connection, while there is one.
+    pub(super) conn: Option<ConnId>,
+    /// It is ready for SIP.
+    pub(super) open: bool,
+    /// Attempts that failed, one after the other.
+    failures: u32,
+    /// It is not tried again before.
+    retry_at: Option<Time>,
+    /// Since when it is open, being opened, or down.
+    pub(super) since: Time,
+    /// How it ended last.
+    pub(super) why: Option<CloseReason>,
+}
+
+impl Link {
+    /// Whether it could not be opened, or its address not be reached, and must rest.
+    pub(super) fn rests(&self, now: Time) -> bool {
+        self.conn.is_none() && self.retry_at.is_some_and(|at| now < at)
+    }
+
+    /// It is known to answer.
+    pub(super) fn rest_no_more(&mut self) {
+        self.retry_at = None;
+    }
+
+    fn fail(&mut self, now: Time) {
+        let wait = LINK_RETRY_MIN.saturating_mul(1 << self.failures.min(8)).min(LINK_RETRY_MAX);
+        self.failures += 1;
+        self.retry_at = Some(now.after(wait));
+        self.since = now;
+    }
+}
+
+impl Engine {
+    /// The flow to an address, opened when there is none; `None` while it cannot be reached, or no listening point of
+    /// ours fits it. `expected` is what a device's certificate must carry.
+    pub(super) fn flow_to(&mut self, hop: Hop, whose: Whose, expected: Option<&TlsPeer>, now: Time) -> Option<FlowRef> {
+        let Hop { transport, address } = hop;
+        let point = self.settings.point_for(transport, whose.side(), address.ip())?;
+        let key = LinkKey { whose, transport, address };
+        let link = self.links.get(&key);
+        if link.is_some_and(|link| link.rests(now)) {
+            return None;
+        }
+        let shard = self.me();
+        if !transport.is_stream() {
+            return Some(FlowRef::Udp { shard, point, remote: address });
+        }
+        let conn = match link.and_then(|link| link.conn) {
+            Some(conn) => conn,
+            None => {
+                let tls = match (transport, expected) {
+                    (Transport::Tls, Some(expected)) => Some(expected.clone()),
+                    (Transport::Tls, None) => self.tls_peer(whose, address),
+                    _ => None,
+                };
+                self.make_room_for_link(now)?;
+                let conn = self.open(point, key, tls.map(Box::new), now)?;
+                let link = self.links.entry(key).or_insert(Link {
+                    conn: None,
+                    open: false,
+                    failures: 0,
+                    retry_at: None,
+                    since: now,
+                    why: None,
+                });
+                (link.conn, link.open, link.since) = (Some(conn), false, now);
+                conn
+            }
+        };
+        Some(FlowRef::Stream { shard, conn, point })
+    }
+
+    /// Forgets links that are over, when there are as many as may be.
+    fn make_room_for_link(&mut self, now: Time) -> Option<()> {
+        if self.links.len() >= LINKS_COUNT_MAX {
+            self.links.retain(|_, link| link.conn.is_some() || link.rests(now));
+        }
+        if self.links.len() < LINKS_COUNT_MAX {
+            return Some(());
+        }
+        self.count(Counter::LimitLinksCount);
+        None
+    }
+
+    /// What the certificate of a server or of another site's proxy must carry: `tls-name`, else the name or address
+    /// in the settings, never what the DNS made of it (RFC 5922 §4).
+    pub(super) fn tls_peer(&self, whose: Whose, address: SocketAddr) -> Option<TlsPeer> {
+        match whose {
+            Whose::Server(pair) => {
+                let server = self.settings.servers.get(usize::from(pair))?;
+                let backup = self.names.server_at(address).is_some_and(|(_, member)| member == Member::Backup);
+                Some(server.tls_peer(server.backup.as_ref().filter(|_| backup).unwrap_or(&server.primary)))
+            }
+            Whose::Peer(peer) => Some(self.settings.peers.get(usize::from(peer))?.tls_peer()),
+            Whose::Device(_) => None,
+        }
+    }
+
+    /// What a device's certificate must carry: what its network's rule says, else the host that the server named.
+    pub(super) fn tls_of_device(&self, host: &Expected, address: SocketAddr) -> TlsPeer {
+        let rule = self.settings.devices.iter().find(|rule| rule.network.contains(address.ip()));
+        let named = rule.and_then(|rule| rule.tls_name.as_ref());
+        let expected = named.map_or_else(|| host.clone(), |name| Expected::of(None, name));
+        TlsPeer { side: Side::Endpoint, expected, verify: rule.map_or(Verify::Name, |rule| rule.verify) }
+    }
+
+    /// The link that leads to a device.
+    pub(super) fn whose_device(&self, tls: Option<&TlsPeer>) -> Whose {
+        let hash = tls.map_or(0, |tls| {
+            let chain = [u8::from(tls.verify == Verify::Chain)];
+            match &tls.expected {
+                Expected::Name(name) => self.keys.hash64(Tag::Device, &[b"n", name.as_bytes(), &chain]),
+                Expected::Address(ip) => self.keys.hash64(Tag::Device, &[b"a", ip.to_string().as_bytes(), &chain]),
+            }
+        });
+        Whose::Device(hash)
+    }
+
+    /// The shard that holds the connection to a device (DESIGN.md: by the hash of its target before DNS).
+    pub(super) fn shard_of_device(&self, host: &[u8], port: u16, transport: Transport) -> ShardId {
+        let hash = self.keys.hash64(Tag::Device, &[host, &port.to_be_bytes(), transport.param_name().as_bytes()]);
+        // A remainder of a u8 fits a u8.
+        ShardId(u8::try_from(hash % u64::from(self.settings.shards.max(1))).unwrap_or(0))
+    }
+
+    /// A link is tried at once, however often it has failed.
+    pub(super) fn no_rest(&mut self, key: LinkKey) {
+        if let Some(link) = self.links.get_mut(&key) {
+            link.rest_no_more();
+        }
+    }
+
+    /// A connection that we opened is ready.
+    pub(super) fn link_ready(&mut self, key: LinkKey, now: Time) {
+        let Some(link) = self.links.get_mut(&key) else { return };
+        let was_down = std::mem::take(&mut link.failures) > 0;
+        (link.open, link.retry_at, link.since) = (true, None, now);
+        if was_down {
+            self.tell(Level::Info, whose_up(key.whose), Some(key.address), b"");
+        }
+        self.dns.unblock(key.transport, key.address);
+    }
+
+    /// A connection that we opened, or wanted to, is gone. What it says of a server is evidence.
+    pub(super) fn link_closed(&mut self, key: LinkKey, conn: ConnId, reason: CloseReason, now: Time) {
+        let Some(link) = self.links.get_mut(&key).filter(|link| link.conn == Some(conn)) else { return };
+        (link.conn, link.open, link.since, link.why) = (None, false, now, Some(reason));
+        let failed = matches!(reason, CloseReason::Connect(_));
+        if failed {
+            link.fail(now);
+            self.event(whose_down(key.whose), Some(key.address), reason.name().as_bytes());
+            self.dns.block(key.transport, key.address, now, &mut self.counters);
+        }
+        if let Whose::Server(pair) = key.whose {
+            self.pings_lost(conn, reason, now);
+            if let Some(evidence) = evidence_of(reason) {
+                self.tell_evidence(pair, key.address, evidence);
+            }
+        }
+    }
+
+    /// The system says that a UDP address cannot be reached. `false` when that is known.
+    pub(super) fn link_unreachable(&mut self, key: LinkKey, now: Time) -> bool {
+        if self.make_room_for_link(now).is_none() {
+            return true;
+        }
+        let fresh = Link { conn: None, open: false, failures: 0, retry_at: None, since: now, why: None };
+        let link = self.links.entry(key).or_insert(fresh);
+        if link.rests(now) {
+            return false;
+        }
+        link.fail(now);
+        self.event(whose_down(key.whose), Some(key.address), b"ICMP unreachable");
+        if let Whose::Server(pair) = key.whose {
+            self.pings_unreachable(key.address, now);
+            self.tell_evidence(pair, key.address, Evidence::Refused);
+        }
+        self.dns.block(key.transport, key.address, now, &mut self.counters);
+        true
+    }
+
+    /// Something was heard from an address: it need not rest.
+    pub(super) fn link_heard(&mut self, key: LinkKey) {
+        if self.links.is_empty() {
+            return;
+        }
+        if let Some(link) = self.links.get_mut(&key)
+            && std::mem::take(&mut link.failures) > 0
+        {
+            link.retry_at = None;
+            self.tell(Level::Info, whose_up(key.whose), Some(key.address), b"");
+        }
+    }
+
+    pub(super) fn tell_evidence(&mut self, pair: u8, address: SocketAddr, evidence: Evidence) {
+        self.mail(super::servers::OWNER, Mail::Evidence { pair, address, evidence });
+    }
+}
+
+fn whose_up(whose: Whose) -> &'static str {
+    match whose {
+        Whose::Server(_) => "SIP Server can be reached again",
+        Whose::Peer(_) => "peer proxy can be reached again",
+        Whose::Device(_) => "device can be reached again",
+    }
+}
+
+fn whose_down(whose: Whose) -> &'static str {
+    match whose {
+        Whose::Server(_) => "SIP Server cannot be reached",
+        Whose::Peer(_) => "peer proxy cannot be reached",
+        Whose::Device(_) => "device cannot be reached",
+    }
+}
+
+/// What the end of a connection says of the server at its other end.
+pub(super) fn evidence_of(reason: CloseReason) -> Option<Evidence> {
+    use super::ConnectFailure;
+    Some(match reason {
+        CloseReason::Connect(ConnectFailure::Refused) => Evidence::Refused,
+        CloseReason::Connect(ConnectFailure::Unreachable) => Evidence::Unreachable,
+        CloseReason::Connect(ConnectFailure::Timeout) => Evidence::ConnectTimeout,
+        CloseReason::Connect(ConnectFailure::Tls) => Evidence::Tls,
+        // Ours, not its.
+        CloseReason::Connect(ConnectFailure::Resources)
+        | CloseReason::Shutdown
+        | CloseReason::Panic
+        | CloseReason::Framing
+        | CloseReason::Idle => return None,
+        _ => Evidence::Reset,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_a_bound() {
+        let mut link = Link { conn: None, open: false, failures: 0, retry_at: None, since: Time(0), why: None };
+        let mut waits = Vec::new();
+        for _ in 0..12 {
+            link.fail(Time(0));
+            waits.push(link.retry_at.map(|at| at.since(Time(0))).unwrap_or_default());
+        }
+        assert_eq!(waits[0], LINK_RETRY_MIN);
+        assert!(waits.windows(2).all(|two| two[0] <= two[1]));
+        assert_eq!(waits[11], LINK_RETRY_MAX);
+        assert!(link.rests(Time(0)) && !link.rests(Time(0).after(LINK_RETRY_MAX + Duration::from_millis(1))));
+    }
+}

@@ -1,0 +1,538 @@
+//! Where a request goes that is not for a phone's flow, and where it goes next when that will not do: the servers of
+//! a pair, the targets of a name, a device (RFC 3263 §4, RFC 3261 §16.7 step 6; DESIGN.md, The SIP Server side).
+//!
+//! A request that has found no answer is tried at the next target under a new branch. What the one before still says
+//! is heard: a 2xx always goes back.
+
+use std::net::SocketAddr;
+
+use smallvec::SmallVec;
+
+use super::exchange::{Cancelling, ClientTxn, Exchange, Former, GivenUp, Onward, ServerTxn, Which};
+use super::links::{Hop, LinkKey, Whose};
+use super::{ConnectFailure, Engine, Mail};
+use crate::clock::Time;
+use crate::dns::{self, Answer, Failure, Question};
+use crate::ids::{FlowRef, Side, Transport};
+use crate::limits::{HOME_ANSWER_MAX, NAME_ANSWER_MAX, TARGETS_COUNT_MAX};
+use crate::proxy::{Target, Walk, names, target};
+use crate::sip::{Host, Message, Method, Scheme, Uri};
+use crate::stats::Counter;
+use crate::tls::identity::{Expected, TlsPeer};
+use crate::transaction::branch::TxnId;
+
+/// The targets of a request that are left.
+#[derive(Clone, Debug)]
+pub(super) struct Hops {
+    list: SmallVec<[Hop; 2]>,
+    next: usize,
+    /// The other site's proxy; `None` for a device.
+    peer: Option<u8>,
+    /// What was asked for, before DNS.
+    host: Expected,
+    port: u16,
+    /// The last one could not be reached because of this.
+    failure: Option<ConnectFailure>,
+}
+
+impl Hops {
+    pub(super) fn is_peer(&self) -> bool {
+        self.peer.is_some()
+    }
+}
+
+/// Why a target would not do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// It said 503.
+    Unavailable,
+    /// The connection could not be opened, or was lost before anything was heard.
+    Connection(Option<ConnectFailure>),
+    /// Timer B.
+    Timeout,
+    /// The pair's owner says that it does not answer.
+    Verdict,
+}
+
+impl Why {
+    fn counter(self) -> Counter {
+        match self {
+            Self::Unavailable => Counter::FailoverUnavailable,
+            Self::Connection(_) => Counter::FailoverConnection,
+            Self::Timeout => Counter::FailoverTimeout,
+            Self::Verdict => Counter::FailoverVerdict,
+        }
+    }
+}
+
+impl Engine {
+    // --- servers -----------------------------------------------------------------------------------------
+
+    /// Sends a request to the first server of its pair that will take it.
+    pub(super) fn try_server(&mut self, id: TxnId, exchange: &mut Exchange, pair: u8, walk: Option<&Walk>, now: Time) {
+        exchange.onward = Onward::Server(pair);
+        while let Some(hop) = self.pick_server(pair, exchange, now) {
+            if let Some(flow) = self.flow_to(hop, Whose::Server(pair), None, now) {
+                exchange.hop = Some(hop);
+                return self.send_after_wait(id, exchange, walk, flow, now);
+            }
+            exchange.tried.push(hop.address);
+        }
+        self.finish_unreachable_server(id, exchange, now);
+    }
+
+    /// The flow to a server of a pair, for what has no transaction.
+    pub(super) fn server_flow(&mut self, pair: u8, request: &Message, now: Time) -> Option<FlowRef> {
+        let mut tried = SmallVec::<[SocketAddr; 1]>::new();
+        while let Some(hop) = self.server_of(pair, Some(request), &tried, now) {
+            match self.flow_to(hop, Whose::Server(pair), None, now) {
+                Some(flow) => return Some(flow),
+                None => tried.push(hop.address),
+            }
+        }
+        None
+    }
+
+    fn pick_server(&mut self, pair: u8, exchange: &Exchange, now: Time) -> Option<Hop> {
+        if exchange.tried.len() >= TARGETS_COUNT_MAX {
+            self.count(Counter::LimitTargetsCount);
+            return None;
+        }
+        self.server_of(pair, exchange.request.as_deref(), &exchange.tried, now)
+    }
+
+    /// The server of a pair that gets a request: of the active one's addresses that answer, the one that the
+    /// Request-URI of a dialog names, else by priority and weight; then its partner.
+    fn server_of(&mut self, pair: u8, request: Option<&Message>, tried: &[SocketAddr], now: Time) -> Option<Hop> {
+        let transport = self.settings.servers.get(usize::from(pair))?.transport;
+        let view = self.view.pairs.get(usize::from(pair))?;
+        for member in [view.active, view.active.other()] {
+            let usable = |at: &&crate::server_pool::TargetView| at.up && !tried.contains(&at.address);
+            let mut targets = view.member(member).targets.iter().filter(usable);
+            let Some(first) = targets.next() else { continue };
+            if targets.next().is_none() {
+                return Some(Hop { transport, address: first.address });
+            }
+            let all: SmallVec<[dns::Target; 4]> = view
+                .member(member)
+                .targets
+                .iter()
+                .filter(usable)
+                .map(|at| dns::Target { transport, address: at.address, priority: at.priority, weight: at.weight })
+                .collect();
+            let of_dialog = request.filter(|request| !request.to_tag().is_empty()).and_then(|request| {
+                let uri = request.request_uri()?;
+                let named = SocketAddr::new(uri.host.ip()?, names::port_of(uri, request.buf()));
+                all.iter().find(|at| at.address == named).map(|at| at.address)
+            });
+            let address = match of_dialog {
+                Some(address) => address,
+                None => self.dns.order(&all, now).first()?.address,
+            };
+            return Some(Hop { transport, address });
+        }
+        None
+    }
+
+    // --- targets of names and addresses --------------------------------------------------------------------
+
+    /// Sends a request of the server side to what a URI names.
+    pub(super) fn aim_at_uri(&mut self, id: TxnId, exchange: &mut Exchange, walk: &Walk, uri: Uri, now: Time) {
+        let Some(request) = exchange.request.as_deref() else { return };
+        let buf = request.buf();
+        if let Err(refusal) = target::reachable(&uri, buf) {
+            return self.finish_refused(id, exchange, refusal, now);
+        }
+        let secure = uri.scheme == Scheme::Sips;
+        let explicit = uri.transport(buf).flatten();
+        let default = if secure { Transport::Tls } else { Transport::Udp };
+        match uri.host {
+            Host::Name(span) => {
+                let name = String::from_utf8_lossy(span.of(buf)).to_ascii_lowercase();
+                let name = name.strip_suffix('.').unwrap_or(&name);
+                let transport = match (explicit, secure) {
+                    // sips with transport=tcp is TLS (RFC 3261 §26.2.2).
+                    (Some(Transport::Tcp), true) => Some(Transport::Tls),
+                    (explicit, _) => explicit,
+                };
+                let question = Question { host: name.into(), port: uri.port, transport, secure };
+                let host = Expected::Name(name.to_owned());
+                self.ask_for_targets(id, exchange, Some(walk), question, host, now);
+            }
+            Host::V4(_) | Host::V6(_) => {
+                let transport = match (explicit, secure) {
+                    (_, true) => Transport::Tls,
+                    (explicit, false) => explicit.unwrap_or(default),
+                };
+                let Some(ip) = uri.host.ip() else { return };
+                let port = uri.port.unwrap_or_else(|| transport.default_port());
+                let hop = Hop { transport, address: SocketAddr::new(ip, port) };
+                exchange.onward = Onward::Hops;
+                exchange.hops = Some(Box::new(Hops {
+                    list: SmallVec::from_slice(&[hop]),
+                    next: 0,
+                    peer: None,
+                    host: Expected::Address(ip),
+                    port,
+                    failure: None,
+                }));
+                self.try_hop(id, exchange, Some(walk), now);
+            }
+        }
+    }
+
+    fn ask_for_targets(
+        &mut self,
+        id: TxnId,
+        exchange: &mut Exchange,
+        walk: Option<&Walk>,
+        question: Question,
+        host: Expected,
+        now: Time,
+    ) {
+        exchange.onward = Onward::Hops;
+        let port = question.port.unwrap_or(0);
+        exchange.hops = Some(Box::new(Hops { list: SmallVec::new(), next: 0, peer: None, host, port, failure: None }));
+        match self.dns.ask(&question, waiter_of(id), now, &mut self.counters) {
+            Some(answer) => self.on_targets(id, exchange, walk, answer, now),
+            None => {
+                exchange.resolving = true;
+                self.arm(id, exchange, Which::Wait, now.after(NAME_ANSWER_MAX));
+            }
+        }
+    }
+
+    /// A name has been resolved for a request that waits for it.
+    pub(super) fn on_name(&mut self, id: TxnId, answer: Answer, now: Time) {
+        let Some(mut exchange) = self.take_exchange(id) else { return };
+        if exchange.resolving && exchange.onward == Onward::Hops {
+            exchange.resolving = false;
+            self.stop(&mut exchange, Which::Wait);
+            self.on_targets(id, &mut exchange, None, answer, now);
+        }
+        self.put_back(id, exchange);
+    }
+
+    fn on_targets(&mut self, id: TxnId, exchange: &mut Exchange, walk: Option<&Walk>, answer: Answer, now: Time) {
+        let (reason, counter) = match answer {
+            Ok(targets) => {
+                let order = self.dns.order(&targets, now);
+                if let Some(hops) = &mut exchange.hops {
+                    let hop = |at: &dns::Target| Hop { transport: at.transport, address: at.address };
+                    hops.list = order.iter().take(TARGETS_COUNT_MAX).map(hop).collect();
+                }
+                return self.try_hop(id, exchange, walk, now);
+            }
+            Err(Failure::NoSuchName | Failure::NoRecords) => ("No Such Name", Counter::Refused503NoSuchName),
+            Err(Failure::Unanswered | Failure::Bound) => ("Name Not Resolved", Counter::Refused503NameUnanswered),
+        };
+        self.finish(id, exchange, 503, reason, counter, now);
+    }
+
+    /// Sends a request to another site's proxy.
+    pub(super) fn aim_at_peer(&mut self, id: TxnId, exchange: &mut Exchange, walk: &Walk, peer: u8, now: Time) {
+        exchange.onward = Onward::Hops;
+        let targets = self.peers.get(usize::from(peer)).cloned().unwrap_or_default();
+        let list = self.dns.order(&targets, now);
+        exchange.hops = Some(Box::new(Hops {
+            list: list.iter().map(|at| Hop { transport: at.transport, address: at.address }).collect(),
+            next: 0,
+            peer: Some(peer),
+            host: Expected::Name(String::new()),
+            port: 0,
+            failure: None,
+        }));
+        self.try_hop(id, exchange, Some(walk), now);
+    }
+
+    /// Sends a request to the next of its targets that will take it.
+    fn try_hop(&mut self, id: TxnId, exchange: &mut Exchange, walk: Option<&Walk>, now: Time) {
+        loop {
+            let Some(hops) = exchange.hops.as_mut() else { return };
+            let Some(hop) = hops.list.get(hops.next).copied() else {
+                return self.finish_no_target(id, exchange, now);
+            };
+            hops.next += 1;
+            let (peer, host, port) = (hops.peer, hops.host.clone(), hops.port);
+            exchange.hop = Some(hop);
+            let flow = match peer {
+                Some(peer) => self.flow_to(hop, Whose::Peer(peer), None, now),
+                None if !hop.transport.is_stream() => self.flow_to(hop, self.whose_device(None), None, now),
+                None => {
+                    let tls =
+                        (hop.transport == Transport::Tls).then(|| Box::new(self.tls_of_device(&host, hop.address)));
+                    let named = match &host {
+                        Expected::Name(name) => name.clone(),
+                        Expected::Address(ip) => ip.to_string(),
+                    };
+                    let shard = self.shard_of_device(named.as_bytes(), port, hop.transport);
+                    exchange.resolving = true;
+                    exchange.peers_asked = 1;
+                    self.arm(id, exchange, Which::Wait, now.after(HOME_ANSWER_MAX));
+                    return self.mail(shard, Mail::FindDevice { txn: id, hop, tls });
+                }
+            };
+            if let Some(flow) = flow {
+                return self.send_after_wait(id, exchange, walk, flow, now);
+            }
+        }
+    }
+
+    /// Another shard wants the connection to a device, which belongs to this one.
+    pub(super) fn on_find_device(
+        &mut self,
+        from: crate::ids::ShardId,
+        txn: TxnId,
+        hop: Hop,
+        tls: Option<&TlsPeer>,
+        now: Time,
+    ) {
+        let flow = self.flow_to(hop, self.whose_device(tls), tls, now);
+        if let Some(FlowRef::Stream { conn, .. }) = flow {
+            self.note_use(conn, from);
+        }
+        self.mail(from, Mail::Peer { txn, found: flow.map(|flow| (flow, None)) });
+    }
+
+    /// The device's shard has no flow to it.
+    pub(super) fn on_no_device(&mut self, id: TxnId, exchange: &mut Exchange, now: Time) {
+        self.try_hop(id, exchange, None, now);
+    }
+
+    fn finish_no_target(&mut self, id: TxnId, exchange: &mut Exchange, now: Time) {
+        let failure = exchange.hops.as_ref().and_then(|hops| hops.failure);
+        let (code, reason, counter) = match failure {
+            Some(ConnectFailure::Tls) => (502, "Certificate Refused", Counter::Refused502Certificate),
+            _ => (503, "No Target Left", Counter::Refused503NoTarget),
+        };
+        self.finish(id, exchange, code, reason, counter, now);
+    }
+
+    /// A name was not resolved in time, or a device's shard has not answered.
+    pub(super) fn on_wait_over(&mut self, id: TxnId, exchange: &mut Exchange, now: Time) {
+        if std::mem::take(&mut exchange.peers_asked) > 0 {
+            self.count(Counter::LimitHomeAnswer);
+            return self.try_hop(id, exchange, None, now);
+        }
+        self.dns.give_up(waiter_of(id));
+        self.count(Counter::LimitNameAnswer);
+        self.finish(id, exchange, 503, "Name Not Resolved", Counter::Refused503NameUnanswered, now);
+    }
+
+    /// The connection that a server's token named is gone, and it was no phone's: the Request-URI may lead to who had
+    /// it, over the same transport. Over another it could be anybody.
+    pub(super) fn aim_beyond(&mut self, id: TxnId, exchange: &mut Exchange, lost: Option<FlowRef>, now: Time) {
+        let Some(request) = exchange.request.as_deref() else { return };
+        let walk = crate::proxy::route::walk(request, exchange.source.side, &self.names, &self.keys);
+        let transport = lost.map(|flow| self.transport_of(flow)).filter(|transport| transport.is_stream());
+        let target = target::beyond_table(request, &self.names).ok().filter(|target| match target {
+            Target::Uri(uri) => transport.is_some() && over(uri, request.buf()) == transport,
+            _ => true,
+        });
+        match target {
+            Some(target) if exchange.source.side == Side::Server => self.aim(id, exchange, &walk, target, now),
+            _ => self.finish_gone(id, exchange, now),
+        }
+    }
+
+    // --- the next one --------------------------------------------------------------------------------------
+
+    /// Whether there is another target to try.
+    pub(super) fn has_alternative(&mut self, exchange: &Exchange, now: Time) -> bool {
+        if exchange.given_up != GivenUp::No || exchange.request.is_none() || !exchange.server.is_open() {
+            return false;
+        }
+        match exchange.onward {
+            Onward::Flow => false,
+            Onward::Hops => exchange.hops.as_ref().is_some_and(|hops| hops.next < hops.list.len()),
+            Onward::Server(pair) => {
+                let mut tried = exchange.tried.clone();
+                tried.extend(exchange.hop.map(|hop| hop.address));
+                let next = self.server_of(pair, exchange.request.as_deref(), &tried, now);
+                next.is_some_and(|hop| {
+                    let key = LinkKey { whose: Whose::Server(pair), transport: hop.transport, address: hop.address };
+                    tried.len() < TARGETS_COUNT_MAX && !self.links.get(&key).is_some_and(|link| link.rests(now))
+                })
+            }
+        }
+    }
+
+    /// Gives a target up: the request goes to the next one under a new branch, or ends.
+    pub(super) fn fail_over(&mut self, id: TxnId, exchange: &mut Exchange, why: Why, now: Time) {
+        match exchange.given_up {
+            GivenUp::No => {}
+            GivenUp::Caller => {
+                self.count(Counter::CallsCancelled);
+                return self.finish_quietly(id, exchange, 487, "Request Terminated", now);
+            }
+            GivenUp::TimerC => {
+                let counter = Counter::Refused408TimerC;
+                return self.finish(id, exchange, 408, "Request Timeout", counter, now);
+            }
+        }
+        self.unwatch(id, exchange);
+        if let Some(flow) = exchange.next.take()
+            && exchange.former.len() < TARGETS_COUNT_MAX
+        {
+            exchange.former.push(Former { nonce: exchange.nonce, flow });
+        }
+        for which in [Which::ClientRetransmit, Which::ClientDeadline, Which::Patience, Which::Wait] {
+            self.stop(exchange, which);
+        }
+        self.pool.give(std::mem::take(&mut exchange.ack));
+        exchange.client = ClientTxn::Waiting;
+        exchange.cancelling = Cancelling::No;
+        exchange.resolving = false;
+        exchange.attempts = 0;
+        exchange.nonce = self.rng.next();
+        self.count(why.counter());
+        exchange.tried.extend(exchange.hop.map(|hop| hop.address));
+        match exchange.onward {
+            Onward::Server(pair) => self.try_server(id, exchange, pair, None, now),
+            Onward::Hops => {
+                if let (Some(hops), Why::Connection(failure)) = (&mut exchange.hops, why) {
+                    hops.failure = failure;
+                }
+                self.try_hop(id, exchange, None, now);
+            }
+            Onward::Flow => self.finish_gone(id, exchange, now),
+        }
+    }
+
+    /// The connection that a request was sent on to one of its targets is gone, and nothing was heard: once it is
+    /// opened again, for an idle one may have been closed while the request was under way; then the next is tried.
+    pub(super) fn on_target_lost(
+        &mut self,
+        id: TxnId,
+        exchange: &mut Exchange,
+        failure: Option<ConnectFailure>,
+        now: Time,
+    ) {
+        if !exchange.client.is_unanswered() {
+            // It has the request; it opens a connection of its own for the answer (RFC 3261 §18.2.2), or the verdict
+            // on it moves the request.
+            return;
+        }
+        exchange.attempts = exchange.attempts.saturating_add(1);
+        let again = match (exchange.onward, exchange.hop) {
+            _ if failure.is_some() || exchange.attempts > 1 => None,
+            (Onward::Server(pair), Some(hop)) => self.flow_to(hop, Whose::Server(pair), None, now),
+            (Onward::Hops, Some(hop)) => match exchange.hops.as_ref().and_then(|hops| hops.peer) {
+                Some(peer) => self.flow_to(hop, Whose::Peer(peer), None, now),
+                None => {
+                    // A device's connection is its shard's to open.
+                    if let Some(hops) = &mut exchange.hops {
+                        hops.next -= 1;
+                    }
+                    exchange.client = ClientTxn::Waiting;
+                    for which in [Which::ClientRetransmit, Which::ClientDeadline, Which::Patience] {
+                        self.stop(exchange, which);
+                    }
+                    return self.try_hop(id, exchange, None, now);
+                }
+            },
+            _ => None,
+        };
+        match again {
+            Some(flow) => self.follow_to(id, exchange, flow, now),
+            None => self.fail_over(id, exchange, Why::Connection(failure), now),
+        }
+    }
+
+    /// Moves the requests that wait for an address which does not answer, if there is another.
+    pub(super) fn move_from(
+        &mut self,
+        address: SocketAddr,
+        why: Why,
+        also_answered: bool,
+        is_its: impl Fn(&Exchange) -> bool,
+        now: Time,
+    ) {
+        let waiting: Vec<TxnId> = self
+            .exchanges
+            .iter()
+            .filter_map(|(slot, place)| Some((slot, place.as_ref()?)))
+            .filter(|(_, one)| {
+                let waits = one.client.is_unanswered() || (also_answered && one.client.is_pending());
+                waits && one.hop.is_some_and(|hop| hop.address == address) && is_its(one)
+            })
+            .map(|(slot, _)| super::exchange::txn_of(slot))
+            .collect();
+        for id in waiting {
+            let Some(mut exchange) = self.take_exchange(id) else { continue };
+            if why != Why::Verdict || self.has_alternative(&exchange, now) || exchange.given_up != GivenUp::No {
+                self.fail_over(id, &mut exchange, why, now);
+            }
+            self.put_back(id, exchange);
+        }
+    }
+
+    /// A response to a client transaction that was given up for another target. `true` when it was one.
+    pub(super) fn on_former_response(
+        &mut self,
+        id: TxnId,
+        exchange: &mut Exchange,
+        nonce: u64,
+        message: &Message,
+        code: u16,
+        now: Time,
+    ) -> bool {
+        let Some(former) = exchange.former.iter().find(|former| former.nonce == nonce).copied() else { return false };
+        if code < 200 {
+            return true;
+        }
+        let is_invite = exchange.method == Method::Invite;
+        if code < 300 {
+            // It has done what was asked for; what was asked of the next is taken back.
+            if exchange.server.is_open() {
+                self.on_late_success(id, exchange, message, code, now);
+                if is_invite {
+                    self.cancel(id, exchange, GivenUp::Caller, now);
+                } else {
+                    self.abandon_client(id, exchange);
+                }
+            } else if matches!(&exchange.server, ServerTxn::Invite(machine) if machine.is_accepted()) {
+                // Two have taken the call: the caller ends one. After an error of ours it would know neither.
+                self.pass_success(exchange, message);
+            }
+        } else if is_invite && !exchange.sent.is_empty() {
+            let mut ack = self.pool.take();
+            if crate::sip::response::build_ack(&exchange.sent, message, &mut ack).is_ok() {
+                self.rename_branch(exchange, id, former.nonce, &mut ack);
+                if let Err(bytes) = self.send_on(former.flow, None, ack, None) {
+                    self.pool.give(bytes);
+                }
+            }
+        }
+        true
+    }
+
+    /// What is built of the request as it was last sent gets the branch that it had before.
+    fn rename_branch(&self, exchange: &Exchange, id: TxnId, nonce: u64, bytes: &mut [u8]) {
+        let branch = |nonce| {
+            let mut text = Vec::with_capacity(crate::transaction::branch::TEXT_LEN);
+            let loop_hash = exchange.loop_hash;
+            crate::transaction::Branch { shard: self.me(), txn: id, nonce, loop_hash }.write(&mut text);
+            text
+        };
+        let (present, former) = (branch(exchange.nonce), branch(nonce));
+        if let Some(at) = memchr::memmem::find(bytes, &present) {
+            bytes[at..at + former.len()].copy_from_slice(&former);
+        }
+    }
+}
+
+/// The transport that a URI asks for, if it asks for one (RFC 3263 §4.1).
+fn over(uri: &Uri, buf: &[u8]) -> Option<Transport> {
+    if uri.scheme == Scheme::Sips { Some(Transport::Tls) } else { uri.transport(buf).flatten() }
+}
+
+/// The waiter's name of a request: names of servers and peers have the highest bit.
+fn waiter_of(id: TxnId) -> u64 {
+    (u64::from(id.slot & 0x7fff_ffff) << 32) | u64::from(id.generation)
+}
+
+/// The reverse of [`waiter_of`].
+pub(super) fn txn_of_waiter(waiter: u64) -> TxnId {
+    TxnId { slot: (waiter >> 32) as u32, generation: waiter as u32 }
+}

@@ -12,7 +12,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, Expected, Fault};
 use super::keys::{self, Kind};
-use super::value::{Host, Words};
+use super::value::{self, Host, Words};
 
 /// Where everything stands: by dotted name, and for `[[tables]]` by index from 0.
 #[derive(Debug)]
@@ -215,7 +215,7 @@ impl Section<'_> {
     pub(super) fn address(&self, key: &str) -> Result<Option<IpAddr>, ConfigError> {
         self.read(key, Expected::Address, |v| {
             let address: IpAddr = v.as_str()?.parse().ok()?;
-            (!address.is_multicast()).then_some(address)
+            (!address.is_multicast() && !value::is_mapped(address)).then_some(address)
         })
     }
 

@@ -122,6 +122,7 @@ fn a_bad_setting_is_told_in_one_line() {
     for (setting, key, fault) in [
         ("sip-address = \"localhost\"", "sip-address", "expected an IPv4 or IPv6 address"),
         ("sip-address = \"224.0.0.1\"", "sip-address", "expected an IPv4 or IPv6 address"),
+        ("sip-address = \"::ffff:10.0.0.1\"", "sip-address", "expected an IPv4 or IPv6 address"),
         ("sip-address = 1", "sip-address", "expected an IPv4 or IPv6 address"),
         (
             "sip-address = \"0.0.0.0\"",

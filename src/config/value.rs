@@ -194,7 +194,12 @@ impl fmt::Display for ServerAddress {
 
 fn can_be_peer(ip: IpAddr) -> bool {
     let broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
-    !(ip.is_unspecified() || ip.is_multicast() || broadcast)
+    !(ip.is_unspecified() || ip.is_multicast() || broadcast || is_mapped(ip))
+}
+
+/// `::ffff:10.0.0.1`: IPv4 in the clothes of IPv6, which sockets that take IPv6 only can neither bind nor reach.
+pub(super) fn is_mapped(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some())
 }
 
 /// An address with the length of its prefix.
@@ -461,6 +466,7 @@ mod tests {
             "10.0.0.1:65536",
             "0.0.0.0:5060",
             "[::]:5060",
+            "[::ffff:10.0.0.1]:5060",
             "224.0.0.1:5060",
             "255.255.255.255:5060",
             "sips.example.com:0",

@@ -92,6 +92,19 @@ fn https_asks_for_the_token_and_shows_the_certificate_of_phones() {
 }
 
 #[test]
+fn https_shows_a_renewed_certificate_without_a_restart() {
+    if is_stand_in() {
+        return;
+    }
+    let scratch = Scratch::new("https-renewed");
+    let (mut process, settings) = start(&scratch, &[DOMAIN, "127.0.0.1"]);
+    let url = url(&settings, "/readyz");
+    // Over the same files, by another CA.
+    let renewed = Certificates::named(&scratch, &[DOMAIN, "127.0.0.1"]);
+    process.wait_until("showing the new certificate", START_MAX, || curl(&renewed.ca, &url, &[]).is_ok());
+}
+
+#[test]
 fn hawser_where_speaks_https_and_sends_the_token_of_the_configuration() {
     if is_stand_in() {
         return;

@@ -2,7 +2,7 @@
 //! through a real proxy with real sockets.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::process::Command;
 
 use crate::harness::Scratch;
@@ -208,23 +208,56 @@ fn two_listeners(test: &str, phones: &str) {
     assert!(stranger.receive().starts_with("SIP/2.0 403 Wrong Listener\r\n"));
     assert!(proxy.metric("hawser_refusals_total", "wrong_listener") > 0.5);
 
-    // The type of service of every socket: what is sent on it carries the byte.
-    let tos = |kind: &str, state: &str, local: SocketAddr| {
-        let said = Command::new("ss").args(["-anH", "--tos", kind]).output().expect("ss of iproute2");
-        let text = String::from_utf8(said.stdout).expect("text");
-        let name = if local.is_ipv6() { "tclass:" } else { "tos:" };
-        let mut found = BTreeSet::new();
-        for line in text.lines().filter(|line| line.starts_with(state)) {
-            if line.split_whitespace().nth(3) == Some(&local.to_string()) {
-                found.extend(line.split_whitespace().filter_map(|word| word.strip_prefix(name)).map(str::to_owned));
-            }
-        }
-        found.into_iter().collect::<Vec<_>>()
-    };
     assert_eq!(tos("-u", "UNCONN", inside), ["0xb8"]);
     assert_eq!(tos("-u", "UNCONN", at(phones, sip_port)), ["0xb8"]);
     assert_eq!(tos("-t", "LISTEN", outside), ["0xb8"]);
     assert_eq!(tos("-t", "ESTAB", outside), ["0xb8"], "the phone's connection");
+}
+
+/// The types of service of the sockets in a state at a local address, as the kernel tells them: what is sent on such a
+/// socket carries the byte.
+fn tos(kind: &str, state: &str, local: SocketAddr) -> Vec<String> {
+    let said = Command::new("ss").args(["-anH", "--tos", kind]).output().expect("ss of iproute2");
+    let text = String::from_utf8(said.stdout).expect("text");
+    let name = if local.is_ipv6() { "tclass:" } else { "tos:" };
+    let mut found = BTreeSet::new();
+    for line in text.lines().filter(|line| line.starts_with(state)) {
+        if line.split_whitespace().nth(3) == Some(&local.to_string()) {
+            found.extend(line.split_whitespace().filter_map(|word| word.strip_prefix(name)).map(str::to_owned));
+        }
+    }
+    found.into_iter().collect()
+}
+
+#[test]
+fn connections_to_a_server_leave_from_the_servers_listener_and_carry_the_type_of_service() {
+    if is_stand_in() {
+        return;
+    }
+    for (server_ip, inside_ip) in [("127.0.0.1", "127.0.0.3"), ("::1", "::1")] {
+        let scratch = Scratch::new("outbound");
+        let settings = Settings::new(&scratch);
+        let Settings { sip_port, tls_port, http_port, server_port, .. } = settings;
+        let listener = TcpListener::bind(at(server_ip, server_port)).expect("a free port");
+        let toml = format!(
+            "[sipproxy]\nhttp-port = {http_port}\ninternal-protocol = \"tcp\"\nsip-ip-tos = 96\n\
+             [[listener]]\nside = \"endpoint\"\naddress = \"127.0.0.2\"\nsip-port = 0\ntls-port = {tls_port}\n\
+             [[listener]]\nside = \"server\"\naddress = \"{inside_ip}\"\nsip-port = {sip_port}\ntls-port = 0\n\
+             [[sip-server]]\nname = \"server\"\nprimary = \"{}\"\n{}",
+            at(server_ip, server_port),
+            security(&settings)
+        );
+        let proxy = Proxy::start_with(&scratch, settings, Ipv4Addr::LOCALHOST.into(), &toml);
+        let mut phone = Client::tls(at("127.0.0.2", tls_port), &proxy.settings.certificates);
+        phone.send(
+            "MESSAGE sip:9000@example.com SIP/2.0\r\nVia: SIP/2.0/TLS 127.0.0.1:9;branch=z9hG4bKm;rport\r\n\
+             Max-Forwards: 70\r\nFrom: <sip:alice@example.com>;tag=a\r\nTo: <sip:9000@example.com>\r\n\
+             Call-ID: m\r\nCSeq: 1 MESSAGE\r\nContent-Length: 0\r\n\r\n",
+        );
+        let (_connection, from) = listener.accept().expect("Hawser connects");
+        assert_eq!(from.ip(), at(inside_ip, 0).ip());
+        assert_eq!(tos("-t", "ESTAB", from), ["0x60"]);
+    }
 }
 
 #[test]

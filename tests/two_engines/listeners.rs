@@ -16,6 +16,8 @@ use crate::world::{SERVER, Setup, TLS, UDP, World};
 const PHONES_UDP: PointId = PointId(1);
 /// The phones' second TLS listener.
 const PHONES_TLS_B: PointId = PointId(3);
+/// Their UDP listener over IPv6.
+const PHONES_UDP_V6: PointId = PointId(5);
 /// The server side's TCP listener.
 const INSIDE_TCP: PointId = PointId(4);
 
@@ -31,6 +33,7 @@ fn two_sides(settings: &mut Settings) {
         point(Transport::Tls, "10.1.0.1:5061", "phones.example.net", Side::Endpoint),
         point(Transport::Tls, "[2001:db8::1]:5062", "[2001:db8::5]", Side::Endpoint),
         point(Transport::Tcp, "192.168.0.1:5060", "Inside.example.net", Side::Server),
+        point(Transport::Udp, "[2001:db8::1]:5060", "[2001:db8::5]", Side::Endpoint),
     ];
 }
 
@@ -92,6 +95,49 @@ fn a_second_listener_of_a_side_writes_its_own_ipv6_address() {
     assert!(headers(&info, "Via")[1].contains("[2001:db8::77]:5061"), "{info}");
     world.datagram(0, SERVER, &answer(&info, "200 OK", "", ""));
     assert_eq!(start_line(&world.read(phone.wire)), "SIP/2.0 200 OK");
+
+    // The server names the connection by its peer, or an address over UDP.
+    for (route, call) in [("sip:[2001:db8::77]:40100;transport=tls", "g1"), ("<sip:[2001:DB8::9]:5099>", "g2")] {
+        let message = phone.server_request("MESSAGE", call, 1);
+        let message =
+            message.replace(&format!("Route: {}\r\n", phone.path[0]), &format!("X-Genesys-Route: {route}\r\n"));
+        world.datagram(0, SERVER, &message);
+        let sent = if call == "g1" { world.read(phone.wire) } else { world.read_udp("[2001:db8::9]:5099") };
+        let ok = answer(&sent, "200 OK", "p", "");
+        match call {
+            "g1" => world.write(phone.wire, &ok),
+            _ => {
+                assert!(headers(&sent, "Via")[0].starts_with("SIP/2.0/UDP [2001:db8::5]:5060;"), "{sent}");
+                let from = "[2001:db8::9]:5099".parse().expect("an address");
+                world.input(0, Input::Datagram { point: PHONES_UDP_V6, from, bytes: ok.as_bytes() });
+            }
+        }
+        assert_eq!(start_line(&world.read_server()), "SIP/2.0 200 OK");
+    }
+    world.end();
+}
+
+#[test]
+fn a_phone_over_udp_and_ipv6_is_called_where_its_datagrams_come_from() {
+    let mut world = World::new(&setup());
+    let from: SocketAddr = "[2001:db8::99]:5077".parse().expect("an address");
+    let wire = world.connect(0, TLS);
+    let mut phone = Phone::new(user_with_home(&world, 0), wire);
+    (phone.via, phone.contact) = ("UDP", format!("sip:{}@[2001:db8::99]:5077", phone.user));
+    let register = phone.register_text(3_600).replace("192.0.2.7:5060", "[2001:db8::99]:5060");
+    world.input(1, Input::Datagram { point: PHONES_UDP_V6, from, bytes: register.as_bytes() });
+    phone.accept_register(&mut world, 3_600);
+    let ok = world.read_udp("[2001:db8::99]:5077");
+    assert!(header(&ok, "Via").contains(";rport=5077;received=2001:db8::99"), "{ok}");
+    let invite = phone.server_request("INVITE", "c1", 1);
+    world.datagram(0, SERVER, &invite);
+    let invite = world.read_udp("[2001:db8::99]:5077");
+    assert!(headers(&invite, "Via")[0].starts_with("SIP/2.0/UDP [2001:db8::5]:5060;"), "{invite}");
+    assert!(uri(headers(&invite, "Record-Route")[0]).ends_with("@[2001:db8::5]:5060;lr"), "{invite}");
+    let busy = answer(&invite, "486 Busy Here", "p", "");
+    world.input(1, Input::Datagram { point: PHONES_UDP_V6, from, bytes: busy.as_bytes() });
+    assert_eq!(start_line(&world.read_server()), "SIP/2.0 486 Busy Here");
+    world.drain();
     world.end();
 }
 
@@ -165,7 +211,7 @@ fn the_names_of_every_listener_are_ours_and_no_others() {
         world.write(wire, &check);
         assert_eq!(start_line(&world.read(wire)), "SIP/2.0 200 OK", "{host}");
     }
-    for (at, host) in ["phones.example.net:5060", "[2001:db8::5]", "other.example.net:5061"].iter().enumerate() {
+    for (at, host) in ["phones.example.net:5060", "[2001:db8::6]:5062", "other.example.net:5061"].iter().enumerate() {
         let wire = world.connect(0, TLS);
         let route = format!("Route: <sip:{host};lr>\r\n");
         world.write(wire, &message("sip:9000@example.com", &format!("n{at}"), &route));

@@ -38,6 +38,7 @@ use crate::limits::{DRAIN_MAX, SHARDS_MAX};
 use crate::shard::{Common, Setup, Shards};
 use crate::tls::CurrentCertificate;
 use crate::tls::setup::{self, Leaf, TlsError};
+use crate::tls::tickets::TicketSecrets;
 
 /// Status when a second signal ends the process at once.
 const STATUS_AT_ONCE: i32 = 130;
@@ -157,10 +158,10 @@ impl From<SecretError> for StartError {
 /// Whatever would end a start, but for ports that are taken and limits of the system.
 pub fn check(config: &Config, cores: &[usize]) -> Result<Report, StartError> {
     shards(cores)?;
-    let (_, inventory) = setup::set_up(config)?;
-    if let Some(path) = &config.sipproxy.flow_token_key_file {
-        secrets::check_token_key(path)?;
-    }
+    secrets::check_keys(config)?;
+    // Secrets of this moment will do, for nothing is sent.
+    let tickets = TicketSecrets { server: secrets::random()?, endpoint: secrets::random()? };
+    let (_, inventory) = setup::set_up(config, &tickets)?;
     config.sipproxy.http_token_file.as_deref().map(http_token).transpose()?;
     let names = lookup::names(config);
     let answers = lookup::look_up(resolvers::settings(&config.dns), names.iter().map(|name| &name.question))?;
@@ -244,7 +245,8 @@ impl Running {
         checks::io_uring()?;
         let capacity = checks::capacity(cores.len())?;
         let before = Before::new(config);
-        let (tls, inventory) = setup::set_up(config)?;
+        let tickets = secrets::tickets(&config.security)?;
+        let (tls, inventory) = setup::set_up(config, &tickets)?;
         let settings = plan::settings(config, count, capacity)?;
         checks::ports(config)?;
         let http = checks::http(config)?;
@@ -275,7 +277,7 @@ impl Running {
         let admin = admin.transpose().map_err(StartError::Executor)?;
         say_what_runs(config, cores, &inventory.leaves, capacity);
         let https = https.map(|(_, shown)| shown);
-        let papers = Papers::watch(config.clone(), before, &inventory, shards.handle(), shown, https);
+        let papers = Papers::watch((config.clone(), tickets), before, &inventory, shards.handle(), shown, https);
         Ok(Self { shards, admin, papers: papers.map_err(StartError::Executor)? })
     }
 

@@ -24,6 +24,7 @@ use crate::ids::Side;
 use crate::shard::Handle;
 use crate::tls::CurrentCertificate;
 use crate::tls::setup::{self, Inventory};
+use crate::tls::tickets::TicketSecrets;
 
 /// From one look at the files to the next.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -131,7 +132,7 @@ impl Papers {
     /// # Errors
     /// There is no thread to be had.
     pub(super) fn watch(
-        config: Config,
+        (config, tickets): (Config, TicketSecrets),
         before: Before,
         known: &Inventory,
         handle: Handle,
@@ -139,7 +140,7 @@ impl Papers {
         https: Option<Arc<CurrentCertificate>>,
     ) -> io::Result<Self> {
         let Before { files, stamps } = before;
-        let reader = Reader { config, handle, shown, https, files };
+        let reader = Reader { config, tickets, handle, shown, https, files };
         reader.show(known);
         let known = known.clone();
         // One place: a second SIGHUP before the first is seen asks for nothing more.
@@ -182,6 +183,7 @@ fn files(config: &Config) -> Vec<PathBuf> {
 
 struct Reader {
     config: Config,
+    tickets: TicketSecrets,
     handle: Handle,
     shown: Arc<Mutex<TlsPapers>>,
     https: Option<Arc<CurrentCertificate>>,
@@ -199,7 +201,7 @@ impl Reader {
             };
             let stamps = self.stamps();
             if watch.is_time(&stamps, asked, Instant::now()) {
-                match setup::set_up(&self.config) {
+                match setup::set_up(&self.config, &self.tickets) {
                     // Something was written while it was read: what was read may be of two states.
                     Ok(_) if self.stamps() != stamps => {}
                     Ok((tls, inventory)) => {

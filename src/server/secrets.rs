@@ -1,4 +1,4 @@
-//! What a start needs of randomness and secrets: the key of flow tokens, the boot id, seeds, the member's number.
+//! What a start needs of randomness and secrets: the keys of flow tokens and session tickets, the boot id, seeds, the member's number.
 
 use std::fmt::{self, Write as _};
 use std::fs::{self, OpenOptions};
@@ -10,9 +10,14 @@ use std::path::{Path, PathBuf};
 use rustls::crypto::ring;
 
 use crate::admin::Token;
+use crate::config::{Config, Security};
+use crate::ids::Side;
+use crate::tls::tickets::TicketSecrets;
 
-/// Length of the key of flow tokens.
+/// Length of the key of flow tokens, and of the secret of session tickets.
 const KEY_LEN: usize = 32;
+const TOKEN_SETTING: &str = "flow-token-key-file";
+const TICKET_SETTING: &str = "ticket-key-file";
 
 /// Why there is no key.
 #[derive(Debug)]
@@ -20,9 +25,9 @@ pub enum SecretError {
     /// The system gives no random bytes.
     NoRandomness,
     /// The file can be neither read nor made.
-    File(PathBuf, io::Error),
+    File(PathBuf, &'static str, io::Error),
     /// The file holds something else than 64 hex digits.
-    NoKey(PathBuf),
+    NoKey(PathBuf, &'static str),
     /// The file with the token of the HTTP port cannot be read.
     TokenFile(PathBuf, io::Error),
     /// It holds no token.
@@ -33,12 +38,12 @@ impl fmt::Display for SecretError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoRandomness => f.write_str("the system gives no random bytes"),
-            Self::File(path, fault) => {
-                write!(f, "{}: flow-token-key-file can be neither read nor made: {fault}", path.display())
+            Self::File(path, setting, fault) => {
+                write!(f, "{}: {setting} can be neither read nor made: {fault}", path.display())
             }
-            Self::NoKey(path) => write!(
+            Self::NoKey(path, setting) => write!(
                 f,
-                "{}: expected the 64 hex digits of a flow-token-key-file and nothing else; delete it to have one made",
+                "{}: expected the 64 hex digits of a {setting} and nothing else; delete it to have one made",
                 path.display()
             ),
             Self::TokenFile(path, fault) => {
@@ -68,29 +73,53 @@ pub fn random<const N: usize>() -> Result<[u8; N], SecretError> {
     Ok(bytes)
 }
 
-/// The key of flow tokens: from its file, which is made when it is missing; without a file a key of this start.
+/// The key of flow tokens.
+///
+/// # Errors
+/// See [`key`].
+pub fn token_key(path: Option<&Path>) -> Result<[u8; KEY_LEN], SecretError> {
+    key(path, TOKEN_SETTING)
+}
+
+/// What session tickets are made from.
+///
+/// # Errors
+/// See [`key`].
+pub fn tickets(security: &Security) -> Result<TicketSecrets, SecretError> {
+    let of = |side| key(security.side(side).ticket_key_file.as_deref(), TICKET_SETTING);
+    Ok(TicketSecrets { server: of(Side::Server)?, endpoint: of(Side::Endpoint)? })
+}
+
+/// The key files that exist, for `--check`, which makes none.
+///
+/// # Errors
+/// One is there and of no use.
+pub fn check_keys(config: &Config) -> Result<(), SecretError> {
+    let tickets = |side| (config.security.side(side).ticket_key_file.as_deref(), TICKET_SETTING);
+    let token = (config.sipproxy.flow_token_key_file.as_deref(), TOKEN_SETTING);
+    for (path, setting) in [token, tickets(Side::Server), tickets(Side::Endpoint)] {
+        if path.is_some_and(Path::exists) {
+            key(path, setting)?;
+        }
+    }
+    Ok(())
+}
+
+/// A key from its file, which is made when it is missing; without a file a key of this start.
 ///
 /// # Errors
 /// The file is of no use.
-pub fn token_key(path: Option<&Path>) -> Result<[u8; KEY_LEN], SecretError> {
+fn key(path: Option<&Path>, setting: &'static str) -> Result<[u8; KEY_LEN], SecretError> {
     let Some(path) = path else { return random() };
     match fs::read(path) {
-        Ok(text) => parse(&text).ok_or_else(|| SecretError::NoKey(path.to_owned())),
+        Ok(text) => parse(&text).ok_or_else(|| SecretError::NoKey(path.to_owned(), setting)),
         Err(fault) if fault.kind() == io::ErrorKind::NotFound => {
             let key = random()?;
-            make(path, &key).map_err(|fault| SecretError::File(path.to_owned(), fault))?;
+            make(path, &key).map_err(|fault| SecretError::File(path.to_owned(), setting, fault))?;
             Ok(key)
         }
-        Err(fault) => Err(SecretError::File(path.to_owned(), fault)),
+        Err(fault) => Err(SecretError::File(path.to_owned(), setting, fault)),
     }
-}
-
-/// A key file that exists, for `--check`, which makes none.
-///
-/// # Errors
-/// The file is there and of no use.
-pub fn check_token_key(path: &Path) -> Result<(), SecretError> {
-    if path.exists() { token_key(Some(path)).map(|_| ()) } else { Ok(()) }
 }
 
 /// The token that the HTTP port asks for.
@@ -164,17 +193,29 @@ mod tests {
         }
     }
 
+    /// With this file as the secret of tickets.
+    fn config(path: &Path) -> Config {
+        let text = format!(
+            "[sipproxy]\ntls-port = 0\n[[sip-server]]\nname = \"sips1\"\nprimary = \"127.0.0.1:9\"\n\
+             [security]\nticket-key-file = {path:?}\n"
+        );
+        Config::parse(&text, "hawser.toml").unwrap()
+    }
+
     #[test]
     fn a_missing_key_file_is_made_for_its_owner_only_and_read_again() {
         let folder = Folder::new("made");
         let path = folder.0.join("key");
-        check_token_key(&path).unwrap();
+        check_keys(&config(&path)).unwrap();
         assert!(!path.exists(), "a check makes nothing");
         let key = token_key(Some(&path)).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(token_key(Some(&path)).unwrap(), key);
         assert_ne!(key, [0; 32]);
         assert_ne!(token_key(None).unwrap(), token_key(None).unwrap());
+        // Both sides take it, as [security] says it for both.
+        let tickets = tickets(&config(&path).security).unwrap();
+        assert_eq!((tickets.server, tickets.endpoint), (key, key));
     }
 
     #[test]
@@ -183,8 +224,8 @@ mod tests {
         let path = folder.0.join("key");
         for garbage in ["", "0", &"0".repeat(63), &"g".repeat(64), &"0".repeat(65), &format!("+{}", "0".repeat(63))] {
             fs::write(&path, garbage).unwrap();
-            assert!(matches!(token_key(Some(&path)), Err(SecretError::NoKey(_))), "{garbage:?}");
-            assert!(matches!(check_token_key(&path), Err(SecretError::NoKey(_))));
+            assert!(matches!(token_key(Some(&path)), Err(SecretError::NoKey(..))), "{garbage:?}");
+            assert!(matches!(check_keys(&config(&path)), Err(SecretError::NoKey(_, TICKET_SETTING))));
             assert_eq!(fs::read_to_string(&path).unwrap(), garbage);
         }
         fs::write(&path, format!("{}\n", "aB".repeat(32))).unwrap();

@@ -2,7 +2,7 @@
 //!
 //! Owns: [`session`], which turns records into text and back with buffers that the shard lends it; [`setup`], which
 //! reads our certificates ([`own`]), CAs and revocation lists ([`authorities`]) from files ([`pem`]); [`trust`] and
-//! [`identity`], which verify a peer; [`failure`], which says why a handshake failed. Must not touch: sockets, SIP, the engine's state.
+//! [`identity`], which verify a peer; [`tickets`], by which sessions are taken up again; [`failure`], which says why a handshake failed. Must not touch: sockets, SIP, the engine's state.
 
 mod authorities;
 pub mod failure;
@@ -13,6 +13,7 @@ pub mod session;
 pub mod setup;
 #[cfg(test)]
 mod tests;
+pub mod tickets;
 pub mod trust;
 
 pub use own::CurrentCertificate;

@@ -20,6 +20,7 @@ pub use super::authorities::{Authority, Crl};
 use super::authorities;
 use super::own::{Own, Shown};
 use super::pem::PemError;
+use super::tickets::{TicketSecrets, Ticketer};
 use super::trust::{self, ClientCheck, ServerCheck, Trust};
 use super::{Connect, SideTls, Tls};
 use crate::config::{ClientEku, Config, SideSecurity, Verify};
@@ -129,9 +130,9 @@ pub struct Inventory {
 ///
 /// # Errors
 /// The first fault that is found.
-pub fn set_up(config: &Config) -> Result<(Tls, Inventory), TlsError> {
+pub fn set_up(config: &Config, tickets: &TicketSecrets) -> Result<(Tls, Inventory), TlsError> {
     let mut inventory = Inventory::default();
-    let mut parts = |side| Parts::read(config, side, &mut inventory);
+    let mut parts = |side| Parts::read(config, side, tickets, &mut inventory);
     let (endpoint, server) = (parts(Side::Endpoint)?, parts(Side::Server)?);
     for server in config.servers.iter().filter(|server| server.transport == Transport::Tls) {
         for target in [Some(&server.primary), server.backup.as_ref()].into_iter().flatten() {
@@ -158,13 +159,19 @@ pub fn set_up(config: &Config) -> Result<(Tls, Inventory), TlsError> {
 /// What the files of one side hold.
 struct Parts<'a> {
     security: &'a SideSecurity,
+    ticket_secret: &'a [u8; 32],
     own: Option<Own>,
     by_domain: HashMap<String, Arc<CertifiedKey>>,
     trust: Option<Arc<Trust>>,
 }
 
 impl<'a> Parts<'a> {
-    fn read(config: &'a Config, side: Side, inventory: &mut Inventory) -> Result<Self, TlsError> {
+    fn read(
+        config: &'a Config,
+        side: Side,
+        tickets: &'a TicketSecrets,
+        inventory: &mut Inventory,
+    ) -> Result<Self, TlsError> {
         let security = config.security.side(side);
         let own = match (&security.certificate, &security.certificate_key) {
             (Some(path), Some(key_path)) => Some(Own::read(path, key_path)?),
@@ -202,7 +209,11 @@ impl<'a> Parts<'a> {
             }
             Arc::new(read.trust)
         });
-        Ok(Self { security, own, by_domain, trust })
+        let ticket_secret = match side {
+            Side::Server => &tickets.server,
+            Side::Endpoint => &tickets.endpoint,
+        };
+        Ok(Self { security, ticket_secret, own, by_domain, trust })
     }
 
     fn trusted(&self) -> Option<(Arc<Trust>, ClientEku)> {
@@ -237,7 +248,7 @@ impl<'a> Parts<'a> {
         if is_mutual {
             config.send_tls13_tickets = 0;
         } else {
-            config.ticketer = ring::Ticketer::new().map_err(TlsError::Provider)?;
+            config.ticketer = Arc::new(Ticketer::new(self.ticket_secret, self.security.ticket_key_hours));
             config.send_tls13_tickets = 1;
         }
         Ok(Some(Arc::new(config)))

@@ -14,7 +14,8 @@ use rustls::{ClientConfig, Error, RootCertStore};
 
 use super::identity::TlsPeer;
 use super::session::{Progress, Session};
-use super::setup::{TlsError, set_up};
+use super::setup::{Inventory, TlsError};
+use super::tickets::TicketSecrets;
 use super::*;
 use crate::config::Config;
 use crate::stats::HandshakeFailure;
@@ -116,6 +117,10 @@ fn config_with(folder: &Folder, own: (&str, &str), trusted: &str, server: &str, 
 
 fn config(folder: &Folder, cert: &str, key: &str, trusted: &str, server: &str) -> Config {
     config_with(folder, (cert, key), trusted, server, "")
+}
+
+fn set_up(config: &Config) -> Result<(Tls, Inventory), TlsError> {
+    setup::set_up(config, &TicketSecrets { server: [1; 32], endpoint: [2; 32] })
 }
 
 /// What is made from files, and the server whom the settings expect.
@@ -252,16 +257,22 @@ fn a_second_connection_resumes_with_a_stateless_ticket() {
     let folder = Folder::new("resume");
     let ca = Ca::new("ca");
     let (cert, key) = ca.issue(|_| {});
-    let tls = made(&config(&folder, &cert, &key, &ca.pem, BY_NAME));
-    let phone = phone(&ca, &[], &[&TLS13]);
-    let resumed: Vec<bool> = (0..3)
-        .map(|_| {
-            let mut pair = Pair::of(call(&phone), &tls.tls);
+    let config = config(&folder, &cert, &key, &ca.pem, BY_NAME);
+    let strangers = TicketSecrets { server: [1; 32], endpoint: [3; 32] };
+    for version in [&TLS12, &TLS13] {
+        let phone = phone(&ca, &[], &[version]);
+        let resumes = |tls: &Tls| {
+            let mut pair = Pair::of(call(&phone), tls);
             assert_eq!(pair.run(usize::MAX), (None, None));
             pair.server.is_resumed() && pair.client.is_resumed()
-        })
-        .collect();
-    assert_eq!(resumed, [false, true, true]);
+        };
+        let tls = made(&config).tls;
+        assert_eq!([resumes(&tls), resumes(&tls)], [false, true]);
+        // A new start, or another member of the pool.
+        assert!(resumes(&made(&config).tls), "the secret is the same");
+        let stranger = setup::set_up(&config, &strangers).unwrap().0;
+        assert_eq!([resumes(&stranger), resumes(&stranger)], [false, true], "a full handshake where it is another");
+    }
 }
 
 #[test]

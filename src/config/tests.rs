@@ -202,7 +202,6 @@ fn a_bad_setting_is_told_in_one_line() {
 /// A fault in what stands behind the five lines of `LEAST`.
 #[test]
 fn a_bad_table_is_told_in_one_line() {
-    let later = "not available in this release";
     let second = "[[sip-server]]\nname = \"sips2\"\nprimary = \"127.0.0.1:7001\"";
     for (text, line) in [
         ("transport = \"sctp\"", "6: sip-server.transport: expected \"udp\", \"tcp\" or \"tls\"".to_owned()),

@@ -183,7 +183,8 @@ impl Engine {
         };
         // What is left of the slots beyond `connections_max` is for servers and other sites.
         let full = self.conns.len() >= self.settings.connections_max as usize;
-        let conn = if full && matches!(whose, Whose::Device(_)) { None } else { self.conns.insert(conn) };
+        let for_endpoint = matches!(whose, Whose::Device(_) | Whose::Large(Side::Endpoint));
+        let conn = if full && for_endpoint { None } else { self.conns.insert(conn) };
         let Some(conn) = conn else {
             self.count(Counter::LimitConnections);
             return None;

@@ -34,6 +34,9 @@ pub(super) enum Whose {
     Peer(u8),
     /// A device, or what a server's Route names, by a hash of the name that its certificate must carry.
     Device(u64),
+    /// TCP beside UDP, for requests that are too large for a datagram, to one on this side. That it cannot be opened
+    /// says nothing of who is there.
+    Large(Side),
 }
 
 impl Whose {
@@ -41,6 +44,7 @@ impl Whose {
         match self {
             Self::Server(_) => Side::Server,
             Self::Peer(_) | Self::Device(_) => Side::Endpoint,
+            Self::Large(side) => side,
         }
     }
 }
@@ -151,8 +155,18 @@ impl Engine {
                 Some(server.tls_peer(server.backup.as_ref().filter(|_| backup).unwrap_or(&server.primary)))
             }
             Whose::Peer(peer) => Some(self.settings.peers.get(usize::from(peer))?.tls_peer()),
-            Whose::Device(_) => None,
+            Whose::Device(_) | Whose::Large(_) => None,
         }
+    }
+
+    /// The connection over TCP to an address that a request is too large for over UDP, when it is known to take TCP
+    /// (RFC 3261 §18.1.1). Until that is known, one is opened for those to come, and the request in hand does not
+    /// wait for it.
+    pub(super) fn large_flow(&mut self, side: Side, address: SocketAddr, now: Time) -> Option<FlowRef> {
+        let key = LinkKey { whose: Whose::Large(side), transport: Transport::Tcp, address };
+        let open = self.links.get(&key).is_some_and(|link| link.open);
+        let flow = self.flow_to(Hop { transport: Transport::Tcp, address }, key.whose, None, now);
+        flow.filter(|_| open)
     }
 
     /// What a device's certificate must carry: what its network's rule says, else the host that the server named.
@@ -194,7 +208,7 @@ impl Engine {
         let Some(link) = self.links.get_mut(&key) else { return };
         let was_down = std::mem::take(&mut link.failures) > 0;
         (link.open, link.retry_at, link.since) = (true, None, now);
-        if was_down {
+        if was_down && !matches!(key.whose, Whose::Large(_)) {
             self.tell(Level::Info, whose_up(key.whose), Some(key.address), b"");
         }
         self.dns.unblock(key.transport, key.address);
@@ -207,6 +221,8 @@ impl Engine {
         let failed = matches!(reason, CloseReason::Connect(_));
         if failed {
             link.fail(now);
+        }
+        if failed && !matches!(key.whose, Whose::Large(_)) {
             self.event(whose_down(key.whose), Some(key.address), reason.name().as_bytes());
             self.dns.block(key.transport, key.address, now, &mut self.counters);
         }
@@ -260,7 +276,7 @@ fn whose_up(whose: Whose) -> &'static str {
     match whose {
         Whose::Server(_) => "SIP Server can be reached again",
         Whose::Peer(_) => "peer proxy can be reached again",
-        Whose::Device(_) => "device can be reached again",
+        Whose::Device(_) | Whose::Large(_) => "device can be reached again",
     }
 }
 
@@ -268,7 +284,7 @@ fn whose_down(whose: Whose) -> &'static str {
     match whose {
         Whose::Server(_) => "SIP Server cannot be reached",
         Whose::Peer(_) => "peer proxy cannot be reached",
-        Whose::Device(_) => "device cannot be reached",
+        Whose::Device(_) | Whose::Large(_) => "device cannot be reached",
     }
 }
 

@@ -22,6 +22,7 @@ mod replies;
 mod requests;
 mod responses;
 mod servers;
+mod shown;
 mod timers;
 mod udp;
 

@@ -501,7 +501,13 @@ impl Engine {
                 self.count(Counter::OversizeReject);
                 return self.finish(id, exchange, 513, "Message Too Large", Counter::Refused513Oversize, now);
             }
-            // No next hop of this release is known to take requests over TCP besides UDP.
+            if self.settings.udp_oversize == UdpOversize::Tcp
+                && let Some(hop) = exchange.hop
+                && let Some(flow) = self.large_flow(to_side, hop.address, now)
+            {
+                self.count(Counter::OversizeTcp);
+                return self.send_request(id, exchange, walk, flow, now);
+            }
             self.count(Counter::OversizeUdp);
         }
         let (client, effects) = match exchange.method {

@@ -386,6 +386,7 @@ impl Core {
         let nudges = self.shared.take_nudges();
         self.engine.counters_mut().add(Counter::StallsNudged, nudges);
         let mut snapshot = self.engine.snapshot();
+        snapshot.upstreams = self.engine.upstreams(self.clock.now());
         snapshot.gauges.set_len(Gauge::MailboxLength, self.inbox.len());
         snapshot.gauges.set_len(Gauge::HandshakesInProgress, self.handshaking);
         let waiting = self.conns.iter().map(|(_, conn)| conn.waiting_len()).sum();

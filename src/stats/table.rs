@@ -250,6 +250,7 @@ Counter, COUNTERS;
     AckMailbox { reason = "mailbox" };
 
 "hawser_udp_oversize_total", "Requests that would have passed 1,300 bytes over UDP, by what became of them.":
+    OversizeTcp { action = "tcp" }
     OversizeUdp { action = "udp" }
     OversizeReject { action = "reject" };
 

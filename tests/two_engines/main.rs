@@ -10,6 +10,7 @@ mod contacts;
 mod hostile;
 mod listeners;
 mod moves;
+mod oversize;
 mod registration;
 mod routes;
 mod talk;

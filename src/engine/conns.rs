@@ -203,7 +203,7 @@ impl Engine {
         let origin = identities.as_ref().and_then(|identities| self.names.origin_of_identity(identities));
         conn.identities = identities;
         // A certificate settles the side before the first request can.
-        if let (None, Some(origin)) = (conn.side, origin.filter(|origin| point.serves(origin.side))) {
+        if let (None, Some(origin)) = (conn.side, origin.filter(|origin| origin.is_peer || point.serves(origin.side))) {
             let ip = conn.peer.ip();
             (conn.side, conn.is_peer) = (Some(origin.side), origin.is_peer);
             self.uncount_source(ip);

@@ -265,7 +265,7 @@ mod tests {
                 "listen       TLS 127.0.0.1:5061, as [2001:db8::1]:5061",
                 "http         off",
                 "sip-server   sips1 at 127.0.0.1:7000 over udp",
-                "checks       off",
+                "checks       every 5 s, and every 5 s while none answers",
                 "sticky       path",
                 "certificate  a.pem (endpoint side), matches its key",
             ]

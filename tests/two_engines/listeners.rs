@@ -3,9 +3,11 @@
 
 use std::net::SocketAddr;
 
+use hawser::config::{Host, PeerProxy, Verify};
 use hawser::engine::{Input, Point, Settings};
 use hawser::ids::{PointId, Side, Transport};
 use hawser::stats::Counter;
+use hawser::tls::identity::Identities;
 
 use crate::calls::{answered, registered_with};
 use crate::registration::user_with_home;
@@ -20,6 +22,8 @@ const PHONES_TLS_B: PointId = PointId(3);
 const PHONES_UDP_V6: PointId = PointId(5);
 /// The server side's TCP listener.
 const INSIDE_TCP: PointId = PointId(4);
+/// Its TLS listener.
+const INSIDE_TLS: PointId = PointId(6);
 
 fn point(transport: Transport, bind: &str, advertised: &str, side: Side) -> Point {
     let bind: SocketAddr = bind.parse().expect("an address");
@@ -34,7 +38,22 @@ fn two_sides(settings: &mut Settings) {
         point(Transport::Tls, "[2001:db8::1]:5062", "[2001:db8::5]", Side::Endpoint),
         point(Transport::Tcp, "192.168.0.1:5060", "Inside.example.net", Side::Server),
         point(Transport::Udp, "[2001:db8::1]:5060", "[2001:db8::5]", Side::Endpoint),
+        point(Transport::Tls, "192.168.0.1:5061", "Inside.example.net", Side::Server),
     ];
+}
+
+fn two_sides_and_two_sites(settings: &mut Settings) {
+    two_sides(settings);
+    let peer = |name: &str, contact: &str, protocol| PeerProxy {
+        name: name.to_owned(),
+        servers: vec!["10.8.9.9".parse().expect("an address")],
+        contact: Host::Ip(contact.parse().expect("an address")),
+        protocol,
+        port_tls: None,
+        tls_name: Some(Host::Name(format!("{name}.example.net"))),
+        verify: Verify::Name,
+    };
+    settings.peers = vec![peer("site2", "10.8.0.2", Transport::Udp), peer("site3", "10.8.0.3", Transport::Tls)];
 }
 
 fn setup() -> Setup {
@@ -168,6 +187,33 @@ fn who_is_no_server_is_refused_at_a_listener_of_the_server_side() {
     let check = message("sip:inside.example.net", "w2", "").replace("MESSAGE", "OPTIONS");
     world.write(wire, &check.replace("SIP/2.0/UDP 10.9.9.9:5060", &format!("SIP/2.0/TCP {SERVER}")));
     assert_eq!(start_line(&world.read(wire)), "SIP/2.0 200 OK");
+    world.end();
+}
+
+#[test]
+fn the_proxies_of_other_sites_are_heard_at_a_listener_of_the_server_side() {
+    let mut world = World::new(&Setup { mutate: two_sides_and_two_sites, ..Setup::default() });
+    world.datagram(0, "10.8.0.2:5060", &message("sip:9000@example.com", "s1", ""));
+    let sent = world.read_server();
+    world.datagram(0, SERVER, &answer(&sent, "200 OK", "s", ""));
+    assert_eq!(start_line(&world.read_udp("10.8.0.2:5060")), "SIP/2.0 200 OK");
+    // By its certificate, from whichever address it comes.
+    for (at, (name, served)) in [("site3.example.net", true), ("site4.example.net", false)].iter().enumerate() {
+        let mut identities = Identities::default();
+        identities.add_dns(name);
+        let from = SocketAddr::from(([10, 8, 7, 7], 40_300));
+        let wire = world.connect_mutual(1, INSIDE_TLS, from, identities);
+        world.write(wire, &message("sip:9000@example.com", &format!("t{at}"), "").replace("2.0/UDP", "2.0/TLS"));
+        if *served {
+            let sent = world.read_server();
+            world.datagram(0, SERVER, &answer(&sent, "200 OK", "s", ""));
+            assert_eq!(start_line(&world.read(wire)), "SIP/2.0 200 OK");
+            world.hang_up(wire);
+        } else {
+            assert_eq!(start_line(&world.read(wire)), "SIP/2.0 403 Wrong Listener");
+        }
+    }
+    world.assert_silent();
     world.end();
 }
 

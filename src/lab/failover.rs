@@ -87,6 +87,9 @@ pub struct FailoverLine {
     /// Fails when the proxy turned from one server to the other more or less often.
     #[arg(long)]
     expect_switches: Option<u32>,
+    /// Prints a row of a table for each fault, instead of the whole report.
+    #[arg(long)]
+    markdown: bool,
     #[command(flatten)]
     phone: PhonesArgs,
     #[command(flatten)]
@@ -299,7 +302,13 @@ impl Run<'_> {
             "counts": tally,
             "proxy": self.pairs_as_the_proxy_sees_them()?,
         });
-        println!("{report}");
+        if line.markdown {
+            for (event, window) in &windows {
+                println!("{}", row(line.internal, event, window, stuck, self.pair.switches));
+            }
+        } else {
+            println!("{report}");
+        }
         for what in &broken {
             eprintln!("hawser-lab failover: {what}");
         }
@@ -313,4 +322,18 @@ impl Run<'_> {
         let stats = watch::json(&format!("{}/stats", http.trim_end_matches('/')))?;
         Ok(stats["servers"].clone())
     }
+}
+
+/// One fault's row: see `perf/run failover` for the head of the table.
+fn row(internal: Transport, event: &Event, window: &Window, stuck: u64, switches: u32) -> String {
+    let name = NAMES[event.server];
+    let again = window.all_ok_ms.map_or("never".to_owned(), |ms| format!("{ms:.0} ms"));
+    format!(
+        "| {} | {} of the {name} | {again} | {:.0} ms | {} of {} | {stuck} | {switches} |",
+        internal.param(),
+        event.kind,
+        window.slowest_ms,
+        window.failed,
+        window.placed
+    )
 }

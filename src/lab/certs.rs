@@ -21,11 +21,28 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Writes `ca.pem`, `server.pem`, `server.key`, `phone.pem` and `phone.key` into `dir`.
+/// A certificate that is asked for besides the usual ones: `STEM=NAME,NAME`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Further {
+    stem: String,
+    names: Vec<String>,
+}
+
+impl std::str::FromStr for Further {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (stem, names) = text.split_once('=').ok_or("expected STEM=NAME[,NAME]")?;
+        Ok(Self { stem: stem.to_owned(), names: names.split(',').map(str::to_owned).collect() })
+    }
+}
+
+/// Writes `ca.pem`, `server.pem`, `server.key`, `phone.pem` and `phone.key` into `dir`, and a certificate and key for
+/// each further stem.
 ///
 /// # Errors
 /// A name that no certificate can carry, or a file that cannot be written.
-pub fn write_all(dir: &Path, names: &[String]) -> Result<(), Box<dyn Error>> {
+pub fn write_all(dir: &Path, names: &[String], further: &[Further]) -> Result<(), Box<dyn Error>> {
     std::fs::create_dir_all(dir)?;
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, "Hawser lab throw-away CA");
@@ -39,6 +56,9 @@ pub fn write_all(dir: &Path, names: &[String]) -> Result<(), Box<dyn Error>> {
     // The server's certificate is shown in both directions: Hawser connects with it as well.
     let usages = [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     issue(dir, &ca, "server", all, &usages)?;
+    for Further { stem, names } in further {
+        issue(dir, &ca, stem, names.clone(), &usages)?;
+    }
     issue(dir, &ca, "phone", vec!["phone.example.com".to_owned()], &usages[1..])
 }
 

@@ -1,11 +1,12 @@
 //! Command line of the lab.
 
 use crate::bench::{Bench, Place};
-use crate::certs::{self, TlsFiles};
+use crate::certs::{self, Further, TlsFiles};
 use crate::control::{self, ServerLine};
 use crate::failover::{self, FailoverLine};
 use crate::load::{self, LoadLine};
 use crate::phones::{Claim, Habit, PhonesConfig};
+use crate::pool::{self, PoolLine};
 use crate::registrar::{PathPolicy, Policy};
 use crate::server::Habits;
 use crate::stack::Timers;
@@ -34,6 +35,9 @@ enum Command {
         /// Further names and addresses for the server's certificate.
         #[arg(long, value_delimiter = ',')]
         names: Vec<String>,
+        /// A further certificate, such as device=192.0.2.7,device.example.com: device.pem and device.key.
+        #[arg(long, value_name = "STEM=NAME[,NAME]")]
+        issue: Vec<Further>,
     },
     /// Plays the SIP Server: registrar and B2BUA.
     Server(ServerLine),
@@ -43,6 +47,8 @@ enum Command {
     Load(Box<LoadLine>),
     /// Plays phones and a pair of SIP Servers, lets one server fail under load, and reports what that cost.
     Failover(Box<FailoverLine>),
+    /// Starts a pool of three proxies that phones find through DNS, kills one under load, and reports.
+    Pool(Box<PoolLine>),
     /// Tells, step by step, what a proxy does for phones that register, call, move and hang up.
     Story(Box<StoryLine>),
 }
@@ -90,7 +96,7 @@ pub struct WayLine {
 impl WayLine {
     pub fn habits(&self) -> Habits {
         let outbound_proxy = self.proxy_sip.map(|place| (place.transport, place.addr));
-        Habits { own_connections: self.own_connections, outbound_proxy }
+        Habits { own_connections: self.own_connections, outbound_proxy, ..Habits::default() }
     }
 }
 
@@ -187,11 +193,12 @@ struct PhonesLine {
 /// Reads the command line and does what it says.
 pub fn run() -> Result<ExitCode, Box<dyn Error>> {
     match Line::parse().command {
-        Command::Certs { dir, names } => certs::write_all(&dir, &names).map(|()| ExitCode::SUCCESS),
+        Command::Certs { dir, names, issue } => certs::write_all(&dir, &names, &issue).map(|()| ExitCode::SUCCESS),
         Command::Server(line) => control::serve(&line),
         Command::Phones(line) => play_phones(&line),
         Command::Load(line) => load::run(&line),
         Command::Failover(line) => failover::run(&line),
+        Command::Pool(line) => pool::run(&line),
         Command::Story(line) => story::run(&line),
     }
 }

@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! call AOR [TALK_MS]      calls a registered phone
+//! dial URI [TALK_MS]      calls what the URI names, through --proxy-sip: a device, a phone of another site
 //! bindings | stats        what it knows, what it has counted
 //! health KIND             up, 503, options-503, refuse (everything reset, nothing listens) or cut (a dead cable)
 //! partner ADDRESS:PORT    tells the other server of the pair, at its control port, what phones register
@@ -22,7 +23,7 @@ use crate::certs::TlsFiles;
 use crate::commands::{PolicyLine, WayLine};
 use crate::net::SERVER;
 use crate::registrar::Shared;
-use crate::server::{CallRef, Mood, Plan};
+use crate::server::{CallRef, Habits, Mood, Plan, Trunk};
 use crate::stack::Timers;
 use clap::Args;
 use crossbeam_channel::{Receiver, Sender};
@@ -39,8 +40,7 @@ use std::time::Duration;
 /// A command for the server, and where its answer goes.
 type Order = (String, Sender<String>);
 const ORDERS_MAX: usize = 1_024;
-const EXPECTED: &str =
-    "expected: call AOR [TALK_MS] | bindings | stats | health KIND | partner ADDRESS:PORT | bind JSON | quit";
+const EXPECTED: &str = "expected: call AOR [TALK_MS] | dial URI [TALK_MS] | bindings | stats | health KIND | partner ADDRESS:PORT | bind JSON | quit";
 
 #[derive(Args)]
 pub struct ServerLine {
@@ -53,9 +53,26 @@ pub struct ServerLine {
     tls: TlsFiles,
     #[command(flatten)]
     way: WayLine,
+    /// Plays a device that does not register: answers every call itself.
+    #[arg(long)]
+    device: bool,
+    /// The domain of the phones that are called by this server's own address, as from another site.
+    #[arg(long)]
+    domain: Option<String>,
+    /// Phones of another site and the server there, such as b.example.com=10.2.0.10:7000;transport=tls; they are
+    /// called through --proxy-sip.
+    #[arg(long, requires = "proxy_sip")]
+    trunk: Vec<Trunk>,
     /// Listens here for commands as well; they are read from standard input in any case.
     #[arg(long)]
     control: Option<SocketAddr>,
+}
+
+impl ServerLine {
+    fn habits(&self) -> Habits {
+        let (domain, trunks) = (self.domain.clone(), self.trunk.clone());
+        Habits { is_device: self.device, domain, trunks, ..self.way.habits() }
+    }
 }
 
 /// What can be wrong with a server.
@@ -97,7 +114,7 @@ struct Desk {
 /// Files, addresses, or the poll itself.
 pub fn serve(line: &ServerLine) -> Result<ExitCode, Box<dyn Error>> {
     let mut bench = Bench::new(line.tls.load()?, Timers::default())?;
-    for place in bench.add_server(&line.listen, line.policy.policy(), line.way.habits())? {
+    for place in bench.add_server(&line.listen, line.policy.policy(), line.habits())? {
         println!("{}", json!({"listening": format!("{}:{}", place.transport.param(), place.addr)}));
     }
     let (orders, inbox) = crossbeam_channel::bounded::<Order>(ORDERS_MAX);
@@ -193,10 +210,10 @@ impl Desk {
         let mut words = rest.split_whitespace();
         match verb {
             "" => None,
-            "call" => {
-                let aor = words.next().unwrap_or("").trim_start_matches("sip:").to_owned();
+            "call" | "dial" => {
+                let whom = words.next().unwrap_or("").to_owned();
                 let talk_ms = words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
-                Some(self.call(&aor, Duration::from_millis(talk_ms), reply))
+                Some(self.call(&whom, verb == "dial", Duration::from_millis(talk_ms), reply))
             }
             "bindings" => Some(self.bindings()),
             "stats" => {
@@ -237,9 +254,14 @@ impl Desk {
         }
     }
 
-    fn call(&mut self, aor: &str, talk: Duration, reply: &Sender<String>) -> Value {
+    fn call(&mut self, whom: &str, dials: bool, talk: Duration, reply: &Sender<String>) -> Value {
         let (stack, server) = self.bench.server();
-        match server.place_call(stack, aor, Plan { talk: Some(talk), is_watched: true }) {
+        let plan = Plan { talk: Some(talk), is_watched: true };
+        let placed = match dials {
+            true => server.dial(stack, whom, plan),
+            false => server.place_call(stack, whom.trim_start_matches("sip:"), plan),
+        };
+        match placed {
             Some(call) => {
                 self.calls.push((call, reply.clone()));
                 json!({"call": call.number(), "step": "Calling"})

@@ -9,12 +9,12 @@
 
 mod child;
 mod fault;
-mod ledger;
 mod pair;
 
 use crate::bench::{Bench, Place};
 use crate::certs::TlsFiles;
 use crate::commands::PhonesArgs;
+use crate::ledger::{Caller, Ledger, Window};
 use crate::load::{self, Direction};
 use crate::net::Transport;
 use crate::phones::PhoneCallRef;
@@ -23,7 +23,6 @@ use crate::stack::Timers;
 use crate::watch;
 use clap::Args;
 use fault::{Event, Fault, schedule};
-use ledger::{Caller, Ledger, Window};
 use pair::Pair;
 use serde_json::{Value, json};
 use std::collections::HashMap;

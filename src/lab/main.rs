@@ -5,7 +5,7 @@
 //! sockets are its own, so that each checks the other.
 //!
 //! ```text
-//! commands: certs, server (control), phones, load, failover, story
+//! commands: certs, server (control), phones, load, failover, pool, story
 //!     │
 //!   bench ── server (registrar, calls of two legs) ─┐
 //!     │   ── phones (registration, calls) ──────────┤── dialog, sdp, tally
@@ -20,10 +20,14 @@ mod certs;
 mod commands;
 mod control;
 mod dialog;
+mod dns;
 mod failover;
+mod ledger;
 mod load;
 mod net;
 mod phones;
+mod pool;
+mod processes;
 mod registrar;
 mod sdp;
 mod server;

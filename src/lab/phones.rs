@@ -97,6 +97,10 @@ enum State {
 
 struct Phone {
     state: State,
+    /// Proxies in the order in which the phone tries them (RFC 3263 §4.3); empty: the one of the settings.
+    proxies: Box<[SocketAddr]>,
+    /// Which of them it is at.
+    proxy: usize,
     link: Option<Link>,
     /// A connection that takes the place of `link` once it stands.
     next: Option<ConnId>,
@@ -156,6 +160,8 @@ impl Phones {
         let phones = (0..config.count)
             .map(|_| Phone {
                 state: State::Off,
+                proxies: Box::default(),
+                proxy: 0,
                 link: None,
                 next: None,
                 registered_over: None,
@@ -175,6 +181,17 @@ impl Phones {
             received: HashSet::new(),
             register_times: crate::tally::Histogram::default(),
         }
+    }
+
+    /// Gives a phone the proxies that it has found, the one that it tries first in front.
+    pub fn set_proxies(&mut self, phone: u32, proxies: Vec<SocketAddr>) {
+        self.phones[phone as usize].proxies = proxies.into();
+    }
+
+    /// The proxy that a phone is at, or tries next.
+    pub fn proxy_of(&self, phone: u32) -> SocketAddr {
+        let Phone { proxies, proxy, .. } = &self.phones[phone as usize];
+        if proxies.is_empty() { self.config.proxy } else { proxies[proxy % proxies.len()] }
     }
 
     pub fn registered_count(&self) -> usize {

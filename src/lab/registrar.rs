@@ -63,6 +63,21 @@ pub struct Binding {
     pub expires_us: u64,
 }
 
+impl Binding {
+    /// Stands for somebody who is reached at this URI, through the proxy, without a registration.
+    pub fn beyond(uri: &str) -> Self {
+        Self {
+            contact: uri.into(),
+            hop: Hop::Proxy(uri.into()),
+            instance: None,
+            reg_id: None,
+            call_id: "".into(),
+            cseq: 0,
+            expires_us: u64::MAX,
+        }
+    }
+}
+
 /// The answer to a REGISTER.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Answer {

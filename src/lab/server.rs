@@ -21,7 +21,7 @@ use crate::registrar::{Binding, Hop, Policy, Registrar};
 use crate::sdp;
 use crate::stack::{ClientId, Cookie, Draft, ServerId, Stack};
 use crate::tally::Tally;
-use crate::text::{self};
+use crate::text::{self, Uri};
 use slab::Slab;
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -118,6 +118,8 @@ struct Leg {
     invite_out: Option<ClientId>,
     ack_owed: Option<u32>,
     is_up: bool,
+    /// Sent-by of the top Via of the INVITE that came from this side: the proxy that the dialog goes through.
+    proxy: Option<Box<str>>,
 }
 
 struct Call {
@@ -158,13 +160,35 @@ pub struct Server {
     habits: Habits,
 }
 
-/// How the server finds its way to the proxy.
-#[derive(Clone, Copy, Debug, Default)]
+/// Phones of another site: the host part of their addresses of record, and the server there, as
+/// `HOST:PORT;transport=TRANSPORT`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trunk {
+    pub domain: String,
+    pub server: String,
+}
+
+impl std::str::FromStr for Trunk {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (domain, server) = text.split_once('=').ok_or("expected DOMAIN=HOST:PORT;transport=TRANSPORT")?;
+        Ok(Self { domain: domain.to_ascii_lowercase(), server: server.to_owned() })
+    }
+}
+
+/// How the server finds its way to the proxy, and whom it knows besides the phones that register.
+#[derive(Clone, Debug, Default)]
 pub struct Habits {
     /// Never sends requests over a connection that the proxy opened.
     pub own_connections: bool,
     /// Where requests to phones that registered without Path go; `None`: where their REGISTER came from.
     pub outbound_proxy: Option<(Transport, SocketAddr)>,
+    /// A device: answers every call itself.
+    pub is_device: bool,
+    /// The domain of phones that are called by this server's own address.
+    pub domain: Option<String>,
+    pub trunks: Vec<Trunk>,
 }
 
 impl Server {
@@ -209,9 +233,22 @@ impl Server {
             Tally::count(&mut stack.tally.calls_failed, "not registered");
             return None;
         };
-        let tag = self.open_call(stack, aor.to_owned(), None, Some(plan));
         let from = format!("\"Lab\" <sip:lab@{}>", aor.split_once('@').map_or("localhost", |(_, host)| host));
-        if !self.invite_binding(stack, tag, &binding, &from, Some("application/sdp"), sdp::BODY) {
+        self.place(stack, aor.to_owned(), &binding, &from, plan)
+    }
+
+    /// Calls a URI as it stands, through the proxy: a device, or a phone of another site.
+    pub fn dial(&mut self, stack: &mut Stack, uri: &str, plan: Plan) -> Option<CallRef> {
+        stack.tally.calls_placed += 1;
+        let aor = Uri::parse(uri).map(|uri| uri.aor()).unwrap_or_default();
+        let domain = self.habits.domain.as_deref().unwrap_or("localhost");
+        let from = format!("\"Lab\" <sip:lab@{domain}>");
+        self.place(stack, aor, &Binding::beyond(uri), &from, plan)
+    }
+
+    fn place(&mut self, stack: &mut Stack, aor: String, to: &Binding, from: &str, plan: Plan) -> Option<CallRef> {
+        let tag = self.open_call(stack, aor, None, Some(plan));
+        if !self.invite_binding(stack, tag, to, from, Some("application/sdp"), sdp::BODY) {
             Tally::count(&mut stack.tally.calls_failed, "no way");
             self.calls.remove(tag.slot as usize);
             return None;
@@ -219,6 +256,25 @@ impl Server {
         let cookie = Cookie { kind: KIND_LOST, leg: 1, slot: tag.slot, serial: tag.serial };
         stack.alarm_in(LOST_AFTER, cookie);
         Some(CallRef { slot: tag.slot, serial: tag.serial })
+    }
+
+    /// Whoever a URI names: a phone of another site, or one that registers here; `None` when it is not known at all.
+    fn whom(&self, uri: &Uri<'_>, now_us: u64) -> Option<Option<Binding>> {
+        let is_own = |ip| {
+            [self.ends.udp.map(|(_, at)| at), self.ends.tcp, self.ends.tls].iter().flatten().any(|at| at.ip() == ip)
+        };
+        if let Some(trunk) = self.trunk(uri) {
+            return Some(Some(Binding::beyond(&format!("sip:{}@{}", uri.user, trunk.server))));
+        }
+        let aor = match (&self.habits.domain, text::numeric(uri.host)) {
+            (Some(domain), Some(ip)) if is_own(ip) => format!("{}@{domain}", uri.user),
+            _ => uri.aor(),
+        };
+        Some(self.registrar.lookup(&aor, now_us)?.next().cloned())
+    }
+
+    fn trunk(&self, uri: &Uri<'_>) -> Option<&Trunk> {
+        self.habits.trunks.iter().find(|trunk| trunk.domain.eq_ignore_ascii_case(uri.host))
     }
 
     /// Ends a call: BYE when it stands, CANCEL before.

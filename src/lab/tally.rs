@@ -28,6 +28,8 @@ pub struct Tally {
     pub second_answers: u64,
     /// INVITEs that reached a phone although their call was there already.
     pub duplicate_calls: u64,
+    /// Requests inside a dialog that came to the server by another proxy than the INVITE.
+    pub dialogs_moved: u64,
     pub registers_sent: u64,
     pub registered: u64,
     pub register_failures: BTreeMap<String, u64>,

@@ -17,7 +17,7 @@ fn bench(transport: Transport, count: u32, habit: Habit) -> Bench {
     let mut tls = TlsFiles::default();
     if transport == Transport::Tls {
         let dir = std::env::temp_dir().join(format!("hawser-lab-{}-{count}", std::process::id()));
-        certs::write_all(&dir, &[]).expect("certificates");
+        certs::write_all(&dir, &[], &[]).expect("certificates");
         tls.ca = Some(dir.join("ca.pem"));
         tls.cert = Some(dir.join("server.pem"));
         tls.key = Some(dir.join("server.key"));

@@ -4,9 +4,9 @@
 
 use super::child::SipServer;
 use super::fault::{Event, Kind};
-use super::ledger::{Caller, Ledger};
 use crate::bench::Place;
 use crate::certs::TlsFiles;
+use crate::ledger::{Caller, Ledger};
 use crate::server::Step;
 use serde_json::Value;
 use std::collections::{HashMap, VecDeque};

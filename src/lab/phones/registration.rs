@@ -39,21 +39,21 @@ impl Phones {
             return;
         }
         self.phones[phone as usize].started_us = stack.now_us;
-        let source = self.source(phone);
+        let (source, proxy) = (self.source(phone), self.proxy_of(phone));
         if self.config.transport == Transport::Udp {
             let link = match self.phones[phone as usize].link {
                 Some(link) => Some(link),
                 None => {
-                    let any = SocketAddr::new(source.unwrap_or(loopback(self.config.proxy)), 0);
+                    let any = SocketAddr::new(source.unwrap_or(loopback(proxy)), 0);
                     let bound = stack.net.bind_udp(phone, any).ok();
-                    bound.map(|(socket, _)| Link::Udp { socket, peer: self.config.proxy })
+                    bound.map(|(socket, _)| Link::Udp { socket, peer: proxy })
                 }
             };
             self.phones[phone as usize].link = link;
             if link.is_some() {
                 return self.register(stack, phone, self.config.expires_s);
             }
-        } else if let Ok(conn) = stack.net.connect(phone, self.config.transport, self.config.proxy, source) {
+        } else if let Ok(conn) = stack.net.connect(phone, self.config.transport, proxy, source) {
             self.phones[phone as usize].link = Some(Link::Stream(conn));
             let serial = self.phones[phone as usize].started_us as u32;
             stack.alarm_in(CONNECT_MAX, Cookie { kind: KIND_CONNECT, leg: 0, slot: phone, serial });
@@ -65,8 +65,8 @@ impl Phones {
 
     /// Opens a second connection and moves the registration there; the first one stays open until then.
     pub fn move_over(&mut self, stack: &mut Stack, phone: u32) -> bool {
-        let source = self.source(phone);
-        let conn = stack.net.connect(phone, self.config.transport, self.config.proxy, source).ok();
+        let (source, proxy) = (self.source(phone), self.proxy_of(phone));
+        let conn = stack.net.connect(phone, self.config.transport, proxy, source).ok();
         self.phones[phone as usize].next = conn;
         conn.is_some()
     }
@@ -145,6 +145,10 @@ impl Phones {
 
     pub(super) fn retry(&mut self, stack: &mut Stack, phone: u32) {
         let entry = &mut self.phones[phone as usize];
+        if entry.attempts > 0 {
+            // One that lost its connection tries the same proxy once more; one that does not get there, the next.
+            entry.proxy += 1;
+        }
         entry.attempts = entry.attempts.saturating_add(1);
         let attempts = u64::from(entry.attempts.min(6));
         if self.config.reconnects {

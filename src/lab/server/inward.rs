@@ -46,7 +46,11 @@ impl Server {
     fn on_invite(&mut self, stack: &mut Stack, id: ServerId, link: Link, message: &Message<'_>, uri: &str) {
         stack.respond(id, 100, "Trying", "", "", b"");
         let Some(target) = Uri::parse(uri) else { return stack.respond(id, 416, "Bad URI", "lab", "", b"") };
-        let special = Special::of(target.user);
+        let special = match (self.habits.is_device, self.trunk(&target)) {
+            (true, _) => Some(Special::Answer),
+            (false, Some(_)) => None,
+            (false, None) => Special::of(target.user),
+        };
         let tag = Tag { leg: 0, ..self.open_call(stack, target.aor(), special, None) };
         let text = tag.print(stack.boot);
         stack.mark(id, Cookie { kind: KIND_INVITE, leg: 0, slot: tag.slot, serial: tag.serial });
@@ -55,6 +59,7 @@ impl Server {
         leg.dialog = Dialog::of_invite(message, &text);
         leg.invite_in = Some(id);
         leg.link = is_direct.then_some(link);
+        leg.proxy = message.top_via().filter(|_| !is_direct).map(|via| via.sent_by.into());
         if leg.dialog.is_none() {
             self.calls.remove(tag.slot as usize);
             return stack.respond(id, 400, "Contact Missing", &text, "", b"");
@@ -72,13 +77,12 @@ impl Server {
                 self.calls.remove(tag.slot as usize);
                 stack.respond(id, 486, "Busy Here", &text, "", b"");
             }
-            None => self.on_invite_to_phone(stack, id, tag, message),
+            None => self.on_invite_to_phone(stack, id, tag, message, &target),
         }
     }
 
-    fn on_invite_to_phone(&mut self, stack: &mut Stack, id: ServerId, tag: Tag, message: &Message<'_>) {
-        let aor = self.calls[tag.slot as usize].aor.clone();
-        let found = self.registrar.lookup(&aor, stack.now_us).map(|mut bindings| bindings.next().cloned());
+    fn on_invite_to_phone(&mut self, stack: &mut Stack, id: ServerId, tag: Tag, message: &Message<'_>, to: &Uri<'_>) {
+        let found = self.whom(to, stack.now_us);
         let from = message.first(Name::From).map_or("", text::uri_of);
         let is_sent = match &found {
             Some(Some(binding)) => {
@@ -144,6 +148,13 @@ impl Server {
         }
         if matches!(method, "INVITE" | "UPDATE" | "SUBSCRIBE" | "NOTIFY") {
             dialog.refresh(message);
+        }
+        if call.legs[near]
+            .proxy
+            .as_deref()
+            .is_some_and(|proxy| message.top_via().is_none_or(|via| via.sent_by != proxy))
+        {
+            stack.tally.dialogs_moved += 1;
         }
         // A phone that is reached directly may have come back over another connection.
         if call.legs[near].link.is_some() {

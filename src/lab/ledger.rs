@@ -1,4 +1,4 @@
-//! The ledger: every call of a failover run, who placed it, and what became of it.
+//! The ledger: every call of a run in which something fails, who placed it, and what became of it.
 //!
 //! Owns: the records and the figures that follow from them. Must not touch: sockets, processes, clocks.
 
@@ -47,6 +47,14 @@ impl Record {
         }
     }
 
+    /// Refused, lost, or ended by a BYE that was not answered with 200.
+    pub fn is_broken(&self) -> bool {
+        match self.fate {
+            Fate::Over(_, code) => code != 200,
+            _ => self.has_failed(),
+        }
+    }
+
     fn has_failed(&self) -> bool {
         matches!(self.fate, Fate::Refused(_) | Fate::Lost)
     }
@@ -63,6 +71,10 @@ impl Ledger {
     pub fn open(&mut self, now_us: u64, caller: Caller) -> usize {
         self.records.push(Record { placed_us: now_us, caller, fate: Fate::Open });
         self.records.len() - 1
+    }
+
+    pub fn get(&self, number: usize) -> &Record {
+        &self.records[number]
     }
 
     pub fn note(&mut self, number: usize, now_us: u64, step: Step) {

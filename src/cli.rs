@@ -56,6 +56,22 @@ enum Command {
         #[command(flatten)]
         running: Running,
     },
+    /// Make one SIP Server of a pair the active one, whatever happens, until it is released.
+    Pin {
+        /// The pair, by its name in [[sip-server]].
+        name: String,
+        /// Which of its servers.
+        member: servers::Which,
+        #[command(flatten)]
+        running: Running,
+    },
+    /// Let service checks decide again which SIP Server of a pair is active.
+    Release {
+        /// The pair, by its name in [[sip-server]].
+        name: String,
+        #[command(flatten)]
+        running: Running,
+    },
 }
 
 /// Which running proxy is asked.
@@ -79,6 +95,7 @@ enum CliError {
     Start(StartError),
     Ask(ask::AskError),
     Locate(locate::LocateError),
+    Pin(servers::PinError),
     Zone(pool_zone::ZoneError),
     Write(io::Error),
 }
@@ -93,6 +110,7 @@ impl fmt::Display for CliError {
             Self::Start(fault) => fault.fmt(f),
             Self::Ask(fault) => fault.fmt(f),
             Self::Locate(fault) => fault.fmt(f),
+            Self::Pin(fault) => fault.fmt(f),
             Self::Zone(fault) => fault.fmt(f),
             Self::Write(fault) => write!(f, "stdout: cannot be written: {fault}"),
         }
@@ -133,6 +151,12 @@ fn run(cli: Cli) -> Result<(), CliError> {
             say(&locate::locate(&aor, &running.proxy()?).map_err(CliError::Locate)?)
         }
         (Some(Command::Servers { running }), _) => say(&servers::servers(&running.proxy()?).map_err(CliError::Ask)?),
+        (Some(Command::Pin { name, member, running }), _) => {
+            say(&servers::pin(&name, Some(member), &running.proxy()?).map_err(CliError::Pin)?)
+        }
+        (Some(Command::Release { name, running }), _) => {
+            say(&servers::pin(&name, None, &running.proxy()?).map_err(CliError::Pin)?)
+        }
         (None, Some(path)) => {
             let config = load(&path)?;
             let cores = cli.cores.as_ref().unwrap_or(&config.sipproxy.cores);
@@ -248,6 +272,18 @@ mod tests {
         assert_eq!((running.config, running.http.as_str()), (None, "127.0.0.1:8080"));
         assert!(parse("hawser where a --http 127.0.0.1:1 --config b").is_err());
         assert!(parse("hawser where").is_err());
+    }
+
+    #[test]
+    fn a_pin_says_pair_and_member() {
+        let Some(Command::Pin { name, member, .. }) = parse("hawser pin sips1 backup").unwrap().command else {
+            panic!("not pin");
+        };
+        assert_eq!((name.as_str(), member), ("sips1", servers::Which::Backup));
+        for line in ["hawser pin sips1", "hawser pin sips1 other", "hawser release", "hawser release sips1 backup"] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+        assert!(matches!(parse("hawser release sips1").unwrap().command, Some(Command::Release { .. })));
     }
 
     #[test]

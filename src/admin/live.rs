@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::{About, Readiness, Source, TlsPapers};
 use crate::engine::Located;
+use crate::server_pool::{Member, PinFault};
 use crate::shard::Handle;
 use crate::stats::{PairRow, Snapshot};
 
@@ -40,6 +41,10 @@ impl Source for Live {
         self.handle.pairs()
     }
 
+    fn pin(&self, pair: &str, member: Option<Member>) -> Option<Result<(), PinFault>> {
+        self.handle.pin(pair, member)
+    }
+
     fn readiness(&self) -> Readiness {
         if self.handle.draining() {
             Readiness::Not("stopping: no new work is taken".to_owned())
@@ -61,14 +66,15 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::Server;
     use crate::config::engine::Settings;
+    use crate::config::{Server, ServerAddress};
     use crate::ids::{ShardId, Transport};
     use crate::shard::{Common, Setup, Shards};
     use crate::tls::Tls;
 
     fn setup(shard: u8, shards: u8) -> Setup {
-        let server = Server::at("sips1", "127.0.0.1:9".parse().expect("an address"), Transport::Udp);
+        let mut server = Server::at("sips1", "127.0.0.1:9".parse().expect("an address"), Transport::Udp);
+        server.backup = Some(ServerAddress::Address("127.0.0.2:9".parse().expect("an address")));
         let settings = Settings { shard: ShardId(shard), shards, ..Settings::plain(vec![], vec![server]) };
         Setup { cpu: None, settings, sockets: vec![] }
     }
@@ -90,12 +96,17 @@ mod tests {
         assert_eq!(live.about().shards, 2);
         assert_eq!(live.snapshots().iter().map(|snapshot| snapshot.shard).collect::<Vec<_>>(), [0, 1]);
         assert_eq!(live.readiness(), Readiness::Ready);
-        assert!(live.pairs().is_some());
+        assert_eq!(live.pin("sips1", Some(Member::Backup)), Some(Ok(())));
+        let pairs = live.pairs().expect("the first shard answers");
+        assert_eq!((pairs[0].name.as_str(), pairs[0].active, pairs[0].pinned), ("sips1", "backup", true));
+        assert_eq!(live.pin("sips1", None), Some(Ok(())));
+        assert!(!live.pairs().expect("the first shard answers")[0].pinned);
+        assert_eq!(live.pin("other", None), Some(Err(PinFault::Pair)));
         assert!(live.locate("sip:nobody@example.com").is_some_and(|located| located.is_empty()));
         assert!(shards.handle().drain(Duration::from_secs(10)), "nothing is in flight");
         assert!(matches!(live.readiness(), Readiness::Not(why) if why.starts_with("stopping")));
         shards.stop();
-        assert!(live.snapshots().is_empty() && live.pairs().is_none());
+        assert!(live.snapshots().is_empty() && live.pairs().is_none() && live.pin("sips1", None).is_none());
         assert!(live.locate("sip:nobody@example.com").is_none(), "nobody is left to say that there is none");
     }
 }

@@ -13,14 +13,17 @@
 //! | `/metrics` | every counter and gauge by shard, in the OpenMetrics text format that Prometheus reads |
 //! | `/stats` | the same as JSON, by shard and in total, what runs here, and the state of servers, links and names |
 //! | `/servers` | the state of each pair of SIP Servers as a JSON array |
+//! | `POST /servers/NAME/pin?member=` | makes `primary` or `backup` the active one of its pair, whatever happens |
+//! | `POST /servers/NAME/release` | leaves it to the rules again |
 //! | `/where?aor=` | the bindings of an AOR as a JSON array; 404 and `[]` when there is none |
 //! | `/healthz` | 200 while every shard answers |
 //! | `/readyz` | 200 while new work is taken, else 503 with the reason; and how many pairs of SIP Servers answer |
 //! | `/` | a page that shows the numbers and renews them |
 //!
 //! Left out on purpose: keep-alive (one request for each connection, so that nobody can hold one for ever),
-//! request bodies, and everything that changes state.
+//! request bodies, and everything that changes state but for the pin, which an operator may need when nothing else helps.
 
+mod control;
 mod live;
 mod metrics;
 mod page;
@@ -37,6 +40,7 @@ mod upstreams;
 use std::time::{Duration, SystemTime};
 
 use crate::engine::Located;
+use crate::server_pool::{Member, PinFault};
 use crate::stats::{PairRow, Snapshot};
 
 pub use live::Live;
@@ -53,6 +57,10 @@ pub trait Source: Send + Sync + 'static {
 
     /// The pairs of SIP Servers, as the shard that owns the verdict sees them; `None` when it did not answer.
     fn pairs(&self) -> Option<Vec<PairRow>>;
+
+    /// Fixes the active server of a pair; with no member the rules decide again. `None` when the shard that owns the
+    /// verdict did not answer.
+    fn pin(&self, pair: &str, member: Option<Member>) -> Option<Result<(), PinFault>>;
 
     /// Whether new work is taken.
     fn readiness(&self) -> Readiness;

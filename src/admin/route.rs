@@ -9,12 +9,15 @@ use hyper::body::Bytes;
 use hyper::header::{ACCEPT, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, WWW_AUTHENTICATE};
 use hyper::{Method, Request, Response, StatusCode};
+use serde_json::json;
 use tokio::sync::Semaphore;
 
+use super::control::{self, Action};
 use super::metrics::{self, Format, Scrape};
 use super::process::Process;
 use super::{Readiness, Source, Token, page, stats, upstreams};
 use crate::limits::{ADMIN_ANSWER_MAX, ADMIN_ASIDE_MAX, ADMIN_QUESTIONS_MAX};
+use crate::server_pool::{Member, PinFault};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -54,6 +57,9 @@ impl<S: Source> Router<S> {
 
     async fn route<B>(&self, request: &Request<B>) -> Answer {
         let path = request.uri().path();
+        if let Some((pair, action)) = control::of_path(path) {
+            return self.control(request, pair, action).await;
+        }
         if !matches!(path, "/" | "/metrics" | "/stats" | "/servers" | "/where" | "/healthz" | "/readyz") {
             return plain(StatusCode::NOT_FOUND, "no such page: / /metrics /stats /servers /where /healthz /readyz\n");
         }
@@ -63,10 +69,8 @@ impl<S: Source> Router<S> {
         }
         // The page holds no numbers, and probes seldom carry a token and learn one word.
         let open = matches!(path, "/" | "/healthz" | "/readyz");
-        let given = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
-        if !open && self.token.as_ref().is_some_and(|token| !token.admits(given)) {
-            let answer = plain(StatusCode::UNAUTHORIZED, "a bearer token is needed\n");
-            return with(answer, WWW_AUTHENTICATE, "Bearer realm=\"hawser\"");
+        if !open && !self.admits(request) {
+            return unauthorized();
         }
         match path {
             "/" => with(answer(StatusCode::OK, HTML, page::PAGE), CONTENT_SECURITY_POLICY, page::POLICY),
@@ -79,6 +83,42 @@ impl<S: Source> Router<S> {
             "/where" => self.bindings(request.uri().query()).await,
             "/healthz" => self.health().await,
             _ => self.readiness().await,
+        }
+    }
+
+    fn admits<B>(&self, request: &Request<B>) -> bool {
+        let given = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
+        self.token.as_ref().is_none_or(|token| token.admits(given))
+    }
+
+    /// Pins and releases. Answers are JSON, with `error` when nothing was done.
+    async fn control<B>(&self, request: &Request<B>, pair: &str, action: Action) -> Answer {
+        let fault = |status, what: &str| answer(status, JSON, json!({ "error": what }).to_string());
+        if *request.method() != Method::POST {
+            return with(fault(StatusCode::METHOD_NOT_ALLOWED, "POST"), ALLOW, "POST");
+        }
+        if !self.admits(request) {
+            return unauthorized();
+        }
+        if !control::is_own(request.headers()) {
+            return fault(StatusCode::FORBIDDEN, "a page of another origin may not ask for this");
+        }
+        let Some(pair) = percent_decoded(pair) else {
+            return fault(StatusCode::BAD_REQUEST, "the name of the pair is not well escaped");
+        };
+        let member = match (action, control::member_of(request.uri().query())) {
+            (Action::Pin, None) => return fault(StatusCode::BAD_REQUEST, "which? member=primary or member=backup"),
+            (Action::Pin, member) => member,
+            (Action::Release, _) => None,
+        };
+        let name = pair.clone();
+        match self.ask(move |source| source.pin(&name, member)).await.flatten() {
+            Some(Ok(())) => {
+                answer(StatusCode::OK, JSON, json!({ "name": pair, "pinned": member.map(Member::name) }).to_string())
+            }
+            Some(Err(PinFault::Pair)) => fault(StatusCode::NOT_FOUND, "there is no pair of this name"),
+            Some(Err(PinFault::Member)) => fault(StatusCode::NOT_FOUND, "the pair has no backup"),
+            None => no_answer(),
         }
     }
 
@@ -179,6 +219,11 @@ impl<S: Source> Router<S> {
         });
         tokio::time::timeout(at_most, asked).await.ok()?.ok()
     }
+}
+
+fn unauthorized() -> Answer {
+    let answer = plain(StatusCode::UNAUTHORIZED, "a bearer token is needed\n");
+    with(answer, WWW_AUTHENTICATE, "Bearer realm=\"hawser\"")
 }
 
 fn no_answer() -> Answer {

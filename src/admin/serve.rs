@@ -85,7 +85,8 @@ fn run<S: Source>(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
-        .max_blocking_threads(ADMIN_QUESTIONS_MAX)
+        // And one for what an answer can do without.
+        .max_blocking_threads(ADMIN_QUESTIONS_MAX + 1)
         .thread_name("hawser-ask")
         .build()?;
     let listener = {

@@ -1,5 +1,6 @@
 //! The server through a real socket, over a source that a test holds.
 
+mod pins;
 mod upstreams;
 
 use std::io::{Read, Write};
@@ -11,6 +12,7 @@ use super::{About, Admin, Certificate, Crl, Readiness, Source, TlsPapers, Token,
 use crate::engine::Located;
 use crate::ids::{ConnId, FlowRef, PointId, ShardId, Transport};
 use crate::limits::{ADMIN_ANSWER_MAX, ADMIN_HEAD_LEN_MAX, ADMIN_HEAD_MAX};
+use crate::server_pool::{Member, PinFault};
 use crate::stats::{Counter, Gauge, PairRow, Snapshot};
 
 /// Longer than any bound that a test waits for.
@@ -21,6 +23,8 @@ struct Fake {
     silent: Vec<u8>,
     readiness: Readiness,
     gate: Arc<Gate>,
+    /// Pins of the pair `sips 1`.
+    pins: Arc<Mutex<Vec<Option<Member>>>>,
     /// DNS names that each shard holds.
     names: usize,
 }
@@ -83,6 +87,18 @@ impl Source for Fake {
         (!self.silent.contains(&0)).then(upstreams::pairs)
     }
 
+    fn pin(&self, pair: &str, member: Option<Member>) -> Option<Result<(), PinFault>> {
+        match (pair, member) {
+            ("silent", _) => None,
+            ("sips 1", member) => {
+                self.pins.lock().expect("no test panics with it").push(member);
+                Some(Ok(()))
+            }
+            ("alone", Some(Member::Backup)) => Some(Err(PinFault::Member)),
+            _ => Some(Err(PinFault::Pair)),
+        }
+    }
+
     fn readiness(&self) -> Readiness {
         self.readiness.clone()
     }
@@ -113,7 +129,7 @@ impl Source for Fake {
 }
 
 fn fake() -> Fake {
-    Fake { silent: Vec::new(), readiness: Readiness::Ready, gate: Arc::default(), names: 1 }
+    Fake { silent: Vec::new(), readiness: Readiness::Ready, gate: Arc::default(), pins: Arc::default(), names: 1 }
 }
 
 fn serve(source: Fake, token: Option<Token>) -> Admin {

@@ -183,7 +183,7 @@ fn encode_links(families: &mut Families<'_, '_>, snapshots: &[Snapshot]) -> Resu
         "1 while a connection to the other site's proxy is open, once one was asked for.",
         peers,
     )?;
-    let devices = [LinkState::Connecting, LinkState::Open, LinkState::BackingOff].map(|state| {
+    let devices = LinkState::ALL.map(|state| {
         let count = links().filter(|link| link.kind == LinkKind::Device && link.state == state).count();
         (vec![("state", state.name().into())], count as u64)
     });

@@ -102,6 +102,7 @@ mod tests {
     use crate::admin::{self, About, Readiness, Source};
     use crate::engine::Located;
     use crate::ids::{ConnId, FlowRef, PointId, ShardId, Transport};
+    use crate::server_pool::{Member, PinFault};
     use crate::stats::{PairRow, Snapshot};
 
     fn asked(aor: &str, http: &str) -> Result<String, LocateError> {
@@ -153,6 +154,10 @@ mod tests {
         }
 
         fn pairs(&self) -> Option<Vec<PairRow>> {
+            None
+        }
+
+        fn pin(&self, _: &str, _: Option<Member>) -> Option<Result<(), PinFault>> {
             None
         }
 

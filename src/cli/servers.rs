@@ -1,11 +1,65 @@
 //! `hawser servers`: asks a running proxy for its pairs of SIP Servers, and lays out what it says for reading.
+//! `hawser pin` and `hawser release`: tell it which one is active.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use serde_json::Value;
 
 use super::ask::{AskError, Proxy};
-use super::locate::cell;
+use super::locate::{cell, escaped};
+
+/// A server of a pair, as an argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Which {
+    /// `primary` of the settings.
+    Primary,
+    /// `backup` of the settings.
+    Backup,
+}
+
+/// Why nothing was pinned or released.
+#[derive(Debug)]
+pub(super) enum PinError {
+    /// The proxy cannot be asked.
+    Ask(AskError),
+    /// It refuses: the pair, and what it says.
+    Refused(String, String),
+}
+
+impl fmt::Display for PinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ask(fault) => fault.fmt(f),
+            Self::Refused(pair, why) => write!(f, "{pair}: {why}"),
+        }
+    }
+}
+
+impl From<AskError> for PinError {
+    fn from(fault: AskError) -> Self {
+        Self::Ask(fault)
+    }
+}
+
+/// Pins a server of a pair, or releases it, and says so.
+pub(super) fn pin(pair: &str, which: Option<Which>, proxy: &Proxy) -> Result<String, PinError> {
+    let name = escaped(pair);
+    let path = match which {
+        Some(Which::Primary) => format!("/servers/{name}/pin?member=primary"),
+        Some(Which::Backup) => format!("/servers/{name}/pin?member=backup"),
+        None => format!("/servers/{name}/release"),
+    };
+    let (status, body) = proxy.ask("POST", &path)?;
+    let json: Value = serde_json::from_slice(&body).unwrap_or_default();
+    match (status, &json["error"], &json["pinned"]) {
+        (200, _, Value::String(member)) => Ok(format!("{pair}: {member} is active until it is released\n")),
+        (200, _, Value::Null) if json.is_object() => Ok(format!("{pair}: released\n")),
+        // 404 without a reason is also what another server says to a path that it does not know.
+        (200 | 404, Value::Null, _) => Err(proxy.not_hawser().into()),
+        (_, Value::Null, _) => Err(proxy.status(status).into()),
+        (_, why, _) => Err(PinError::Refused(pair.to_owned(), cell(why))),
+    }
+}
 
 /// Asks a proxy for its pairs and gives them as tables.
 pub(super) fn servers(proxy: &Proxy) -> Result<String, AskError> {
@@ -56,9 +110,63 @@ fn span(seconds: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use serde_json::json;
 
     use super::*;
+    use crate::admin::{self, About, Readiness, Source};
+    use crate::engine::Located;
+    use crate::server_pool::{Member, PinFault};
+    use crate::stats::{PairRow, Snapshot};
+
+    /// A proxy with one pair, `sips 1`, that has no backup.
+    struct OnePair;
+
+    impl Source for OnePair {
+        fn snapshots(&self) -> Vec<Snapshot> {
+            Vec::new()
+        }
+
+        fn locate(&self, _: &str) -> Option<Vec<Located>> {
+            None
+        }
+
+        fn pairs(&self) -> Option<Vec<PairRow>> {
+            Some(Vec::new())
+        }
+
+        fn pin(&self, pair: &str, member: Option<Member>) -> Option<Result<(), PinFault>> {
+            match (pair, member) {
+                ("sips 1", Some(Member::Backup)) => Some(Err(PinFault::Member)),
+                ("sips 1", _) => Some(Ok(())),
+                ("silent", _) => None,
+                _ => Some(Err(PinFault::Pair)),
+            }
+        }
+
+        fn readiness(&self) -> Readiness {
+            Readiness::Ready
+        }
+
+        fn about(&self) -> About {
+            unreachable!("nobody asks")
+        }
+    }
+
+    #[test]
+    fn a_running_proxy_is_told_to_pin_and_to_release() {
+        let admin = admin::start(TcpListener::bind("127.0.0.1:0").unwrap(), OnePair, None).unwrap();
+        let proxy = Proxy::at(&admin.address().to_string()).unwrap();
+        let pinned = pin("sips 1", Some(Which::Primary), &proxy).unwrap();
+        assert_eq!(pinned, "sips 1: primary is active until it is released\n");
+        assert_eq!(pin("sips 1", None, &proxy).unwrap(), "sips 1: released\n");
+        let refused = |pair: &str, which| pin(pair, which, &proxy).unwrap_err();
+        assert_eq!(refused("sips 1", Some(Which::Backup)).to_string(), "sips 1: the pair has no backup");
+        assert_eq!(refused("other", None).to_string(), "other: there is no pair of this name");
+        assert!(matches!(refused("silent", None), PinError::Ask(AskError::Status(_, 503))));
+        assert_eq!(servers(&proxy).unwrap(), "");
+    }
 
     #[test]
     fn a_pair_is_laid_out_for_reading() {

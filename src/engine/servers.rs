@@ -23,7 +23,7 @@ use crate::server_pool::{
 };
 use crate::sip::Message;
 use crate::sip::value::write_u32;
-use crate::stats::Counter;
+use crate::stats::{Counter, PairRow};
 use crate::transaction::branch::TxnId;
 use crate::transaction::{Branch, Effects, PlainClient, TimerOp};
 use crate::wheel::TimerId;
@@ -77,6 +77,11 @@ enum Watched {
 }
 
 impl Owner {
+    /// The pairs for an operator.
+    pub(super) fn rows(&self, now: Time) -> Vec<PairRow> {
+        self.pool.rows(now)
+    }
+
     /// What every shard begins with.
     pub(super) fn view(&self) -> &View {
         self.pool.view()

@@ -366,6 +366,11 @@ impl Core {
         match control {
             Control::Snapshot(reply) => drop(reply.try_send(self.snapshot())),
             Control::Locate(aor, reply) => drop(reply.try_send(self.engine.locate(&aor, self.clock.now()))),
+            Control::Pin(pair, member, reply) => {
+                self.dirty = true;
+                let pinned = self.engine.pin(&pair, member, self.clock.now());
+                let _ = reply.try_send(pinned);
+            }
             Control::Drain(reply) => {
                 self.draining = Some(Draining::default());
                 self.drained = Some(reply);

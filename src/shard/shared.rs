@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use crate::engine::Located;
 use crate::limits::CONTROLS_COUNT_MAX;
+use crate::server_pool::{Member, PinFault};
 use crate::stats::{PairRow, Snapshot};
 use crate::tls::Tls;
 
@@ -140,6 +141,8 @@ impl Shared {
 pub(super) enum Control {
     Snapshot(Sender<Snapshot>),
     Locate(Arc<str>, Sender<Vec<Located>>),
+    /// Of the first shard: fix the active server of the pair of this name, or let the rules decide again.
+    Pin(Box<str>, Option<Member>, Sender<Result<(), PinFault>>),
     /// Take no new work; say once when nothing is in flight any more.
     Drain(Sender<()>),
     /// New handshakes are made with this; open connections stay.
@@ -217,6 +220,13 @@ impl Handle {
     #[must_use]
     pub fn pairs(&self) -> Option<Vec<PairRow>> {
         self.ask_owner(Control::Snapshot).map(|snapshot| snapshot.upstreams.pairs)
+    }
+
+    /// Fixes which server of a pair is active, or lets the rules decide again, within a second; `None` when the shard
+    /// that owns the verdict did not answer. Blocks.
+    #[must_use]
+    pub fn pin(&self, pair: &str, member: Option<Member>) -> Option<Result<(), PinFault>> {
+        self.ask_owner(|reply| Control::Pin(pair.into(), member, reply))
     }
 
     /// Whether no new work is taken since the process is stopping.

@@ -88,11 +88,16 @@ pub enum LinkState {
     Connecting,
     /// Messages can pass.
     Open,
-    /// It was lost or refused, and is not opened again yet.
+    /// It could not be opened, and is not tried again yet.
     BackingOff,
+    /// It was closed, and is opened again when it is needed.
+    Closed,
 }
 
 impl LinkState {
+    /// Every one.
+    pub const ALL: [Self; 4] = [Self::Connecting, Self::Open, Self::BackingOff, Self::Closed];
+
     /// As shown.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -100,6 +105,7 @@ impl LinkState {
             Self::Connecting => "connecting",
             Self::Open => "open",
             Self::BackingOff => "backing off",
+            Self::Closed => "closed",
         }
     }
 }
@@ -119,7 +125,7 @@ pub struct LinkRow {
     pub state: LinkState,
     /// For how long.
     pub age: Duration,
-    /// Why the last one to there was lost or refused; empty when none was.
+    /// Why the last one to there ended; empty when none did.
     pub why: String,
 }
 

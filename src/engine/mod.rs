@@ -25,7 +25,6 @@ mod servers;
 mod shown;
 mod timers;
 mod udp;
-mod upstreams;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};

@@ -5,36 +5,15 @@ use super::links::Whose;
 use crate::clock::Time;
 use crate::dns::{Failure, NameState as Known};
 use crate::ids::Side;
-use crate::server_pool::Member;
-use crate::stats::{LinkKind, LinkRow, LinkState, NameRow, NameState, PairRow, ServerRow, Upstreams};
+use crate::stats::{LinkKind, LinkRow, LinkState, NameRow, NameState, Upstreams};
 
 impl Engine {
     /// The servers (on the shard that owns their verdict), this shard's connections to servers, peers and devices,
     /// and the names that it has asked for.
     #[must_use]
     pub fn upstreams(&self, now: Time) -> Upstreams {
-        Upstreams { pairs: self.pair_rows(now), links: self.link_rows(now), names: self.name_rows(now) }
-    }
-
-    fn pair_rows(&self, now: Time) -> Vec<PairRow> {
-        if self.owner.is_none() {
-            return Vec::new();
-        }
-        let pairs = self.settings.servers.iter().zip(&self.view.pairs);
-        let row = |(server, pair): (&crate::config::Server, &crate::server_pool::PairView)| PairRow {
-            name: server.name.clone(),
-            active: pair.active.name(),
-            age: now.since(pair.since),
-            why: pair.why.to_string(),
-            pinned: pair.pinned,
-            outage: pair.outage.map(|since| now.since(since)),
-            servers: [Member::Primary, Member::Backup]
-                .into_iter()
-                .filter(|member| *member == Member::Primary || server.backup.is_some())
-                .flat_map(|member| server_rows(member, pair.member(member), now))
-                .collect(),
-        };
-        pairs.map(row).collect()
+        let pairs = self.owner.as_ref().map_or_else(Vec::new, |owner| owner.rows(now));
+        Upstreams { pairs, links: self.link_rows(now), names: self.name_rows(now) }
     }
 
     fn link_rows(&self, now: Time) -> Vec<LinkRow> {
@@ -43,8 +22,9 @@ impl Engine {
                 (Some(_), true) => LinkState::Open,
                 (Some(_), false) => LinkState::Connecting,
                 (None, _) if link.rests(now) => LinkState::BackingOff,
-                // Neither there nor wanted: the next request opens it.
-                (None, _) => return None,
+                // For UDP a link is only the memory of a failure.
+                (None, _) if !key.transport.is_stream() => return None,
+                (None, _) => LinkState::Closed,
             };
             let (kind, name) = match key.whose {
                 Whose::Server(pair) => {
@@ -66,7 +46,9 @@ impl Engine {
                 why: link.why.map_or_else(String::new, |why| why.name().to_owned()),
             })
         };
-        self.links.iter().filter_map(row).collect()
+        let mut rows: Vec<_> = self.links.iter().filter_map(row).collect();
+        rows.sort_by(|a, b| (a.kind, &a.name, a.address, a.transport).cmp(&(b.kind, &b.name, b.address, b.transport)));
+        rows
     }
 
     fn name_rows(&self, now: Time) -> Vec<NameRow> {
@@ -94,32 +76,10 @@ impl Engine {
             },
             waiting: known.waiters,
         };
-        self.dns.names(now).into_iter().map(row).collect()
+        let mut rows: Vec<_> = self.dns.names(now).into_iter().map(row).collect();
+        rows.sort_by(|a, b| (&a.name, a.transport).cmp(&(&b.name, b.transport)));
+        rows
     }
-}
-
-fn server_rows(member: Member, view: &crate::server_pool::MemberView, now: Time) -> Vec<ServerRow> {
-    if view.targets.is_empty() {
-        return vec![ServerRow {
-            member: member.name(),
-            address: None,
-            priority: 0,
-            weight: 0,
-            up: false,
-            age: now.since(view.since),
-            why: view.why.to_string(),
-        }];
-    }
-    let row = |target: &crate::server_pool::TargetView| ServerRow {
-        member: member.name(),
-        address: Some(target.address),
-        priority: target.priority,
-        weight: target.weight,
-        up: target.up,
-        age: now.since(target.since),
-        why: target.why.to_string(),
-    };
-    view.targets.iter().map(row).collect()
 }
 
 fn words(failure: Failure) -> &'static str {

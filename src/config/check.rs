@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::document::Lines;
 use super::error::{ConfigError, Fault};
-use super::value::Host;
+use super::value::{Host, ServerAddress};
 use super::{Config, Listener, PeerProxy};
 use crate::ids::{Side, Transport};
 use crate::limits::LISTENERS_MAX;
@@ -157,8 +157,15 @@ fn servers(config: &Config, lines: &Lines) -> Result<(), ConfigError> {
         }
         let targets = [("sip-server.primary", Some(&server.primary)), ("sip-server.backup", server.backup.as_ref())];
         for (key, target) in targets {
-            let Some(address) = target.and_then(|target| target.address()) else { continue };
             let fault = |fault| Err(lines.error(key, index, fault));
+            let address = match target {
+                None => continue,
+                Some(ServerAddress::Name(name, port)) if is_own_name(config, name, *port, server.transport) => {
+                    return fault(Fault::ServerIsSelf);
+                }
+                Some(ServerAddress::Name(..)) => continue,
+                Some(ServerAddress::Address(address)) => *address,
+            };
             if used.contains(&address) {
                 return fault(Fault::AddressTwice(address));
             }
@@ -177,6 +184,12 @@ fn servers(config: &Config, lines: &Lines) -> Result<(), ConfigError> {
         }
     }
     Ok(())
+}
+
+/// Whether a server's name is one that a listener advertises; without a port SRV records decide, which may lead to us.
+fn is_own_name(config: &Config, name: &str, port: Option<u16>, over: Transport) -> bool {
+    let is_own = |l: &Listener| l.advertise == Some(Host::Name(name.to_owned())) && l.port(over) != 0;
+    config.listeners.iter().filter(|l| is_own(l)).any(|l| port.is_none_or(|port| port == l.port(over)))
 }
 
 fn same_family(a: IpAddr, b: IpAddr) -> bool {

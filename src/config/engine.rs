@@ -199,6 +199,13 @@ impl Settings {
     pub fn point_for(&self, transport: Transport, side: Side, remote: IpAddr) -> Option<PointId> {
         pick(&self.points, transport, side, remote)
     }
+
+    /// The rule for a device at an address: that of the smallest network that holds it.
+    #[must_use]
+    pub fn device_at(&self, ip: IpAddr) -> Option<&Device> {
+        let holds = self.devices.iter().filter(|rule| rule.network.contains(ip));
+        holds.max_by_key(|rule| rule.network.prefix_len)
+    }
 }
 
 fn pick(points: &[Point], transport: Transport, side: Side, remote: IpAddr) -> Option<PointId> {
@@ -213,11 +220,28 @@ fn pick(points: &[Point], transport: Transport, side: Side, remote: IpAddr) -> O
 
 #[cfg(test)]
 mod tests {
+    use super::super::value::Network;
     use super::*;
 
     fn point(transport: Transport, bind: &str, side: Option<Side>) -> Point {
         let bind: SocketAddr = bind.parse().expect("an address");
         Point { transport, bind, advertised_host: bind.ip().to_string(), advertised_port: bind.port(), side }
+    }
+
+    #[test]
+    fn of_several_rules_for_a_device_the_one_of_the_smallest_network_counts() {
+        let rule = |network: &str, tls_name: &str| Device {
+            network: Network::parse(network).expect("a network"),
+            tls_name: Host::parse(tls_name),
+            verify: Verify::Name,
+        };
+        let devices = vec![rule("10.0.0.0/8", "all"), rule("10.1.0.0/16", "some"), rule("2001:db8::/32", "v6")];
+        let settings = Settings { devices, ..Settings::plain(Vec::new(), Vec::new()) };
+        let named = |ip: &str| settings.device_at(ip.parse().expect("an address")).and_then(|d| d.tls_name.clone());
+        assert_eq!(named("10.1.2.3"), Host::parse("some"));
+        assert_eq!(named("10.2.2.3"), Host::parse("all"));
+        assert_eq!(named("2001:db8::1"), Host::parse("v6"));
+        assert_eq!(named("11.0.0.1"), None);
     }
 
     #[test]

@@ -171,7 +171,7 @@ impl Engine {
 
     /// What a device's certificate must carry: what its network's rule says, else the host that the server named.
     pub(super) fn tls_of_device(&self, host: &Expected, address: SocketAddr) -> TlsPeer {
-        let rule = self.settings.devices.iter().find(|rule| rule.network.contains(address.ip()));
+        let rule = self.settings.device_at(address.ip());
         let named = rule.and_then(|rule| rule.tls_name.as_ref());
         let expected = named.map_or_else(|| host.clone(), |name| Expected::of(None, name));
         TlsPeer { side: Side::Endpoint, expected, verify: rule.map_or(Verify::Name, |rule| rule.verify) }

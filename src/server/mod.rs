@@ -164,8 +164,10 @@ pub fn check(config: &Config, cores: &[usize]) -> Result<Report, StartError> {
     let (_, inventory) = setup::set_up(config, &tickets)?;
     config.sipproxy.http_token_file.as_deref().map(http_token).transpose()?;
     let names = lookup::names(config);
-    let answers = lookup::look_up(resolvers::settings(&config.dns), names.iter().map(|name| &name.question))?;
-    Ok(report(config, cores, &inventory.leaves).with_names(names.into_iter().zip(answers).collect()))
+    let dns = resolvers::settings(&config.dns);
+    let answers = lookup::look_up(dns.clone(), names.iter().map(|name| &name.question))?;
+    let names = names.into_iter().zip(answers).collect();
+    Ok(report(config, cores, &inventory.leaves).with_names(dns.resolvers, names))
 }
 
 fn report(config: &Config, cores: &[usize], leaves: &[Leaf]) -> Report {

@@ -17,6 +17,7 @@ pub struct Report {
     config: Config,
     cores: Vec<usize>,
     certificates: Vec<Certificate>,
+    resolvers: Vec<SocketAddr>,
     names: Vec<(Name, Answer)>,
 }
 
@@ -75,7 +76,13 @@ impl Report {
     /// names with [`Self::with_names`] when they have been looked up.
     #[must_use]
     pub fn new(config: &Config, cores: &[usize]) -> Self {
-        Self { config: config.clone(), cores: cores.to_vec(), certificates: Vec::new(), names: Vec::new() }
+        Self {
+            config: config.clone(),
+            cores: cores.to_vec(),
+            certificates: Vec::new(),
+            resolvers: Vec::new(),
+            names: Vec::new(),
+        }
     }
 
     /// Adds a certificate of ours.
@@ -85,10 +92,10 @@ impl Report {
         self
     }
 
-    /// Adds what names give.
+    /// Adds what names give by these resolvers.
     #[must_use]
-    pub(super) fn with_names(self, names: Vec<(Name, Answer)>) -> Self {
-        Self { names, ..self }
+    pub(super) fn with_names(self, resolvers: Vec<SocketAddr>, names: Vec<(Name, Answer)>) -> Self {
+        Self { resolvers, names, ..self }
     }
 
     fn listeners(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -170,6 +177,11 @@ impl Report {
     }
 
     fn names(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.names.is_empty() {
+            let resolvers: Vec<_> = self.resolvers.iter().map(ToString::to_string).collect();
+            let resolvers = if resolvers.is_empty() { "none".to_owned() } else { resolvers.join(", ") };
+            writeln!(f, "resolvers    {resolvers}")?;
+        }
         for (Name { whose, question }, answer) in &self.names {
             let over = question.transport.map_or("any transport", Transport::param_name);
             write!(f, "name         {}", question.host)?;
@@ -332,7 +344,7 @@ mod tests {
             Ok([target("203.0.113.2:5060", 0, 0)].into()),
         ];
         let names = names.into_iter().zip(answers).collect();
-        let report = Report::new(&config, &[0]).with_names(names).to_string();
+        let report = Report::new(&config, &[0]).with_names(vec!["10.0.0.53:53".parse().unwrap()], names).to_string();
         let expected = "cores        0
 listen       UDP 10.0.0.1:5060, as p1.example.com:5060, for endpoints only
 listen       TCP 10.0.0.1:5060, as p1.example.com:5060, for endpoints only
@@ -342,6 +354,7 @@ sip-server   sips1 at 10.0.0.3:5061 and sips2.example.com:5061 over tls (certifi
 checks       every 5 s, and every 1.5 s while none answers
 peer-proxy   site2 at site2.example.com over tls (certificate: proxy.site2.example.com), for 10.2.0.1, 10.2.0.2
 device       10.9.0.0/16 (certificate: any name)
+resolvers    10.0.0.53:53
 name         sips2.example.com:5061 over tls: does not exist
 name         site2.example.com over tls: no resolver answers
 name         p1.example.com:5060 over udp: 203.0.113.1:5060

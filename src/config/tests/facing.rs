@@ -77,6 +77,22 @@ fn a_server_is_faced_by_a_listener_of_its_family_and_transport() {
 }
 
 #[test]
+fn a_server_with_a_name_is_somebody_else() {
+    let text = |primary: &str| {
+        format!(
+            "[sipproxy]\nexternal-address = \"p.example.com\"\ntls-port = 0\n\
+             [[sip-server]]\nname = \"a\"\nprimary = {primary:?}\n"
+        )
+    };
+    for own in ["p.example.com", "P.example.com:5060"] {
+        assert_eq!(key_and_fault(&text(own)), keyed("sip-server.primary", Fault::ServerIsSelf), "{own}");
+    }
+    for other in ["p.example.com:5070", "sips.example.com"] {
+        assert!(checked(&text(other)).is_ok(), "{other}");
+    }
+}
+
+#[test]
 fn the_wildcards_of_both_families_stand_side_by_side() {
     let wildcard =
         |address: &str| format!("[[listener]]\naddress = \"{address}\"\nadvertise = \"p.example.com\"\ntls-port = 0\n");

@@ -118,6 +118,13 @@ fn hawser_where_speaks_https_and_sends_the_token_of_the_configuration() {
     let (found, said) = locate(&["--http", &format!("127.0.0.1:{}", settings.http_port)]);
     assert!(!found && said.contains("wants TLS"), "{said}");
 
+    let config = file.to_str().expect("text");
+    for command in [&["servers"][..], &["pin", "server", "primary"], &["release", "server"]] {
+        let done = Command::new(env!("CARGO_BIN_EXE_hawser")).args(command).args(["--config", config]).output();
+        let done = done.expect("it runs");
+        assert!(done.status.success(), "{command:?}: {}", String::from_utf8_lossy(&done.stderr));
+    }
+
     let with = |name: &str, from: &str, to: &str| {
         let text = settings.toml().replacen(from, to, 1);
         let (found, said) = locate(&["--config", scratch.write(name, &text).to_str().expect("text")]);

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use crate::harness::Scratch;
 use crate::harness::client::{ANSWER_MAX, Client, field};
+use crate::harness::dnsmasq::Dnsmasq;
 use crate::harness::proxy::{Proxy, Settings, is_stand_in};
 
 /// The SIP Server.
@@ -22,13 +23,17 @@ impl Server {
         Self { udp, seen: BTreeSet::new() }
     }
 
-    /// The next message that is no repetition and no 100.
+    /// The next message that is no repetition, no 100 and no service check, which is answered.
     fn receive(&mut self) -> String {
         loop {
             let mut bytes = [0; 65_536];
-            let (len, _) = self.udp.recv_from(&mut bytes).expect("a message in time");
+            let (len, from) = self.udp.recv_from(&mut bytes).expect("a message in time");
             let message = String::from_utf8(bytes[..len].to_vec()).expect("text");
             let first = message.lines().next().unwrap_or_default().to_owned();
+            if first.starts_with("OPTIONS ") {
+                self.send(from, &answer(&message, "200 OK", ""));
+                continue;
+            }
             let which = format!("{first} {:?}", field(&message, "Via"));
             if self.seen.insert(which) && !first.starts_with("SIP/2.0 100") {
                 return message;
@@ -143,6 +148,48 @@ fn hawser_says(arguments: &[&str]) -> String {
     let said = Command::new(env!("CARGO_BIN_EXE_hawser")).args(arguments).output().expect("it runs");
     assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
     String::from_utf8(said.stdout).expect("text")
+}
+
+#[test]
+fn a_check_shows_what_names_give_and_which_do_not_lead_here() {
+    if is_stand_in() {
+        return;
+    }
+    let scratch = Scratch::new("check-names");
+    let dns = Dnsmasq::start(
+        &scratch,
+        60,
+        &[
+            "host-record=sips1.test,127.0.0.1,::1",
+            "srv-host=_sip._udp.pool.test,p1.test,5060,1,60",
+            "srv-host=_sip._udp.pool.test,p2.test,5060,1,40",
+            "srv-host=_sip._tcp.pool.test,p2.test,5060,1,40",
+            "host-record=p1.test,192.0.2.1",
+            "host-record=p2.test,192.0.2.2",
+        ],
+    );
+    let toml = format!(
+        "[sipproxy]\nexternal-address = \"p1.test\"\ntls-port = 0\nhttp-port = 0\ndomains = [\"pool.test\"]\n\
+         [[sip-server]]\nname = \"a\"\nprimary = \"sips1.test:5070\"\nbackup = \"sips2.test\"\n\
+         [dns]\nservers = [\"{}\"]\n",
+        dns.address
+    );
+    let file = scratch.write("hawser.toml", &toml);
+    let said = hawser_says(&["--config", file.to_str().expect("text"), "--check"]);
+    let names: Vec<_> = said.lines().filter_map(|line| line.strip_prefix("name         ")).collect();
+    // The addresses of one name have no order.
+    let (first, rest) = names.split_first().expect("names");
+    assert!(first.starts_with("sips1.test:5070 over udp: "), "{said}");
+    assert!(first.contains("127.0.0.1:5070") && first.contains("[::1]:5070"), "{said}");
+    let expected = [
+        "sips2.test over udp: does not exist",
+        "p1.test:5060 over udp: 192.0.2.1:5060",
+        "p1.test:5060 over tcp: 192.0.2.1:5060",
+        "pool.test over udp: 192.0.2.1:5060 (priority 1, weight 60), 192.0.2.2:5060 (priority 1, weight 40)",
+        "pool.test over tcp: 192.0.2.2:5060 (priority 1, weight 40); THIS PROXY IS NOT AMONG THEM",
+    ];
+    assert_eq!(rest, expected, "{said}");
+    assert!(said.contains(&format!("resolvers    {}\n", dns.address)), "{said}");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use crate::phones::{Claim, Habit, PhonesConfig};
 use crate::pool::{self, PoolLine};
 use crate::registrar::{PathPolicy, Policy};
 use crate::server::Habits;
+use crate::sites::{self, SitesLine};
 use crate::stack::Timers;
 use crate::story::{self, StoryLine};
 use clap::{Args, Parser, Subcommand};
@@ -49,6 +50,9 @@ enum Command {
     Failover(Box<FailoverLine>),
     /// Starts a pool of three proxies that phones find through DNS, kills one under load, and reports.
     Pool(Box<PoolLine>),
+    /// Starts two sites of two proxies and two SIP Servers each, lets their phones call each other over TLS, and
+    /// reports.
+    Sites(Box<SitesLine>),
     /// Tells, step by step, what a proxy does for phones that register, call, move and hang up.
     Story(Box<StoryLine>),
 }
@@ -199,6 +203,7 @@ pub fn run() -> Result<ExitCode, Box<dyn Error>> {
         Command::Load(line) => load::run(&line),
         Command::Failover(line) => failover::run(&line),
         Command::Pool(line) => pool::run(&line),
+        Command::Sites(line) => sites::run(&line),
         Command::Story(line) => story::run(&line),
     }
 }

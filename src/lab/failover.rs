@@ -7,7 +7,7 @@
 //! While no server is known to be active, nobody calls the phones: the one that is well does so once the proxy has
 //! turned to it, or after `--takeover-ms`.
 
-mod child;
+pub mod child;
 mod fault;
 mod pair;
 

@@ -5,7 +5,7 @@
 //! sockets are its own, so that each checks the other.
 //!
 //! ```text
-//! commands: certs, server (control), phones, load, failover, pool, story
+//! commands: certs, server (control), phones, load, failover, pool, sites, story
 //!     │
 //!   bench ── server (registrar, calls of two legs) ─┐
 //!     │   ── phones (registration, calls) ──────────┤── dialog, sdp, tally
@@ -31,6 +31,7 @@ mod processes;
 mod registrar;
 mod sdp;
 mod server;
+mod sites;
 mod stack;
 mod story;
 mod tally;

@@ -242,9 +242,13 @@ impl Net {
         owner: u32,
         transport: Transport,
         peer: SocketAddr,
-        tls: Option<Box<Connection>>,
+        mut tls: Option<Box<Connection>>,
         is_connected: bool,
     ) -> io::Result<ConnId> {
+        if let Some(tls) = &mut tls {
+            // A pass may produce more than rustls keeps by itself; what is stuck is told by the same bound.
+            tls.set_buffer_limit(Some(SEND_QUEUE_LEN_MAX));
+        }
         self.serial = self.serial.wrapping_add(1);
         let entry = self.conns.vacant_entry();
         let slot = entry.key();

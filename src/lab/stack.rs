@@ -3,8 +3,9 @@
 //! Owns: client and server transactions, their timers, retransmissions and the matching of responses,
 //! CANCEL and ACK (RFC 3261 §17, §9, RFC 6026 §7), and the 2xx that a UAS repeats until its ACK comes
 //! (RFC 3261 §13.3.1.4). Must not touch: registrations, dialogs, statistics of calls.
-//! Left out on purpose: opening a connection for an answer whose stream is gone (RFC 3261 §18.2.2); the user may
-//! name another with [`Stack::answer_over`], else it is counted as undeliverable.
+//! An answer whose stream is gone goes over a new one to the address of its Via (RFC 3261 §18.2.2) when the SIP Server
+//! gives it; a phone cannot be sure of that and names another with [`Stack::answer_over`], else it is counted as
+//! undeliverable.
 //!
 //! What we ask stands in [`client`], what we are asked in [`served`].
 //!
@@ -133,6 +134,8 @@ struct Server {
     is_invite: bool,
     state: ServerState,
     resend_us: u64,
+    /// Where the answer goes when its stream is gone.
+    sent_by: Option<(Transport, SocketAddr)>,
     /// Via, Record-Route, From, Call-ID, CSeq and at last To without line end, to answer with.
     head: Vec<u8>,
     has_to_tag: bool,
@@ -179,6 +182,8 @@ pub struct Stack {
     clients: Slab<Client>,
     servers: Slab<Server>,
     keys: HashMap<u64, ServerId>,
+    /// Connections that were opened for answers.
+    reopened: HashMap<(Transport, SocketAddr), ConnId>,
     hasher: RandomState,
     serial: u32,
     buffer: Vec<u8>,
@@ -200,6 +205,7 @@ impl Stack {
             clients: Slab::new(),
             servers: Slab::new(),
             keys: HashMap::new(),
+            reopened: HashMap::new(),
             hasher,
             serial: 0,
             buffer: Vec::new(),

@@ -45,7 +45,9 @@ impl Server {
         let conns = self.ways.entry((transport, peer)).or_default();
         conns.retain(|&conn| stack.net.is_alive(conn));
         if conns.is_empty() {
-            conns.push(stack.net.connect(SERVER, transport, peer, None).ok()?);
+            // From the address that it listens at, by which the proxy knows it.
+            let source = Some(sent_by.ip()).filter(|ip| !ip.is_unspecified());
+            conns.push(stack.net.connect(SERVER, transport, peer, source).ok()?);
         }
         Some(Way { link: Link::Stream(conns[turn as usize % conns.len()]), transport, sent_by })
     }

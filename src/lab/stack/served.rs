@@ -4,8 +4,9 @@
 //! own requests.
 
 use super::{Alarm, Cookie, Server, ServerId, ServerState, Stack, User, finish};
-use crate::net::Link;
+use crate::net::{ConnId, Link, Net, SERVER, Transport};
 use crate::text::{Message, Name};
+use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -58,7 +59,11 @@ impl Stack {
         finish(&mut bytes, body);
         self.tally.messages_out += 1;
         if !self.net.send(server.link, &bytes) {
-            self.tally.undeliverable += 1;
+            let link = server.sent_by.and_then(|to| reopen(&mut self.net, &mut self.reopened, to));
+            server.link = link.unwrap_or(server.link);
+            if !self.net.send(server.link, &bytes) {
+                self.tally.undeliverable += 1;
+            }
         }
         server.last = bytes;
         if code < 200 {
@@ -134,7 +139,7 @@ impl Stack {
             return;
         }
         let invite = (method == "CANCEL").then(|| self.keys.get(&key_of("INVITE")).copied());
-        let id = self.open_server(key, method == "INVITE", link, message);
+        let id = self.open_server(key, method == "INVITE", owner, link, message);
         match invite {
             None => user.request(self, id, owner, link, message),
             Some(None) => self.respond(id, 481, "Call/Transaction Does Not Exist", "lab", "", b""),
@@ -163,11 +168,19 @@ impl Stack {
         }
     }
 
-    pub(super) fn open_server(&mut self, key: u64, is_invite: bool, link: Link, message: &Message<'_>) -> ServerId {
+    pub(super) fn open_server(
+        &mut self,
+        key: u64,
+        is_invite: bool,
+        owner: u32,
+        link: Link,
+        message: &Message<'_>,
+    ) -> ServerId {
         let serial = self.next_serial();
         let mut head = Vec::with_capacity(512);
         let source = self.net.peer_addr(link);
         let mut reply = link;
+        let mut sent_by = None;
         for (at, via) in message.values(Name::Via).enumerate() {
             match (at, message.top_via(), source) {
                 (0, Some(top), Some(source)) => {
@@ -178,6 +191,11 @@ impl Stack {
                             _ => source.port(),
                         };
                         reply = Link::Udp { socket, peer: SocketAddr::new(source.ip(), port) };
+                    } else if owner == SERVER {
+                        let transport = self.net.transport(link);
+                        sent_by = transport.zip(top.host_port()).and_then(|(transport, (host, port))| {
+                            Some((transport, super::address(host, port, transport)?))
+                        });
                     }
                     write!(head, "Via: {}\r\n", top.stamped(source))
                 }
@@ -203,6 +221,7 @@ impl Stack {
             is_invite,
             state: ServerState::Proceeding,
             resend_us: 0,
+            sent_by,
             head,
             has_to_tag: crate::text::param(to, "tag").is_some(),
             last: Vec::new(),
@@ -211,4 +230,18 @@ impl Stack {
         self.keys.insert(key, id);
         id
     }
+}
+
+/// A connection to where an answer goes whose stream is gone.
+fn reopen(
+    net: &mut Net,
+    reopened: &mut HashMap<(Transport, SocketAddr), ConnId>,
+    to: (Transport, SocketAddr),
+) -> Option<Link> {
+    if let Some(&conn) = reopened.get(&to).filter(|conn| net.is_alive(**conn)) {
+        return Some(Link::Stream(conn));
+    }
+    let conn = net.connect(SERVER, to.0, to.1, None).ok()?;
+    reopened.insert(to, conn);
+    Some(Link::Stream(conn))
 }

@@ -14,6 +14,7 @@ mod harness;
 mod http;
 mod kamailio;
 mod listeners;
+mod operator;
 mod options;
 mod pool_zone;
 mod registration;

@@ -107,7 +107,8 @@ impl Engine {
         let transport = self.settings.servers.get(usize::from(pair))?.transport;
         let view = self.view.pairs.get(usize::from(pair))?;
         for member in [view.active, view.active.other()] {
-            let usable = |at: &&crate::server_pool::TargetView| at.up && !tried.contains(&at.address);
+            let may = member == view.active && !view.heard;
+            let usable = |at: &&crate::server_pool::TargetView| (at.up || may) && !tried.contains(&at.address);
             let mut targets = view.member(member).targets.iter().filter(usable);
             let Some(first) = targets.next() else { continue };
             if targets.next().is_none() {

@@ -112,6 +112,7 @@ impl Pair {
             why: Evidence::Start,
             pinned: false,
             outage: None,
+            heard: false,
             members: [
                 MemberView { since: now, ..MemberView::default() },
                 MemberView { since: now, ..MemberView::default() },
@@ -478,6 +479,9 @@ impl Rules<'_> {
         probe.answered = Some(self.now);
         (probe.repeated, probe.retry, probe.trusted) = (false, None, None);
         self.set(member, nth, true, why);
+        if why != Evidence::Retry && !std::mem::replace(&mut self.view.heard, true) {
+            self.queue.view_changed();
+        }
         if member == self.view.active {
             self.pair.doubt = None;
         }

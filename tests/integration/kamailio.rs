@@ -10,6 +10,7 @@ use crate::harness::{Scratch, registrar};
 /// A call from one phone to another and one back; once the caller hangs up, once the one who was called.
 fn phones_call_each_other(scratch: &Scratch, sticky: &str, registrar: impl FnOnce(&Proxy) -> Process) {
     let mut settings = Settings::new(scratch);
+    settings.oos_check = 5;
     settings.more = format!("sticky = \"{sticky}\"");
     let proxy = Proxy::start(scratch, settings);
     let _registrar = registrar(&proxy);

@@ -23,6 +23,8 @@ pub struct Settings {
     /// `udp`, `tcp` or `tls`.
     pub internal_protocol: &'static str,
     pub certificates: Certificates,
+    /// Seconds between service checks; 0, for SIPp takes an OPTIONS for a failed call.
+    pub oos_check: u32,
     /// Further lines of the section `[sipproxy]`.
     pub more: String,
 }
@@ -37,6 +39,7 @@ impl Settings {
             server_port: free_port(),
             internal_protocol: "udp",
             certificates: Certificates::new(scratch),
+            oos_check: 0,
             more: String::new(),
         }
     }
@@ -55,6 +58,7 @@ http-port = {http}
 domains = ["{DOMAIN}"]
 cores = "all"
 internal-protocol = "{internal}"
+oos-check = {oos_check}
 {more}
 
 [[sip-server]]
@@ -70,6 +74,7 @@ trusted-ca = {ca:?}
             tls = self.tls_port,
             http = self.http_port,
             internal = self.internal_protocol,
+            oos_check = self.oos_check,
             more = self.more,
             server = self.server_port,
         )

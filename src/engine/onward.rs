@@ -71,12 +71,23 @@ impl Engine {
     /// Sends a request to the first server of its pair that will take it.
     pub(super) fn try_server(&mut self, id: TxnId, exchange: &mut Exchange, pair: u8, walk: Option<&Walk>, now: Time) {
         exchange.onward = Onward::Server(pair);
+        let whose = Whose::Server(pair);
+        let mut resting = None;
         while let Some(hop) = self.pick_server(pair, exchange, now) {
-            if let Some(flow) = self.flow_to(hop, Whose::Server(pair), None, now) {
+            if let Some(flow) = self.flow_to(hop, whose, None, now) {
                 exchange.hop = Some(hop);
                 return self.send_after_wait(id, exchange, walk, flow, now);
             }
             exchange.tried.push(hop.address);
+            resting = resting.or(Some(hop));
+        }
+        // A server that is only late to start is not made to wait for by phones that come first.
+        if let Some(hop) = resting.filter(|_| !self.view.pairs.get(usize::from(pair)).is_none_or(|pair| pair.heard)) {
+            self.no_rest(LinkKey { whose, transport: hop.transport, address: hop.address });
+            if let Some(flow) = self.flow_to(hop, whose, None, now) {
+                exchange.hop = Some(hop);
+                return self.send_after_wait(id, exchange, walk, flow, now);
+            }
         }
         self.finish_unreachable_server(id, exchange, now);
     }

@@ -174,7 +174,7 @@ impl Pool {
             due: None,
         };
         for (at, settings) in settings.pairs.into_iter().enumerate() {
-            let (pair, view) = Pair::new(&settings, at, count, now);
+            let (pair, view) = Pair::new(&settings, at, count, times.checks(), now);
             pool.names.push(settings.name);
             pool.pairs.push(pair);
             pool.view.pairs.push(view);

@@ -37,7 +37,7 @@ impl Times {
         self.patience() * 3 / 4
     }
 
-    fn checks(self) -> bool {
+    pub(super) fn checks(self) -> bool {
         self.check > Duration::ZERO
     }
 }
@@ -94,7 +94,7 @@ pub(super) struct Pair {
 }
 
 impl Pair {
-    pub(super) fn new(settings: &PairSettings, at: usize, count: usize, now: Time) -> (Self, PairView) {
+    pub(super) fn new(settings: &PairSettings, at: usize, count: usize, checks: bool, now: Time) -> (Self, PairView) {
         let place = (u32::try_from(at).unwrap_or(0), u32::try_from(count).unwrap_or(1).max(1));
         let mut pair = Self {
             probes: [Vec::new(), Vec::new()],
@@ -112,7 +112,7 @@ impl Pair {
             why: Evidence::Start,
             pinned: false,
             outage: None,
-            heard: false,
+            heard: !checks,
             members: [
                 MemberView { since: now, ..MemberView::default() },
                 MemberView { since: now, ..MemberView::default() },

@@ -202,7 +202,7 @@ fn a_tls_phone_is_called_over_ipv6_throughout() {
     let Settings { sip_port, tls_port, http_port, server_port, .. } = settings;
     let toml = format!(
         "[sipproxy]\nsip-address = \"::1\"\nsip-port = {sip_port}\ntls-port = {tls_port}\nhttp-address = \"::1\"\n\
-         http-port = {http_port}\ndomains = [\"example.com\"]\n\
+         http-port = {http_port}\ndomains = [\"example.com\"]\noos-check = 0\n\
          [[sip-server]]\nname = \"server\"\nprimary = \"[::1]:{server_port}\"\n{}",
         security(&settings)
     );
@@ -233,7 +233,7 @@ fn two_listeners(test: &str, phones: &str) {
     let settings = Settings::new(&scratch);
     let Settings { sip_port, tls_port, http_port, server_port, .. } = settings;
     let toml = format!(
-        "[sipproxy]\nhttp-port = {http_port}\ndomains = [\"example.com\"]\nsip-ip-tos = 184\n\
+        "[sipproxy]\nhttp-port = {http_port}\ndomains = [\"example.com\"]\noos-check = 0\nsip-ip-tos = 184\n\
          [[listener]]\nside = \"endpoint\"\naddress = \"{phones}\"\nsip-port = {sip_port}\ntls-port = {tls_port}\n\
          [[listener]]\nside = \"server\"\naddress = \"127.0.0.1\"\nsip-port = {sip_port}\ntls-port = 0\n\
          [[sip-server]]\nname = \"server\"\nprimary = \"127.0.0.1:{server_port}\"\n{}",

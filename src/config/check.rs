@@ -7,9 +7,19 @@ use super::error::{ConfigError, Fault};
 use super::value::{Host, ServerAddress};
 use super::{Config, Listener, PeerProxy};
 use crate::ids::{Side, Transport};
-use crate::limits::LISTENERS_MAX;
+use crate::limits::{LISTENERS_MAX, PEERS_MAX};
 
 pub(super) fn check(config: &Config, lines: &Lines) -> Result<(), ConfigError> {
+    let counts = [
+        ("listener", config.listeners.len(), LISTENERS_MAX),
+        ("sip-server", config.servers.len(), PEERS_MAX),
+        ("peer-proxy", config.peers.len(), PEERS_MAX),
+    ];
+    for (table, count, max) in counts {
+        if count > max {
+            return Err(lines.error(table, max, Fault::TooMany(max)));
+        }
+    }
     listeners(config, lines)?;
     http(config, lines)?;
     certificates(config, lines)?;
@@ -38,9 +48,6 @@ fn listeners(config: &Config, lines: &Lines) -> Result<(), ConfigError> {
         if let Some(key) = beside.iter().find(|key| lines.has(key, 0)) {
             return Err(lines.error(key, 0, Fault::ListenersInstead));
         }
-    }
-    if config.listeners.len() > LISTENERS_MAX {
-        return Err(lines.error("listener", LISTENERS_MAX, Fault::TooManyListeners));
     }
     for side in [Side::Endpoint, Side::Server] {
         if facing(config, side).next().is_none() {

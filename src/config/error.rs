@@ -4,7 +4,6 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::ids::Side;
-use crate::limits::LISTENERS_MAX;
 
 /// A fault in a configuration file. Prints as `FILE:LINE: key: what was expected`, on one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,8 +35,8 @@ pub enum Fault {
     NoListener,
     /// A key of `[sipproxy]` that `[[listener]]` stands in place of.
     ListenersInstead,
-    /// More than [`LISTENERS_MAX`].
-    TooManyListeners,
+    /// More tables of a kind than there may be.
+    TooMany(usize),
     /// No listener serves this side.
     NoListenerFor(Side),
     /// No `[[sip-server]]`.
@@ -185,7 +184,7 @@ impl fmt::Display for Fault {
             Self::NotYet => f.write_str("not available in this release"),
             Self::NoListener => f.write_str("expected a port, as sip-port and tls-port are both 0"),
             Self::ListenersInstead => f.write_str("expected to stand in [[listener]], as there is one"),
-            Self::TooManyListeners => write!(f, "expected at most {LISTENERS_MAX} of these"),
+            Self::TooMany(max) => write!(f, "expected at most {max} of these"),
             Self::NoListenerFor(Side::Server) => {
                 f.write_str("expected \"server\" or \"both\" for one listener at least")
             }

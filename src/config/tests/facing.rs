@@ -57,7 +57,7 @@ fn listeners_fit_together() {
         format!("{SERVER}{}", ports.collect::<String>())
     };
     assert_eq!(checked(&many(64)).unwrap().listeners.len(), 64);
-    assert_eq!(key_and_fault(&many(65)), keyed("listener", Fault::TooManyListeners));
+    assert_eq!(key_and_fault(&many(65)), keyed("listener", Fault::TooMany(64)));
 }
 
 #[test]
@@ -74,6 +74,28 @@ fn a_server_is_faced_by_a_listener_of_its_family_and_transport() {
     assert!(checked(&over_tls).is_ok());
     let over_tls = text.replacen("[[listener]]", "transport = \"tls\"\n[[listener]]", 1);
     assert_eq!(key_and_fault(&over_tls), keyed("sip-server.primary", Fault::FamilyDiffers));
+}
+
+#[test]
+fn pairs_and_sites_are_counted() {
+    let pairs = |count: u16| {
+        let pair = |n| format!("[[sip-server]]\nname = \"s{n}\"\nprimary = \"10.0.0.1:{}\"\n", 6_000 + n);
+        let first = "[sipproxy]\ntls-port = 0\nserving-sipserver = \"s0\"\n";
+        format!("{first}{}", (0..count).map(pair).collect::<String>())
+    };
+    assert_eq!(checked(&pairs(64)).unwrap().servers.len(), 64);
+    assert_eq!(key_and_fault(&pairs(65)), keyed("sip-server", Fault::TooMany(64)));
+    let sites = |count: u16| {
+        let site = |n| {
+            format!(
+                "[[peer-proxy]]\nname = \"p{n}\"\nservers = [\"10.1.0.{n}\"]\npeer-proxy-contact = \"p{n}\"\n\
+                 peer-proxy-protocol = \"udp\"\n"
+            )
+        };
+        format!("[sipproxy]\ntls-port = 0\n{SERVER}{}", (1..=count).map(site).collect::<String>())
+    };
+    assert_eq!(checked(&sites(64)).unwrap().peers.len(), 64);
+    assert_eq!(key_and_fault(&sites(65)), keyed("peer-proxy", Fault::TooMany(64)));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::process::Command;
 
 use crate::harness::Scratch;
+use crate::harness::certs::Certificates;
 use crate::harness::client::{ANSWER_MAX, Client, field};
 use crate::harness::dnsmasq::Dnsmasq;
 use crate::harness::proxy::{Proxy, Settings, is_stand_in};
@@ -148,6 +149,43 @@ fn hawser_says(arguments: &[&str]) -> String {
     let said = Command::new(env!("CARGO_BIN_EXE_hawser")).args(arguments).output().expect("it runs");
     assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
     String::from_utf8(said.stdout).expect("text")
+}
+
+#[test]
+fn a_listener_of_one_side_shows_the_certificate_of_that_side() {
+    if is_stand_in() {
+        return;
+    }
+    let (scratch, other) = (Scratch::new("two-certificates"), Scratch::new("servers-certificate"));
+    let settings = Settings::new(&scratch);
+    let inside = Certificates::named(&other, &["127.0.0.1"]);
+    let Settings { tls_port, http_port, server_port, .. } = settings;
+    let toml = format!(
+        "[sipproxy]\nhttp-port = {http_port}\n\
+         [[listener]]\nside = \"endpoint\"\naddress = \"127.0.0.2\"\nsip-port = 0\ntls-port = {tls_port}\n\
+         [[listener]]\nside = \"server\"\naddress = \"127.0.0.1\"\nsip-port = 0\ntls-port = {tls_port}\n\
+         [[sip-server]]\nname = \"server\"\nprimary = \"127.0.0.1:{server_port}\"\ntransport = \"tls\"\n\
+         {}[security.server]\ncertificate = {:?}\ncertificate-key = {:?}\ntrusted-ca = {:?}\n",
+        security(&settings),
+        inside.certificate,
+        inside.key,
+        inside.ca
+    );
+    let proxy = Proxy::start_with(&scratch, settings, Ipv4Addr::LOCALHOST.into(), &toml);
+    // Each is verified by its own authority, which has not signed the other.
+    let mut phone = Client::tls(at("127.0.0.2", tls_port), &proxy.settings.certificates);
+    let mut stranger = Client::tls(at("127.0.0.1", tls_port), &inside);
+    for (client, to, is_refused) in [(&mut phone, "127.0.0.2", false), (&mut stranger, "127.0.0.1", true)] {
+        client.send(&format!(
+            "OPTIONS sip:{to}:{tls_port};transport=tls SIP/2.0\r\n\
+             Via: SIP/2.0/TLS 127.0.0.1:9;branch=z9hG4bKo;rport\r\nMax-Forwards: 70\r\n\
+             From: <sip:a@example.com>;tag=a\r\nTo: <sip:{to}>\r\nCall-ID: o\r\nCSeq: 1 OPTIONS\r\n\
+             Content-Length: 0\r\n\r\n"
+        ));
+        // Phones are told whether a server answers, with 200 or 503.
+        let got = client.receive();
+        assert_eq!(got.starts_with("SIP/2.0 403 Wrong Listener\r\n"), is_refused, "{got}");
+    }
 }
 
 #[test]

@@ -24,8 +24,10 @@ use crate::limits::{
 };
 use crate::stats::{Counter, HandshakeFailure};
 use crate::sys;
-use crate::tls::failure;
+use crate::tls::failure::{self, Failed};
+use crate::tls::hello::Offer;
 use crate::tls::session::{Progress, Session};
+use crate::tls::trust;
 use crate::transport::socket;
 use crate::transport::stream::{Flushed, Stream};
 
@@ -507,7 +509,7 @@ impl Core {
         match result {
             None => {}
             Some(Ok((progress, early))) => self.fed(key, progress, &early),
-            Some(Err(fault)) => self.tls_fault(key, &fault),
+            Some(Err(fault)) => self.tls_fault(key, &fault, end),
         }
     }
 
@@ -518,8 +520,12 @@ impl Core {
         if handshaking && done {
             let resumed = conn.stream.session.as_ref().is_some_and(|session| session.is_resumed());
             let (id, side) = (conn.id, conn.side);
+            let agreed = conn.stream.session.as_ref().and_then(|session| session.agreed());
             self.handshaking -= 1;
             self.count(Counter::handshake(side, resumed));
+            for counter in agreed.into_iter().flat_map(|(version, suite)| failure::agreed(version, suite)) {
+                self.count(counter);
+            }
             self.open(key);
             if !early.is_empty() && !self.input(Input::Bytes { conn: id, bytes: early }) {
                 self.lost(key, CloseReason::Panic);
@@ -550,12 +556,17 @@ impl Core {
         }
     }
 
-    /// The session gave up; its alert is in what waits to be sent.
-    fn tls_fault(&mut self, key: Key, fault: &rustls::Error) {
+    /// The session gave up; its alert is in what waits to be sent. The records that it gave up at are in the scratch
+    /// buffer up to `end`.
+    fn tls_fault(&mut self, key: Key, fault: &rustls::Error, end: usize) {
         let Some(conn) = self.conn(key) else { return };
         let (id, peer, side, phase, outbound) = (conn.id, conn.peer, conn.side, conn.phase, conn.outbound);
         let reason = if phase == Phase::Handshaking {
-            self.handshake_failed(side, peer, failure::reason(fault), &fault.to_string());
+            let offer = if outbound { None } else { Offer::read(&self.scratch[..end]) };
+            let refused = trust::take_refused();
+            let failed = Failed { fault, offer, refused, files: self.tls.files(side) };
+            let (why, words) = (failed.reason(), failed.words());
+            self.handshake_failed(side, peer, why, &words);
             handshake_close(outbound)
         } else {
             self.say("a TLS fault ended a connection", Some(peer), fault.to_string());

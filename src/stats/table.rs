@@ -358,6 +358,21 @@ Counter, COUNTERS;
     HandshakeEndpointFull { side = "endpoint", kind = "full" }
     HandshakeEndpointResumed { side = "endpoint", kind = "resumed" };
 
+"hawser_tls_versions_total", "TLS handshakes that succeeded, by protocol version.":
+    TlsVersion12 { version = "1.2" }
+    TlsVersion13 { version = "1.3" };
+
+"hawser_tls_ciphers_total", "TLS handshakes that succeeded, by cipher suite.":
+    TlsCipher13Aes256 { cipher = "TLS13_AES_256_GCM_SHA384" }
+    TlsCipher13Aes128 { cipher = "TLS13_AES_128_GCM_SHA256" }
+    TlsCipher13Chacha20 { cipher = "TLS13_CHACHA20_POLY1305_SHA256" }
+    TlsCipherEcdsaAes256 { cipher = "ECDHE_ECDSA_WITH_AES_256_GCM_SHA384" }
+    TlsCipherEcdsaAes128 { cipher = "ECDHE_ECDSA_WITH_AES_128_GCM_SHA256" }
+    TlsCipherEcdsaChacha20 { cipher = "ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256" }
+    TlsCipherRsaAes256 { cipher = "ECDHE_RSA_WITH_AES_256_GCM_SHA384" }
+    TlsCipherRsaAes128 { cipher = "ECDHE_RSA_WITH_AES_128_GCM_SHA256" }
+    TlsCipherRsaChacha20 { cipher = "ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256" };
+
 "hawser_tls_handshake_failures_total", "TLS handshakes that failed, by side and reason.":
     HandshakeServerNone { side = "server", reason = "none" }
     HandshakeServerExpired { side = "server", reason = "expired" }

@@ -1,8 +1,108 @@
-//! Which reason a failed handshake is counted by. Pure.
+//! What a handshake came to: by which counter, and in which words for the operator. Pure.
 
-use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
+use std::path::Path;
 
-use crate::stats::HandshakeFailure;
+use rustls::{AlertDescription, CertificateError, CipherSuite, Error, PeerIncompatible, ProtocolVersion};
+
+use super::Files;
+use super::hello::Offer;
+use crate::stats::{Counter, HandshakeFailure};
+
+/// The counters of what the two have agreed on.
+#[must_use]
+pub fn agreed(version: ProtocolVersion, suite: CipherSuite) -> [Counter; 2] {
+    let version = match version {
+        ProtocolVersion::TLSv1_3 => Counter::TlsVersion13,
+        _ => Counter::TlsVersion12,
+    };
+    let suite = match suite {
+        CipherSuite::TLS13_AES_256_GCM_SHA384 => Counter::TlsCipher13Aes256,
+        CipherSuite::TLS13_AES_128_GCM_SHA256 => Counter::TlsCipher13Aes128,
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => Counter::TlsCipher13Chacha20,
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 => Counter::TlsCipherEcdsaAes256,
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 => Counter::TlsCipherEcdsaAes128,
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256 => Counter::TlsCipherEcdsaChacha20,
+        CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 => Counter::TlsCipherRsaAes256,
+        CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 => Counter::TlsCipherRsaAes128,
+        // The provider has no other.
+        _ => Counter::TlsCipherRsaChacha20,
+    };
+    [version, suite]
+}
+
+/// A handshake that rustls has given up.
+#[derive(Debug)]
+pub struct Failed<'a> {
+    /// Its verdict.
+    pub fault: &'a Error,
+    /// What the client had offered, if it failed at that.
+    pub offer: Option<Offer>,
+    /// The certificate of the peer that was refused, in words.
+    pub refused: Option<String>,
+    /// Ours.
+    pub files: &'a Files,
+}
+
+impl Failed<'_> {
+    /// The reason that is counted.
+    #[must_use]
+    pub fn reason(&self) -> HandshakeFailure {
+        use HandshakeFailure as Why;
+        match (reason(self.fault), &self.offer) {
+            // A client before TLS 1.2 names no signature schemes, and that is what rustls misses first.
+            (Why::Signature | Why::Cipher, Some(offer)) if !offer.is_modern() => Why::Version,
+            (why, _) => why,
+        }
+    }
+
+    /// What happened, what the peer has shown or offered, what is wanted, and which file is concerned.
+    #[must_use]
+    pub fn words(&self) -> String {
+        use HandshakeFailure as Why;
+        let mut words = self.fault.to_string();
+        let shown = |path: &Option<std::path::PathBuf>| {
+            path.as_deref().map_or_else(|| "none".to_owned(), |path: &Path| path.display().to_string())
+        };
+        if let Error::AlertReceived(_) = self.fault {
+            words.push_str(&format!("; the peer was shown the certificate in {}", shown(&self.files.certificate)));
+            return words;
+        }
+        if let Some(refused) = &self.refused {
+            words.push_str(&format!("; it has shown {refused}"));
+        }
+        if let Some(offer) = &self.offer {
+            words.push_str(&format!("; it offers {offer}"));
+        }
+        let wanted = match self.reason() {
+            Why::Version => "TLS 1.2 or 1.3".to_owned(),
+            Why::Cipher => "ECDHE by X25519, P-256 or P-384 with AES-GCM or ChaCha20, and a suite that fits the \
+                            certificate"
+                .to_owned(),
+            Why::Alpn => "sip/2 in the list, or no list".to_owned(),
+            Why::Signature => {
+                "SHA-256 or more, and RSA of 2,048 bits or more, ECDSA by P-256 or P-384, or Ed25519".to_owned()
+            }
+            Why::None | Why::UnknownCa | Why::SelfSigned => {
+                format!("a certificate of a CA in {}", shown(&self.files.trusted_ca))
+            }
+            Why::Usage => "clientAuth in a client's certificate (see client-eku), serverAuth in a server's".to_owned(),
+            _ if is_old_certificate(self.fault) => "a certificate of X.509 version 3".to_owned(),
+            _ => return words,
+        };
+        words.push_str(&format!("; wanted is {wanted}"));
+        words
+    }
+}
+
+/// Of version 1, as `openssl x509 -req` makes them without extensions.
+fn is_old_certificate(fault: &Error) -> bool {
+    match fault {
+        Error::InvalidCertificate(CertificateError::Other(other)) => {
+            matches!(other.0.downcast_ref(), Some(webpki::Error::UnsupportedCertVersion))
+        }
+        _ => false,
+    }
+}
 
 /// The reason for rustls' verdict on a handshake.
 #[must_use]
@@ -86,5 +186,32 @@ fn received(alert: AlertDescription) -> HandshakeFailure {
         AlertDescription::DecryptError => Why::Signature,
         AlertDescription::UserCanceled | AlertDescription::CloseNotify => Why::Reset,
         _ => Why::Protocol,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_say_what_was_offered_what_is_wanted_and_which_file_is_concerned() {
+        let files = Files { certificate: Some("own.pem".into()), trusted_ca: Some("ca.pem".into()) };
+        let failed = |fault, offer, refused: Option<&str>| {
+            let failed = Failed { fault: &fault, offer, refused: refused.map(str::to_owned), files: &files };
+            (failed.reason(), failed.words())
+        };
+        let old = Offer { versions: vec![0x0302], ..Offer::default() };
+        let missed = Error::PeerIncompatible(PeerIncompatible::SignatureAlgorithmsExtensionRequired);
+        let (why, words) = failed(missed.clone(), Some(old), None);
+        assert_eq!(why, HandshakeFailure::Version, "that is what its owner has to know");
+        assert!(words.ends_with("; it offers TLS 1.1; wanted is TLS 1.2 or 1.3"), "{words}");
+        let new = Offer { versions: vec![0x0303], ..Offer::default() };
+        assert_eq!(failed(missed, Some(new), None).0, HandshakeFailure::Signature);
+        let (why, words) = failed(CertificateError::UnknownIssuer.into(), None, Some("CN=a"));
+        assert_eq!(why, HandshakeFailure::UnknownCa);
+        assert!(words.ends_with("; it has shown CN=a; wanted is a certificate of a CA in ca.pem"), "{words}");
+        let (why, words) = failed(Error::AlertReceived(AlertDescription::UnknownCA), None, None);
+        assert_eq!(why, HandshakeFailure::UnknownCa);
+        assert!(words.ends_with("; the peer was shown the certificate in own.pem"), "{words}");
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! Owns: [`session`], which turns records into text and back with buffers that the shard lends it; [`setup`], which
 //! reads our certificates ([`own`]), CAs and revocation lists ([`authorities`]) from files ([`pem`]); [`trust`] and
-//! [`identity`], which verify a peer; [`tickets`], by which sessions are taken up again; [`failure`], which says why a handshake failed. Must not touch: sockets, SIP, the engine's state.
+//! [`identity`], which verify a peer; [`tickets`], by which sessions are taken up again; [`failure`]
+//! and [`hello`], which say why a handshake failed. Must not touch: sockets, SIP, the engine's state.
 
 mod authorities;
 pub mod failure;
+pub mod hello;
 pub mod identity;
 mod own;
 pub mod pem;
@@ -19,6 +21,7 @@ pub mod trust;
 pub use own::CurrentCertificate;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::{ClientConfig, ServerConfig};
@@ -48,6 +51,16 @@ struct SideTls {
     accept: Option<Arc<ServerConfig>>,
     /// `None` when no CA is trusted.
     connect: Option<Connect>,
+    files: Files,
+}
+
+/// The files that an operator has to look at when handshakes fail.
+#[derive(Clone, Debug, Default)]
+pub struct Files {
+    /// Our certificate.
+    pub certificate: Option<PathBuf>,
+    /// The CAs that peers are verified against.
+    pub trusted_ca: Option<PathBuf>,
 }
 
 /// One configuration serves all names: whom a connection must find is given with each.
@@ -119,6 +132,12 @@ impl Tls {
             None => false,
         };
         Some(identities)
+    }
+
+    /// The files of a side.
+    #[must_use]
+    pub fn files(&self, side: Side) -> &Files {
+        &self.side(side).files
     }
 
     /// A session for a connection that was accepted on a port that serves `side`; `None` for both.

@@ -7,7 +7,7 @@ use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
-use rustls::{ClientConfig, Error, HandshakeKind, ServerConfig};
+use rustls::{CipherSuite, ClientConfig, Error, HandshakeKind, ProtocolVersion, ServerConfig};
 
 /// What a record costs beside its text, at most: header, nonce, content type and tag.
 const RECORD_OVERHEAD_LEN: usize = 64;
@@ -115,6 +115,16 @@ impl Session {
             Role::Client(conn) => conn.handshake_kind(),
         };
         kind == Some(HandshakeKind::Resumed)
+    }
+
+    /// The version and suite that the two have agreed on.
+    #[must_use]
+    pub fn agreed(&self) -> Option<(ProtocolVersion, CipherSuite)> {
+        let (version, suite) = match &self.role {
+            Role::Server(conn) => (conn.protocol_version(), conn.negotiated_cipher_suite()),
+            Role::Client(conn) => (conn.protocol_version(), conn.negotiated_cipher_suite()),
+        };
+        Some((version?, suite?.suite()))
     }
 
     /// The chain that the peer has shown and that was verified; `None` when it has shown none.

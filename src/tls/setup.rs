@@ -22,7 +22,7 @@ use super::own::{Own, Shown};
 use super::pem::PemError;
 use super::tickets::{TicketSecrets, Ticketer};
 use super::trust::{self, ClientCheck, ServerCheck, Trust};
-use super::{Connect, SideTls, Tls};
+use super::{Connect, Files, SideTls, Tls};
 use crate::config::{ClientEku, Config, SideSecurity, Verify};
 use crate::ids::{Side, Transport};
 
@@ -222,7 +222,9 @@ impl<'a> Parts<'a> {
 
     fn side(&self) -> Result<SideTls, TlsError> {
         let connect = self.trust.as_ref().map(|trust| connect(trust, self.own.as_ref())).transpose()?;
-        Ok(SideTls { accept: self.accept(None)?, connect })
+        let files =
+            Files { certificate: self.security.certificate.clone(), trusted_ca: self.security.trusted_ca.clone() };
+        Ok(SideTls { accept: self.accept(None)?, connect, files })
     }
 
     /// What accepted connections are made with; `None` without a certificate. Clients that this side does not know

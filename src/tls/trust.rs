@@ -9,6 +9,7 @@
 //!
 //! [`identity`]: super::identity
 
+use std::cell::RefCell;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -30,6 +31,8 @@ use crate::config::{ClientEku, Verify};
 
 /// The names of trusted CAs that a client is told are at most so long in all; of more than that none is told.
 const HINTS_LEN_MAX: usize = 8 * 1024;
+/// The words for a certificate that was refused, in characters.
+const REFUSED_LEN_MAX: usize = 512;
 
 /// The peer's certificate vouches for itself and is no trusted CA's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +45,34 @@ impl std::fmt::Display for SelfSigned {
 }
 
 impl std::error::Error for SelfSigned {}
+
+thread_local! {
+    /// The last certificate that was refused on this thread, in words: rustls keeps it from whoever runs the
+    /// handshake, and has none of its own verdicts say whose it was.
+    static REFUSED: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// The certificate that the handshake step before this call has refused, if it has.
+#[must_use]
+pub fn take_refused() -> Option<String> {
+    REFUSED.take()
+}
+
+fn note_refused(certificate: &CertificateDer<'_>) {
+    REFUSED.set(X509Certificate::from_der(certificate).ok().map(|(_, certificate)| {
+        let valid = certificate.validity();
+        let words = format!(
+            "{}, issued by {}, serial {}, valid from {} to {}",
+            certificate.subject(),
+            certificate.issuer(),
+            certificate.raw_serial_as_string(),
+            valid.not_before,
+            valid.not_after
+        );
+        // It may hold any text, and this goes into a log.
+        words.chars().take(REFUSED_LEN_MAX).map(|c| if c.is_control() { '?' } else { c }).collect()
+    }));
+}
 
 /// What asks for `expected` in a handshake.
 ///
@@ -180,6 +211,15 @@ fn fault_of(fault: webpki::Error, certificate: &CertificateDer<'_>) -> Certifica
     }
 }
 
+/// Whether a certificate carries the name that a connection was opened with.
+fn names(certificate: &CertificateDer<'_>, name: &ServerName<'_>) -> Result<(), Error> {
+    let identities = identities(certificate)?;
+    match expected(name) {
+        Some(expected) if identities.match_expected(&expected) => Ok(()),
+        _ => Err(CertificateError::NotValidForName.into()),
+    }
+}
+
 fn is_self_signed(certificate: &CertificateDer<'_>) -> bool {
     X509Certificate::from_der(certificate).is_ok_and(|(_, c)| c.issuer() == c.subject())
 }
@@ -209,16 +249,12 @@ impl ServerCertVerifier for ServerCheck {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.trust.verify(end_entity, intermediates, now, Usage::Server)?;
-        if self.verify == Verify::Chain {
-            return Ok(ServerCertVerified::assertion());
-        }
-        let identities = identities(end_entity)?;
-        if expected(server_name).is_some_and(|expected| identities.match_expected(&expected)) {
-            Ok(ServerCertVerified::assertion())
-        } else {
-            Err(CertificateError::NotValidForName.into())
-        }
+        let verified =
+            self.trust.verify(end_entity, intermediates, now, Usage::Server).and_then(|()| match self.verify {
+                Verify::Chain => Ok(()),
+                Verify::Name => names(end_entity, server_name),
+            });
+        verified.inspect_err(|_| note_refused(end_entity)).map(|()| ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -284,7 +320,7 @@ impl ClientCertVerifier for ClientCheck {
             (Err(first), Some(second)) if is_unknown(&first) => by(second),
             (other, _) => other,
         };
-        verified.map(|()| ClientCertVerified::assertion())
+        verified.inspect_err(|_| note_refused(end_entity)).map(|()| ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(

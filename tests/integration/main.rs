@@ -7,6 +7,7 @@
 //! and faults at start) is left out then.
 
 mod calls;
+mod certificates;
 mod demo;
 mod dns;
 mod framing;

@@ -25,7 +25,10 @@ struct Folder(PathBuf);
 
 impl Folder {
     fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("hawser-tls-{name}-{}", std::process::id()));
+        // Tests run side by side, and some take the same name twice.
+        static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+        let at = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("hawser-tls-{name}-{}-{at}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
         Self(path)
     }

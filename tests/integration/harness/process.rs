@@ -97,6 +97,13 @@ impl Process {
         stdin.write_all(bytes).and_then(|()| stdin.flush()).expect("its standard input takes bytes");
     }
 
+    /// The same for a process that may end at any moment.
+    pub fn try_write_stdin(&mut self, bytes: &[u8]) {
+        if let Some(stdin) = &mut self.stdin {
+            let _ = stdin.write_all(bytes).and_then(|()| stdin.flush());
+        }
+    }
+
     /// Polls `condition` until it holds.
     ///
     /// # Panics

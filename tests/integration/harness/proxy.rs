@@ -119,7 +119,7 @@ impl Proxy {
         let mut process = hawser(&file);
         let http = SocketAddr::from((http_ip, settings.http_port));
         process.wait_until("ready", START_MAX, || {
-            http_get(http, "/readyz").is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
+            page(http, "/readyz").is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
         });
         Self { settings, http, process }
     }
@@ -150,7 +150,7 @@ impl Proxy {
 
     /// The sum of a counter's samples whose labels hold `label`, from `/metrics`.
     pub fn metric(&self, name: &str, label: &str) -> f64 {
-        let page = http_get(self.http, "/metrics").expect("the HTTP port answers");
+        let page = page(self.http, "/metrics").expect("the HTTP port answers");
         let samples = page.lines().filter(|line| line.starts_with(name) && line.contains(label));
         let values: Vec<f64> =
             samples.map(|line| line.rsplit(' ').next()?.parse().ok()).collect::<Option<_>>().expect("numbers");
@@ -164,7 +164,8 @@ impl Proxy {
     }
 }
 
-fn http_get(to: SocketAddr, path: &str) -> Option<String> {
+/// A page of the HTTP port; `None` when it does not answer.
+pub fn page(to: SocketAddr, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(2)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n\r\n").ok()?;

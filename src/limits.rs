@@ -20,6 +20,9 @@ pub const FIRST_MESSAGE_MAX: Duration = Duration::from_secs(30);
 pub const MESSAGE_BEGUN_MAX: Duration = Duration::from_secs(30);
 /// What may wait to be sent on one connection.
 pub const SEND_QUEUE_LEN_MAX: usize = 256 * 1024;
+/// The same on a connection that we opened to a SIP Server: when one dies, all that waited for it moves to its partner
+/// at once, over a connection that may still have to be opened.
+pub const SERVER_SEND_QUEUE_LEN_MAX: usize = 16 * 1024 * 1024;
 /// Without progress while something waits to be sent.
 pub const SEND_STALL_MAX: Duration = Duration::from_secs(10);
 /// Without a message and without a binding.

@@ -20,7 +20,7 @@ use crate::engine::{Accept, CloseReason, ConnectFailure, Engine, Input, TlsPeer}
 use crate::ids::{ConnId, PointId, Side, Transport};
 use crate::limits::{
     HANDSHAKE_STEPS_PER_PASS_MAX, HANDSHAKES_COUNT_MAX, LINGER_MAX, READS_PER_PASS_MAX, SEND_QUEUE_LEN_MAX,
-    SEND_STALL_MAX,
+    SEND_STALL_MAX, SERVER_SEND_QUEUE_LEN_MAX,
 };
 use crate::stats::{Counter, HandshakeFailure};
 use crate::sys;
@@ -78,6 +78,11 @@ pub(super) struct Conn {
 impl Conn {
     pub(super) fn waiting_len(&self) -> usize {
         self.stream.waiting_len()
+    }
+
+    /// What may wait to be sent: a server is trusted with more than a peer whom anybody can play.
+    fn send_queue_len_max(&self) -> usize {
+        if self.outbound && self.side == Side::Server { SERVER_SEND_QUEUE_LEN_MAX } else { SEND_QUEUE_LEN_MAX }
     }
 
     fn wake(&mut self) {
@@ -210,7 +215,7 @@ impl Core {
         let Some(key) = self.find(id) else { return self.engine.recycle(bytes) };
         let Some(conn) = self.conn(key) else { return self.engine.recycle(bytes) };
         let back = conn.stream.push(bytes);
-        let waiting_len = conn.stream.waiting_len();
+        let (waiting_len, max) = (conn.stream.waiting_len(), conn.send_queue_len_max());
         let ready = conn.phase == Phase::Open;
         let queue = ready && !std::mem::replace(&mut conn.flush_queued, ready);
         back.into_iter().for_each(|buffer| self.engine.recycle(buffer));
@@ -219,7 +224,7 @@ impl Core {
         }
         if ready && waiting_len >= FLUSH_EARLY_LEN {
             self.flush(key);
-        } else if waiting_len > SEND_QUEUE_LEN_MAX {
+        } else if waiting_len > max {
             self.lost(key, CloseReason::SendQueueFull);
         }
     }
@@ -643,7 +648,7 @@ impl Core {
                 // Its task waits for room.
                 conn.wake();
                 let queue = !std::mem::replace(&mut conn.stall_queued, true);
-                let full = conn.stream.waiting_len() > SEND_QUEUE_LEN_MAX;
+                let full = conn.stream.waiting_len() > conn.send_queue_len_max();
                 if queue {
                     self.stalls.push_back((now.after(SEND_STALL_MAX), key));
                 }

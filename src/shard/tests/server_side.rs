@@ -100,6 +100,36 @@ fn a_request_goes_to_the_server_over_tls_when_its_certificate_names_it() {
     rig.shards.stop();
 }
 
+/// What waits for a dead server moves to its partner at once, which is more than one phone may let wait.
+#[test]
+fn a_burst_waits_for_the_server_while_its_connection_is_being_opened() {
+    const COUNT: usize = 300;
+    let papers = Papers::new("burst");
+    let listener = TcpListener::bind(loopback()).unwrap();
+    let tls = papers.tls("sips1.example.com");
+    let rig = Rig::with(1, tls.clone(), target(listener.local_addr().unwrap(), Transport::Tls));
+    let mut phone = TcpStream::connect(rig.tcp).unwrap();
+    phone.set_read_timeout(Some(DEADLINE)).unwrap();
+    let fill = format!("Subject: {}\r\nContent-Length", "x".repeat(1_000));
+    for number in 0..COUNT {
+        let text = message("MESSAGE", rig.tcp, &format!("burst{number}")).replace("Content-Length", &fill);
+        phone.write_all(text.as_bytes()).unwrap();
+    }
+    // The handshake waits for us, and so does everything else.
+    wait_until("all of it waits", || {
+        rig.total().gauges.of(crate::stats::Gauge::SendQueueBytes) > (COUNT * 1_000) as u64
+    });
+    let session = ServerConnection::new(tls.acceptor(None).unwrap().clone()).unwrap();
+    let mut server = StreamOwned::new(session, accept(listener).join().unwrap());
+    for _ in 0..COUNT {
+        let request = read_request(&mut server);
+        server.write_all(ok(&request).as_bytes()).unwrap();
+    }
+    assert_eq!(responses(&mut phone, COUNT).matches("SIP/2.0 200").count(), COUNT);
+    assert_eq!(rig.of(Counter::ClosedSendQueueFull), 0);
+    rig.shards.stop();
+}
+
 #[test]
 fn a_server_with_another_name_gets_no_sip_byte_and_the_phone_its_answer() {
     let papers = Papers::new("other-name");

@@ -7,6 +7,7 @@ use super::StartError;
 use super::secrets::http_token;
 use crate::admin::Token;
 use crate::config::Config;
+use crate::limits::DNS_EXCHANGES_COUNT_MAX;
 use crate::sys::limits::{self, Resource};
 use crate::transport::socket;
 
@@ -14,8 +15,8 @@ use crate::transport::socket;
 const MEMLOCK_LEN_MIN: u64 = 512 * 1024;
 /// Descriptors that are not for connections: files, rings and event descriptors, listeners, HTTP, servers.
 pub const DESCRIPTORS_RESERVED: u64 = 256;
-/// The same, for each shard.
-pub const DESCRIPTORS_RESERVED_BY_SHARD: u64 = 32;
+/// The same, for each shard, with its DNS questions.
+pub const DESCRIPTORS_RESERVED_BY_SHARD: u64 = 32 + DNS_EXCHANGES_COUNT_MAX as u64;
 /// With fewer connections there is no sense in starting.
 const CONNECTIONS_COUNT_MIN: u64 = 64;
 /// What one connection takes of RAM: session, slot, kernel buffers under use.
@@ -132,6 +133,6 @@ mod tests {
     #[test]
     fn too_few_descriptors_say_how_many_are_needed() {
         assert!(capacity_of(352, GIB, 1).is_ok());
-        let Err(StartError::Descriptors { soft: 351, needed: 352 }) = capacity_of(351, GIB, 1) else { panic!() };
+        let Err(StartError::Descriptors { soft: 383, needed: 384 }) = capacity_of(383, GIB, 1) else { panic!() };
     }
 }

@@ -10,7 +10,12 @@ use std::time::Duration;
 
 use super::wire::{Kind, Known};
 use crate::clock::Time;
-use crate::limits::{DNS_RETRY_AFTER, DNS_SETS_COUNT_MAX, DNS_TTL_LEAST, DNS_TTL_MAX, DNS_TTL_NEGATIVE_MAX};
+use crate::limits::{
+    DNS_NAME_MAX, DNS_RETRY_AFTER, DNS_SETS_COUNT_MAX, DNS_TTL_LEAST, DNS_TTL_MAX, DNS_TTL_NEGATIVE_MAX,
+};
+
+// Else an asker could ask again and again for what fails.
+const _: () = assert!(DNS_RETRY_AFTER.as_micros() >= DNS_NAME_MAX.as_micros());
 
 #[derive(Debug)]
 struct Set {
@@ -28,7 +33,8 @@ struct Set {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct At {
     pub now: Time,
-    /// What was answered, or has failed, since then counts though its time is over: the asker began then.
+    /// What was answered since then counts though its time is over: the asker began then. What has failed counts for
+    /// longer than an asker waits.
     pub since: Time,
     /// Take what has expired rather than ask.
     pub stale: bool,
@@ -61,7 +67,7 @@ impl Cache {
         let Some(set) = self.sets.get(&kind).and_then(|sets| sets.get(name)) else { return Seen::Missing };
         let stale = set.known.as_ref().filter(|_| at.now < set.until.after(self.ttl_stale));
         if let Some(failed) = set.failed
-            && (failed >= at.since || at.now < failed.after(DNS_RETRY_AFTER))
+            && at.now < failed.after(DNS_RETRY_AFTER)
         {
             let until = failed.after(DNS_RETRY_AFTER);
             return match stale {

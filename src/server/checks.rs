@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn capacity_is_cut_by_descriptors_or_by_ram_and_shared_among_the_shards() {
         let capacity = capacity_of(20_000, 8 * GIB, 2).unwrap();
-        assert_eq!(capacity.connections_max, (20_000 - 256 - 64) / 2);
+        assert_eq!(capacity.connections_max, (20_000 - 256 - 128) / 2);
         let capacity = capacity_of(1 << 30, 8 * GIB, 2).unwrap();
         assert_eq!(capacity.connections_max, 131_072);
         assert_eq!(capacity.transactions_max, 131_072);
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn too_few_descriptors_say_how_many_are_needed() {
-        assert!(capacity_of(352, GIB, 1).is_ok());
+        assert!(capacity_of(384, GIB, 1).is_ok());
         let Err(StartError::Descriptors { soft: 383, needed: 384 }) = capacity_of(383, GIB, 1) else { panic!() };
     }
 }

@@ -46,6 +46,28 @@ fn an_answer_is_kept_for_the_least_ttl_behind_it() {
 }
 
 #[test]
+fn an_alias_has_its_own_ttl() {
+    let mut world = World::new();
+    world.zone(&["a.test 90 CNAME b.test", "b.test 10 CNAME c.test", "c.test 60 A 10.0.0.1", "c.test 60 AAAA ::1"]);
+    world.resolve(&with_port("a.test", 5060)).unwrap();
+    assert_eq!(state(&world), (NameState::Fresh, 10 * SECOND));
+}
+
+#[test]
+fn what_expires_while_the_rest_is_asked_for_is_not_asked_for_again() {
+    let mut world = World::with(2, Duration::ZERO);
+    world.zone(&["_sip._udp.a.test 1 SRV 0 0 5060 b.test", "b.test 60 A 10.0.0.1", "test 7200 SOA 7200"]);
+    let waiter = world.ask(&over("a.test", Transport::Udp)).unwrap_err();
+    let srv = world.take("SRV _sip._udp.a.test");
+    world.answer(&srv);
+    world.pass(DNS_TRY_MAX);
+    assert_eq!(world.questions(), ["A b.test", "AAAA b.test"]);
+    world.answer_all();
+    assert_eq!(short(&world.heard(waiter).unwrap()), FOUND);
+    assert_eq!(world.of(Counter::DnsQuerySrv), 1);
+}
+
+#[test]
 fn a_ttl_of_zero_lasts_a_second_and_none_lasts_longer_than_a_day() {
     let mut world = known(0);
     assert_eq!(state(&world).1, DNS_TTL_LEAST);
@@ -154,6 +176,19 @@ fn expired_records_serve_at_once_while_resolvers_are_known_to_be_dead() {
     let waiter = world.ask(&with_port("a.test", 5060)).unwrap_err();
     world.pass(DNS_NAME_MAX);
     assert_eq!(failure(&world.heard(waiter).unwrap()), Failure::Unanswered, "`ttl-stale` is over");
+}
+
+#[test]
+fn once_a_resolver_answers_again_fresh_records_are_waited_for() {
+    let mut world = known(60);
+    world.pass(60 * SECOND);
+    let waiter = world.ask(&with_port("a.test", 5060)).unwrap_err();
+    world.pass(DNS_LOOKUP_MAX + DNS_RETRY_AFTER);
+    assert_eq!(short(&world.heard(waiter).unwrap()), FOUND);
+    assert_eq!(short(&world.ask(&with_port("a.test", 5060)).unwrap()), FOUND);
+    world.answer_all();
+    world.pass(60 * SECOND);
+    world.ask(&with_port("a.test", 5060)).unwrap_err();
 }
 
 #[test]

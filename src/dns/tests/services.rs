@@ -35,7 +35,7 @@ fn naptr_records_name_the_transport_by_order_and_preference() {
     assert_eq!(short(&world.heard(waiter).unwrap()), ["tls 10.0.0.1:5061 p0 w1"]);
 
     let mut world = World::new();
-    world.zone(&["a.test 60 NAPTR 10 20 s SIP+D2U _ _sip._udp.a.test", "x.test 60 A 10.0.0.1"]);
+    world.zone(&["a.test 60 NAPTR 10 20 s SIP+D2T _ _sip._tcp.a.test", "x.test 60 A 10.0.0.1"]);
     world
         .zone
         .extend(["_sip._udp.a.test 60 SRV 0 1 5060 x.test", "_sip._tcp.a.test 60 SRV 0 1 5060 x.test"].map(record));

@@ -178,6 +178,9 @@ mod tests {
         let stem = |row: &Row| row.name.trim_end_matches("_total").to_owned();
         assert!(GAUGES.iter().all(|gauge| COUNTERS.iter().all(|counter| stem(counter) != gauge.name)));
         assert!(COUNTERS.iter().all(|row| row.name.ends_with("_total")));
+        // A counter's family goes by its name without the ending, and must not be a gauge's.
+        let family = |row: &Row| row.name.strip_suffix("_total").unwrap_or(row.name);
+        assert!(COUNTERS.iter().all(|row| GAUGES.iter().all(|gauge| gauge.name != family(row))));
         assert!(GAUGES.iter().all(|row| !row.name.ends_with("_total")));
     }
 

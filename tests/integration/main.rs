@@ -15,6 +15,7 @@ mod harness;
 mod http;
 mod kamailio;
 mod listeners;
+mod names;
 mod operator;
 mod options;
 mod pool_zone;

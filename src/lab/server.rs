@@ -186,7 +186,7 @@ pub struct Habits {
     pub outbound_proxy: Option<(Transport, SocketAddr)>,
     /// A device: answers every call itself.
     pub is_device: bool,
-    /// The domain of phones that are called by this server's own address.
+    /// The domain of phones that are called by an address of the pair.
     pub domain: Option<String>,
     pub trunks: Vec<Trunk>,
 }
@@ -260,14 +260,12 @@ impl Server {
 
     /// Whoever a URI names: a phone of another site, or one that registers here; `None` when it is not known at all.
     fn whom(&self, uri: &Uri<'_>, now_us: u64) -> Option<Option<Binding>> {
-        let is_own = |ip| {
-            [self.ends.udp.map(|(_, at)| at), self.ends.tcp, self.ends.tls].iter().flatten().any(|at| at.ip() == ip)
-        };
         if let Some(trunk) = self.trunk(uri) {
             return Some(Some(Binding::beyond(&format!("sip:{}@{}", uri.user, trunk.server))));
         }
         let aor = match (&self.habits.domain, text::numeric(uri.host)) {
-            (Some(domain), Some(ip)) if is_own(ip) => format!("{}@{domain}", uri.user),
+            // Its own address, or the one of its partner, which it stands in for.
+            (Some(domain), Some(_)) => format!("{}@{domain}", uri.user),
             _ => uri.aor(),
         };
         Some(self.registrar.lookup(&aor, now_us)?.next().cloned())

@@ -19,8 +19,6 @@ use crate::harness::process::Process;
 use crate::harness::proxy::{Proxy, Settings, is_stand_in, page};
 
 const WITHIN: Duration = Duration::from_secs(20);
-/// There is no SIP Server behind the proxy that phones call; it is not to be missed.
-const NO_CHECKS: &str = "oos-check = 0";
 /// What is not a reason, but the end of a handshake.
 const FINE: &str = "fine";
 
@@ -139,7 +137,7 @@ fn openssl(arguments: &[&str]) {
 
 /// The settings of a proxy with further lines in `[security]`.
 fn proxy(scratch: &Scratch, more: &str) -> Proxy {
-    let settings = Settings { more: NO_CHECKS.to_owned(), ..Settings::new(scratch) };
+    let settings = Settings::new(scratch);
     let toml = format!("{}{more}", settings.toml());
     Proxy::start_with(scratch, settings, "127.0.0.1".parse().expect("an address"), &toml)
 }
@@ -316,7 +314,7 @@ fn phones_with_certificates_of_all_kinds_are_let_in_or_refused_under_mutual_tls(
     for (eku, at) in [("strict", 0), ("any", 1)] {
         let trusted = scratch.path().join("phones.ca.pem");
         let more = format!("tls-mutual = 1\ncrl = {crl:?}\nclient-eku = {eku:?}\n");
-        let settings = Settings { more: NO_CHECKS.to_owned(), ..Settings::new(&scratch) };
+        let settings = Settings::new(&scratch);
         let toml = settings.toml().replace(&format!("{:?}", settings.certificates.ca), &format!("{trusted:?}"));
         let http = "127.0.0.1".parse().expect("an address");
         let mut proxy = Proxy::start_with(&scratch, settings, http, &format!("{toml}{more}"));
@@ -427,7 +425,7 @@ fn server_case(
     }
     let mut server = Process::start(&format!("openssl s_server, {what}"), &command);
     server.wait_until("listening", WITHIN, || is_bound(Kind::Tcp, port));
-    let mut settings = Settings { server_port: port, internal_protocol: "tls", ..Settings::new(scratch) };
+    let mut settings = Settings { server_port: port, internal_protocol: "tls", oos_check: 5, ..Settings::new(scratch) };
     settings.certificates.ca.clone_from(&trusted);
     settings.certificates.certificate.clone_from(&ours.certificate);
     settings.certificates.key.clone_from(&ours.key);

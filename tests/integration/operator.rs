@@ -91,8 +91,7 @@ fn an_operator_sees_a_switch_pins_and_releases() {
         return;
     }
     let scratch = Scratch::new("operator");
-    let more = "oos-check = 1\noos-force = 1".to_owned();
-    let settings = Settings { more, ..Settings::new(&scratch) };
+    let settings = Settings { oos_check: 1, more: "oos-force = 1".to_owned(), ..Settings::new(&scratch) };
     let backup_port = free_port();
     let toml = settings.toml().replace("\n[security]", &format!("backup = \"127.0.0.1:{backup_port}\"\n\n[security]"));
     let primary = Server::start(settings.server_port);

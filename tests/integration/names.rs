@@ -131,6 +131,8 @@ fn a_device_is_found_by_name_followed_and_not_lost_with_the_resolver() {
     };
     let dnsmasq = resolver(&first, &second);
     let proxy = start(&scratch, settings, dnsmasq.address, str::to_owned);
+    let open = |proxy: &Proxy| proxy.metric("process_open_fds", "");
+    let open_before = open(&proxy);
     let stale = |proxy: &Proxy| proxy.metric("hawser_dns_asked_total", "from=\"stale\"") > 0.0;
 
     assert_eq!(server.ask("door.test"), ("SIP/2.0 200 OK".into(), "first".into()));
@@ -145,6 +147,8 @@ fn a_device_is_found_by_name_followed_and_not_lost_with_the_resolver() {
     });
     let _dnsmasq = resolver(&second, &first);
     server.ask_until("door.test", "the new records are found", |tag| tag == "second");
+    // Of the questions that nobody answered the last may be in the air yet.
+    server.ask_until("door.test", "every question's socket is closed", |_| open(&proxy) <= open_before);
 }
 
 #[test]

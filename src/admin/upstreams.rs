@@ -79,6 +79,7 @@ pub(super) fn names(snapshots: &[Snapshot]) -> Value {
             "name": name.name,
             "transport": name.transport,
             "state": name.state.name(),
+            "since_s": name.age.as_secs(),
             "expires_in_s": name.expires_in.as_secs(),
             "targets": name.targets.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "why": name.why,

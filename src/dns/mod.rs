@@ -144,6 +144,8 @@ pub struct NameRow {
     pub question: Question,
     /// See [`NameState`].
     pub state: NameState,
+    /// For how long its answer has been what it is; zero while the first one is waited for.
+    pub age: Duration,
     /// Until it is asked for again; zero when it is asked for now or when the next request comes.
     pub expires_in: Duration,
     /// The servers that requests are given, or why they are given none. `None` while the first answer is waited for.

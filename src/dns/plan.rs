@@ -51,6 +51,8 @@ struct Job {
 #[derive(Debug)]
 struct Known {
     answer: Answer,
+    /// Since when it is this one, and as fresh.
+    since: Time,
     until: Time,
     stale: bool,
 }
@@ -233,6 +235,7 @@ impl Dns {
             NameRow {
                 question: question.clone(),
                 state,
+                age: known.map_or(Duration::ZERO, |known| now.since(known.since)),
                 expires_in: known.map_or(Duration::ZERO, |known| known.until.since(now)),
                 answer: known.map(|known| known.answer.clone()),
                 waiters: job.as_ref().map_or(0, |job| job.waiters.len()),
@@ -261,13 +264,13 @@ impl Dns {
         let at = At { now, since: now, stale: false };
         let missing = match walk(&self.names[index].question, &self.cache, at, counters) {
             Walked::Known { answer, until, stale } => {
-                return self.keep(index, answer.map(Into::into), until, stale, counters);
+                return self.keep(index, answer.map(Into::into), until, stale, now, counters);
             }
             Walked::Missing(missing) => missing,
         };
         if !self.exchanges.has_resolvers() {
             let until = now.after(DNS_RETRY_AFTER);
-            return self.keep(index, Err(Failure::Unanswered), until, false, counters);
+            return self.keep(index, Err(Failure::Unanswered), until, false, now, counters);
         }
         self.names[index].job = Some(Job {
             since: now,
@@ -292,7 +295,7 @@ impl Dns {
             }
             let Self { rng, outputs, .. } = self;
             if !self.exchanges.start(key.clone(), &mut Around { now, rng, counters, outputs }) {
-                return self.finish(index, Err(Failure::Bound), now.after(DNS_TTL_LEAST), false, counters);
+                return self.finish(index, Err(Failure::Bound), now.after(DNS_TTL_LEAST), false, now, counters);
             }
             self.wanted.insert(key, SmallVec::from_slice(&[index]));
         }
@@ -323,7 +326,7 @@ impl Dns {
             Walked::Missing(missing) => self.want(index, missing, now, counters),
             Walked::Known { answer, until, stale } => {
                 let answer = answer.map(Into::into);
-                self.finish(index, answer, until, stale, counters);
+                self.finish(index, answer, until, stale, now, counters);
             }
         }
     }
@@ -339,7 +342,7 @@ impl Dns {
         let Some(job) = self.names[index].job.as_mut() else { return };
         let waiters = std::mem::take(&mut job.waiters);
         counters.add(Counter::DnsAskedStale, waiters.len() as u64);
-        self.names[index].known = Some(Known { answer: answer.clone(), until, stale: true });
+        self.set(index, answer.clone(), until, true, now);
         self.tell(waiters, &answer);
     }
 
@@ -350,25 +353,25 @@ impl Dns {
         counters.count(Counter::LimitDnsName);
         self.take_stale(index, now, counters);
         match &self.names[index].known {
-            Some(Known { answer, stale: true, until }) if now < *until => {
+            Some(Known { answer, stale: true, until, .. }) if now < *until => {
                 let (answer, until) = (answer.clone(), *until);
-                self.finish(index, answer, until, true, counters);
+                self.finish(index, answer, until, true, now, counters);
             }
-            _ => self.finish(index, Err(Failure::Unanswered), now.after(DNS_TTL_LEAST), false, counters),
+            _ => self.finish(index, Err(Failure::Unanswered), now.after(DNS_TTL_LEAST), false, now, counters),
         }
     }
 
     /// The job is over.
-    fn finish(&mut self, index: usize, answer: Answer, until: Time, stale: bool, counters: &mut Counters) {
+    fn finish(&mut self, index: usize, answer: Answer, until: Time, stale: bool, now: Time, counters: &mut Counters) {
         let Some(job) = self.names[index].job.take() else { return };
         self.wheel.cancel(job.stale_timer);
         self.wheel.cancel(job.over_timer);
-        self.keep(index, answer.clone(), until, stale, counters);
+        self.keep(index, answer.clone(), until, stale, now, counters);
         self.tell(job.waiters, &answer);
     }
 
     /// What requests are given from now on.
-    fn keep(&mut self, index: usize, answer: Answer, until: Time, stale: bool, counters: &mut Counters) {
+    fn keep(&mut self, index: usize, answer: Answer, until: Time, stale: bool, now: Time, counters: &mut Counters) {
         counters.count(match &answer {
             Ok(_) => Counter::DnsNameFound,
             Err(Failure::NoSuchName) => Counter::DnsNameNoSuchName,
@@ -376,7 +379,14 @@ impl Dns {
             Err(Failure::Unanswered) => Counter::DnsNameUnanswered,
             Err(Failure::Bound) => Counter::DnsNameBound,
         });
-        self.names[index].known = Some(Known { answer, until, stale });
+        self.set(index, answer, until, stale, now);
+    }
+
+    fn set(&mut self, index: usize, answer: Answer, until: Time, stale: bool, now: Time) {
+        let known = &mut self.names[index].known;
+        let same = known.as_ref().filter(|known| known.answer == answer && known.stale == stale);
+        let since = same.map_or(now, |known| known.since);
+        *known = Some(Known { answer, since, until, stale });
     }
 
     fn tell(&mut self, waiters: SmallVec<[u64; 4]>, answer: &Answer) {

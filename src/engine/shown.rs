@@ -65,6 +65,7 @@ impl Engine {
                 Known::Asking => NameState::Asking,
                 Known::Expired => NameState::Expired,
             },
+            age: known.age,
             expires_in: known.expires_in,
             targets: match &known.answer {
                 Some(Ok(targets)) => targets.iter().map(|target| target.address).collect(),

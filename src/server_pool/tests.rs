@@ -237,6 +237,17 @@ fn what_is_certain_at_once_asks_the_partner_at_once() {
 }
 
 #[test]
+fn a_ping_from_before_a_certain_end_tells_nothing() {
+    let mut bench = Bench::pair();
+    let before = bench.waiting[0].ping;
+    bench.evidence(PRIMARY, Evidence::Refused);
+    assert!(!bench.waits(PRIMARY), "it is given up");
+    bench.pool.on_pong(before, Pong::Status(200), bench.now);
+    bench.drain();
+    assert!(!bench.up(PRIMARY));
+}
+
+#[test]
 fn a_reset_and_a_503_to_a_request_are_reasons_to_ask_both_at_once() {
     for evidence in [Evidence::Reset, Evidence::Status(503), Evidence::Silent] {
         let mut bench = Bench::pair();

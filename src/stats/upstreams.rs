@@ -167,6 +167,8 @@ pub struct NameRow {
     pub transport: &'static str,
     #[allow(missing_docs, reason = "see NameState")]
     pub state: NameState,
+    /// For how long what it leads to, or that it leads nowhere, has been so.
+    pub age: Duration,
     /// Until it is asked for again; zero when that is with the next request.
     pub expires_in: Duration,
     /// What it leads to.

@@ -58,6 +58,7 @@ pub fn of_shard(shard: u8, names: usize) -> Upstreams {
         name: format!("n{nth:04}.example.com"),
         transport: "tls",
         state: if shard == 0 { NameState::Fresh } else { NameState::Asking },
+        age: Duration::from_secs(4),
         expires_in: Duration::from_secs(30),
         targets: vec!["192.0.2.9:5061".parse().expect("an address")],
         why: String::new(),
@@ -157,7 +158,7 @@ fn json_shows_them_with_since_when_and_why() {
     assert_eq!(
         stats["names"][1],
         serde_json::json!({
-            "shard": 1, "name": "n0000.example.com", "transport": "tls", "state": "asking", "expires_in_s": 30,
+            "shard": 1, "name": "n0000.example.com", "transport": "tls", "state": "asking", "since_s": 4, "expires_in_s": 30,
             "targets": ["192.0.2.9:5061"], "why": "", "waiting": 2,
         })
     );

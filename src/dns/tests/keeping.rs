@@ -68,6 +68,23 @@ fn what_expires_while_the_rest_is_asked_for_is_not_asked_for_again() {
 }
 
 #[test]
+fn an_answer_has_been_what_it_is_since_it_changed_and_not_since_it_was_asked_for_again() {
+    let age = |world: &World| world.dns.names(world.now)[0].age;
+    let mut world = known(20);
+    let begun = world.now;
+    world.pass(21 * SECOND);
+    assert_eq!(short(&world.resolve(&with_port("a.test", 5060))), FOUND);
+    assert_eq!(age(&world), world.now.since(begun), "the same again");
+    world.zone.clear();
+    world.zone(&["a.test 20 A 10.0.0.2", "test 7200 SOA 7200"]);
+    world.pass(21 * SECOND);
+    world.resolve(&with_port("a.test", 5060)).unwrap();
+    let changed = world.now;
+    world.pass(3 * SECOND);
+    assert_eq!(age(&world), world.now.since(changed));
+}
+
+#[test]
 fn a_ttl_of_zero_lasts_a_second_and_none_lasts_longer_than_a_day() {
     let mut world = known(0);
     assert_eq!(state(&world).1, DNS_TTL_LEAST);

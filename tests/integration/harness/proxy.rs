@@ -20,6 +20,8 @@ pub struct Settings {
     pub http_port: u16,
     /// The SIP Server's port on loopback.
     pub server_port: u16,
+    /// The port of its backup, also on loopback.
+    pub backup_port: Option<u16>,
     /// `udp`, `tcp` or `tls`.
     pub internal_protocol: &'static str,
     pub certificates: Certificates,
@@ -37,6 +39,7 @@ impl Settings {
             tls_port: free_port(),
             http_port: free_port(),
             server_port: free_port(),
+            backup_port: None,
             internal_protocol: "udp",
             certificates: Certificates::new(scratch),
             oos_check: 0,
@@ -64,6 +67,7 @@ oos-check = {oos_check}
 [[sip-server]]
 name = "server"
 primary = "127.0.0.1:{server}"
+{backup}
 
 [security]
 certificate = {certificate:?}
@@ -77,6 +81,7 @@ trusted-ca = {ca:?}
             oos_check = self.oos_check,
             more = self.more,
             server = self.server_port,
+            backup = self.backup_port.map(|port| format!("backup = \"127.0.0.1:{port}\"")).unwrap_or_default(),
         )
         .expect("a String takes all");
         toml

@@ -89,6 +89,7 @@ pub(super) fn bindings(located: &[Located]) -> Value {
                 "conn": conn,
                 "transport": binding.transport.param_name(),
                 "peer": binding.peer.to_string(),
+                "certificate": binding.certificate.join(", "),
                 "expires_in_s": binding.expires_in.as_secs(),
                 "age_s": binding.age.as_secs(),
             })

@@ -75,6 +75,7 @@ impl Source for Fake {
                 flow: FlowRef::Stream { shard: ShardId(1), conn: ConnId { slot: 5, generation: 9 }, point: PointId(2) },
                 transport: Transport::Tls,
                 peer: "[2001:db8::7]:41000".parse().expect("an address"),
+                certificate: vec!["dns:phone.example.com".to_owned()],
                 expires_in: Duration::from_secs(3599),
                 age: Duration::from_secs(1),
             }]),
@@ -246,7 +247,8 @@ fn where_finds_a_binding_in_both_spellings() {
         let expected = serde_json::json!([{
             "aor": "sip:alice@example.com", "contact": "sip:alice@192.0.2.7:5061;transport=tls",
             "instance": "<urn:uuid:1>", "shard": 1, "conn": "5.9", "transport": "tls",
-            "peer": "[2001:db8::7]:41000", "expires_in_s": 3599, "age_s": 1,
+            "peer": "[2001:db8::7]:41000", "certificate": "dns:phone.example.com",
+            "expires_in_s": 3599, "age_s": 1,
         }]);
         assert_eq!(json, expected);
     }

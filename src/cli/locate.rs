@@ -57,7 +57,8 @@ pub(super) fn escaped(text: &str) -> String {
 }
 
 /// The fields of a binding in the order of interest; others follow.
-const FIELDS: [&str; 9] = ["aor", "contact", "instance", "shard", "conn", "transport", "peer", "expires_in_s", "age_s"];
+const FIELDS: [&str; 10] =
+    ["aor", "contact", "instance", "shard", "conn", "transport", "peer", "certificate", "expires_in_s", "age_s"];
 
 /// Each binding as a block of `name  value`; a phone has one or two, and a row of all that would be too wide.
 fn table(bindings: &[Value]) -> String {
@@ -143,6 +144,7 @@ mod tests {
                 flow,
                 transport: Transport::Tls,
                 peer: "[2001:db8::7]:41000".parse().unwrap(),
+                certificate: vec!["sip:phones.example.com".to_owned(), "dns:a.example.com".to_owned()],
                 expires_in: Duration::from_secs(3599),
                 age: Duration::from_secs(1),
             };
@@ -185,6 +187,7 @@ mod tests {
         let table = asked("sip:alice;\u{fc}&@example.com", &http).unwrap();
         let first = "aor           sip:alice;\u{fc}&@example.com\ncontact       sip:a@b\ninstance      -\n\
                      shard         1\nconn          5.9\ntransport     tls\npeer          [2001:db8::7]:41000\n\
+                     certificate   sip:phones.example.com, dns:a.example.com\n\
                      expires in s  3599\nage s         1\n\n";
         assert_eq!(table[..first.len()], *first);
         assert!(table[first.len()..].contains("contact       sip:?[2J\n"), "{table}");

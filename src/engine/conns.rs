@@ -236,10 +236,13 @@ impl Engine {
         }
     }
 
-    /// The names of the verified certificate that a connection's peer has shown.
+    /// The names of the verified certificate that the peer of a flow of this shard has shown.
     #[must_use]
-    pub fn identities_of(&self, id: ConnId) -> Option<&Identities> {
-        self.conns.get(id)?.identities.as_deref()
+    pub fn identities_of(&self, flow: FlowRef) -> Option<&Identities> {
+        match flow {
+            FlowRef::Stream { shard, conn, .. } if shard == self.me() => self.conns.get(conn)?.identities.as_deref(),
+            _ => None,
+        }
     }
 
     pub(super) fn on_conn_timer(&mut self, id: ConnId, now: Time) {

@@ -445,6 +445,7 @@ impl Engine {
                 flow: binding.flow,
                 transport: self.transport_of(binding.flow),
                 peer: binding.peer,
+                certificate: Vec::new(),
                 expires_in: binding.expires.since(now),
                 age: now.since(binding.refreshed),
             })

@@ -460,6 +460,9 @@ pub struct Located {
     pub transport: Transport,
     /// The phone's address as seen.
     pub peer: SocketAddr,
+    /// The names of the certificate that it has shown, such as `sip:example.com`; empty without one. Known to the
+    /// flow's owner shard only.
+    pub certificate: Vec<String>,
     /// Until it expires.
     pub expires_in: Duration,
     /// Since the REGISTER that last refreshed it.

@@ -19,8 +19,8 @@ use crate::clock::Time;
 use crate::engine::{Accept, CloseReason, ConnectFailure, Engine, Input, TlsPeer};
 use crate::ids::{ConnId, PointId, Side, Transport};
 use crate::limits::{
-    HANDSHAKE_STEPS_PER_PASS_MAX, HANDSHAKES_COUNT_MAX, LINGER_MAX, READS_PER_PASS_MAX, SEND_QUEUE_LEN_MAX,
-    SEND_STALL_MAX, SERVER_SEND_QUEUE_LEN_MAX,
+    HANDSHAKE_STEPS_PER_PASS_MAX, LINGER_MAX, READS_PER_PASS_MAX, SEND_QUEUE_LEN_MAX, SEND_STALL_MAX,
+    SERVER_SEND_QUEUE_LEN_MAX,
 };
 use crate::stats::{Counter, HandshakeFailure};
 use crate::sys;
@@ -39,6 +39,13 @@ const FLUSH_EARLY_LEN: usize = 64 * 1024;
 pub(super) struct Key {
     index: usize,
     serial: u64,
+}
+
+#[cfg(test)]
+impl Key {
+    pub(super) fn of_test(index: usize) -> Self {
+        Self { index, serial: 0 }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,6 +131,12 @@ impl Core {
     fn find(&self, id: ConnId) -> Option<Key> {
         let key = (*self.by_slot.get(id.slot as usize)?)?;
         (self.conns.get(key.index)?.id == id).then_some(key)
+    }
+
+    /// Whether a connection that was accepted has to wait before its handshake may begin.
+    pub(super) fn must_wait(&self, point: PointId, peer: SocketAddr) -> bool {
+        let is_tls = self.engine.settings().point(point).transport == Transport::Tls;
+        is_tls && !self.stopped() && !self.handshakes.may_begin(peer.ip(), self.clock.now())
     }
 
     /// Takes an accepted connection in, or lets it go at once. Its task must be started when it is taken.
@@ -316,7 +329,7 @@ impl Core {
         let mut conn = self.conns.remove(key.index);
         self.free_slot(conn.id, key);
         if conn.phase == Phase::Handshaking {
-            self.handshaking -= 1;
+            self.handshakes.end(key);
         }
         conn.wake();
     }
@@ -526,7 +539,7 @@ impl Core {
             let resumed = conn.stream.session.as_ref().is_some_and(|session| session.is_resumed());
             let (id, side) = (conn.id, conn.side);
             let agreed = conn.stream.session.as_ref().and_then(|session| session.agreed());
-            self.handshaking -= 1;
+            self.handshakes.end(key);
             self.count(Counter::handshake(side, resumed));
             for counter in agreed.into_iter().flat_map(|(version, suite)| failure::agreed(version, suite)) {
                 self.count(counter);
@@ -579,7 +592,7 @@ impl Core {
         };
         self.free_slot(id, key);
         if phase == Phase::Handshaking {
-            self.handshaking -= 1;
+            self.handshakes.end(key);
         }
         if let Some(conn) = self.conn(key) {
             conn.phase = Phase::Leaving { fin_sent: false };
@@ -594,22 +607,16 @@ impl Core {
     }
 
     fn handshake_begun(&mut self, key: Key) {
-        self.handshaking += 1;
-        self.handshakes.push_back(key);
-        while let Some(&first) = self.handshakes.front() {
-            let in_the_air = self.conn(first).filter(|conn| conn.phase == Phase::Handshaking);
-            if let Some(conn) = in_the_air {
-                let (peer, side, outbound) = (conn.peer, conn.side, conn.outbound);
-                if self.handshaking <= HANDSHAKES_COUNT_MAX {
-                    break;
-                }
-                self.count(Counter::LimitHandshakesCount);
-                self.handshake_failed(side, peer, HandshakeFailure::Timeout, "it gave way to newer ones");
-                let reason = if outbound { handshake_close(outbound) } else { CloseReason::HandshakeTimeout };
-                self.lost(first, reason);
-            }
-            self.handshakes.pop_front();
-        }
+        let now = self.clock.now();
+        let Some(conn) = self.conn(key) else { return };
+        let source = (!conn.outbound).then_some(conn.peer.ip());
+        let Some((older, bound)) = self.handshakes.begin(key, source, now) else { return };
+        self.count(bound);
+        let Some(conn) = self.conn(older) else { return };
+        let (peer, side, outbound) = (conn.peer, conn.side, conn.outbound);
+        self.handshake_failed(side, peer, HandshakeFailure::Timeout, "it gave way to newer ones");
+        let reason = if outbound { handshake_close(outbound) } else { CloseReason::HandshakeTimeout };
+        self.lost(older, reason);
     }
 
     /// Lets the handshakes go on that had to wait for the next pass.

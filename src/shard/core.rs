@@ -15,6 +15,7 @@ use crossbeam_channel::Sender;
 use slab::Slab;
 
 use super::connection::{Conn, Key, Opening};
+use super::handshakes::Handshakes;
 use super::mailbox::{Inbox, Post, Posted};
 use super::reporter::Reporter;
 use super::resolving::{Ask, Resolving};
@@ -22,13 +23,14 @@ use super::shared::{Control, Shared};
 use crate::clock::Time;
 use crate::dns;
 use crate::engine::{CloseReason, Engine, Input, Mail, Output, Settings};
-use crate::ids::{ConnId, PointId, ShardId};
+use crate::ids::{ConnId, FlowRef, PointId, ShardId};
 use crate::limits::{
     BATCHES_PER_PASS_MAX, HANDSHAKE_STEPS_PER_PASS_MAX, MAILS_PER_PASS_MAX, PANIC_WINDOW, PANICS_COUNT_MAX,
 };
 use crate::stats::{Counter, Gauge, Snapshot};
 use crate::sys::batch::{BATCH_COUNT_MAX, RecvBatch};
 use crate::tls::Tls;
+use crate::tls::identity::Identities;
 use crate::transport::stream::SCRATCH_LEN;
 use crate::transport::stun::{self, Stun};
 use crate::transport::udp::{self, Outgoing};
@@ -107,9 +109,7 @@ pub(super) struct Core {
     /// In the order of time: full sockets, connections that wait for the peer's FIN.
     pub(super) stalls: VecDeque<(Time, Key)>,
     pub(super) lingers: VecDeque<(Time, Key)>,
-    /// Handshakes in the air, the oldest first; some are over already.
-    pub(super) handshakes: VecDeque<Key>,
-    pub(super) handshaking: usize,
+    pub(super) handshakes: Handshakes,
     pub(super) handshake_steps_left: usize,
     pub(super) deferred: VecDeque<Key>,
     pub(super) reporter: Reporter,
@@ -182,8 +182,7 @@ impl Core {
             to_resolve: Vec::new(),
             stalls: VecDeque::new(),
             lingers: VecDeque::new(),
-            handshakes: VecDeque::new(),
-            handshaking: 0,
+            handshakes: Handshakes::default(),
             handshake_steps_left: HANDSHAKE_STEPS_PER_PASS_MAX,
             deferred: VecDeque::new(),
             reporter,
@@ -371,6 +370,11 @@ impl Core {
                 let pinned = self.engine.pin(&pair, member, self.clock.now());
                 let _ = reply.try_send(pinned);
             }
+            Control::Certificates(flows, reply) => {
+                let names = |flow: &FlowRef| self.engine.identities_of(*flow).map(Identities::words);
+                let shown = flows.iter().enumerate().filter_map(|(at, flow)| Some((at, names(flow)?)));
+                drop(reply.try_send(shown.collect()));
+            }
             Control::Drain(reply) => {
                 self.draining = Some(Draining::default());
                 self.drained = Some(reply);
@@ -393,7 +397,7 @@ impl Core {
         let mut snapshot = self.engine.snapshot();
         snapshot.upstreams = self.engine.upstreams(self.clock.now());
         snapshot.gauges.set_len(Gauge::MailboxLength, self.inbox.len());
-        snapshot.gauges.set_len(Gauge::HandshakesInProgress, self.handshaking);
+        snapshot.gauges.set_len(Gauge::HandshakesInProgress, self.handshakes.len());
         let waiting = self.conns.iter().map(|(_, conn)| conn.waiting_len()).sum();
         snapshot.gauges.set_len(Gauge::SendQueueBytes, waiting);
         snapshot

@@ -6,6 +6,7 @@
 
 mod connection;
 mod core;
+mod handshakes;
 mod mailbox;
 mod reporter;
 mod resolving;

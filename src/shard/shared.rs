@@ -9,6 +9,7 @@ use atomic_waker::AtomicWaker;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use crate::engine::Located;
+use crate::ids::{FlowRef, Transport};
 use crate::limits::CONTROLS_COUNT_MAX;
 use crate::server_pool::{Member, PinFault};
 use crate::stats::{PairRow, Snapshot};
@@ -141,6 +142,8 @@ impl Shared {
 pub(super) enum Control {
     Snapshot(Sender<Snapshot>),
     Locate(Arc<str>, Sender<Vec<Located>>),
+    /// The names of the certificates that the peers of these flows have shown, by the flow's place in the list.
+    Certificates(Arc<[FlowRef]>, Sender<Vec<(usize, Vec<String>)>>),
     /// Of the first shard: fix the active server of the pair of this name, or let the rules decide again.
     Pin(Box<str>, Option<Member>, Sender<Result<(), PinFault>>),
     /// Take no new work; say once when nothing is in flight any more.
@@ -213,7 +216,19 @@ impl Handle {
     pub fn locate(&self, aor: &str) -> Option<Vec<Located>> {
         let aor: Arc<str> = aor.into();
         let answers = self.ask(|reply| Control::Locate(aor.clone(), reply));
-        (answers.len() == self.shards()).then(|| answers.into_iter().flatten().collect())
+        if answers.len() != self.shards() {
+            return None;
+        }
+        let mut located: Vec<Located> = answers.into_iter().flatten().collect();
+        if located.iter().any(|located| located.transport == Transport::Tls) {
+            // The home shard knows the bindings, and the owner of a flow its peer.
+            let flows: Arc<[FlowRef]> = located.iter().map(|located| located.flow).collect();
+            let shown = self.ask(|reply| Control::Certificates(flows.clone(), reply));
+            for (at, names) in shown.into_iter().flatten() {
+                located[at].certificate = names;
+            }
+        }
+        Some(located)
     }
 
     /// The pairs of SIP Servers, from the shard that owns the verdict, within a second. Blocks.

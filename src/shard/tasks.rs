@@ -32,6 +32,8 @@ const STOP_LINGER_MAX: Duration = Duration::from_millis(250);
 const STOP_TASKS_MAX: Duration = Duration::from_millis(100);
 /// From one look at that to the next.
 const STOP_LOOK_EVERY: Duration = Duration::from_millis(2);
+/// From one look to the next whether a handshake may begin, while so many are in the air.
+const CROWD_LOOK_EVERY: Duration = Duration::from_millis(2);
 /// How long a listener rests after the system refused a connection (descriptors, memory).
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
@@ -283,6 +285,10 @@ pub(super) async fn accept(shard: Rc<Shard>, point: PointId, listener: TcpListen
             Ok(accepted) => {
                 // Without an address it is one that has gone already.
                 if let Ok(peer) = accepted.peer_addr() {
+                    // Whoever comes next waits with it in the listener's queue.
+                    while shard.call(|core| core.must_wait(point, peer)) == Some(true) {
+                        glommio::timer::sleep(CROWD_LOOK_EVERY).await;
+                    }
                     let socket = accepted.bind_to_executor();
                     let key = shard.call(|core| core.accepted(point, socket, peer));
                     if let Some(Some(key)) = key {

@@ -480,6 +480,7 @@ Counter, COUNTERS;
     LimitNameAnswer { limit = "name_answer" }
     LimitDatagramsWaitingCount { limit = "datagrams_waiting_count" }
     LimitHandshakesCount { limit = "handshakes_count" }
+    LimitHandshakesPerSource { limit = "handshakes_per_source" }
     LimitDnsLookup { limit = "dns_lookup" }
     LimitDnsName { limit = "dns_name" }
     LimitDnsAliases { limit = "dns_aliases" }

@@ -42,6 +42,14 @@ impl Identities {
         self.dns.push(canonical(name));
     }
 
+    /// In words, for people.
+    #[must_use]
+    pub fn words(&self) -> Vec<String> {
+        let sip = self.sip.iter().map(|domain| format!("sip:{domain}"));
+        let dns = self.dns.iter().map(|name| format!("dns:{name}"));
+        sip.chain(dns).chain(self.addresses.iter().map(|ip| format!("ip:{ip}"))).collect()
+    }
+
     /// Whether it is the peer that was meant. DNS names count only where there is no `sip:` URI, and a name with a
     /// wildcard matches nothing but itself, which is no host name.
     #[must_use]

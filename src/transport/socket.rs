@@ -14,6 +14,9 @@ use crate::sys;
 const BACKLOG: i32 = 4096;
 /// What a UDP socket may hold before datagrams are lost; the system may cut it down (net.core.rmem_max).
 const UDP_BUFFER_LEN: usize = 4 << 20;
+/// What the system holds of a stream connection's text that the peer does not read (it doubles this for its own use).
+/// Left to itself it would take in megabytes before a send could stall.
+const SEND_BUFFER_LEN: usize = 128 * 1024;
 /// `TCP_USER_TIMEOUT`: sent bytes that stay unacknowledged for so long end the connection.
 const USER_TIMEOUT: Duration = Duration::from_secs(20);
 /// Silence after which the system asks whether the peer is still there.
@@ -69,6 +72,8 @@ pub fn listen(address: SocketAddr, tos: u32) -> io::Result<Socket> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     set_tos(&SockRef::from(&socket), address.is_ipv6(), tos)?;
+    // Accepted connections have it from their listener.
+    socket.set_send_buffer_size(SEND_BUFFER_LEN)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket)
@@ -123,6 +128,7 @@ pub fn connect(from: SocketAddr, to: SocketAddr, tos: u32) -> io::Result<Socket>
     let options = SockRef::from(&socket);
     set_stream_options(&options)?;
     set_tos(&options, to.is_ipv6(), tos)?;
+    socket.set_send_buffer_size(SEND_BUFFER_LEN)?;
     if !from.ip().is_unspecified() && from.is_ipv4() == to.is_ipv4() {
         socket.bind(&SocketAddr::new(from.ip(), 0).into())?;
     }
@@ -188,6 +194,10 @@ mod tests {
         assert_ne!(client.tos_v4().unwrap(), 0x60);
         assert!(client.tcp_nodelay().unwrap() && client.keepalive().unwrap());
         assert_eq!(client.tcp_user_timeout().unwrap(), Some(USER_TIMEOUT));
+        let (accepted, _) = first.accept().or_else(|_| second.accept()).unwrap();
+        for socket in [client, accepted] {
+            assert!(socket.send_buffer_size().unwrap() <= 2 * SEND_BUFFER_LEN);
+        }
     }
 
     /// A connection that has come about.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use hawser::engine::Sticky;
 use hawser::ids::Transport;
 use hawser::stats::Counter;
+use hawser::tls::identity::Identities;
 
 use crate::talk::{Phone, answer, header, headers, start_line};
 use crate::world::{SERVER, Setup, TLS, World};
@@ -349,4 +350,18 @@ fn a_udp_server_that_icmp_says_is_gone_refuses_at_once_and_is_tried_again_soon()
     assert!(world.read(wire).starts_with("SIP/2.0 200"));
     assert!(world.events.iter().any(|event| event.contains("reached again")));
     world.end();
+}
+
+#[test]
+fn the_owner_of_a_flow_knows_the_names_of_its_phones_certificate() {
+    let mut world = World::new(&Setup::default());
+    let identities = Identities { sip: vec!["phones.example.com".into()], ..Identities::default() };
+    let wire = world.connect_mutual(1, TLS, "10.0.0.9:40100".parse().unwrap(), identities);
+    let mut phone = Phone::new(user_with_home(&world, 0), wire);
+    phone.register(&mut world, 600);
+    let located = world.engines[0].locate(&format!("sip:{}@example.com", phone.user), world.now);
+    let [located] = located.as_slice() else { panic!("one binding: {located:?}") };
+    let words = world.engines[1].identities_of(located.flow).map(Identities::words);
+    assert_eq!(words, Some(vec!["sip:phones.example.com".to_owned()]));
+    assert_eq!(world.engines[0].identities_of(located.flow), None, "it is no flow of this shard");
 }

@@ -1,0 +1,136 @@
+//! The TLS handshakes in the air of one shard: how many there may be, and which one gives way.
+//!
+//! Owns: their order and their number, in all and by source address. Must not touch: connections; what is decided
+//! here is carried out by [`super::connection`].
+//!
+//! A crowd is taken in at the pace of the cryptography: while the bound is reached, connections wait in the listener's
+//! queue, so that a thousand phones that come back at once all get in. Stalled ones do not hold up that queue: who
+//! has had its time gives way to the next. A source that fills its share waits and gives way among its own.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::connection::Key;
+use crate::clock::Time;
+use crate::limits::{HANDSHAKES_COUNT_MAX, HANDSHAKES_PER_SOURCE_MAX};
+use crate::stats::Counter;
+
+/// A handshake may take so long before it gives way to newer ones: a few round trips, and its turn among all others.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    begun: Time,
+    /// `None` for one that we have begun, which counts for no source.
+    source: Option<IpAddr>,
+    key: Key,
+}
+
+/// Those of one shard.
+#[derive(Debug, Default)]
+pub(super) struct Handshakes {
+    /// The oldest first.
+    all: VecDeque<Entry>,
+    by_source: HashMap<IpAddr, usize>,
+}
+
+impl Handshakes {
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Whether a handshake with this source may begin now; if not, it may soon.
+    pub(super) fn may_begin(&self, source: IpAddr, now: Time) -> bool {
+        let in_the_way = if self.of(source) >= HANDSHAKES_PER_SOURCE_MAX {
+            self.oldest_of(source)
+        } else if self.all.len() >= HANDSHAKES_COUNT_MAX {
+            self.all.front()
+        } else {
+            None
+        };
+        in_the_way.is_none_or(|entry| entry.begun.after(PATIENCE) <= now)
+    }
+
+    /// One has begun. Says which one gives way to it, and the bound by which it does.
+    pub(super) fn begin(&mut self, key: Key, source: Option<IpAddr>, now: Time) -> Option<(Key, Counter)> {
+        self.all.push_back(Entry { begun: now, source, key });
+        if let Some(source) = source {
+            *self.by_source.entry(source).or_insert(0) += 1;
+            if self.of(source) > HANDSHAKES_PER_SOURCE_MAX {
+                return Some((self.oldest_of(source)?.key, Counter::LimitHandshakesPerSource));
+            }
+        }
+        let crowded = self.all.len() > HANDSHAKES_COUNT_MAX;
+        self.all.front().filter(|_| crowded).map(|entry| (entry.key, Counter::LimitHandshakesCount))
+    }
+
+    /// One is over, however it ended.
+    pub(super) fn end(&mut self, key: Key) {
+        let Some(at) = self.all.iter().position(|entry| entry.key == key) else { return };
+        let Some(Entry { source: Some(source), .. }) = self.all.remove(at) else { return };
+        if let Some(count) = self.by_source.get_mut(&source) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_source.remove(&source);
+            }
+        }
+    }
+
+    fn of(&self, source: IpAddr) -> usize {
+        self.by_source.get(&source).copied().unwrap_or(0)
+    }
+
+    fn oldest_of(&self, source: IpAddr) -> Option<&Entry> {
+        self.all.iter().find(|entry| entry.source == Some(source))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Time = Time(1_000_000);
+
+    fn source(last: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, last])
+    }
+
+    /// So many of one source, from the first number on.
+    fn crowd(all: &mut Handshakes, first: usize, count: usize, from: IpAddr) {
+        for at in first..first + count {
+            assert_eq!(all.begin(Key::of_test(at), Some(from), START), None, "{at}");
+        }
+    }
+
+    #[test]
+    fn the_bound_is_waited_for_and_then_the_oldest_gives_way() {
+        let mut all = Handshakes::default();
+        crowd(&mut all, 0, HANDSHAKES_COUNT_MAX / 2, source(1));
+        crowd(&mut all, 1_000, HANDSHAKES_COUNT_MAX - HANDSHAKES_COUNT_MAX / 2, source(2));
+        assert!(!all.may_begin(source(3), START), "at the bound");
+        assert!(all.may_begin(source(3), START.after(PATIENCE)));
+        let gives_way = all.begin(Key::of_test(9_999), Some(source(3)), START.after(PATIENCE));
+        assert_eq!(gives_way, Some((Key::of_test(0), Counter::LimitHandshakesCount)));
+        all.end(Key::of_test(0));
+        assert_eq!(all.len(), HANDSHAKES_COUNT_MAX);
+        all.end(Key::of_test(1));
+        assert!(all.may_begin(source(3), START), "one below it");
+    }
+
+    #[test]
+    fn a_source_waits_and_gives_way_among_its_own() {
+        let mut all = Handshakes::default();
+        crowd(&mut all, 5_000, 1, source(2));
+        crowd(&mut all, 0, HANDSHAKES_PER_SOURCE_MAX, source(1));
+        assert!(!all.may_begin(source(1), START));
+        assert!(all.may_begin(source(2), START), "others are not held up");
+        let gives_way = all.begin(Key::of_test(9_999), Some(source(1)), START.after(PATIENCE));
+        assert_eq!(gives_way, Some((Key::of_test(0), Counter::LimitHandshakesPerSource)), "not the oldest of all");
+        for at in (0..HANDSHAKES_PER_SOURCE_MAX).chain([5_000, 9_999]) {
+            all.end(Key::of_test(at));
+        }
+        assert_eq!((all.len(), all.by_source.len()), (0, 0), "nothing is left behind");
+    }
+}

@@ -563,7 +563,7 @@ impl Engine {
         for id in all {
             self.close(id, CloseReason::Shutdown, now);
         }
-        self.read_local_mail(now);
+        self.settle(now);
     }
 
     /// Whether a stream message of this transport is sent whole and in order.

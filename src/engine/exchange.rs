@@ -187,6 +187,8 @@ pub(super) struct Exchange {
     pub(super) resolving: bool,
     /// Shards that were asked for a flow by its peer's address, and have not answered.
     pub(super) peers_asked: u8,
+    /// Another site's proxy has answered it.
+    pub(super) of_peer: bool,
     /// Flows tried.
     pub(super) attempts: u8,
     pub(super) registration: Option<Box<Registration>>,
@@ -252,6 +254,7 @@ impl Exchange {
             given_up: GivenUp::No,
             resolving: false,
             peers_asked: 0,
+            of_peer: false,
             attempts: 0,
             registration: None,
             timers: [None; TIMERS],
@@ -261,11 +264,6 @@ impl Exchange {
     /// Whether it goes to a SIP Server.
     pub(super) fn to_server(&self) -> bool {
         matches!(self.onward, Onward::Server(_))
-    }
-
-    /// Whether it goes to another site's proxy.
-    pub(super) fn to_peer(&self) -> bool {
-        self.hops.as_ref().is_some_and(|hops| hops.is_peer())
     }
 
     /// The side that it goes to.

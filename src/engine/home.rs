@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Engine, Level, Located, Mail, Source, Sticky, Timer};
+use super::{Engine, Level, Located, Mail, Source, Timer};
 use crate::clock::Time;
 use crate::flow::directory::{Binding, Change, Replaced};
 use crate::flow::keys::Tag;
@@ -164,7 +164,7 @@ impl Engine {
             self.drop_contact(&contact, hash, id);
         }
         let contact_home = BindingId { user: contact_user, hash: 0 }.home(self.settings.shards);
-        if self.settings.sticky == Sticky::Aor && contact_home != id.home(self.settings.shards) {
+        if contact_home != id.home(self.settings.shards) {
             self.mail(contact_home, Mail::PutContact { contact: contact_hash, binding: id });
         }
         self.wake(id, flow);
@@ -182,9 +182,6 @@ impl Engine {
 
     /// A binding no longer has this Contact: its home forgets it, when that is another shard.
     fn drop_contact(&mut self, contact: &[u8], contact_hash: u64, binding: BindingId) {
-        if self.settings.sticky != Sticky::Aor {
-            return;
-        }
         let user = self.contact_user16_of(contact);
         let contact_home = BindingId { user, hash: 0 }.home(self.settings.shards);
         if contact_home != binding.home(self.settings.shards) {
@@ -212,6 +209,7 @@ impl Engine {
             && let Some(binding) = self.directory.flow_gone(binding, found)
         {
             self.tell(Level::Info, "phone lost: its connection has closed", Some(binding.peer), &binding.aor.clone());
+            self.note_lost(&binding);
             self.let_go(&binding, Counter::BindingFlowLost);
         }
     }
@@ -385,7 +383,9 @@ impl Engine {
         }
         let first = local().next();
         if first.is_none() && remote.is_empty() {
-            return Found::Nobody;
+            // Too many have it to be told apart, or who had it is gone: no device.
+            let is_phones = self.directory.holds_contact(contact_hash) || self.lost.holds(contact_hash);
+            return if is_phones { Found::Unclear } else { Found::Nobody };
         }
         let one_aor = first.filter(|first| remote.is_empty() && local().all(|other| other.aor == first.aor));
         if let Some(binding) = one_aor {
@@ -411,7 +411,7 @@ impl Engine {
         self.keys.hash64(Tag::Contact, &[&canonical])
     }
 
-    fn contact_user16_of(&self, contact: &[u8]) -> u16 {
+    pub(super) fn contact_user16_of(&self, contact: &[u8]) -> u16 {
         match Uri::parse(contact, Span::new(0, contact.len())) {
             Ok(uri) => contact_user16(self, &uri, contact),
             Err(_) => 0,

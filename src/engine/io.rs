@@ -288,7 +288,7 @@ pub enum Mail {
         remote: SocketAddr,
     },
     /// To the shard that holds the connection to a device: which is it? It is opened when there is none. Answered
-    /// with `Peer`.
+    /// with `Device`.
     FindDevice {
         /// Who asks.
         txn: TxnId,
@@ -296,6 +296,25 @@ pub enum Mail {
         hop: Hop,
         /// What its certificate must carry; `None` for TCP.
         tls: Option<Box<TlsPeer>>,
+    },
+    /// The answer to `FindDevice`.
+    Device {
+        /// As given.
+        txn: TxnId,
+        /// As given.
+        hop: Hop,
+        /// The flow, or why there is none.
+        found: Result<FlowRef, Option<ConnectFailure>>,
+    },
+    /// To the shard that holds the connection to a device: send it these bytes. It is opened when there is none, and
+    /// a failure is not answered.
+    ToDevice {
+        /// Where the device is.
+        hop: Hop,
+        /// What its certificate must carry; `None` for TCP.
+        tls: Option<Box<TlsPeer>>,
+        /// The message.
+        bytes: Vec<u8>,
     },
     /// To the shard that owns the verdict on the SIP Servers: this was seen of one.
     Evidence {
@@ -377,6 +396,14 @@ pub enum Mail {
         /// The binding.
         binding: BindingId,
     },
+    /// To the home of a Contact's user part: the phone that registered it has lost its connection. Until this time the
+    /// Contact is no device's.
+    LostContact {
+        /// Keyed hash of the canonical Contact URI.
+        contact: u64,
+        /// When the registration would have expired.
+        until: Time,
+    },
     /// The reverse of `PutContact`.
     DropContact {
         /// Keyed hash of the canonical Contact URI.
@@ -397,6 +424,7 @@ impl Mail {
                 | Self::Moved { .. }
                 | Self::Unbound { .. }
                 | Self::FlowGone { .. }
+                | Self::LostContact { .. }
                 | Self::PutContact { .. }
                 | Self::DropContact { .. }
                 | Self::Evidence { .. }

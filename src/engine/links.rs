@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 
-use super::{CloseReason, Engine, Level, Mail};
+use super::{CloseReason, ConnectFailure, Engine, Level, Mail};
 use crate::clock::Time;
 use crate::config::Verify;
 use crate::flow::keys::Tag;
@@ -75,9 +75,21 @@ pub(super) struct Link {
 }
 
 impl Link {
+    fn new(now: Time) -> Self {
+        Self { conn: None, open: false, failures: 0, retry_at: None, since: now, why: None }
+    }
+
     /// Whether it could not be opened, or its address not be reached, and must rest.
     pub(super) fn rests(&self, now: Time) -> bool {
         self.conn.is_none() && self.retry_at.is_some_and(|at| now < at)
+    }
+
+    /// Why it could not be opened, when that is how it ended.
+    pub(super) fn failure(&self) -> Option<ConnectFailure> {
+        match (self.conn, self.why) {
+            (None, Some(CloseReason::Connect(failure))) => Some(failure),
+            _ => None,
+        }
     }
 
     /// It is known to answer.
@@ -106,6 +118,10 @@ impl Engine {
         }
         let shard = self.me();
         if !transport.is_stream() {
+            if matches!(whose, Whose::Device(_)) && link.is_none() && self.make_room_for_link(now).is_some() {
+                // What the system says of an address is heard for those that we have aimed at.
+                self.links.insert(key, Link::new(now));
+            }
             return Some(FlowRef::Udp { shard, point, remote: address });
         }
         let conn = match link.and_then(|link| link.conn) {
@@ -118,14 +134,7 @@ impl Engine {
                 };
                 self.make_room_for_link(now)?;
                 let conn = self.open(point, key, tls.map(Box::new), now)?;
-                let link = self.links.entry(key).or_insert(Link {
-                    conn: None,
-                    open: false,
-                    failures: 0,
-                    retry_at: None,
-                    since: now,
-                    why: None,
-                });
+                let link = self.links.entry(key).or_insert(Link::new(now));
                 (link.conn, link.open, link.since) = (Some(conn), false, now);
                 conn
             }
@@ -239,8 +248,7 @@ impl Engine {
         if self.make_room_for_link(now).is_none() {
             return true;
         }
-        let fresh = Link { conn: None, open: false, failures: 0, retry_at: None, since: now, why: None };
-        let link = self.links.entry(key).or_insert(fresh);
+        let link = self.links.entry(key).or_insert(Link::new(now));
         if link.rests(now) {
             return false;
         }
@@ -314,7 +322,7 @@ mod tests {
 
     #[test]
     fn pauses_grow_to_a_bound() {
-        let mut link = Link { conn: None, open: false, failures: 0, retry_at: None, since: Time(0), why: None };
+        let mut link = Link::new(Time(0));
         let mut waits = Vec::new();
         for _ in 0..12 {
             link.fail(Time(0));

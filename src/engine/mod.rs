@@ -9,11 +9,13 @@
 
 mod conns;
 mod count;
+mod devices;
 mod exchange;
 mod home;
 mod io;
 mod links;
 mod lookups;
+mod lost;
 mod onward;
 mod outbox;
 mod placement;
@@ -58,6 +60,7 @@ use conns::Conn;
 use exchange::{Exchange, Which};
 use home::Waiter;
 use links::{Link, LinkKey};
+use lost::Lost;
 use pool::Pool;
 use servers::Owner;
 use udp::UdpFlows;
@@ -81,6 +84,8 @@ enum Timer {
     Names,
     /// A service check of ours is sent again.
     Ping(u64),
+    /// A Contact whose phone is gone may be anybody's.
+    LostContact(u64),
     /// A question to the DNS is asked again or given up.
     Dns,
 }
@@ -126,6 +131,7 @@ pub struct Engine {
     watchers: HashMap<(ShardId, ConnId), SmallVec<[TxnId; 2]>, KeyedState>,
 
     directory: Directory,
+    lost: Lost,
     binding_timers: HashMap<BindingId, TimerId, KeyedState>,
     waiters: Slots<Waiter>,
     waiting: HashMap<BindingId, SmallVec<[ConnId; 2]>, KeyedState>,
@@ -182,6 +188,7 @@ impl Engine {
             by_key: HashMap::with_hasher(state.clone()),
             watchers: HashMap::with_hasher(state.clone()),
             directory: Directory::new(keys.clone(), bindings_max),
+            lost: Lost::new(bindings_max, state.clone()),
             binding_timers: HashMap::with_hasher(state.clone()),
             waiters: Slots::new(settings.transactions_max as usize),
             waiting: HashMap::with_hasher(state),
@@ -193,7 +200,7 @@ impl Engine {
             settings,
         };
         engine.begin_as_owner(now);
-        engine.read_local_mail(now);
+        engine.settle(now);
         engine
     }
 
@@ -216,22 +223,27 @@ impl Engine {
             Input::Dns(input) => self.dns.handle(input, now, &mut self.counters),
             Input::Drain => self.draining = true,
         }
-        self.read_local_mail(now);
-        self.pump_dns(now);
+        self.settle(now);
     }
 
     /// Fires every timer that is due.
     pub fn fire(&mut self, now: Time) {
         while let Some(timer) = self.wheel.poll(now) {
             self.on_timer(timer, now);
-            self.read_local_mail(now);
-            self.pump_dns(now);
+            self.settle(now);
         }
     }
 
-    fn read_local_mail(&mut self, now: Time) {
-        while let Some(mail) = self.local.pop_front() {
-            self.on_mail(self.settings.shard, mail, now);
+    /// Mail of this shard to itself, and what the resolver has to say: either may bring more of the other.
+    fn settle(&mut self, now: Time) {
+        loop {
+            while let Some(mail) = self.local.pop_front() {
+                self.on_mail(self.settings.shard, mail, now);
+            }
+            self.pump_dns(now);
+            if self.local.is_empty() {
+                return;
+            }
         }
     }
 
@@ -319,7 +331,7 @@ impl Engine {
             && self.dns.is_idle()
     }
 
-    /// Whether every table is empty.
+    /// Whether every table is empty, and no timer runs but those of the owner of the verdict.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.is_quiet()
@@ -330,8 +342,9 @@ impl Engine {
             && self.directory.is_empty()
             && self.directory.remote_contacts_len() == 0
             && self.binding_timers.is_empty()
+            && self.lost.is_empty()
             && self.links.values().all(|link| link.conn.is_none())
-            && self.wheel.is_empty()
+            && self.wheel.len() == self.owner.as_ref().map_or(0, |owner| owner.timers())
     }
 
     fn me(&self) -> ShardId {

@@ -13,12 +13,12 @@ use super::links::{Hop, LinkKey, Whose};
 use super::{ConnectFailure, Engine, Mail};
 use crate::clock::Time;
 use crate::dns::{self, Answer, Failure, Question};
-use crate::ids::{FlowRef, Side, Transport};
+use crate::ids::FlowRef;
 use crate::limits::{HOME_ANSWER_MAX, NAME_ANSWER_MAX, TARGETS_COUNT_MAX};
 use crate::proxy::{Target, Walk, names, target};
-use crate::sip::{Host, Message, Method, Scheme, Uri};
+use crate::sip::{Message, Method};
 use crate::stats::Counter;
-use crate::tls::identity::{Expected, TlsPeer};
+use crate::tls::identity::Expected;
 use crate::transaction::branch::TxnId;
 
 /// The targets of a request that are left.
@@ -27,17 +27,18 @@ pub(super) struct Hops {
     list: SmallVec<[Hop; 2]>,
     next: usize,
     /// The other site's proxy; `None` for a device.
-    peer: Option<u8>,
+    pub(super) peer: Option<u8>,
     /// What was asked for, before DNS.
-    host: Expected,
-    port: u16,
+    pub(super) host: Expected,
+    pub(super) port: u16,
     /// The last one could not be reached because of this.
-    failure: Option<ConnectFailure>,
+    pub(super) failure: Option<ConnectFailure>,
 }
 
 impl Hops {
-    pub(super) fn is_peer(&self) -> bool {
-        self.peer.is_some()
+    /// A device's, by the host and port that were named for it.
+    pub(super) fn to_device(list: SmallVec<[Hop; 2]>, host: Expected, port: u16) -> Self {
+        Self { list, next: 0, peer: None, host, port, failure: None }
     }
 }
 
@@ -148,65 +149,20 @@ impl Engine {
 
     // --- targets of names and addresses --------------------------------------------------------------------
 
-    /// Sends a request of the server side to what a URI names.
-    pub(super) fn aim_at_uri(&mut self, id: TxnId, exchange: &mut Exchange, walk: &Walk, uri: Uri, now: Time) {
-        let Some(request) = exchange.request.as_deref() else { return };
-        let buf = request.buf();
-        if let Err(refusal) = target::reachable(&uri, buf) {
-            return self.finish_refused(id, exchange, refusal, now);
-        }
-        let secure = uri.scheme == Scheme::Sips;
-        let explicit = uri.transport(buf).flatten();
-        let default = if secure { Transport::Tls } else { Transport::Udp };
-        match uri.host {
-            Host::Name(span) => {
-                let name = String::from_utf8_lossy(span.of(buf)).to_ascii_lowercase();
-                let name = name.strip_suffix('.').unwrap_or(&name);
-                let transport = match (explicit, secure) {
-                    // sips with transport=tcp is TLS (RFC 3261 §26.2.2).
-                    (Some(Transport::Tcp), true) => Some(Transport::Tls),
-                    (explicit, _) => explicit,
-                };
-                let question = Question { host: name.into(), port: uri.port, transport, secure };
-                let host = Expected::Name(name.to_owned());
-                self.ask_for_targets(id, exchange, Some(walk), question, host, now);
-            }
-            Host::V4(_) | Host::V6(_) => {
-                let transport = match (explicit, secure) {
-                    (_, true) => Transport::Tls,
-                    (explicit, false) => explicit.unwrap_or(default),
-                };
-                let Some(ip) = uri.host.ip() else { return };
-                let port = uri.port.unwrap_or_else(|| transport.default_port());
-                let hop = Hop { transport, address: SocketAddr::new(ip, port) };
-                exchange.onward = Onward::Hops;
-                exchange.hops = Some(Box::new(Hops {
-                    list: SmallVec::from_slice(&[hop]),
-                    next: 0,
-                    peer: None,
-                    host: Expected::Address(ip),
-                    port,
-                    failure: None,
-                }));
-                self.try_hop(id, exchange, Some(walk), now);
-            }
-        }
-    }
-
-    fn ask_for_targets(
+    /// Sends a request of the server side to one of a name's servers, once they are known.
+    pub(super) fn ask_for_targets(
         &mut self,
         id: TxnId,
         exchange: &mut Exchange,
-        walk: Option<&Walk>,
+        walk: &Walk,
         question: Question,
         host: Expected,
         now: Time,
     ) {
         exchange.onward = Onward::Hops;
-        let port = question.port.unwrap_or(0);
-        exchange.hops = Some(Box::new(Hops { list: SmallVec::new(), next: 0, peer: None, host, port, failure: None }));
+        exchange.hops = Some(Box::new(Hops::to_device(SmallVec::new(), host, question.port.unwrap_or(0))));
         match self.dns.ask(&question, waiter_of(id), now, &mut self.counters) {
-            Some(answer) => self.on_targets(id, exchange, walk, answer, now),
+            Some(answer) => self.on_targets(id, exchange, Some(walk), answer, now),
             None => {
                 exchange.resolving = true;
                 self.arm(id, exchange, Which::Wait, now.after(NAME_ANSWER_MAX));
@@ -228,10 +184,19 @@ impl Engine {
     fn on_targets(&mut self, id: TxnId, exchange: &mut Exchange, walk: Option<&Walk>, answer: Answer, now: Time) {
         let (reason, counter) = match answer {
             Ok(targets) => {
-                let order = self.dns.order(&targets, now);
+                // The name of a server of ours, or of another site's, leads where its address would.
+                let whose = targets.iter().find_map(|at| self.names.named_at(at.address));
+                if let Some(target) = whose {
+                    exchange.hops = None;
+                    return match target {
+                        Target::Peer { peer } => self.aim_at_peer(id, exchange, walk, peer, now),
+                        Target::Server { pair } => self.try_server(id, exchange, pair, walk, now),
+                        _ => self.finish(id, exchange, 480, "Not Registered Here", Counter::Refused480NotBound, now),
+                    };
+                }
+                let list = self.usable(&targets, now);
                 if let Some(hops) = &mut exchange.hops {
-                    let hop = |at: &dns::Target| Hop { transport: at.transport, address: at.address };
-                    hops.list = order.iter().take(TARGETS_COUNT_MAX).map(hop).collect();
+                    hops.list = list;
                 }
                 return self.try_hop(id, exchange, walk, now);
             }
@@ -241,8 +206,15 @@ impl Engine {
         self.finish(id, exchange, 503, reason, counter, now);
     }
 
+    /// The targets of a name that one request is tried at, in their order.
+    pub(super) fn usable(&mut self, targets: &[dns::Target], now: Time) -> SmallVec<[Hop; 2]> {
+        let order = self.dns.order(targets, now);
+        let may_be = order.iter().filter(|at| target::may_be_sent_to(at.address.ip()));
+        may_be.take(TARGETS_COUNT_MAX).map(|at| Hop { transport: at.transport, address: at.address }).collect()
+    }
+
     /// Sends a request to another site's proxy.
-    pub(super) fn aim_at_peer(&mut self, id: TxnId, exchange: &mut Exchange, walk: &Walk, peer: u8, now: Time) {
+    pub(super) fn aim_at_peer(&mut self, id: TxnId, exchange: &mut Exchange, walk: Option<&Walk>, peer: u8, now: Time) {
         exchange.onward = Onward::Hops;
         let targets = self.peers.get(usize::from(peer)).cloned().unwrap_or_default();
         let list = self.dns.order(&targets, now);
@@ -254,11 +226,11 @@ impl Engine {
             port: 0,
             failure: None,
         }));
-        self.try_hop(id, exchange, Some(walk), now);
+        self.try_hop(id, exchange, walk, now);
     }
 
     /// Sends a request to the next of its targets that will take it.
-    fn try_hop(&mut self, id: TxnId, exchange: &mut Exchange, walk: Option<&Walk>, now: Time) {
+    pub(super) fn try_hop(&mut self, id: TxnId, exchange: &mut Exchange, walk: Option<&Walk>, now: Time) {
         loop {
             let Some(hops) = exchange.hops.as_mut() else { return };
             let Some(hop) = hops.list.get(hops.next).copied() else {
@@ -267,48 +239,25 @@ impl Engine {
             hops.next += 1;
             let (peer, host, port) = (hops.peer, hops.host.clone(), hops.port);
             exchange.hop = Some(hop);
-            let flow = match peer {
-                Some(peer) => self.flow_to(hop, Whose::Peer(peer), None, now),
-                None if !hop.transport.is_stream() => self.flow_to(hop, self.whose_device(None), None, now),
+            let whose = match peer {
+                Some(peer) => Whose::Peer(peer),
+                None if !hop.transport.is_stream() => self.whose_device(None),
                 None => {
-                    let tls =
-                        (hop.transport == Transport::Tls).then(|| Box::new(self.tls_of_device(&host, hop.address)));
-                    let named = match &host {
-                        Expected::Name(name) => name.clone(),
-                        Expected::Address(ip) => ip.to_string(),
-                    };
-                    let shard = self.shard_of_device(named.as_bytes(), port, hop.transport);
+                    let (shard, tls) = self.device_of(hop, &host, port);
                     exchange.resolving = true;
                     exchange.peers_asked = 1;
                     self.arm(id, exchange, Which::Wait, now.after(HOME_ANSWER_MAX));
                     return self.mail(shard, Mail::FindDevice { txn: id, hop, tls });
                 }
             };
-            if let Some(flow) = flow {
+            if let Some(flow) = self.flow_to(hop, whose, None, now) {
                 return self.send_after_wait(id, exchange, walk, flow, now);
             }
+            let failure = self.why_not(hop, whose, now);
+            if let Some(hops) = &mut exchange.hops {
+                hops.failure = failure;
+            }
         }
-    }
-
-    /// Another shard wants the connection to a device, which belongs to this one.
-    pub(super) fn on_find_device(
-        &mut self,
-        from: crate::ids::ShardId,
-        txn: TxnId,
-        hop: Hop,
-        tls: Option<&TlsPeer>,
-        now: Time,
-    ) {
-        let flow = self.flow_to(hop, self.whose_device(tls), tls, now);
-        if let Some(FlowRef::Stream { conn, .. }) = flow {
-            self.note_use(conn, from);
-        }
-        self.mail(from, Mail::Peer { txn, found: flow.map(|flow| (flow, None)) });
-    }
-
-    /// The device's shard has no flow to it.
-    pub(super) fn on_no_device(&mut self, id: TxnId, exchange: &mut Exchange, now: Time) {
-        self.try_hop(id, exchange, None, now);
     }
 
     fn finish_no_target(&mut self, id: TxnId, exchange: &mut Exchange, now: Time) {
@@ -329,22 +278,6 @@ impl Engine {
         self.dns.give_up(waiter_of(id));
         self.count(Counter::LimitNameAnswer);
         self.finish(id, exchange, 503, "Name Not Resolved", Counter::Refused503NameUnanswered, now);
-    }
-
-    /// The connection that a server's token named is gone, and it was no phone's: the Request-URI may lead to who had
-    /// it, over the same transport. Over another it could be anybody.
-    pub(super) fn aim_beyond(&mut self, id: TxnId, exchange: &mut Exchange, lost: Option<FlowRef>, now: Time) {
-        let Some(request) = exchange.request.as_deref() else { return };
-        let walk = crate::proxy::route::walk(request, exchange.source.side, &self.names, &self.keys);
-        let transport = lost.map(|flow| self.transport_of(flow)).filter(|transport| transport.is_stream());
-        let target = target::beyond_table(request, &self.names).ok().filter(|target| match target {
-            Target::Uri(uri) => transport.is_some() && over(uri, request.buf()) == transport,
-            _ => true,
-        });
-        match target {
-            Some(target) if exchange.source.side == Side::Server => self.aim(id, exchange, &walk, target, now),
-            _ => self.finish_gone(id, exchange, now),
-        }
     }
 
     // --- the next one --------------------------------------------------------------------------------------
@@ -422,7 +355,10 @@ impl Engine {
     ) {
         if !exchange.client.is_unanswered() {
             // It has the request; it opens a connection of its own for the answer (RFC 3261 §18.2.2), or the verdict
-            // on it moves the request.
+            // on it moves the request. What is still to be sent there needs a new one from us.
+            if exchange.onward == Onward::Hops {
+                exchange.next = None;
+            }
             return;
         }
         exchange.attempts = exchange.attempts.saturating_add(1);
@@ -534,13 +470,8 @@ impl Engine {
     }
 }
 
-/// The transport that a URI asks for, if it asks for one (RFC 3263 §4.1).
-fn over(uri: &Uri, buf: &[u8]) -> Option<Transport> {
-    if uri.scheme == Scheme::Sips { Some(Transport::Tls) } else { uri.transport(buf).flatten() }
-}
-
 /// The waiter's name of a request: names of servers and peers have the highest bit.
-fn waiter_of(id: TxnId) -> u64 {
+pub(super) fn waiter_of(id: TxnId) -> u64 {
     (u64::from(id.slot & 0x7fff_ffff) << 32) | u64::from(id.generation)
 }
 

@@ -73,8 +73,7 @@ impl Engine {
             }
         }
         let Some(flow) = exchange.next.and_then(|flow| self.moved_from(flow, exchange.binding)) else {
-            self.deliver(exchange.binding, exchange.next, bytes);
-            return;
+            return self.send_anew(exchange, bytes, now);
         };
         let txn = exchange.client.is_pending().then_some(id);
         if let Err(bytes) = self.send_on(flow, exchange.binding, bytes, txn) {
@@ -179,7 +178,7 @@ impl Engine {
                 self.pool.give(bytes);
                 self.on_unposted(txn, now);
             }
-            Mail::Send { bytes, .. } | Mail::Deliver { bytes, .. } => {
+            Mail::Send { bytes, .. } | Mail::Deliver { bytes, .. } | Mail::ToDevice { bytes, .. } => {
                 self.count(Counter::ResponseMailbox);
                 self.pool.give(bytes);
             }
@@ -188,10 +187,12 @@ impl Engine {
                 self.count(Counter::AckMailbox);
                 self.recycle_message(message);
             }
+            Mail::FindPeer { txn, .. } => self.on_peer(txn, None, now),
+            Mail::FindDevice { txn, hop, .. } => self.on_device(txn, hop, Err(None), now),
             // Timers of the asking shard end what waits for these; directory changes are never refused.
-            Mail::FindPeer { txn, .. } | Mail::FindDevice { txn, .. } => self.on_peer(txn, None, now),
             Mail::Failed { .. }
             | Mail::Peer { .. }
+            | Mail::Device { .. }
             | Mail::Resolved { .. }
             | Mail::ConnGone { .. }
             | Mail::Bound { .. }
@@ -200,6 +201,7 @@ impl Engine {
             | Mail::View { .. }
             | Mail::Unbound { .. }
             | Mail::FlowGone { .. }
+            | Mail::LostContact { .. }
             | Mail::PutContact { .. }
             | Mail::DropContact { .. } => self.count(Counter::LimitMailboxCount),
         }

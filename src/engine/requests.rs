@@ -1,23 +1,22 @@
 //! A request's way: transaction, checks, target, flow, and out (RFC 3261 §16.2–§16.6).
 
-use std::net::SocketAddr;
 use std::time::Duration;
-
-use smallvec::SmallVec;
 
 use super::exchange::{Arrival, Cancelling, ClientTxn, Exchange, GivenUp, Onward, ServerTxn, Which, txn_of};
 use super::home::{Found, in_words};
+use super::links::Hop;
 use super::{ConnectFailure, Engine, Mail, Source, UdpOversize};
 use crate::clock::Time;
 use crate::flow::keys::Tag;
 use crate::flow::token::{Facing, Kind, Token};
-use crate::ids::{BindingId, FlowRef, ShardId, Side, Transport};
+use crate::ids::{BindingId, FlowRef, PointId, ShardId, Side};
 use crate::limits::{FLOW_ATTEMPTS_MAX, HOME_ANSWER_MAX, INVITE_LOST_MAX, TRYING_AFTER, UDP_REQUEST_LEN_MAX};
 use crate::proxy::record_route::{self, Facet};
 use crate::proxy::register::{self, Way};
 use crate::proxy::{Refusal, Target, Walk, forward, target, validate};
 use crate::sip::{Message, Method, Name};
 use crate::stats::Counter;
+use crate::tls::identity::Expected;
 use crate::transaction::branch::TxnId;
 use crate::transaction::{Branch, InviteClient, PlainClient, key};
 
@@ -158,7 +157,7 @@ impl Engine {
         match target {
             Target::Myself => {}
             Target::Server { pair } => self.try_server(id, exchange, pair, Some(walk), now),
-            Target::Peer { peer } => self.aim_at_peer(id, exchange, walk, peer, now),
+            Target::Peer { peer } => self.aim_at_peer(id, exchange, Some(walk), peer, now),
             Target::Uri(uri) => self.aim_at_uri(id, exchange, walk, uri, now),
             Target::Flow { flow, binding, ob } => {
                 (exchange.binding, exchange.ob) = (binding, ob);
@@ -190,65 +189,14 @@ impl Engine {
                     },
                 }
             }
-            Target::Address { transport, remote } => self.aim_at(id, exchange, walk, transport, remote, now),
+            Target::Address { transport, remote } => {
+                self.aim_at(id, exchange, walk, Hop { transport, address: remote }, now);
+            }
             Target::Gone { ob } => {
                 exchange.ob = ob;
                 self.finish_gone(id, exchange, now);
             }
         }
-    }
-
-    /// The SIP Server names its target's address: over UDP it is sent there; a connection is one of ours whose peer
-    /// it is, here or at another shard, and none is opened.
-    fn aim_at(
-        &mut self,
-        id: TxnId,
-        exchange: &mut Exchange,
-        walk: &Walk,
-        transport: Transport,
-        remote: SocketAddr,
-        now: Time,
-    ) {
-        if let Some((flow, binding)) = self.flow_at(transport, remote) {
-            exchange.binding = binding;
-            return self.send_request(id, exchange, walk, flow, now);
-        }
-        let others = (0..self.settings.shards).map(ShardId).filter(|shard| *shard != self.me());
-        let others: SmallVec<[ShardId; 8]> = others.collect();
-        if others.is_empty() || !transport.is_stream() {
-            return self.finish(id, exchange, 480, "Not Connected From There", Counter::Refused480NotBound, now);
-        }
-        exchange.resolving = true;
-        exchange.peers_asked = u8::try_from(others.len()).unwrap_or(u8::MAX);
-        self.arm(id, exchange, Which::Wait, now.after(HOME_ANSWER_MAX));
-        for shard in others {
-            self.mail(shard, Mail::FindPeer { txn: id, transport, remote });
-        }
-    }
-
-    /// A shard has said whether it holds the flow.
-    pub(super) fn on_peer(&mut self, id: TxnId, found: Option<(FlowRef, Option<BindingId>)>, now: Time) {
-        let Some(mut exchange) = self.take_exchange(id) else { return };
-        if exchange.peers_asked > 0 && exchange.resolving {
-            exchange.peers_asked -= 1;
-            if found.is_some() || exchange.peers_asked == 0 {
-                exchange.peers_asked = 0;
-                exchange.resolving = false;
-                self.stop(&mut exchange, Which::Wait);
-                match found {
-                    Some((flow, binding)) => {
-                        exchange.binding = binding;
-                        self.send_after_wait(id, &mut exchange, None, flow, now);
-                    }
-                    None if exchange.onward == Onward::Hops => self.on_no_device(id, &mut exchange, now),
-                    None => {
-                        let counter = Counter::Refused480NotBound;
-                        self.finish(id, &mut exchange, 480, "Not Connected From There", counter, now);
-                    }
-                }
-            }
-        }
-        self.put_back(id, exchange);
     }
 
     /// How long a request may wait for a phone whose flow is gone.
@@ -419,7 +367,7 @@ impl Engine {
     }
 
     /// Builds the request and sends it on a flow: RFC 3261 §16.6.
-    fn send_request(&mut self, id: TxnId, exchange: &mut Exchange, walk: &Walk, flow: FlowRef, now: Time) {
+    pub(super) fn send_request(&mut self, id: TxnId, exchange: &mut Exchange, walk: &Walk, flow: FlowRef, now: Time) {
         let Some(request) = exchange.request.take() else { return };
         let source = exchange.source;
         let point_id = flow.point();
@@ -660,36 +608,46 @@ impl Engine {
         let loop_hash = validate::loop_hash(&ack, source.side, &self.keys);
         let target = validate::validate(&ack, loop_hash, &self.names)
             .and_then(|()| target::target(&ack, walk, source.side, &self.names, self.here));
-        let (flow, binding, not) = match target {
+        let way = match target {
             Err(_) | Ok(Target::Myself | Target::Gone { .. }) => {
                 self.count(Counter::AckRefused);
                 self.event("ACK dropped: it may go nowhere", Some(source.peer), &in_words(&ack));
                 return self.recycle_message(ack);
             }
-            Ok(Target::Server { pair }) => (self.server_flow(pair, &ack, now), None, None),
-            Ok(Target::Flow { flow, binding, .. }) => (self.moved_from(flow, binding), binding, Some(flow)),
-            Ok(Target::Binding { binding, .. }) => (None, Some(binding), None),
-            Ok(Target::Table) => match self.look_up(&ack) {
-                Found::Binding(binding) => (None, Some(binding), None),
-                Found::Unclear => (None, None, None),
-                Found::Nobody => (self.flow_beyond_table(&ack, now), None, None),
+            Ok(Target::Flow { flow, binding, .. }) => match (self.moved_from(flow, binding), binding) {
+                (Some(flow), binding) => AckWay::Flow { flow, binding },
+                (None, Some(binding)) => AckWay::Home { binding, not: Some(flow).filter(|flow| is_stream(*flow)) },
+                (None, None) => self.ack_beyond_lost(&ack, &source, Some(flow), now),
             },
-            Ok(Target::Peer { .. } | Target::Uri(_)) => (self.flow_beyond_table(&ack, now), None, None),
-            Ok(Target::Address { transport, remote }) => {
-                let (flow, binding) = self.flow_at(transport, remote).unzip();
-                (flow, binding.flatten(), None)
-            }
+            Ok(Target::Binding { binding, .. }) => AckWay::Home { binding, not: None },
+            Ok(Target::Table) => match self.look_up(&ack) {
+                Found::Binding(binding) => AckWay::Home { binding, not: None },
+                Found::Unclear => AckWay::Nowhere,
+                Found::Nobody => match target::beyond_table(&ack, &self.names) {
+                    Ok(target) => self.ack_to(&ack, target, now),
+                    Err(_) => AckWay::Nowhere,
+                },
+            },
+            Ok(Target::Address { transport, remote }) => match self.flow_at(transport, remote) {
+                Some((flow, binding)) => AckWay::Flow { flow, binding },
+                None => AckWay::Nowhere,
+            },
+            Ok(target) => self.ack_to(&ack, target, now),
         };
-        match (flow, binding) {
-            (Some(flow), binding) => {
-                self.send_ack(ack, &source, walk, flow, binding, key, loop_hash);
-            }
-            (None, Some(binding)) => {
-                let not = not.filter(|flow| is_stream(*flow));
+        match way {
+            AckWay::Flow { flow, binding } => self.send_ack(ack, &source, walk, flow, binding, key, loop_hash),
+            AckWay::Home { binding, not } => {
                 let home = binding.home(self.settings.shards);
                 self.mail(home, Mail::Ack { message: ack, source, binding, not });
             }
-            (None, None) => {
+            AckWay::Device { hop, host, port } => {
+                if let Some(point) = self.settings.point_for(hop.transport, Side::Endpoint, hop.address.ip()) {
+                    let bytes = self.ack_bytes(&ack, &source, walk, point, key, loop_hash);
+                    self.send_to_device(hop, &host, port, bytes, now);
+                }
+                self.recycle_message(ack);
+            }
+            AckWay::Nowhere => {
                 self.count(Counter::AckFlowGone);
                 self.event("ACK dropped: nobody to send it to", Some(source.peer), &in_words(&ack));
                 self.recycle_message(ack);
@@ -722,12 +680,28 @@ impl Engine {
         key: u128,
         loop_hash: u32,
     ) {
+        let bytes = self.ack_bytes(&ack, source, walk, flow.point(), key, loop_hash);
+        if let Err(bytes) = self.send_on(flow, binding, bytes, None) {
+            self.deliver(binding, Some(flow), bytes);
+        }
+        self.recycle_message(ack);
+    }
+
+    fn ack_bytes(
+        &mut self,
+        ack: &Message,
+        source: &Source,
+        walk: &Walk,
+        point: PointId,
+        key: u128,
+        loop_hash: u32,
+    ) -> Vec<u8> {
         // The same for a repetition, as a stateless proxy must make it (RFC 3261 §16.11).
         let nonce = self.keys.hash64(Tag::Branch, &[&key.to_be_bytes()]);
         let branch = Branch { shard: self.me(), txn: TxnId::NONE, nonce, loop_hash };
         let mut edits = std::mem::take(&mut self.edits);
         edits.clear();
-        let point = self.settings.point(flow.point());
+        let point = self.settings.point(point);
         let plan = forward::Plan {
             peer: source.peer,
             side: source.side,
@@ -737,19 +711,44 @@ impl Engine {
             branch,
             request_uri: None,
         };
-        forward::edit(&ack, &plan, &mut edits);
+        forward::edit(ack, &plan, &mut edits);
         let mut bytes = self.pool.take();
         edits.apply(ack.buf(), &mut bytes);
         self.edits = edits;
-        if let Err(bytes) = self.send_on(flow, binding, bytes, None) {
-            self.deliver(binding, Some(flow), bytes);
-        }
-        self.recycle_message(ack);
+        bytes
     }
 
     /// A message has done its work.
     pub(super) fn recycle_message(&mut self, message: Box<Message>) {
         self.pool.give(message.into_buf());
+    }
+}
+
+/// Where an ACK to a 2xx goes.
+pub(super) enum AckWay {
+    /// Over a flow.
+    Flow {
+        flow: FlowRef,
+        binding: Option<BindingId>,
+    },
+    /// To a phone, as its home knows it.
+    Home {
+        binding: BindingId,
+        not: Option<FlowRef>,
+    },
+    /// To a device, by its shard.
+    Device {
+        hop: Hop,
+        host: Expected,
+        port: u16,
+    },
+    Nowhere,
+}
+
+impl AckWay {
+    /// Over a flow that no binding has.
+    pub(super) fn to(flow: FlowRef) -> Self {
+        Self::Flow { flow, binding: None }
     }
 }
 

@@ -46,6 +46,10 @@ impl Engine {
             self.drop_response(message, Counter::ResponseStray);
         } else {
             self.count(Counter::response_from(source.side, code));
+            exchange.of_peer = source.is_peer;
+            if let (Onward::Hops, Some(hop)) = (exchange.onward, exchange.hop) {
+                self.dns.unblock(hop.transport, hop.address);
+            }
             self.on_own_response(id, &mut exchange, &message, code, now);
             self.recycle_message(message);
         }
@@ -197,7 +201,7 @@ impl Engine {
         if as_500 {
             edits.replace(Span::new(0, message.first_field_at()), b"SIP/2.0 500 Server Internal Error\r\n");
         }
-        let trusted = exchange.to_server() || exchange.to_peer();
+        let trusted = exchange.to_server() || exchange.of_peer;
         response::edit(message, trusted, self.transport_of(exchange.reply), &mut edits);
         if code == 503 && !as_500 && message.first(Name::RetryAfter).is_none() {
             // Or all phones would come back at once (RFC 5390).

@@ -16,7 +16,6 @@ use crate::config::{Host, Server, ServerAddress};
 use crate::dns::{Answer, Failure, Question, Target};
 use crate::ids::{ConnId, FlowRef, ShardId, Side, Transport};
 use crate::limits::{NAMES_AGAIN, POOL_CHECK_EVERY};
-use crate::proxy::names;
 use crate::server_pool::{
     Evidence, Member, MemberSettings, Output, PairSettings, PinFault, PingId, Pong, Pool, Settings as PoolSettings,
     View,
@@ -80,6 +79,12 @@ impl Owner {
     /// The pairs for an operator.
     pub(super) fn rows(&self, now: Time) -> Vec<PairRow> {
         self.pool.rows(now)
+    }
+
+    /// How many timers it has in the wheel, which run for ever.
+    pub(super) fn timers(&self) -> usize {
+        let pings = self.pings.values().filter(|ping| ping.timer.is_some()).count();
+        pings + usize::from(self.timer.is_some()) + usize::from(!self.watches.is_empty())
     }
 
     /// What every shard begins with.
@@ -233,7 +238,7 @@ impl Engine {
         let pair = owner.pool.pair_named(pair).ok_or(PinFault::Pair)?;
         let result = owner.pool.pin(pair, member, now);
         self.pump_pool(now);
-        self.read_local_mail(now);
+        self.settle(now);
         result
     }
 
@@ -535,28 +540,5 @@ impl Engine {
             (None, None) => self.whose_device(None),
         };
         self.link_heard(LinkKey { whose, transport: Transport::Udp, address: from });
-    }
-
-    /// The flow of an ACK whose target has no binding.
-    pub(super) fn flow_beyond_table(&mut self, ack: &Message, now: Time) -> Option<FlowRef> {
-        use crate::proxy::Target as To;
-        match crate::proxy::target::beyond_table(ack, &self.names).ok()? {
-            To::Server { pair } => self.server_flow(pair, ack, now),
-            To::Peer { peer } => {
-                let targets = self.peers.get(usize::from(peer))?.clone();
-                let first = *self.dns.order(&targets, now).first()?;
-                let hop = Hop { transport: first.transport, address: first.address };
-                self.flow_to(hop, Whose::Peer(peer), None, now)
-            }
-            To::Uri(uri) => {
-                // The ACK of a dialog has a Record-Route that names its flow; without one only UDP can be sent to
-                // without asking anybody.
-                let ip = uri.host.ip()?;
-                let transport = uri.transport(ack.buf()).flatten().unwrap_or(Transport::Udp);
-                let hop = Hop { transport, address: SocketAddr::new(ip, names::port_of(&uri, ack.buf())) };
-                (transport == Transport::Udp).then(|| self.flow_to(hop, self.whose_device(None), None, now))?
-            }
-            _ => None,
-        }
     }
 }

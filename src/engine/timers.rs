@@ -27,6 +27,7 @@ impl Engine {
             Timer::Pool => self.on_pool_timer(now),
             Timer::Names => self.on_names_timer(now),
             Timer::Ping(ping) => self.on_ping_timer(ping, now),
+            Timer::LostContact(contact) => self.on_lost_contact_timer(contact, now),
             Timer::Dns => self.on_dns_timer(now),
         }
     }
@@ -62,6 +63,7 @@ impl Engine {
                 self.apply_client(id, exchange, effects, now);
             }
             Which::ClientDeadline => {
+                let was_unanswered = exchange.client.is_unanswered();
                 let (effects, counter) = match &mut exchange.client {
                     ClientTxn::Invite(machine) => (machine.on_deadline(), Counter::TimerB),
                     ClientTxn::Plain(machine) => (machine.on_deadline(), Counter::TimerF),
@@ -70,7 +72,7 @@ impl Engine {
                 self.apply_client(id, exchange, effects, now);
                 if effects.tell == Some(Tell::Timeout) {
                     self.count(counter);
-                    self.on_timeout(id, exchange, now);
+                    self.on_timeout(id, exchange, was_unanswered, now);
                 }
             }
             Which::CancelRetransmit | Which::CancelDeadline => self.on_cancel_timer(id, exchange, which, now),
@@ -100,7 +102,11 @@ impl Engine {
     }
 
     /// Timer B or F: nothing at all, or nothing final, came back.
-    fn on_timeout(&mut self, id: TxnId, exchange: &mut Exchange, now: Time) {
+    fn on_timeout(&mut self, id: TxnId, exchange: &mut Exchange, was_unanswered: bool, now: Time) {
+        if let (Onward::Hops, true, Some(hop)) = (exchange.onward, was_unanswered, exchange.hop) {
+            // The next request is tried elsewhere first (RFC 3263 §4.3).
+            self.dns.block(hop.transport, hop.address, now, &mut self.counters);
+        }
         if exchange.method == Method::Invite {
             if self.has_alternative(exchange, now) {
                 return self.fail_over(id, exchange, Why::Timeout, now);
@@ -151,6 +157,8 @@ impl Engine {
             }
             Mail::Peer { txn, found } => self.on_peer(txn, found, now),
             Mail::FindDevice { txn, hop, tls } => self.on_find_device(from, txn, hop, tls.as_deref(), now),
+            Mail::Device { txn, hop, found } => self.on_device(txn, hop, found, now),
+            Mail::ToDevice { hop, tls, bytes } => self.on_to_device(hop, tls.as_deref(), bytes, now),
             Mail::Evidence { pair, address, evidence } => self.on_evidence(pair, address, evidence, now),
             Mail::View { upstream } => self.on_view(*upstream, now),
             Mail::Ack { message, source, binding, not } => self.on_ack_mail(message, source, binding, not, now),
@@ -167,6 +175,7 @@ impl Engine {
             Mail::Moved { flow, binding, to } => self.on_unbound(flow, binding, Some(to), now),
             Mail::Unbound { flow, binding } => self.on_unbound(flow, binding, None, now),
             Mail::FlowGone { flow, binding } => self.on_flow_gone(flow, binding),
+            Mail::LostContact { contact, until } => self.on_lost_contact(contact, until),
             Mail::PutContact { contact, binding } => self.on_put_contact(contact, binding),
             Mail::DropContact { contact, binding } => {
                 self.directory.drop_contact(contact, binding);
@@ -206,7 +215,7 @@ impl Engine {
             _ => self.whose_device(None),
         };
         let key = LinkKey { whose, transport: Transport::Udp, address: to };
-        if matches!(whose, Whose::Device(_)) && !self.waits_for(to) {
+        if matches!(whose, Whose::Device(_)) && !self.links.contains_key(&key) {
             // A phone's address, which is nobody's that we try anew.
             return;
         }
@@ -214,14 +223,5 @@ impl Engine {
             let why = Why::Connection(Some(ConnectFailure::Refused));
             self.move_from(to, why, false, |one| one.hop.is_some_and(|hop| !hop.transport.is_stream()), now);
         }
-    }
-
-    /// Whether a request waits for an answer from a UDP address that it was aimed at.
-    fn waits_for(&self, address: std::net::SocketAddr) -> bool {
-        let is_for = |one: &Exchange| {
-            one.hop.is_some_and(|hop| hop.address == address && hop.transport == Transport::Udp)
-                && one.client.is_unanswered()
-        };
-        self.exchanges.iter().any(|(_, slot)| slot.as_ref().is_some_and(|one| is_for(one)))
     }
 }

@@ -314,6 +314,12 @@ impl Directory {
         self.remote_contacts.get(&contact_hash).filter(|holders| !holders.crowded).map_or(&[], |holders| &holders.ids)
     }
 
+    /// Whether other shards' bindings have such a Contact, though there may be too many of them to keep.
+    #[must_use]
+    pub fn holds_contact(&self, contact_hash: u64) -> bool {
+        self.remote_contacts.contains_key(&contact_hash)
+    }
+
     /// All bindings, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &Binding> {
         self.entries.iter().map(|(_, entry)| &entry.binding)

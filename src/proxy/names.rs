@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::Target;
 use crate::config::engine::{Expected, Settings, TlsPeer};
 use crate::config::{Host as Named, ServerAddress, Verify};
 use crate::ids::{Side, Transport};
@@ -197,6 +198,19 @@ impl Names {
     pub fn peer_of_uri(&self, uri: &Uri) -> Option<u8> {
         let ip = uri.host.ip()?;
         self.peers.iter().position(|peer| peer.servers.contains(&ip)).and_then(|at| u8::try_from(at).ok())
+    }
+
+    /// Whose an address is that a name has led to: ours, a server's, or that of a server of another site.
+    #[must_use]
+    pub fn named_at(&self, address: SocketAddr) -> Option<Target> {
+        if self.is_own_address(address) {
+            return Some(Target::Myself);
+        }
+        if let Some((pair, _)) = self.server_at(address) {
+            return Some(Target::Server { pair });
+        }
+        let peer = self.peers.iter().position(|peer| peer.servers.contains(&address.ip()))?;
+        u8::try_from(peer).ok().map(|peer| Target::Peer { peer })
     }
 
     /// The pair and member that has an address.

@@ -7,7 +7,7 @@
 
 use super::{Names, Refusal, Walk};
 use crate::flow::token::{Kind, Token};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::ids::{BindingId, FlowRef, ShardId, Side, Transport};
 use crate::sip::{Message, Method, Name, NameAddr, Scheme, Uri};
@@ -108,13 +108,19 @@ pub fn target(request: &Message, walk: &Walk, side: Side, names: &Names, here: I
     }
 }
 
-/// The address in a server's `X-Genesys-Route: sip:IP:port[;transport=…]`. One that is no such address, or ours,
-/// is only stripped; an ACK goes by its route set.
+/// What a server's `X-Genesys-Route` names; an ACK goes by its route set.
 fn named_by_header(request: &Message, walk: &Walk, names: &Names) -> Option<Target> {
-    let field = request.first(Name::XGenesysRoute)?;
     if request.method() == Some(Method::Ack) && walk.token.is_some() {
         return None;
     }
+    address_in_header(request, names)
+}
+
+/// The address in `X-Genesys-Route: sip:IP:port[;transport=…]`, or whose it is. One that is no such address, or ours,
+/// is only stripped.
+#[must_use]
+pub fn address_in_header(request: &Message, names: &Names) -> Option<Target> {
+    let field = request.first(Name::XGenesysRoute)?;
     let buf = request.buf();
     // Without brackets the whole value is the URI, its parameters included.
     let value = NameAddr::parse(buf, field.value).ok()?;
@@ -122,9 +128,14 @@ fn named_by_header(request: &Message, walk: &Walk, names: &Names) -> Option<Targ
     if names.is_own_uri(&uri, buf) {
         return None;
     }
-    let transport = uri.transport(buf).unwrap_or(Some(Transport::Udp))?;
+    let default = if uri.scheme == Scheme::Sips { Transport::Tls } else { Transport::Udp };
+    let transport = uri.transport(buf).unwrap_or(Some(default))?;
     let port = uri.port.unwrap_or_else(|| transport.default_port());
-    Some(Target::Address { transport, remote: SocketAddr::new(uri.host.ip()?, port) })
+    let ip = uri.host.ip().filter(|ip| may_be_sent_to(*ip))?;
+    Some(match named(uri, buf, names) {
+        Target::Uri(_) => Target::Address { transport, remote: SocketAddr::new(ip, port) },
+        known => known,
+    })
 }
 
 /// Whether an OPTIONS asks the proxy itself: no user part, and a host that means us.
@@ -142,6 +153,11 @@ fn from_endpoint(request: &Message, walk: &Walk, names: &Names, here: Incarnatio
         return Err(Refusal::new(403, "Route Not Accepted", Counter::Refused403ForgedToken));
     }
     if let Some(token) = &walk.token {
+        // It is good in its dialog, which an INVITE with the same Call-ID and no To tag is not: that one would ring
+        // somebody past the server.
+        if request.to_tag().is_empty() {
+            return Err(Refusal::new(403, "Route Not Accepted", Counter::Refused403ForgedToken));
+        }
         return Ok(here.target_of(token));
     }
     if let Some(uri) = &walk.foreign {
@@ -168,23 +184,29 @@ fn pair_of(request: &Message, walk: &Walk, names: &Names) -> u8 {
 }
 
 fn from_server(request: &Message, walk: &Walk, names: &Names, here: Incarnation) -> Target {
-    if let (Some(uri), None) = (walk.foreign, walk.token) {
-        return match (names.server_of_uri(&uri, request.buf()), names.peer_of_uri(&uri)) {
-            (Some(pair), _) => Target::Server { pair },
-            (None, Some(peer)) => Target::Peer { peer },
-            (None, None) => Target::Uri(uri),
-        };
-    }
     if let Some(token) = &walk.token {
         return here.target_of(token);
     }
     if walk.forged {
+        // What stands behind it is for the flow that it named, as behind a token that is good.
         return Target::Gone { ob: false };
+    }
+    if let Some(uri) = walk.foreign {
+        return named(uri, request.buf(), names);
     }
     if let Some(token) = &walk.uri_token {
         return here.target_of(token);
     }
     if is_for_me(request, walk, names) { Target::Myself } else { Target::Table }
+}
+
+/// What a URI of the server side names: servers of ours, another site's, or somebody else.
+fn named(uri: Uri, buf: &[u8], names: &Names) -> Target {
+    match (names.server_of_uri(&uri, buf), names.peer_of_uri(&uri)) {
+        (Some(pair), _) => Target::Server { pair },
+        (None, Some(peer)) => Target::Peer { peer },
+        (None, None) => Target::Uri(uri),
+    }
 }
 
 /// Where a request of the server side goes whose Request-URI nobody has registered: another pair of ours, another
@@ -199,20 +221,38 @@ pub fn beyond_table(request: &Message, names: &Names) -> Result<Target, Refusal>
     if names.is_own_uri(uri, buf) || names.is_domain(uri.host, buf) {
         return Err(nobody());
     }
-    if let Some(pair) = names.server_of_uri(uri, buf) {
-        return Ok(Target::Server { pair });
+    match named(*uri, buf, names) {
+        Target::Uri(uri) => reachable(&uri, buf),
+        other => Ok(other),
     }
-    if let Some(peer) = names.peer_of_uri(uri) {
-        return Ok(Target::Peer { peer });
-    }
-    reachable(uri, buf)
+}
+
+/// The phone that a request of the server side names, if it names one: by a token, or by what may be in the
+/// connection table.
+#[must_use]
+pub fn of_phone(request: &Message, walk: &Walk, names: &Names, here: Incarnation) -> Option<Target> {
+    let target = from_server(request, walk, names, here);
+    let is_phones =
+        matches!(target, Target::Flow { .. } | Target::Binding { .. } | Target::Gone { .. } | Target::Table);
+    is_phones.then_some(target)
+}
+
+/// Whether an address can be one host's: 0.0.0.0 would be this one, and a group or everybody is no target.
+#[must_use]
+pub fn may_be_sent_to(ip: IpAddr) -> bool {
+    let ip = ip.to_canonical();
+    let is_broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
+    !(ip.is_unspecified() || ip.is_multicast() || is_broadcast)
 }
 
 /// A URI as a target.
 ///
 /// # Errors
-/// Its transport is none that we speak, or one that sips excludes (RFC 3261 §26.2.2).
+/// Its host is no host's address, or its transport none that we speak, or one that sips excludes (RFC 3261 §26.2.2).
 pub fn reachable(uri: &Uri, buf: &[u8]) -> Result<Target, Refusal> {
+    if uri.host.ip().is_some_and(|ip| !may_be_sent_to(ip)) {
+        return Err(Refusal::new(400, "Bad host in Request-URI", Counter::FaultRequestUriHost));
+    }
     match (uri.scheme, uri.transport(buf)) {
         (_, Some(None)) | (Scheme::Sips, Some(Some(Transport::Udp))) => {
             Err(Refusal::new(400, "Bad transport in Request-URI", Counter::FaultRequestUriTransport))

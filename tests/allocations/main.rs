@@ -4,6 +4,9 @@
 #![allow(missing_docs, reason = "a test")]
 
 #[allow(dead_code, reason = "the stories use the rest")]
+#[path = "../two_engines/resolver.rs"]
+mod resolver;
+#[allow(dead_code, reason = "the stories use the rest")]
 #[path = "../two_engines/talk.rs"]
 mod talk;
 #[allow(dead_code, reason = "the stories use the rest")]

@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use hawser::clock::Time;
 use hawser::config::Server;
-use hawser::engine::{Accept, CloseReason, Engine, Input, Mail, Output, Point, Settings, Sticky};
+use hawser::engine::{Accept, CloseReason, ConnectFailure, Engine, Input, Mail, Output, Point, Settings, Sticky};
 use hawser::ids::{ConnId, PointId, ShardId, Transport};
 use hawser::stats::Counter;
-use hawser::tls::identity::Identities;
+use hawser::tls::identity::{Identities, TlsPeer};
+
+use crate::resolver::{Answer, Resolver};
 
 pub const UDP: PointId = PointId(0);
 pub const TCP: PointId = PointId(1);
@@ -39,6 +41,10 @@ pub struct World {
     sent: VecDeque<Sent>,
     pub closed: Vec<(Wire, CloseReason)>,
     pub opened: Vec<(Wire, SocketAddr)>,
+    /// Whom each of these must find, in the same order; `None` for TCP.
+    pub expected: Vec<Option<TlsPeer>>,
+    pub resolver: Resolver,
+    answers: VecDeque<(ShardId, Answer)>,
     pub events: Vec<String>,
     /// Mail stays where it is until `deliver_mail`.
     pub hold_mail: bool,
@@ -108,6 +114,9 @@ impl World {
             sent: VecDeque::new(),
             closed: Vec::new(),
             opened: Vec::new(),
+            expected: Vec::new(),
+            resolver: Resolver::default(),
+            answers: VecDeque::new(),
             events: Vec::new(),
             hold_mail: false,
             next_port: 40_000,
@@ -162,6 +171,24 @@ impl World {
         let input = Input::Closed { conn: wire.conn, reason: CloseReason::Reset };
         self.engines[usize::from(wire.shard)].handle(input, now);
         self.settle();
+    }
+
+    /// A connection that the engines have opened is ready for SIP.
+    pub fn ready(&mut self, wire: Wire) {
+        self.input(wire.shard, Input::Ready { conn: wire.conn, identities: None });
+    }
+
+    /// A connection that the engines wanted could not be opened.
+    pub fn fail(&mut self, wire: Wire, failure: ConnectFailure) {
+        self.input(wire.shard, Input::Closed { conn: wire.conn, reason: CloseReason::Connect(failure) });
+    }
+
+    /// The connection that the engines want to open: the only one so far, or since this was last asked.
+    #[track_caller]
+    pub fn dialled(&mut self) -> (Wire, SocketAddr, Option<TlsPeer>) {
+        assert_eq!(self.opened.len(), 1, "{:?}", self.opened);
+        let (wire, to) = self.opened.remove(0);
+        (wire, to, self.expected.remove(0))
     }
 
     /// A datagram that lands on a shard.
@@ -227,8 +254,13 @@ impl World {
             if self.hold_mail {
                 return;
             }
-            let Some((from, to, mail)) = self.mail.pop_front() else { return };
             let now = self.now;
+            let Some((from, to, mail)) = self.mail.pop_front() else {
+                let Some((to, Answer { exchange, from, bytes })) = self.answers.pop_front() else { return };
+                let input = hawser::dns::Input::Answer { exchange, from, bytes: &bytes };
+                self.engines[usize::from(to.0)].handle(Input::Dns(input), now);
+                continue;
+            };
             self.engines[usize::from(to.0)].handle(Input::Mail { from, mail }, now);
         }
     }
@@ -269,10 +301,13 @@ impl World {
                 self.sent.push_back(Sent::Stream { wire: Wire { shard: me.0, conn }, text: text(&bytes) });
                 self.engines[usize::from(me.0)].recycle(bytes);
             }
-            Output::Connect { conn, to, .. } => self.opened.push((Wire { shard: me.0, conn }, to)),
+            Output::Connect { conn, to, tls, .. } => {
+                self.opened.push((Wire { shard: me.0, conn }, to));
+                self.expected.push(tls.map(|tls| *tls));
+            }
             Output::Close { conn, reason } => self.closed.push((Wire { shard: me.0, conn }, reason)),
             Output::Mail { to, mail } => self.mail.push_back((me, to, mail)),
-            Output::Dns(output) => panic!("this world has no resolver: {output:?}"),
+            Output::Dns(output) => self.answers.extend(self.resolver.take(output).map(|answer| (me, answer))),
             Output::Event(event) => self.events.push(format!("{}: {}", event.what, event.about)),
         }
     }

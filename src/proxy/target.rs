@@ -237,12 +237,15 @@ pub fn of_phone(request: &Message, walk: &Walk, names: &Names, here: Incarnation
     is_phones.then_some(target)
 }
 
-/// Whether an address can be one host's: 0.0.0.0 would be this one, and a group or everybody is no target.
+/// Whether an address can be one host's: 0.0.0.0 would be this one, and a group or everybody is no target. IPv4 in the
+/// clothes of IPv6 would pass for another address than the one that is known, and our sockets do not reach it.
 #[must_use]
 pub fn may_be_sent_to(ip: IpAddr) -> bool {
-    let ip = ip.to_canonical();
-    let is_broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
-    !(ip.is_unspecified() || ip.is_multicast() || is_broadcast)
+    let is_odd = match ip {
+        IpAddr::V4(ip) => ip.is_broadcast(),
+        IpAddr::V6(ip) => ip.to_ipv4_mapped().is_some(),
+    };
+    !(ip.is_unspecified() || ip.is_multicast() || is_odd)
 }
 
 /// A URI as a target.

@@ -7,6 +7,7 @@ mod bounds;
 mod calls;
 mod chaos;
 mod contacts;
+mod devices;
 mod hostile;
 mod listeners;
 mod moves;

@@ -351,6 +351,14 @@ impl World {
         assert!(self.sent.is_empty(), "unexpected: {:#?}", self.sent);
     }
 
+    /// The same, but for what waits on this connection.
+    #[track_caller]
+    pub fn assert_silent_but(&self, wire: Wire) {
+        let is_its = |sent: &&Sent| !matches!(sent, Sent::Stream { wire: to, .. } if *to == wire);
+        let other: Vec<_> = self.sent.iter().filter(is_its).collect();
+        assert!(other.is_empty(), "unexpected: {other:#?}");
+    }
+
     /// Forgets what is under way.
     pub fn drain(&mut self) -> Vec<Sent> {
         self.sent.drain(..).collect()

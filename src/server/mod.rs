@@ -13,6 +13,7 @@ mod secrets;
 mod source;
 #[cfg(test)]
 mod tests;
+mod tls_report;
 
 use std::fmt;
 use std::io;
@@ -28,7 +29,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use papers::{Before, Papers};
-pub use report::{Certificate, Report};
+pub use report::Report;
 pub use secrets::{SecretError, http_token};
 
 use crate::admin;
@@ -37,7 +38,7 @@ use crate::ids::Side;
 use crate::limits::{DRAIN_MAX, SHARDS_MAX};
 use crate::shard::{Common, Setup, Shards};
 use crate::tls::CurrentCertificate;
-use crate::tls::setup::{self, Leaf, TlsError};
+use crate::tls::setup::{self, Inventory, TlsError};
 use crate::tls::tickets::TicketSecrets;
 
 /// Status when a second signal ends the process at once.
@@ -167,14 +168,12 @@ pub fn check(config: &Config, cores: &[usize]) -> Result<Report, StartError> {
     let dns = resolvers::settings(&config.dns);
     let answers = lookup::look_up(dns.clone(), names.iter().map(|name| &name.question))?;
     let names = names.into_iter().zip(answers).collect();
-    Ok(report(config, cores, &inventory.leaves).with_names(dns.resolvers, names))
+    Ok(report(config, cores, &inventory).with_names(dns.resolvers, names))
 }
 
-fn report(config: &Config, cores: &[usize], leaves: &[Leaf]) -> Report {
+fn report(config: &Config, cores: &[usize], inventory: &Inventory) -> Report {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let now = i64::try_from(now).unwrap_or(i64::MAX);
-    let certificates = leaves.iter().filter_map(|leaf| Certificate::read(leaf.side, &leaf.path, leaf.der(), now));
-    certificates.fold(Report::new(config, cores), Report::with_certificate)
+    Report::new(config, cores).with_tls(inventory, i64::try_from(now).unwrap_or(i64::MAX))
 }
 
 fn shards(cores: &[usize]) -> Result<u8, StartError> {
@@ -277,7 +276,7 @@ impl Running {
             None => admin::start(listener, source, token),
         });
         let admin = admin.transpose().map_err(StartError::Executor)?;
-        say_what_runs(config, cores, &inventory.leaves, capacity);
+        say_what_runs(config, cores, &inventory, capacity);
         let https = https.map(|(_, shown)| shown);
         let papers = Papers::watch((config.clone(), tickets), before, &inventory, shards.handle(), shown, https);
         Ok(Self { shards, admin, papers: papers.map_err(StartError::Executor)? })
@@ -295,9 +294,9 @@ impl Running {
     }
 }
 
-fn say_what_runs(config: &Config, cores: &[usize], leaves: &[Leaf], capacity: checks::Capacity) {
+fn say_what_runs(config: &Config, cores: &[usize], inventory: &Inventory, capacity: checks::Capacity) {
     log::info!("hawser {} runs on {} shards", env!("CARGO_PKG_VERSION"), cores.len());
-    for line in report(config, cores, leaves).to_string().lines() {
+    for line in report(config, cores, inventory).to_string().lines() {
         log::info!("{line}");
     }
     log::info!(

@@ -2,94 +2,43 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-
-use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificate};
 
 use super::lookup::{Name, Whose};
+use super::tls_report;
 use crate::config::{Config, Host, Verify};
 use crate::dns::{Answer, Failure};
 use crate::ids::{Side, Transport};
+use crate::tls::setup::Inventory;
 
 /// What would run.
 #[derive(Debug)]
 pub struct Report {
     config: Config,
     cores: Vec<usize>,
-    certificates: Vec<Certificate>,
+    /// The lines about TLS.
+    tls: String,
     resolvers: Vec<SocketAddr>,
     names: Vec<(Name, Answer)>,
 }
 
-/// A certificate of ours that has been read and matches its key.
-#[derive(Debug)]
-pub struct Certificate {
-    side: Side,
-    path: PathBuf,
-    subject: String,
-    names: Vec<String>,
-    not_after: String,
-    expired: bool,
-}
-
-impl Certificate {
-    /// What the leaf certificate of a file says. `now` is in seconds since 1970. `None` when it is no certificate.
-    #[must_use]
-    pub fn read(side: Side, path: &Path, der: &[u8], now: i64) -> Option<Self> {
-        let (_, leaf) = X509Certificate::from_der(der).ok()?;
-        let alternatives = leaf.extensions().iter().filter_map(|extension| match extension.parsed_extension() {
-            ParsedExtension::SubjectAlternativeName(names) => Some(&names.general_names),
-            _ => None,
-        });
-        let not_after = leaf.validity().not_after;
-        Some(Self {
-            side,
-            path: path.to_owned(),
-            subject: printable(&leaf.subject().to_string()),
-            names: alternatives.flatten().map(name_text).collect(),
-            not_after: not_after.to_string(),
-            expired: not_after.timestamp() < now,
-        })
-    }
-}
-
-/// A certificate may hold any text, and this goes to a terminal.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
-}
-
-fn name_text(name: &GeneralName<'_>) -> String {
-    match name {
-        GeneralName::DNSName(name) => format!("DNS:{}", printable(name)),
-        GeneralName::URI(uri) => format!("URI:{}", printable(uri)),
-        GeneralName::IPAddress(bytes) => match (<[u8; 4]>::try_from(*bytes), <[u8; 16]>::try_from(*bytes)) {
-            (Ok(v4), _) => format!("IP:{}", std::net::Ipv4Addr::from(v4)),
-            (_, Ok(v6)) => format!("IP:{}", std::net::Ipv6Addr::from(v6)),
-            _ => "IP:?".to_owned(),
-        },
-        other => printable(&other.to_string()),
-    }
-}
-
 impl Report {
-    /// What would run on these cores. Certificates come with [`Self::with_certificate`] when they have been read, and
-    /// names with [`Self::with_names`] when they have been looked up.
+    /// What would run on these cores. TLS comes with [`Self::with_tls`] when its files have been read, and names
+    /// with [`Self::with_names`] when they have been looked up.
     #[must_use]
     pub fn new(config: &Config, cores: &[usize]) -> Self {
         Self {
             config: config.clone(),
             cores: cores.to_vec(),
-            certificates: Vec::new(),
+            tls: String::new(),
             resolvers: Vec::new(),
             names: Vec::new(),
         }
     }
 
-    /// Adds a certificate of ours.
+    /// Adds what files of TLS were found to hold; `now` is in seconds since 1970.
     #[must_use]
-    pub fn with_certificate(mut self, certificate: Certificate) -> Self {
-        self.certificates.push(certificate);
-        self
+    pub(super) fn with_tls(self, inventory: &Inventory, now: i64) -> Self {
+        Self { tls: tls_report::lines(&self.config, inventory, now), ..self }
     }
 
     /// Adds what names give by these resolvers.
@@ -230,18 +179,7 @@ impl fmt::Display for Report {
         self.peers(f)?;
         self.names(f)?;
         writeln!(f, "sticky       {}", self.config.sipproxy.sticky)?;
-        for certificate in &self.certificates {
-            let Certificate { side, path, subject, names, not_after, expired } = certificate;
-            let side = match side {
-                Side::Server => "server side",
-                Side::Endpoint => "endpoint side",
-            };
-            writeln!(f, "certificate  {} ({side}), matches its key", path.display())?;
-            writeln!(f, "             subject {subject}")?;
-            writeln!(f, "             names {}", if names.is_empty() { "none".to_owned() } else { names.join(", ") })?;
-            writeln!(f, "             {} {not_after}", if *expired { "EXPIRED on" } else { "valid until" })?;
-        }
-        Ok(())
+        f.write_str(&self.tls)
     }
 }
 
@@ -260,16 +198,10 @@ mod tests {
                     [[sip-server]]\nname = \"sips1\"\nprimary = \"127.0.0.1:7000\"\n\
                     [security]\ncertificate = \"a.pem\"\ncertificate-key = \"a.key\"\n";
         let config = Config::parse(text, "hawser.toml").unwrap();
-        let names = vec!["sip.example.com".to_owned(), "10.0.0.1".to_owned()];
-        let mut params = rcgen::CertificateParams::new(names).unwrap();
-        params.distinguished_name.push(rcgen::DnType::CommonName, "a\nb");
-        params.not_after = rcgen::date_time_ymd(2030, 1, 2);
-        let leaf = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
-        let at = |now| Certificate::read(Side::Endpoint, Path::new("a.pem"), leaf.der(), now).unwrap();
-        let report = Report::new(&config, &[0, 1]).with_certificate(at(1_800_000_000)).to_string();
+        let report = Report::new(&config, &[0, 1]).with_tls(&Inventory::default(), 0).to_string();
         let lines: Vec<_> = report.lines().collect();
         assert_eq!(
-            lines[..9],
+            lines,
             [
                 "cores        0,1",
                 "listen       UDP 127.0.0.1:5060, as [2001:db8::1]:5060",
@@ -279,15 +211,9 @@ mod tests {
                 "sip-server   sips1 at 127.0.0.1:7000 over udp",
                 "checks       every 5 s, and every 5 s while none answers",
                 "sticky       path",
-                "certificate  a.pem (endpoint side), matches its key",
+                "clients      of 127.0.0.1:5061 see a.pem",
             ]
         );
-        assert!(lines[9].contains("a?b"), "{}", lines[9]);
-        assert_eq!(lines[10], "             names DNS:sip.example.com, IP:10.0.0.1");
-        assert!(lines[11].starts_with("             valid until Jan  2"), "{}", lines[11]);
-        assert_eq!(lines.len(), 12);
-        assert!(at(1_900_000_000).expired);
-        assert!(Certificate::read(Side::Endpoint, Path::new("a.pem"), b"none", 0).is_none());
     }
 
     #[test]

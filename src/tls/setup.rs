@@ -68,7 +68,12 @@ impl std::fmt::Display for TlsError {
             Self::Unusable(path, fault) => write!(f, "{}: cannot be used: {fault}", path.display()),
             Self::BadCa(path) => write!(f, "{}: holds a CA certificate that cannot be used", path.display()),
             Self::BadCrl(path, why) => {
-                write!(f, "{}: holds a revocation list that cannot be used: {why}", path.display())
+                write!(
+                    f,
+                    "{}: holds a revocation list that cannot be used: {why}; it has to be one of version 2 with a \
+                     number and its issuer's key identifier (RFC 5280 §5), and no delta",
+                    path.display()
+                )
             }
             Self::NoTrust(why) => write!(
                 f,

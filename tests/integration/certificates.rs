@@ -13,10 +13,10 @@ use rcgen::{
     IsCa, Issuer, KeyIdMethod, KeyPair, RevokedCertParams, SanType, date_time_ymd,
 };
 
-use crate::harness::Scratch;
 use crate::harness::ports::{Kind, free_port, is_bound};
 use crate::harness::process::Process;
 use crate::harness::proxy::{Proxy, Settings, is_stand_in, page};
+use crate::harness::{Scratch, repository};
 
 const WITHIN: Duration = Duration::from_secs(20);
 /// What is not a reason, but the end of a handshake.
@@ -494,4 +494,46 @@ fn keys_and_chains_in_all_the_forms_that_people_have_are_taken() {
         assert_eq!(check.wait_exit(WITHIN).success(), fault.is_empty(), "{what}: {:?}", check.errors());
         assert!(fault.is_empty() || check.errors().join("\n").contains(fault), "{what}: {:?}", check.errors());
     }
+}
+
+#[test]
+fn a_trial_ca_vouches_for_proxy_and_phone_and_takes_a_phone_back_while_the_proxy_runs() {
+    if is_stand_in() {
+        return;
+    }
+    let scratch = Scratch::new("certificates-make");
+    let make = |words: &[&str]| {
+        let mut command = Command::new(repository("scripts/make-certs"));
+        let mut script = Process::start("make-certs", command.arg("--dir").arg(scratch.path()).args(words));
+        assert!(script.wait_exit(WITHIN).success(), "{words:?}");
+    };
+    make(&["server", "proxy", "sip:example.com", "proxy.example.com", "127.0.0.1"]);
+    make(&["phone", "alice", "alice.example.com"]);
+    make(&["phone", "bob", "bob.example.com"]);
+    // A list that names nobody of these, so that there is a file from the start.
+    make(&["phone", "carol", "carol.example.com"]);
+    make(&["revoke", "carol"]);
+    let file = |name: &str| scratch.path().join(name);
+    let mut settings = Settings::new(&scratch);
+    settings.certificates.ca = file("ca.pem");
+    settings.certificates.certificate = file("proxy.pem");
+    settings.certificates.key = file("proxy.key");
+    let toml = format!("{}tls-mutual = 1\ncrl = {:?}\n", settings.toml(), file("crl.pem"));
+    let mut proxy = Proxy::start_with(&scratch, settings, "127.0.0.1".parse().expect("an address"), &toml);
+    let ca = file("ca.pem");
+    let trusting = ["-verify_return_error", "-verify_ip", "127.0.0.1", "-CAfile", text(&ca)];
+    let phone = |proxy: &mut Proxy, name: &str, want: &str| {
+        let (certificate, key) = (file(&format!("{name}.pem")), file(&format!("{name}.key")));
+        let own = ["-cert", text(&certificate), "-key", text(&key)];
+        call(proxy, name, &[&trusting[..], &own].concat(), want);
+    };
+    phone(&mut proxy, "alice", FINE);
+    phone(&mut proxy, "carol", "revoked");
+    make(&["revoke", "alice"]);
+    let http = proxy.http;
+    proxy.process.wait_until("aware of the new list", WITHIN, || {
+        page(http, "/metrics").is_some_and(|page| page.contains("hawser_tls_files_read_total{outcome=\"taken\"} 1"))
+    });
+    phone(&mut proxy, "alice", "revoked");
+    phone(&mut proxy, "bob", FINE);
 }

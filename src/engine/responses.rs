@@ -114,7 +114,6 @@ impl Engine {
 
     fn on_final(&mut self, id: TxnId, exchange: &mut Exchange, message: &Message, code: u16, now: Time) {
         self.stop(exchange, Which::Patience);
-        self.stop(exchange, Which::Trying);
         self.unwatch(id, exchange);
         if matches!(exchange.cancelling, Cancelling::Wanted) {
             exchange.cancelling = Cancelling::No;
@@ -133,8 +132,10 @@ impl Engine {
             if let (Onward::Server(pair), Some(hop)) = (exchange.onward, exchange.hop) {
                 self.tell_evidence(pair, hop.address, Evidence::Status(503));
             }
+            // Who asked has heard nothing yet, and needs its 100 all the same.
             return self.fail_over(id, exchange, Why::Unavailable, now);
         }
+        self.stop(exchange, Which::Trying);
         if code < 300 && is_invite && !exchange.tried.is_empty() {
             self.note_takes_calls(exchange.onward, exchange.hop);
         }

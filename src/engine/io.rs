@@ -316,6 +316,12 @@ pub enum Mail {
         /// The message.
         bytes: Vec<u8>,
     },
+    /// To every other shard: the system says that a UDP destination cannot be reached. The kernel picks the socket that
+    /// hears it by hash, as for a datagram from there, and not the one that has sent.
+    Unreachable {
+        /// Where it was sent.
+        to: SocketAddr,
+    },
     /// To the shard that owns the verdict on the SIP Servers: this was seen of one.
     Evidence {
         /// Index into the settings.

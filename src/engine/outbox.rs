@@ -197,6 +197,7 @@ impl Engine {
             | Mail::ConnGone { .. }
             | Mail::Bound { .. }
             | Mail::Moved { .. }
+            | Mail::Unreachable { .. }
             | Mail::Evidence { .. }
             | Mail::View { .. }
             | Mail::Unbound { .. }

@@ -156,6 +156,7 @@ impl Engine {
                 self.mail(from, Mail::Peer { txn, found });
             }
             Mail::Peer { txn, found } => self.on_peer(txn, found, now),
+            Mail::Unreachable { to } => self.on_unreachable(to, now),
             Mail::FindDevice { txn, hop, tls } => self.on_find_device(from, txn, hop, tls.as_deref(), now),
             Mail::Device { txn, hop, found } => self.on_device(txn, hop, found, now),
             Mail::ToDevice { hop, tls, bytes } => self.on_to_device(hop, tls.as_deref(), bytes, now),
@@ -206,7 +207,6 @@ impl Engine {
     /// The system says that a UDP destination cannot be reached. What a server, peer or device has not answered goes
     /// on at once (RFC 3261 §18.4, §16.9), as after a refused connection; a repetition while it rests says nothing new.
     pub(super) fn on_unreachable(&mut self, to: std::net::SocketAddr, now: Time) {
-        self.count(Counter::DatagramUnreachable);
         let whose = match (self.names.server_at(to), self.peer_at(to)) {
             (Some((pair, _)), _) if !self.settings.servers[usize::from(pair)].transport.is_stream() => {
                 Whose::Server(pair)
@@ -222,6 +222,18 @@ impl Engine {
         if self.link_unreachable(key, now) {
             let why = Why::Connection(Some(ConnectFailure::Refused));
             self.move_from(to, why, false, |one| one.hop.is_some_and(|hop| !hop.transport.is_stream()), now);
+        }
+    }
+
+    /// Passes on what this shard's socket has heard of a destination, which another shard may have sent to. Of a SIP
+    /// Server the owner of the verdict tells the others.
+    pub(super) fn tell_unreachable(&mut self, to: std::net::SocketAddr) {
+        if self.names.server_at(to).is_some() {
+            return;
+        }
+        let me = self.me();
+        for shard in (0..self.settings.shards).map(ShardId).filter(|shard| *shard != me) {
+            self.mail(shard, Mail::Unreachable { to });
         }
     }
 }

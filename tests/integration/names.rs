@@ -180,3 +180,29 @@ fn calls_go_on_to_a_sip_server_known_by_name_when_the_resolver_freezes() {
         assert!(proxy.metric(&format!("hawser_{name}_total"), "") == 0.0, "{name}");
     }
 }
+
+#[test]
+fn a_target_that_is_gone_gives_way_to_the_next_at_once_whichever_shard_hears_of_it() {
+    if is_stand_in() {
+        return;
+    }
+    let scratch = Scratch::new("dead-target");
+    let settings = Settings::new(&scratch);
+    let mut server = Server::new(&settings);
+    let second = Device::start("second");
+    // Several, for the kernel picks the shard that hears of each by its address.
+    let mut zone = vec!["host-record=here.test,127.0.0.1".to_owned()];
+    let names: Vec<String> = (0..8).map(|n| format!("door-{n}.test")).collect();
+    for name in &names {
+        zone.push(format!("srv-host=_sip._udp.{name},here.test,{},1,1", free_port()));
+        zone.push(format!("srv-host=_sip._udp.{name},here.test,{},2,1", second.port));
+    }
+    let zone: Vec<&str> = zone.iter().map(String::as_str).collect();
+    let dnsmasq = Dnsmasq::start(&scratch, 60, &zone);
+    let proxy = start(&scratch, settings, dnsmasq.address, str::to_owned);
+    for name in &names {
+        assert_eq!(server.ask(name), ("SIP/2.0 200 OK".into(), "second".into()), "{name}");
+    }
+    // One for each target: nothing had to be sent again before it was given up.
+    assert!((proxy.metric("hawser_datagrams_dropped_total", "unreachable") - 8.0).abs() < 0.5);
+}

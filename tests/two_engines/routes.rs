@@ -136,3 +136,20 @@ fn x_genesys_route_of_the_server_names_a_connection_on_any_shard_or_a_udp_addres
     assert!(world.opened.is_empty());
     world.end();
 }
+
+#[test]
+fn a_device_that_icmp_says_is_gone_ends_its_request_whichever_shard_hears_it() {
+    for shard in [0, 1] {
+        let (mut world, phone) = registered();
+        let request = phone
+            .server_request("MESSAGE", "d1", 1)
+            .replace(&format!("Route: {}\r\n", phone.path[0]), "")
+            .replace(&phone.bound_contact, "sip:door@198.51.100.9:5070");
+        world.datagram(0, SERVER, &request);
+        world.read_udp("198.51.100.9:5070");
+        let to = "198.51.100.9:5070".parse().expect("an address");
+        world.input(shard, hawser::engine::Input::Unreachable { point: crate::world::UDP, to });
+        assert!(world.read_server().starts_with("SIP/2.0 503"), "heard by shard {shard}");
+        world.end();
+    }
+}

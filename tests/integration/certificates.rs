@@ -502,9 +502,10 @@ fn a_trial_ca_vouches_for_proxy_and_phone_and_takes_a_phone_back_while_the_proxy
         return;
     }
     let scratch = Scratch::new("certificates-make");
+    let trial = scratch.path().join("trial");
     let make = |words: &[&str]| {
         let mut command = Command::new(repository("scripts/make-certs"));
-        let mut script = Process::start("make-certs", command.arg("--dir").arg(scratch.path()).args(words));
+        let mut script = Process::start("make-certs", command.arg("--dir").arg(&trial).args(words));
         assert!(script.wait_exit(WITHIN).success(), "{words:?}");
     };
     make(&["server", "proxy", "sip:example.com", "proxy.example.com", "127.0.0.1"]);
@@ -513,7 +514,7 @@ fn a_trial_ca_vouches_for_proxy_and_phone_and_takes_a_phone_back_while_the_proxy
     // A list that names nobody of these, so that there is a file from the start.
     make(&["phone", "carol", "carol.example.com"]);
     make(&["revoke", "carol"]);
-    let file = |name: &str| scratch.path().join(name);
+    let file = |name: &str| trial.join(name);
     let mut settings = Settings::new(&scratch);
     settings.certificates.ca = file("ca.pem");
     settings.certificates.certificate = file("proxy.pem");

@@ -100,12 +100,16 @@ pub(super) enum Onward {
 }
 
 /// The client transaction that was given up for another target.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Former {
     /// Of its branch.
     pub(super) nonce: u64,
     /// Where it was sent.
     pub(super) flow: FlowRef,
+    /// Which of the targets that is.
+    pub(super) hop: Option<Hop>,
+    /// An INVITE as it was sent: its ACK and its CANCEL are made of it. Empty for other requests.
+    pub(super) sent: Vec<u8>,
 }
 
 /// Which of an exchange's timers.
@@ -306,6 +310,9 @@ impl Engine {
         }
         for buffer in [exchange.last, exchange.sent, exchange.ack] {
             self.pool.give(buffer);
+        }
+        for former in exchange.former {
+            self.pool.give(former.sent);
         }
     }
 

@@ -92,16 +92,23 @@ impl Link {
         }
     }
 
-    /// It is known to answer.
+    /// It is tried at once, however often it has failed.
     pub(super) fn rest_no_more(&mut self) {
         self.retry_at = None;
     }
 
-    fn fail(&mut self, now: Time) {
+    /// It is known to answer.
+    pub(super) fn is_well(&mut self) {
+        (self.retry_at, self.failures) = (None, 0);
+    }
+
+    /// It could not be opened, or not be reached. `true` when it is the first time since it could.
+    fn fail(&mut self, now: Time) -> bool {
         let wait = LINK_RETRY_MIN.saturating_mul(1 << self.failures.min(8)).min(LINK_RETRY_MAX);
         self.failures += 1;
         self.retry_at = Some(now.after(wait));
         self.since = now;
+        self.failures == 1
     }
 }
 
@@ -229,10 +236,10 @@ impl Engine {
         (link.conn, link.open, link.since, link.why) = (None, false, now, Some(reason));
         let failed = matches!(reason, CloseReason::Connect(_));
         if failed {
-            link.fail(now);
-        }
-        if failed && !matches!(key.whose, Whose::Large(_)) {
-            self.event(whose_down(key.whose), Some(key.address), reason.name().as_bytes());
+            let is_news = link.fail(now) && !matches!(key.whose, Whose::Large(_));
+            if is_news {
+                self.event(whose_down(key.whose), Some(key.address), reason.name().as_bytes());
+            }
             self.dns.block(key.transport, key.address, now, &mut self.counters);
         }
         if let Whose::Server(pair) = key.whose {
@@ -252,8 +259,10 @@ impl Engine {
         if link.rests(now) {
             return false;
         }
-        link.fail(now);
-        self.event(whose_down(key.whose), Some(key.address), b"ICMP unreachable");
+        let is_news = link.fail(now);
+        if is_news {
+            self.event(whose_down(key.whose), Some(key.address), b"ICMP unreachable");
+        }
         if let Whose::Server(pair) = key.whose {
             self.pings_unreachable(key.address, now);
             self.tell_evidence(pair, key.address, Evidence::Refused);

@@ -11,6 +11,7 @@ mod conns;
 mod count;
 mod devices;
 mod exchange;
+mod former;
 mod home;
 mod io;
 mod links;

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use smallvec::SmallVec;
 
-use super::exchange::{Cancelling, ClientTxn, Exchange, Former, GivenUp, Onward, ServerTxn, Which};
+use super::exchange::{Cancelling, ClientTxn, Exchange, GivenUp, Onward, Which};
 use super::links::{Hop, LinkKey, Whose};
 use super::{ConnectFailure, Engine, Mail};
 use crate::clock::Time;
@@ -16,7 +16,7 @@ use crate::dns::{self, Answer, Failure, Question};
 use crate::ids::FlowRef;
 use crate::limits::{HOME_ANSWER_MAX, NAME_ANSWER_MAX, TARGETS_COUNT_MAX};
 use crate::proxy::{Target, Walk, names, target};
-use crate::sip::{Message, Method};
+use crate::sip::Message;
 use crate::stats::Counter;
 use crate::tls::identity::Expected;
 use crate::transaction::branch::TxnId;
@@ -106,7 +106,7 @@ impl Engine {
     }
 
     fn pick_server(&mut self, pair: u8, exchange: &Exchange, now: Time) -> Option<Hop> {
-        if exchange.tried.len() >= TARGETS_COUNT_MAX {
+        if exchange.tried.len().max(exchange.former.len()) >= TARGETS_COUNT_MAX {
             self.count(Counter::LimitTargetsCount);
             return None;
         }
@@ -118,7 +118,7 @@ impl Engine {
     fn server_of(&mut self, pair: u8, request: Option<&Message>, tried: &[SocketAddr], now: Time) -> Option<Hop> {
         let transport = self.settings.servers.get(usize::from(pair))?.transport;
         let view = self.view.pairs.get(usize::from(pair))?;
-        for member in [view.active, view.active.other()] {
+        for member in view.serving() {
             let may = member == view.active && !view.heard;
             let usable = |at: &&crate::server_pool::TargetView| (at.up || may) && !tried.contains(&at.address);
             let mut targets = view.member(member).targets.iter().filter(usable);
@@ -219,7 +219,11 @@ impl Engine {
         let targets = self.peers.get(usize::from(peer)).cloned().unwrap_or_default();
         let list = self.dns.order(&targets, now);
         exchange.hops = Some(Box::new(Hops {
-            list: list.iter().map(|at| Hop { transport: at.transport, address: at.address }).collect(),
+            list: list
+                .iter()
+                .take(TARGETS_COUNT_MAX)
+                .map(|at| Hop { transport: at.transport, address: at.address })
+                .collect(),
             next: 0,
             peer: Some(peer),
             host: Expected::Name(String::new()),
@@ -296,7 +300,8 @@ impl Engine {
                 let next = self.server_of(pair, exchange.request.as_deref(), &tried, now);
                 next.is_some_and(|hop| {
                     let key = LinkKey { whose: Whose::Server(pair), transport: hop.transport, address: hop.address };
-                    tried.len() < TARGETS_COUNT_MAX && !self.links.get(&key).is_some_and(|link| link.rests(now))
+                    tried.len().max(exchange.former.len()) < TARGETS_COUNT_MAX
+                        && !self.links.get(&key).is_some_and(|link| link.rests(now))
                 })
             }
         }
@@ -307,8 +312,11 @@ impl Engine {
         match exchange.given_up {
             GivenUp::No => {}
             GivenUp::Caller => {
-                self.count(Counter::CallsCancelled);
-                return self.finish_quietly(id, exchange, 487, "Request Terminated", now);
+                self.unwatch(id, exchange);
+                if !matches!(exchange.cancelling, Cancelling::Sent { .. }) {
+                    self.leave(exchange, now);
+                }
+                return self.finish_cancelled(id, exchange, now);
             }
             GivenUp::TimerC => {
                 let counter = Counter::Refused408TimerC;
@@ -316,11 +324,7 @@ impl Engine {
             }
         }
         self.unwatch(id, exchange);
-        if let Some(flow) = exchange.next.take()
-            && exchange.former.len() < TARGETS_COUNT_MAX
-        {
-            exchange.former.push(Former { nonce: exchange.nonce, flow });
-        }
+        self.leave(exchange, now);
         for which in [Which::ClientRetransmit, Which::ClientDeadline, Which::Patience, Which::Wait] {
             self.stop(exchange, which);
         }
@@ -353,15 +357,10 @@ impl Engine {
         failure: Option<ConnectFailure>,
         now: Time,
     ) {
-        if !exchange.client.is_unanswered() {
-            // It has the request; it opens a connection of its own for the answer (RFC 3261 §18.2.2), or the verdict
-            // on it moves the request. What is still to be sent there needs a new one from us.
-            if exchange.onward == Onward::Hops {
-                exchange.next = None;
-            }
-            return;
-        }
         exchange.attempts = exchange.attempts.saturating_add(1);
+        if !exchange.client.is_unanswered() {
+            return self.on_answered_target_lost(id, exchange, failure, now);
+        }
         let again = match (exchange.onward, exchange.hop) {
             _ if failure.is_some() || exchange.attempts > 1 => None,
             (Onward::Server(pair), Some(hop)) => self.flow_to(hop, Whose::Server(pair), None, now),
@@ -370,7 +369,7 @@ impl Engine {
                 None => {
                     // A device's connection is its shard's to open.
                     if let Some(hops) = &mut exchange.hops {
-                        hops.next -= 1;
+                        hops.next = hops.next.saturating_sub(1);
                     }
                     exchange.client = ClientTxn::Waiting;
                     for which in [Which::ClientRetransmit, Which::ClientDeadline, Which::Patience] {
@@ -384,6 +383,43 @@ impl Engine {
         match again {
             Some(flow) => self.follow_to(id, exchange, flow, now),
             None => self.fail_over(id, exchange, Why::Connection(failure), now),
+        }
+    }
+
+    /// The same when something was heard: it has the request, and opens a connection of its own for the answer
+    /// (RFC 3261 §18.2.2). One of ours tells whether it is still there; of a server its pair's owner judges by that.
+    fn on_answered_target_lost(
+        &mut self,
+        id: TxnId,
+        exchange: &mut Exchange,
+        failure: Option<ConnectFailure>,
+        now: Time,
+    ) {
+        let whose = match (exchange.onward, exchange.hops.as_ref().and_then(|hops| hops.peer)) {
+            (Onward::Server(pair), _) => Whose::Server(pair),
+            (Onward::Hops, Some(peer)) => Whose::Peer(peer),
+            // What is still to be sent to a device needs a new one from us.
+            (Onward::Hops, None) => return exchange.next = None,
+            (Onward::Flow, _) => return,
+        };
+        if failure.is_some() && matches!(whose, Whose::Peer(_)) {
+            return self.fail_over(id, exchange, Why::Connection(failure), now);
+        }
+        if let Some(hop) = exchange.hop.filter(|_| failure.is_none() && exchange.attempts <= 1)
+            && let Some(flow) = self.flow_to(hop, whose, None, now)
+        {
+            self.follow_to(id, exchange, flow, now);
+        } else if exchange.onward == Onward::Hops {
+            exchange.next = None;
+        }
+    }
+
+    /// Targets that were given up and answer again may be tried again.
+    pub(super) fn forgive(&mut self, back: &[SocketAddr]) {
+        for exchange in self.exchanges.iter_mut().filter_map(|(_, place)| place.as_mut()) {
+            if matches!(exchange.onward, Onward::Server(_)) {
+                exchange.tried.retain(|tried| !back.contains(tried));
+            }
         }
     }
 
@@ -412,60 +448,6 @@ impl Engine {
                 self.fail_over(id, &mut exchange, why, now);
             }
             self.put_back(id, exchange);
-        }
-    }
-
-    /// A response to a client transaction that was given up for another target. `true` when it was one.
-    pub(super) fn on_former_response(
-        &mut self,
-        id: TxnId,
-        exchange: &mut Exchange,
-        nonce: u64,
-        message: &Message,
-        code: u16,
-        now: Time,
-    ) -> bool {
-        let Some(former) = exchange.former.iter().find(|former| former.nonce == nonce).copied() else { return false };
-        if code < 200 {
-            return true;
-        }
-        let is_invite = exchange.method == Method::Invite;
-        if code < 300 {
-            // It has done what was asked for; what was asked of the next is taken back.
-            if exchange.server.is_open() {
-                self.on_late_success(id, exchange, message, code, now);
-                if is_invite {
-                    self.cancel(id, exchange, GivenUp::Caller, now);
-                } else {
-                    self.abandon_client(id, exchange);
-                }
-            } else if matches!(&exchange.server, ServerTxn::Invite(machine) if machine.is_accepted()) {
-                // Two have taken the call: the caller ends one. After an error of ours it would know neither.
-                self.pass_success(exchange, message);
-            }
-        } else if is_invite && !exchange.sent.is_empty() {
-            let mut ack = self.pool.take();
-            if crate::sip::response::build_ack(&exchange.sent, message, &mut ack).is_ok() {
-                self.rename_branch(exchange, id, former.nonce, &mut ack);
-                if let Err(bytes) = self.send_on(former.flow, None, ack, None) {
-                    self.pool.give(bytes);
-                }
-            }
-        }
-        true
-    }
-
-    /// What is built of the request as it was last sent gets the branch that it had before.
-    fn rename_branch(&self, exchange: &Exchange, id: TxnId, nonce: u64, bytes: &mut [u8]) {
-        let branch = |nonce| {
-            let mut text = Vec::with_capacity(crate::transaction::branch::TEXT_LEN);
-            let loop_hash = exchange.loop_hash;
-            crate::transaction::Branch { shard: self.me(), txn: id, nonce, loop_hash }.write(&mut text);
-            text
-        };
-        let (present, former) = (branch(exchange.nonce), branch(nonce));
-        if let Some(at) = memchr::memmem::find(bytes, &present) {
-            bytes[at..at + former.len()].copy_from_slice(&former);
         }
     }
 }

@@ -102,6 +102,10 @@ impl Engine {
         counter: Counter,
         now: Time,
     ) {
+        if !exchange.server.is_open() {
+            // A target that was given up has answered it.
+            return self.abandon_client(id, exchange);
+        }
         self.count(counter);
         let about = exchange.request.as_deref().map_or(Vec::new(), super::home::in_words);
         self.event(reason, Some(exchange.source.peer), &about);
@@ -109,6 +113,14 @@ impl Engine {
             self.count(Counter::CallsRejected);
         }
         self.finish_quietly(id, exchange, code, reason, now);
+    }
+
+    /// Ends an INVITE that was cancelled.
+    pub(super) fn finish_cancelled(&mut self, id: TxnId, exchange: &mut Exchange, now: Time) {
+        if exchange.server.is_open() {
+            self.count(Counter::CallsCancelled);
+        }
+        self.finish_quietly(id, exchange, 487, "Request Terminated", now);
     }
 
     /// Ends an exchange with an answer of our own.

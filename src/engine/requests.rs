@@ -313,8 +313,7 @@ impl Engine {
             return self.on_next_lost(id, exchange, None, now);
         }
         if exchange.given_up != GivenUp::No {
-            self.count(Counter::CallsCancelled);
-            return self.finish_quietly(id, exchange, 487, "Request Terminated", now);
+            return self.finish_cancelled(id, exchange, now);
         }
         let not = exchange.next.take();
         for which in [Which::ClientRetransmit, Which::ClientDeadline, Which::Patience] {
@@ -543,9 +542,7 @@ impl Engine {
         }
         exchange.given_up = by;
         if matches!(exchange.client, ClientTxn::Waiting) {
-            self.count(Counter::CallsCancelled);
-            self.finish_quietly(id, exchange, 487, "Request Terminated", now);
-            return;
+            return self.finish_cancelled(id, exchange, now);
         }
         if !exchange.client.is_pending() {
             return;

@@ -30,14 +30,17 @@ impl Engine {
         let Some(mut exchange) = self.take_exchange(id) else {
             return self.drop_response(message, Counter::ResponseStray);
         };
-        if exchange.nonce != branch.nonce && exchange.former.iter().any(|former| former.nonce == branch.nonce) {
-            self.count(Counter::response_from(source.side, code));
-            if message.cseq().method == exchange.method {
-                self.on_former_response(id, &mut exchange, branch.nonce, &message, code, now);
+        if exchange.nonce != branch.nonce {
+            match exchange.former.iter().position(|former| former.nonce == branch.nonce) {
+                Some(at) => {
+                    self.count(Counter::response_from(source.side, code));
+                    if message.cseq().method == exchange.method {
+                        self.on_former_response(id, &mut exchange, at, &message, code, now);
+                    }
+                    self.recycle_message(message);
+                }
+                None => self.drop_response(message, Counter::ResponseStray),
             }
-            self.recycle_message(message);
-        } else if exchange.nonce != branch.nonce {
-            self.drop_response(message, Counter::ResponseStray);
         } else if message.cseq().method == Method::Cancel && exchange.method == Method::Invite {
             self.count(Counter::response_from(source.side, code));
             self.on_cancel_response(id, &mut exchange, code, now);

@@ -7,10 +7,10 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::exchange::Onward;
+use super::exchange::{Exchange, Onward};
 use super::links::{Hop, LinkKey, Whose, evidence_of};
 use super::onward::Why;
-use super::{CloseReason, Engine, KeyedState, Level, Mail, Settings, Timer, Upstream};
+use super::{CloseReason, ConnectFailure, Engine, KeyedState, Level, Mail, Settings, Timer, Upstream};
 use crate::clock::Time;
 use crate::config::{Host, Server, ServerAddress};
 use crate::dns::{Answer, Failure, Question, Target};
@@ -163,6 +163,11 @@ pub(super) fn peers_of(settings: &Settings) -> Vec<Vec<Target>> {
         Host::Name(_) => Vec::new(),
     };
     settings.peers.iter().map(target).collect()
+}
+
+/// Nobody is there; for silence may end.
+fn is_certain(why: Evidence) -> bool {
+    matches!(why, Evidence::Refused | Evidence::Unreachable)
 }
 
 impl Engine {
@@ -471,30 +476,54 @@ impl Engine {
         for (index, targets) in peers.iter().enumerate() {
             self.names.set_peer(index, targets.iter().map(|target| target.address));
         }
-        (self.view, self.peers) = (view, peers);
-        let mut down = Vec::new();
-        for (pair, view) in (0..).zip(&self.view.pairs) {
+        let before = std::mem::replace(&mut self.view, view);
+        self.peers = peers;
+        let (mut down, mut back) = (Vec::new(), Vec::new());
+        for ((pair, view), before) in (0..).zip(&self.view.pairs).zip(&before.pairs) {
+            let answered = |address| {
+                let before = before.members.iter().flat_map(|member| &member.targets);
+                before.filter(|target| target.up).any(|target| target.address == address)
+            };
             let transport = self.settings.servers[usize::from(pair)].transport;
             for target in view.members.iter().flat_map(|member| &member.targets) {
                 if target.up {
+                    // It has been heard of, which is more than that its time to rest is over.
+                    let lives = matches!(target.why, Evidence::Answered | Evidence::Request | Evidence::Status(_));
+                    let is_back = lives && !answered(target.address);
                     let key = LinkKey { whose: Whose::Server(pair), transport, address: target.address };
-                    if let Some(link) = self.links.get_mut(&key) {
-                        link.rest_no_more();
+                    match self.links.get_mut(&key) {
+                        Some(link) if is_back => link.is_well(),
+                        Some(link) => link.rest_no_more(),
+                        None => {}
+                    }
+                    if is_back {
+                        back.push(target.address);
+                        self.dns.unblock(transport, target.address);
                     }
                 } else {
-                    down.push((pair, target.address));
+                    let refuses = !transport.is_stream() && is_certain(target.why);
+                    down.push((pair, target.address, refuses));
                 }
             }
         }
-        for (pair, address) in down {
-            self.move_from(address, Why::Verdict, true, |one| one.onward == Onward::Server(pair), now);
+        if !back.is_empty() {
+            self.forgive(&back);
+        }
+        for (pair, address, refuses) in down {
+            let is_its = |one: &Exchange| one.onward == Onward::Server(pair);
+            self.move_from(address, Why::Verdict, true, is_its, now);
+            if refuses {
+                // ICMP tells one shard only, whichever has sent what it is about.
+                let why = Why::Connection(Some(ConnectFailure::Refused));
+                self.move_from(address, why, false, is_its, now);
+            }
         }
     }
 
     /// Whether a server of a pair answers, as far as is known.
     pub(super) fn server_answers(&self, pair: u8) -> bool {
         let pair = self.view.pairs.get(usize::from(pair));
-        pair.is_some_and(|pair| pair.members.iter().any(|member| member.targets.iter().any(|target| target.up)))
+        pair.is_some_and(|pair| pair.serving().any(|member| pair.member(member).up()))
     }
 
     /// A request other than OPTIONS of the server side: one that is not the active one's makes its sender that.

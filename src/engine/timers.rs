@@ -136,10 +136,7 @@ impl Engine {
             GivenUp::TimerC => {
                 self.finish(id, exchange, 408, "Request Timeout", Counter::Refused408TimerC, now);
             }
-            GivenUp::Caller => {
-                self.count(Counter::CallsCancelled);
-                self.finish_quietly(id, exchange, 487, "Request Terminated", now);
-            }
+            GivenUp::Caller => self.finish_cancelled(id, exchange, now),
         }
     }
 

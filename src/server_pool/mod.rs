@@ -162,6 +162,13 @@ pub struct PairView {
 }
 
 impl PairView {
+    /// Who may get requests, in this order: the active one, and its partner while that one does not answer; but what
+    /// an operator has pinned stands alone.
+    pub fn serving(&self) -> impl Iterator<Item = Member> + use<> {
+        let partner = (!self.pinned).then_some(self.active.other());
+        std::iter::once(self.active).chain(partner)
+    }
+
     /// One of its servers.
     #[must_use]
     pub fn member(&self, member: Member) -> &MemberView {

@@ -10,9 +10,10 @@ use hickory_proto::rr::{Name, RData, Record};
 pub const RESOLVER: &str = "127.0.0.1:53";
 
 /// See the module.
-#[derive(Default)]
 pub struct Resolver {
     zone: Vec<Record>,
+    /// Seconds that the records of the next zone are kept.
+    pub ttl: u32,
     /// It says nothing.
     pub silent: bool,
     /// What it was asked, as `TYPE name`.
@@ -33,7 +34,7 @@ fn name(text: &str) -> Name {
 }
 
 /// `name TYPE data…`.
-fn record(line: &str) -> Record {
+fn record(line: &str, ttl: u32) -> Record {
     let words: Vec<&str> = line.split_whitespace().collect();
     let number = |at: usize| words[at].parse::<u16>().expect("a number");
     let data = match words[1] {
@@ -46,13 +47,19 @@ fn record(line: &str) -> Record {
         }
         other => panic!("{other}"),
     };
-    Record::from_rdata(name(words[0]), 600, data)
+    Record::from_rdata(name(words[0]), ttl, data)
+}
+
+impl Default for Resolver {
+    fn default() -> Self {
+        Self { zone: Vec::new(), ttl: 600, silent: false, asked: Vec::new() }
+    }
 }
 
 impl Resolver {
     /// The only records that there are.
     pub fn set_zone(&mut self, lines: &[&str]) {
-        self.zone = lines.iter().map(|line| record(line)).collect();
+        self.zone = lines.iter().map(|line| record(line, self.ttl)).collect();
     }
 
     pub fn take(&mut self, output: Output) -> Option<Answer> {

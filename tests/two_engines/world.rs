@@ -19,6 +19,8 @@ pub const TCP: PointId = PointId(1);
 pub const TLS: PointId = PointId(2);
 
 pub const SERVER: &str = "127.0.0.1:7000";
+/// Its partner, where a story has one.
+pub const SERVER2: &str = "127.0.0.1:7001";
 
 /// A connection as a peer sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -234,6 +236,11 @@ impl World {
         self.settle();
     }
 
+    /// How long until something is due.
+    pub fn until_next(&self) -> Option<Duration> {
+        self.engines.iter().filter_map(Engine::poll_timeout).min().map(|at| at.since(self.now))
+    }
+
     pub fn pass_ms(&mut self, ms: u64) {
         self.pass(Duration::from_millis(ms));
     }
@@ -243,7 +250,7 @@ impl World {
     }
 
     /// Carries mail between the engines until there is none.
-    fn settle(&mut self) {
+    pub fn settle(&mut self) {
         loop {
             for at in 0..self.engines.len() {
                 let me = ShardId(u8::try_from(at).expect("few shards"));
@@ -315,8 +322,12 @@ impl World {
     // --- what peers got ----------------------------------------------------------------------------------
 
     /// The next message on a connection, which must be there.
+    #[track_caller]
     pub fn read(&mut self, wire: Wire) -> String {
-        self.try_read(wire).unwrap_or_else(|| panic!("nothing on {wire:?}; under way: {:#?}", self.sent))
+        match self.try_read(wire) {
+            Some(text) => text,
+            None => panic!("nothing on {wire:?}; under way: {:#?}; said: {:#?}", self.sent, self.events),
+        }
     }
 
     pub fn try_read(&mut self, wire: Wire) -> Option<String> {

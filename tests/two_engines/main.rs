@@ -14,6 +14,7 @@ mod listeners;
 mod moves;
 mod next_hop;
 mod oversize;
+mod peers;
 mod registration;
 mod resolver;
 mod routes;

@@ -316,10 +316,15 @@ pub enum Mail {
         /// The message.
         bytes: Vec<u8>,
     },
-    /// To every other shard: the system says that a UDP destination cannot be reached. The kernel picks the socket that
-    /// hears it by hash, as for a datagram from there, and not the one that has sent.
+    /// To every other shard: this shard sends to a device at this address over UDP. Where the system reports that it
+    /// cannot be reached is not ours to choose: of the sockets that share a port, any may be told.
+    AimsAt {
+        /// The device's.
+        address: SocketAddr,
+    },
+    /// To every other shard: the system has reported that this UDP address cannot be reached.
     Unreachable {
-        /// Where it was sent.
+        /// A server's, a peer's, or a device's that a shard sends to.
         to: SocketAddr,
     },
     /// To the shard that owns the verdict on the SIP Servers: this was seen of one.

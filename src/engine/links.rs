@@ -126,8 +126,11 @@ impl Engine {
         let shard = self.me();
         if !transport.is_stream() {
             if matches!(whose, Whose::Device(_)) && link.is_none() && self.make_room_for_link(now).is_some() {
-                // What the system says of an address is heard for those that we have aimed at.
+                // What the system says of an address is heard for those that are aimed at.
                 self.links.insert(key, Link::new(now));
+                for other in (0..self.settings.shards).map(ShardId).filter(|other| *other != shard) {
+                    self.mail(other, Mail::AimsAt { address });
+                }
             }
             return Some(FlowRef::Udp { shard, point, remote: address });
         }
@@ -269,6 +272,14 @@ impl Engine {
         }
         self.dns.block(key.transport, key.address, now, &mut self.counters);
         true
+    }
+
+    /// See [`Mail::AimsAt`].
+    pub(super) fn on_aims_at(&mut self, address: SocketAddr, now: Time) {
+        let key = LinkKey { whose: self.whose_device(None), transport: Transport::Udp, address };
+        if self.make_room_for_link(now).is_some() {
+            self.links.entry(key).or_insert(Link::new(now));
+        }
     }
 
     /// Something was heard from an address: it need not rest.

@@ -218,11 +218,7 @@ impl Engine {
             Input::Ready { conn, identities } => self.on_ready(conn, identities, now),
             Input::Bytes { conn, bytes } => self.on_bytes(conn, bytes, now),
             Input::Closed { conn, reason } => self.on_closed(conn, reason, now),
-            Input::Unreachable { to, .. } => {
-                self.count(Counter::DatagramUnreachable);
-                self.tell_unreachable(to);
-                self.on_unreachable(to, now);
-            }
+            Input::Unreachable { to, .. } => self.on_unreachable(to, now),
             Input::Mail { from, mail } => self.on_mail(from, mail, now),
             Input::MailRefused { mail, .. } => self.on_mail_refused(mail, now),
             Input::Dns(input) => self.dns.handle(input, now, &mut self.counters),

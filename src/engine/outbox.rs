@@ -197,12 +197,13 @@ impl Engine {
             | Mail::ConnGone { .. }
             | Mail::Bound { .. }
             | Mail::Moved { .. }
-            | Mail::Unreachable { .. }
             | Mail::Evidence { .. }
             | Mail::View { .. }
             | Mail::Unbound { .. }
             | Mail::FlowGone { .. }
             | Mail::LostContact { .. }
+            | Mail::AimsAt { .. }
+            | Mail::Unreachable { .. }
             | Mail::PutContact { .. }
             | Mail::DropContact { .. } => self.count(Counter::LimitMailboxCount),
         }

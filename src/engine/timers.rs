@@ -153,9 +153,12 @@ impl Engine {
                 self.mail(from, Mail::Peer { txn, found });
             }
             Mail::Peer { txn, found } => self.on_peer(txn, found, now),
-            Mail::Unreachable { to } => self.on_unreachable(to, now),
             Mail::FindDevice { txn, hop, tls } => self.on_find_device(from, txn, hop, tls.as_deref(), now),
             Mail::Device { txn, hop, found } => self.on_device(txn, hop, found, now),
+            Mail::AimsAt { address } => self.on_aims_at(address, now),
+            Mail::Unreachable { to } => {
+                self.on_unreachable_here(to, now);
+            }
             Mail::ToDevice { hop, tls, bytes } => self.on_to_device(hop, tls.as_deref(), bytes, now),
             Mail::Evidence { pair, address, evidence } => self.on_evidence(pair, address, evidence, now),
             Mail::View { upstream } => self.on_view(*upstream, now),
@@ -204,6 +207,18 @@ impl Engine {
     /// The system says that a UDP destination cannot be reached. What a server, peer or device has not answered goes
     /// on at once (RFC 3261 §18.4, §16.9), as after a refused connection; a repetition while it rests says nothing new.
     pub(super) fn on_unreachable(&mut self, to: std::net::SocketAddr, now: Time) {
+        self.count(Counter::DatagramUnreachable);
+        // Of a SIP Server the owner of the verdict tells the others; of a phone there is nobody to tell.
+        if self.on_unreachable_here(to, now) && self.names.server_at(to).is_none() {
+            let me = self.me();
+            for shard in (0..self.settings.shards).map(ShardId).filter(|shard| *shard != me) {
+                self.mail(shard, Mail::Unreachable { to });
+            }
+        }
+    }
+
+    /// `false` when it was known, or says nothing of anybody that this proxy sends requests to.
+    fn on_unreachable_here(&mut self, to: std::net::SocketAddr, now: Time) -> bool {
         let whose = match (self.names.server_at(to), self.peer_at(to)) {
             (Some((pair, _)), _) if !self.settings.servers[usize::from(pair)].transport.is_stream() => {
                 Whose::Server(pair)
@@ -214,23 +229,13 @@ impl Engine {
         let key = LinkKey { whose, transport: Transport::Udp, address: to };
         if matches!(whose, Whose::Device(_)) && !self.links.contains_key(&key) {
             // A phone's address, which is nobody's that we try anew.
-            return;
+            return false;
         }
-        if self.link_unreachable(key, now) {
+        let is_new = self.link_unreachable(key, now);
+        if is_new {
             let why = Why::Connection(Some(ConnectFailure::Refused));
             self.move_from(to, why, false, |one| one.hop.is_some_and(|hop| !hop.transport.is_stream()), now);
         }
-    }
-
-    /// Passes on what this shard's socket has heard of a destination, which another shard may have sent to. Of a SIP
-    /// Server the owner of the verdict tells the others.
-    pub(super) fn tell_unreachable(&mut self, to: std::net::SocketAddr) {
-        if self.names.server_at(to).is_some() {
-            return;
-        }
-        let me = self.me();
-        for shard in (0..self.settings.shards).map(ShardId).filter(|shard| *shard != me) {
-            self.mail(shard, Mail::Unreachable { to });
-        }
+        is_new
     }
 }

@@ -9,6 +9,7 @@
 mod calls;
 mod certificates;
 mod demo;
+mod devices;
 mod dns;
 mod failover;
 mod framing;

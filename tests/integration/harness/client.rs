@@ -1,13 +1,13 @@
-//! A phone's end of a connection that a test drives message by message.
+//! A phone's or a device's end of a connection that a test drives message by message.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, Connection, RootCertStore, ServerConfig, ServerConnection};
 
 use super::certs::Certificates;
 use super::ports::unread_len;
@@ -18,14 +18,17 @@ pub const ANSWER_MAX: Duration = Duration::from_secs(20);
 /// A phone's end of a connection, over TCP or TLS.
 pub struct Client {
     tcp: TcpStream,
-    tls: Option<ClientConnection>,
+    tls: Option<Connection>,
     received: Vec<u8>,
 }
 
 impl Client {
     /// Connected to the proxy.
     pub fn tcp(to: SocketAddr) -> Self {
-        let tcp = TcpStream::connect(to).expect("the proxy listens");
+        Self::over(TcpStream::connect(to).expect("the proxy listens"))
+    }
+
+    fn over(tcp: TcpStream) -> Self {
         tcp.set_nodelay(true).expect("a socket option");
         tcp.set_read_timeout(Some(ANSWER_MAX)).expect("a timeout above zero");
         Self { tcp, tls: None, received: Vec::new() }
@@ -42,8 +45,27 @@ impl Client {
         while tls.is_handshaking() {
             tls.complete_io(&mut client.tcp).expect("a handshake");
         }
-        client.tls = Some(tls);
+        client.tls = Some(tls.into());
         client
+    }
+
+    /// A device's end of the connection that the proxy opens to it. With certificates it speaks TLS.
+    ///
+    /// # Errors
+    /// The proxy breaks the handshake off.
+    pub fn accept(listener: &TcpListener, certificates: Option<&Certificates>) -> std::io::Result<Self> {
+        let mut client = Self::over(accept(listener).expect("the proxy connects in time"));
+        if let Some(Certificates { certificate, key, .. }) = certificates {
+            let chain = vec![CertificateDer::from_pem_file(certificate).expect("PEM")];
+            let key = PrivateKeyDer::from_pem_file(key).expect("PEM");
+            let config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key);
+            let mut tls = ServerConnection::new(Arc::new(config.expect("a pair"))).expect("a server");
+            while tls.is_handshaking() {
+                tls.complete_io(&mut client.tcp)?;
+            }
+            client.tls = Some(tls.into());
+        }
+        Ok(client)
     }
 
     /// The bytes as they go into the connection: with TLS, a record.
@@ -107,6 +129,20 @@ impl Client {
             self.received.extend_from_slice(&bytes[..len]);
         }
     }
+}
+
+/// The next connection; `None` when none comes in time.
+fn accept(listener: &TcpListener) -> Option<TcpStream> {
+    listener.set_nonblocking(true).expect("a socket option");
+    let deadline = Instant::now() + ANSWER_MAX;
+    while Instant::now() < deadline {
+        if let Ok((tcp, _)) = listener.accept() {
+            tcp.set_nonblocking(false).expect("a socket option");
+            return Some(tcp);
+        }
+        std::thread::yield_now();
+    }
+    None
 }
 
 /// The length of the first whole message.

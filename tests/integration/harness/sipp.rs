@@ -1,5 +1,6 @@
 //! SIPp with the scenarios of `perf/scenarios`.
 
+use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
@@ -54,6 +55,21 @@ impl Sipp {
         let mut command = command(scratch, &name, mode, free_port(), calls);
         command.args(["-s", "phone", "-r", "50", "-key", "proxy", proxy, to]);
         Self(start(scratch, &name, &command))
+    }
+
+    /// A device that did not register, at a loopback address of its own: SIPp's own scenario for who is called.
+    pub fn device(scratch: &Scratch, mode: Mode, at: SocketAddr, calls: u32) -> Self {
+        let mut command = Command::new("sipp");
+        command
+            .current_dir(scratch.path())
+            .args(["-sn", "uas", "-t", mode.option(), "-i", &at.ip().to_string(), "-p", &at.port().to_string()])
+            .args(["-cp", &free_port().to_string(), "-m", &calls.to_string(), "-nostdin", "-timer_resol", "1"])
+            .args(["-timeout", &RUN_MAX.as_secs().to_string(), "-timeout_error"])
+            .args(["-trace_err", "-error_file", "device.errors", "-trace_msg", "-message_file", "device.messages"]);
+        let mut process = start(scratch, "device", &command);
+        let kind = if mode == Mode::Udp { Kind::Udp } else { Kind::Tcp };
+        process.wait_until("listening", START_MAX, || is_bound(kind, at.port()));
+        Self(process)
     }
 
     /// Waits for the end.

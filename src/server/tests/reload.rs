@@ -129,3 +129,42 @@ fn changed_files_are_taken_by_every_shard_and_a_bad_file_is_refused_while_the_ol
     old.read_exact(&mut [0; 2]).unwrap();
     running.stop();
 }
+
+#[test]
+fn handshakes_go_on_while_certificates_change_and_none_of_them_fails() {
+    let papers = Arc::new(Papers::new("reload-load"));
+    papers.renew();
+    let tls = free_port();
+    let (cert, key) = (papers.path("cert.pem"), papers.path("key.pem"));
+    let security = format!("[security]\ncertificate = {cert:?}\ncertificate-key = {key:?}\n");
+    let core = cores()[0];
+    let running = Running::start(&config(free_port(), tls, 0, &security), &[core, core]).unwrap();
+    let done = Arc::new(AtomicBool::new(false));
+    let phones: Vec<_> = (0..3)
+        .map(|_| {
+            let (papers, done) = (papers.clone(), done.clone());
+            std::thread::spawn(move || {
+                let mut count = 0;
+                // Each of them panics when its handshake or its ping fails.
+                while !done.load(Ordering::SeqCst) {
+                    drop(papers.connect(tls));
+                    count += 1;
+                }
+                count
+            })
+        })
+        .collect();
+    for at in 0..4 {
+        if at == 2 {
+            papers.write("cert.pem", "half of a certi");
+            papers.write("key.pem", "");
+        }
+        let new = papers.renew();
+        wait_until("the new certificate is shown", || papers.shown(tls) == new);
+    }
+    done.store(true, Ordering::SeqCst);
+    for phone in phones {
+        assert!(phone.join().expect("no handshake failed") > 0);
+    }
+    running.stop();
+}

@@ -249,6 +249,8 @@ impl<'a> Parts<'a> {
         let mut config = builder.with_cert_resolver(Arc::new(shown));
         // rustls picks it when it is offered, and refuses a list without it.
         config.alpn_protocols = vec![ALPN.to_vec()];
+        // All suites are strong; scanners ask for an order all the same.
+        config.ignore_client_order = true;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         // A session that is taken up again shows no certificate, so that dates, lists and CAs could not be checked
         // again: under tls-mutual none is.

@@ -105,3 +105,28 @@ fn a_port_that_outlives_a_set_up_shows_the_certificate_that_is_in_use() {
     current.set(second.cert_resolver.clone());
     assert_eq!(shown(&tls, &ca, "sips1.example.com"), second_chain);
 }
+
+#[test]
+fn the_order_of_suites_is_ours() {
+    let folder = Folder::new("files-order-of-suites");
+    let ca = Ca::new("ca");
+    let (cert, key) = ca.issue(|_| {});
+    let tls = made(&config(&folder, &cert, &key, &ca.pem, BY_NAME)).tls;
+    let mut backwards = ring::default_provider();
+    backwards.cipher_suites.reverse();
+    for (version, want) in [
+        (&TLS12, rustls::CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384),
+        (&TLS13, rustls::CipherSuite::TLS13_AES_256_GCM_SHA384),
+    ] {
+        let mut trusted = RootCertStore::empty();
+        trusted.add(rustls_pki(&ca.pem)).unwrap();
+        let config = ClientConfig::builder_with_provider(Arc::new(backwards.clone()))
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_root_certificates(trusted)
+            .with_no_client_auth();
+        let mut pair = Pair::of(call(&Arc::new(config)), &tls);
+        assert_eq!(pair.run(usize::MAX), (None, None));
+        assert_eq!(pair.server.agreed().map(|(_, suite)| suite), Some(want));
+    }
+}

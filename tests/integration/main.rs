@@ -18,6 +18,7 @@ mod http;
 mod kamailio;
 mod kamailio_pair;
 mod listeners;
+mod made;
 mod names;
 mod operator;
 mod options;

@@ -16,6 +16,10 @@ use crate::server_pool::{Evidence, Member};
 use crate::stats::Counter;
 use crate::tls::identity::{Expected, TlsPeer};
 
+/// Addresses that cannot be reached of which a shard waits to hear that another sends requests there. What is pushed
+/// out costs a request its first repetition.
+const UNHEARD_COUNT_MAX: usize = 64;
+
 /// One address that a request may be sent to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hop {
@@ -280,6 +284,21 @@ impl Engine {
         if self.make_room_for_link(now).is_some() {
             self.links.entry(key).or_insert(Link::new(now));
         }
+        // The system may have been quicker than the mail.
+        if let Some(at) = self.unheard.iter().position(|(to, _)| *to == address)
+            && let Some((_, heard)) = self.unheard.remove(at)
+            && now.since(heard) < LINK_RETRY_MIN
+        {
+            self.on_unreachable(address, now);
+        }
+    }
+
+    /// The system says of an address that it cannot be reached, and nobody is known to send requests there.
+    pub(super) fn note_unheard(&mut self, to: SocketAddr, now: Time) {
+        if self.unheard.len() >= UNHEARD_COUNT_MAX {
+            self.unheard.pop_front();
+        }
+        self.unheard.push_back((to, now));
     }
 
     /// Something was heard from an address: it need not rest.

@@ -116,6 +116,8 @@ pub struct Engine {
     udp: UdpFlows,
     /// Ways that this shard opened, or tried to.
     links: HashMap<LinkKey, Link, KeyedState>,
+    /// UDP addresses that cannot be reached, as far as nobody sends requests there.
+    unheard: VecDeque<(SocketAddr, Time)>,
     /// The pairs, as their owner says.
     view: View,
     /// Of each peer proxy: where it is.
@@ -182,6 +184,7 @@ impl Engine {
             unregistered: HashMap::with_hasher(state.clone()),
             udp: UdpFlows::new(settings.connections_max, state.clone()),
             links: HashMap::with_hasher(state.clone()),
+            unheard: VecDeque::new(),
             view: owner.view().clone(),
             peers: servers::peers_of(&settings),
             owner: (settings.shard == servers::OWNER).then(|| Box::new(owner)),
@@ -218,7 +221,10 @@ impl Engine {
             Input::Ready { conn, identities } => self.on_ready(conn, identities, now),
             Input::Bytes { conn, bytes } => self.on_bytes(conn, bytes, now),
             Input::Closed { conn, reason } => self.on_closed(conn, reason, now),
-            Input::Unreachable { to, .. } => self.on_unreachable(to, now),
+            Input::Unreachable { to, .. } => {
+                self.count(Counter::DatagramUnreachable);
+                self.on_unreachable(to, now);
+            }
             Input::Mail { from, mail } => self.on_mail(from, mail, now),
             Input::MailRefused { mail, .. } => self.on_mail_refused(mail, now),
             Input::Dns(input) => self.dns.handle(input, now, &mut self.counters),

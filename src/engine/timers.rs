@@ -207,7 +207,6 @@ impl Engine {
     /// The system says that a UDP destination cannot be reached. What a server, peer or device has not answered goes
     /// on at once (RFC 3261 §18.4, §16.9), as after a refused connection; a repetition while it rests says nothing new.
     pub(super) fn on_unreachable(&mut self, to: std::net::SocketAddr, now: Time) {
-        self.count(Counter::DatagramUnreachable);
         // Of a SIP Server the owner of the verdict tells the others; of a phone there is nobody to tell.
         if self.on_unreachable_here(to, now) && self.names.server_at(to).is_none() {
             let me = self.me();
@@ -228,7 +227,8 @@ impl Engine {
         };
         let key = LinkKey { whose, transport: Transport::Udp, address: to };
         if matches!(whose, Whose::Device(_)) && !self.links.contains_key(&key) {
-            // A phone's address, which is nobody's that we try anew.
+            // A phone's address, as it seems, which is nobody's that we try anew.
+            self.note_unheard(to, now);
             return false;
         }
         let is_new = self.link_unreachable(key, now);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use hawser::config::{Host, PeerProxy, Server, Verify};
 use hawser::engine::{ConnectFailure, Input, Settings, Sticky};
+use hawser::flow::keys::Keys;
 use hawser::ids::Transport;
 use hawser::stats::Counter;
 
@@ -456,6 +457,27 @@ fn over_tls_a_target_that_refuses_or_shows_a_bad_certificate_gives_way_to_the_ne
     world.drain();
     world.pass_s(60);
     world.drain();
+    world.end();
+}
+
+#[test]
+fn what_the_system_says_of_a_udp_device_is_heard_though_it_is_quicker_than_the_mail_and_of_a_phone_by_nobody() {
+    let mut world = World::new(&setup());
+    let to = "10.3.3.3:5077".parse().expect("an address");
+    world.hold_mail = true;
+    // Whoever is nobody's target costs no mail.
+    world.input(0, Input::Unreachable { point: UDP, to: "10.0.0.9:5060".parse().expect("an address") });
+    assert_eq!(world.mails(), 0);
+    let home = u8::from(Keys::new(&[7; 32]).user16(b"x") % 2 == 1);
+    world.datagram(home, SERVER, &request("MESSAGE", &format!("sip:x@{to}"), "a", ""));
+    world.read_udp("10.3.3.3:5077");
+    world.input(1 - home, Input::Unreachable { point: UDP, to });
+    world.assert_silent();
+    while world.mails() > 0 {
+        world.deliver_mail(0, false);
+    }
+    assert_eq!(start_line(&world.read_server()), "SIP/2.0 503 No Target Left");
+    world.hold_mail = false;
     world.end();
 }
 

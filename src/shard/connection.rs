@@ -136,7 +136,8 @@ impl Core {
     /// Whether a connection that was accepted has to wait before its handshake may begin.
     pub(super) fn must_wait(&self, point: PointId, peer: SocketAddr) -> bool {
         let is_tls = self.engine.settings().point(point).transport == Transport::Tls;
-        is_tls && !self.stopped() && !self.handshakes.may_begin(peer.ip(), self.clock.now())
+        let busy = !self.deferred.is_empty();
+        is_tls && !self.stopped() && !self.handshakes.may_begin(peer.ip(), busy, self.clock.now())
     }
 
     /// Takes an accepted connection in, or lets it go at once. Its task must be started when it is taken.

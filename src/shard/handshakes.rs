@@ -16,8 +16,12 @@ use crate::clock::Time;
 use crate::limits::{HANDSHAKES_COUNT_MAX, HANDSHAKES_PER_SOURCE_MAX};
 use crate::stats::Counter;
 
-/// A handshake may take so long before it gives way to newer ones: a few round trips, and its turn among all others.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// A handshake may take so long before it gives way to newer ones while this shard has others to reckon: what it waits
+/// for may be its turn.
+const PATIENCE_BUSY: Duration = Duration::from_millis(500);
+/// The same while this shard waits for its peers: two round trips. Short, for nobody is let in meanwhile, and whoever
+/// fills the places with connections that say nothing must not keep others out.
+const PATIENCE_IDLE: Duration = Duration::from_millis(250);
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
@@ -41,8 +45,9 @@ impl Handshakes {
         self.all.len()
     }
 
-    /// Whether a handshake with this source may begin now; if not, it may soon.
-    pub(super) fn may_begin(&self, source: IpAddr, now: Time) -> bool {
+    /// Whether a handshake with this source may begin now; if not, it may soon. `busy`: some wait for their turn.
+    pub(super) fn may_begin(&self, source: IpAddr, busy: bool, now: Time) -> bool {
+        let patience = if busy { PATIENCE_BUSY } else { PATIENCE_IDLE };
         let in_the_way = if self.of(source) >= HANDSHAKES_PER_SOURCE_MAX {
             self.oldest_of(source)
         } else if self.all.len() >= HANDSHAKES_COUNT_MAX {
@@ -50,7 +55,7 @@ impl Handshakes {
         } else {
             None
         };
-        in_the_way.is_none_or(|entry| entry.begun.after(PATIENCE) <= now)
+        in_the_way.is_none_or(|entry| entry.begun.after(patience) <= now)
     }
 
     /// One has begun. Says which one gives way to it, and the bound by which it does.
@@ -109,14 +114,17 @@ mod tests {
         let mut all = Handshakes::default();
         crowd(&mut all, 0, HANDSHAKES_COUNT_MAX / 2, source(1));
         crowd(&mut all, 1_000, HANDSHAKES_COUNT_MAX - HANDSHAKES_COUNT_MAX / 2, source(2));
-        assert!(!all.may_begin(source(3), START), "at the bound");
-        assert!(all.may_begin(source(3), START.after(PATIENCE)));
-        let gives_way = all.begin(Key::of_test(9_999), Some(source(3)), START.after(PATIENCE));
+        for (busy, patience) in [(true, PATIENCE_BUSY), (false, PATIENCE_IDLE)] {
+            assert!(!all.may_begin(source(3), busy, START), "at the bound");
+            assert!(!all.may_begin(source(3), busy, START.after(patience - Duration::from_micros(1))));
+            assert!(all.may_begin(source(3), busy, START.after(patience)));
+        }
+        let gives_way = all.begin(Key::of_test(9_999), Some(source(3)), START.after(PATIENCE_IDLE));
         assert_eq!(gives_way, Some((Key::of_test(0), Counter::LimitHandshakesCount)));
         all.end(Key::of_test(0));
         assert_eq!(all.len(), HANDSHAKES_COUNT_MAX);
         all.end(Key::of_test(1));
-        assert!(all.may_begin(source(3), START), "one below it");
+        assert!(all.may_begin(source(3), true, START), "one below it");
     }
 
     #[test]
@@ -124,9 +132,9 @@ mod tests {
         let mut all = Handshakes::default();
         crowd(&mut all, 5_000, 1, source(2));
         crowd(&mut all, 0, HANDSHAKES_PER_SOURCE_MAX, source(1));
-        assert!(!all.may_begin(source(1), START));
-        assert!(all.may_begin(source(2), START), "others are not held up");
-        let gives_way = all.begin(Key::of_test(9_999), Some(source(1)), START.after(PATIENCE));
+        assert!(!all.may_begin(source(1), true, START));
+        assert!(all.may_begin(source(2), true, START), "others are not held up");
+        let gives_way = all.begin(Key::of_test(9_999), Some(source(1)), START.after(PATIENCE_BUSY));
         assert_eq!(gives_way, Some((Key::of_test(0), Counter::LimitHandshakesPerSource)), "not the oldest of all");
         for at in (0..HANDSHAKES_PER_SOURCE_MAX).chain([5_000, 9_999]) {
             all.end(Key::of_test(at));

@@ -6,6 +6,7 @@
 mod bounds;
 mod calls;
 mod chaos;
+mod chaos_pair;
 mod contacts;
 mod devices;
 mod failover;

@@ -18,12 +18,13 @@ use rustls::{ClientConfig, Error, ServerConfig, SupportedProtocolVersion};
 pub use super::authorities::{Authority, Crl};
 
 use super::authorities;
+use super::identity::Expected;
 use super::own::{Own, Shown};
 use super::pem::PemError;
 use super::tickets::{TicketSecrets, Ticketer};
 use super::trust::{self, ClientCheck, ServerCheck, Trust};
 use super::{Connect, Files, SideTls, Tls};
-use crate::config::{ClientEku, Config, SideSecurity, Verify};
+use crate::config::{ClientEku, Config, PeerProxy, SideSecurity, Verify};
 use crate::ids::{Side, Transport};
 
 const VERSIONS: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
@@ -143,6 +144,12 @@ pub fn set_up(config: &Config, tickets: &TicketSecrets) -> Result<(Tls, Inventor
         for target in [Some(&server.primary), server.backup.as_ref()].into_iter().flatten() {
             trust::server_name(&server.tls_peer(target).expected).map_err(TlsError::BadName)?;
         }
+    }
+    let peers = config.peers.iter().filter(|peer| peer.protocol == Transport::Tls);
+    let named = config.devices.iter().filter_map(|device| device.tls_name.as_ref());
+    let others = peers.map(PeerProxy::tls_peer).map(|peer| peer.expected);
+    for expected in others.chain(named.map(|name| Expected::of(None, name))) {
+        trust::server_name(&expected).map_err(TlsError::BadName)?;
     }
     let (ends, servers) = (config.security.side(Side::Endpoint), config.security.side(Side::Server));
     let same_trust = ends.trusted_ca == servers.trusted_ca

@@ -426,3 +426,21 @@ fn a_server_over_tls_needs_someone_to_trust() {
     config.security.server.trusted_ca = None;
     assert!(matches!(set_up(&config), Err(TlsError::NoTrust(_))));
 }
+
+#[test]
+fn a_name_that_nobody_can_ask_for_is_told_at_the_start() {
+    let folder = Folder::new("bad-name");
+    let ca = Ca::new("ca");
+    let (cert, key) = ca.issue(|_| {});
+    let name = |name: &str| {
+        let mut config = config(&folder, &cert, &key, &ca.pem, BY_NAME);
+        config.devices.push(crate::config::Device {
+            network: crate::config::Network { address: "192.0.2.0".parse().unwrap(), prefix_len: 24 },
+            tls_name: Some(crate::config::Host::Name(name.to_owned())),
+            verify: crate::config::Verify::Name,
+        });
+        set_up(&config).map(|_| ())
+    };
+    name("device.example.com").unwrap();
+    assert!(matches!(name("-device.example.com"), Err(TlsError::BadName(_))));
+}

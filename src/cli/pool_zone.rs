@@ -63,7 +63,7 @@ pub(super) struct Line {
     /// The name that phones are given, such as example.com.
     #[arg(long, value_name = "NAME")]
     domain: String,
-    /// Each proxy: its configuration file, NAME=FILE, NAME=ADDRESS[,ADDRESS], or a NAME that has its own records. A
+    /// Each proxy: its configuration file, NAME=FILE, NAME=ADDRESS,…, or a NAME that has its own records. A
     /// name without a dot is one in the domain.
     #[arg(required = true, value_name = "MEMBER")]
     members: Vec<String>,
@@ -117,7 +117,7 @@ impl fmt::Display for ZoneError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Member(text) => {
-                write!(f, "{text}: expected a configuration file, NAME=FILE, NAME=ADDRESS[,ADDRESS] or a host name")
+                write!(f, "{text}: expected a configuration file, NAME=FILE, NAME=ADDRESS,… or a host name")
             }
             Self::Domain(text) => write!(f, "--domain {text}: expected a host name"),
             Self::Unspecified(path) => write!(
@@ -303,7 +303,7 @@ host-record=one.example.com,192.0.2.1,300
             ("pool-zone --domain a.b --weight y=3 x=192.0.2.1", "y.a.b: a preference for no member of this pool"),
             (
                 "pool-zone --domain a.b x=192.0.2.1.1",
-                "x=192.0.2.1.1: expected a configuration file, NAME=FILE, NAME=ADDRESS[,ADDRESS] or a host name",
+                "x=192.0.2.1.1: expected a configuration file, NAME=FILE, NAME=ADDRESS,… or a host name",
             ),
         ] {
             let line = Shell::try_parse_from(arguments.split(' ')).expect("arguments").line;

@@ -1,7 +1,7 @@
 //! The SIP Servers and other sites' proxies: the part of the shard that owns the verdict on them (service checks,
 //! names, the pool), and what every shard does with the verdict.
 //!
-//! The rules are in [`server_pool`]; what is here carries them out.
+//! The rules are in [`crate::server_pool`]; what is here carries them out.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};

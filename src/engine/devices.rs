@@ -217,12 +217,19 @@ impl Engine {
         let transport = lost.map(|flow| self.transport_of(flow)).filter(|transport| transport.is_stream());
         target::beyond_table(request, &self.names).ok().filter(|target| match target {
             Target::Uri(uri) => match place_of(uri, request.buf()) {
-                (Place::At(hop), _) => Some(hop.transport) == transport,
+                (Place::At(hop), _) => Some(hop.transport) == transport || self.aims_at(hop),
                 // It stands in the device's Contact, and nobody else has named it.
                 (Place::Named(_), _) => false,
             },
             _ => true,
         })
+    }
+
+    /// Whether the proxy sends requests to a device at this UDP address: what was too large for a datagram may have gone
+    /// to it over TCP.
+    fn aims_at(&self, hop: Hop) -> bool {
+        let key = LinkKey { whose: self.whose_device(None), transport: Transport::Udp, address: hop.address };
+        !hop.transport.is_stream() && self.links.contains_key(&key)
     }
 
     // --- what has no transaction -------------------------------------------------------------------------------

@@ -425,3 +425,37 @@ fn a_full_mailbox_towards_the_devices_shard_is_503_and_not_silence() {
     answers(&mut world, wire, "200 OK");
     world.end();
 }
+
+#[test]
+fn a_udp_device_that_was_called_over_tcp_for_the_requests_size_is_reached_over_udp_when_that_is_lost() {
+    let mut world = World::new(&setup());
+    let device = "100.100.100.101:5070";
+    let target = format!("sip:d@{device}");
+    let large = |call: &str| {
+        let subject = format!("Subject: {}\r\n", "x".repeat(1_200));
+        request("INVITE", &target, call, &subject)
+    };
+    // The first goes over UDP, and a connection is opened for those to come.
+    world.datagram(0, SERVER, &large("c1"));
+    let invite = world.read_udp(device);
+    world.datagram(0, device, &answer(&invite, "486 Busy Here", "d", ""));
+    world.drain();
+    let (tcp, to, _) = world.dialled();
+    assert_eq!(to.to_string(), device);
+    world.ready(tcp);
+    world.datagram(0, SERVER, &large("c2"));
+    let invite = world.read(tcp);
+    world.write(tcp, &answer(&invite, "200 OK", "d", &format!("Contact: <{target}>\r\n")));
+    let mut server = Dialog::caller(&world.read_server());
+    world.hang_up(tcp);
+    world.datagram(1, SERVER, &server.request("ACK", &format!("UDP {SERVER}")));
+    assert!(world.read_udp(device).starts_with("ACK "));
+    world.datagram(1, SERVER, &server.request("BYE", &format!("UDP {SERVER}")));
+    let bye = world.read_udp(device);
+    world.datagram(0, device, &answer(&bye, "200 OK", "", ""));
+    assert_eq!(start_line(&world.read_server()), "SIP/2.0 200 OK");
+    world.drain();
+    world.pass_s(60);
+    world.drain();
+    world.end();
+}

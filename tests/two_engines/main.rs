@@ -8,6 +8,7 @@ mod calls;
 mod chaos;
 mod chaos_pair;
 mod contacts;
+mod device_chaos;
 mod devices;
 mod failover;
 mod hostile;

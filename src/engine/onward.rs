@@ -362,7 +362,8 @@ impl Engine {
             return self.on_answered_target_lost(id, exchange, failure, now);
         }
         let again = match (exchange.onward, exchange.hop) {
-            _ if failure.is_some() || exchange.attempts > 1 => None,
+            // One that was given up is not sent again.
+            _ if failure.is_some() || exchange.attempts > 1 || exchange.given_up != GivenUp::No => None,
             (Onward::Server(pair), Some(hop)) => self.flow_to(hop, Whose::Server(pair), None, now),
             (Onward::Hops, Some(hop)) => match exchange.hops.as_ref().and_then(|hops| hops.peer) {
                 Some(peer) => self.flow_to(hop, Whose::Peer(peer), None, now),

@@ -9,7 +9,7 @@ use crate::next_hop::{request, wide};
 use crate::talk::{answer, header, start_line};
 use crate::world::{SERVER, Sent, Setup, Wire, World};
 
-const SEEDS: u64 = 150;
+const SEEDS: u64 = 200;
 const STEPS: u32 = 120;
 
 /// Where a message came to a device.
@@ -44,7 +44,7 @@ impl Story {
             "_sip._udp.gw.test SRV 2 1 5064 a.test",
             "a.test A 10.3.3.1",
         ]);
-        world.hold_mail = seed % 2 == 0;
+        world.hold_mail = seed.is_multiple_of(2);
         Self {
             world,
             rng: fastrand::Rng::with_seed(seed),

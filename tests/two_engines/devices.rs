@@ -459,3 +459,19 @@ fn a_udp_device_that_was_called_over_tcp_for_the_requests_size_is_reached_over_u
     world.drain();
     world.end();
 }
+
+#[test]
+fn a_cancelled_invite_whose_connection_is_lost_unheard_is_over_and_not_sent_again() {
+    let mut world = World::new(&setup());
+    world.datagram(1, SERVER, &request("INVITE", &at("d", "tcp"), "c1", ""));
+    let (device, _, _) = world.dialled();
+    world.ready(device);
+    world.read(device);
+    world.datagram(0, SERVER, &request("CANCEL", &at("d", "tcp"), "c1", "").replace("nCANCEL", "nINVITE"));
+    assert_eq!(start_line(&world.read_server()), "SIP/2.0 200 OK");
+    world.hang_up(device);
+    assert_eq!(start_line(&world.read_server()), "SIP/2.0 487 Request Terminated");
+    assert!(world.opened.is_empty());
+    world.drain();
+    world.end();
+}

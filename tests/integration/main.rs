@@ -9,6 +9,7 @@
 mod calls;
 mod certificates;
 mod demo;
+mod device_calls;
 mod devices;
 mod dns;
 mod failover;

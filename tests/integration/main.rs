@@ -1,4 +1,4 @@
-//! Hawser among real parties: SIPp and baresip as phones, SIPp and Kamailio as the SIP Server, stunnel4 and OpenSSL's
+//! Hawser among real parties: SIPp, baresip and linphonec as phones, SIPp and Kamailio as the SIP Server, stunnel4 and OpenSSL's
 //! client for TLS, dnsmasq for names, all on loopback and on ports chosen at run time. Every test starts its own proxy
 //! on all cores and ends what it started.
 //!
@@ -24,6 +24,7 @@ mod names;
 mod operator;
 mod options;
 mod pool_zone;
+mod real_phones;
 mod registration;
 mod scenes;
 mod startup;

@@ -29,6 +29,11 @@ pub struct Phone {
 impl Phone {
     /// Starts a phone for `user`, which registers through the proxy's TLS port.
     pub fn start(scratch: &Scratch, user: &str, certificates: &Certificates, tls_port: u16) -> Self {
+        Self::start_with(scratch, user, certificates, tls_port, "")
+    }
+
+    /// The same with further lines of its configuration.
+    pub fn start_with(scratch: &Scratch, user: &str, certificates: &Certificates, tls_port: u16, more: &str) -> Self {
         let control_port = free_port();
         let folder = scratch.path().join(user);
         std::fs::create_dir_all(&folder).expect("a scratch folder");
@@ -39,7 +44,7 @@ impl Phone {
                  audio_player aubridge,{user}\naudio_source aubridge,{user}\naudio_alert aubridge,{user}\n\
                  module_path /usr/lib/baresip/modules\nmodule g711.so\nmodule aubridge.so\nmodule_tmp uuid.so\n\
                  module_tmp account.so\nmodule_app menu.so\nmodule_app ctrl_tcp.so\n\
-                 ctrl_tcp_listen 127.0.0.1:{control_port}\n",
+                 ctrl_tcp_listen 127.0.0.1:{control_port}\n{more}",
                 ca = certificates.ca.display()
             ),
         );

@@ -6,6 +6,7 @@ pub mod baresip;
 pub mod certs;
 pub mod client;
 pub mod dnsmasq;
+pub mod linphone;
 pub mod ports;
 pub mod process;
 pub mod proxy;

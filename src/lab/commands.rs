@@ -8,9 +8,12 @@ use crate::load::{self, LoadLine};
 use crate::phones::{Claim, Habit, PhonesConfig};
 use crate::pool::{self, PoolLine};
 use crate::registrar::{PathPolicy, Policy};
+use crate::renew::{self, RenewLine};
 use crate::server::Habits;
 use crate::sites::{self, SitesLine};
 use crate::stack::Timers;
+use crate::stall::{self, StallLine};
+use crate::storm::{self, StormLine};
 use crate::story::{self, StoryLine};
 use clap::{Args, Parser, Subcommand};
 use serde_json::json;
@@ -53,6 +56,13 @@ enum Command {
     /// Starts two sites of two proxies and two SIP Servers each, lets their phones call each other over TLS, and
     /// reports.
     Sites(Box<SitesLine>),
+    /// Lets thousands of TLS handshakes begin at once while phones are called, and reports.
+    Storm(Box<StormLine>),
+    /// Lets peers stall in the handshake, at one byte a second, and without reading, while phones are called, and
+    /// reports.
+    Stall(Box<StallLine>),
+    /// Replaces the proxy's certificate on disk again and again under new handshakes and calls, and reports.
+    Renew(Box<RenewLine>),
     /// Tells, step by step, what a proxy does for phones that register, call, move and hang up.
     Story(Box<StoryLine>),
 }
@@ -204,6 +214,9 @@ pub fn run() -> Result<ExitCode, Box<dyn Error>> {
         Command::Failover(line) => failover::run(&line),
         Command::Pool(line) => pool::run(&line),
         Command::Sites(line) => sites::run(&line),
+        Command::Storm(line) => storm::run(&line),
+        Command::Stall(line) => stall::run(&line),
+        Command::Renew(line) => renew::run(&line),
         Command::Story(line) => story::run(&line),
     }
 }

@@ -5,7 +5,7 @@
 //! sockets are its own, so that each checks the other.
 //!
 //! ```text
-//! commands: certs, server (control), phones, load, failover, pool, sites, story
+//! commands: certs, server (control), phones, load, failover, pool, sites, storm, stall, renew, story
 //!     │
 //!   bench ── server (registrar, calls of two legs) ─┐
 //!     │   ── phones (registration, calls) ──────────┤── dialog, sdp, tally
@@ -19,9 +19,11 @@ mod bench;
 mod certs;
 mod commands;
 mod control;
+mod crowd;
 mod dialog;
 mod dns;
 mod failover;
+mod healthy;
 mod ledger;
 mod load;
 mod net;
@@ -29,10 +31,13 @@ mod phones;
 mod pool;
 mod processes;
 mod registrar;
+mod renew;
 mod sdp;
 mod server;
 mod sites;
 mod stack;
+mod stall;
+mod storm;
 mod story;
 mod tally;
 mod text;

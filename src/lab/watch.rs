@@ -55,6 +55,14 @@ pub fn usage(pids: &[u32]) -> Usage {
     sum
 }
 
+/// Microseconds that all threads of these processes have run, to the nanosecond of the scheduler's own account, where
+/// [`usage`] has the ticks of the kernel.
+pub fn busy_us(pids: &[u32]) -> u64 {
+    let threads = pids.iter().filter_map(|pid| std::fs::read_dir(format!("/proc/{pid}/task")).ok()).flatten().flatten();
+    let run = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("schedstat")).ok());
+    run.filter_map(|text| text.split_whitespace().next()?.parse::<u64>().ok()).sum::<u64>() / 1_000
+}
+
 /// Fetches `http://HOST:PORT/PATH`.
 ///
 /// # Errors
@@ -112,6 +120,8 @@ mod tests {
         let usage = usage(&[std::process::id()]);
         assert!(usage.resident > 100_000, "{usage:?}");
         assert_eq!(super::usage(&[u32::MAX]).resident, 0);
+        assert!(busy_us(&[std::process::id()]) > 0);
+        assert_eq!(busy_us(&[u32::MAX]), 0);
     }
 
     #[test]

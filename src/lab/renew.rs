@@ -1,0 +1,207 @@
+//! Renewal: the proxy's certificate is replaced on disk again and again, now and then by rubbish, under new handshakes
+//! and calls.
+//!
+//! Owns: the files that the proxy reads, the order of events, and the report. Must not touch: SIP.
+
+use crate::crowd::{Crowd, Kind, What, mark};
+use crate::healthy::{Healthy, HealthyLine};
+use crate::storm::said;
+use crate::tally::{Histogram, Tally};
+use clap::Args;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// DESIGN.md §TLS: from the change of a file to the last handshake that shows the old one.
+const TAKEN_WITHIN: Duration = Duration::from_secs(2);
+/// After the last handshake was begun.
+const AFTER_S: f64 = 3.0;
+
+/// A certificate and its key, as `CERTIFICATE,KEY`.
+#[derive(Clone, Debug)]
+pub struct Set {
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+impl std::str::FromStr for Set {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (certificate, key) = text.split_once(',').ok_or("expected CERTIFICATE,KEY")?;
+        Ok(Self { certificate: certificate.into(), key: key.into() })
+    }
+}
+
+#[derive(Args)]
+pub struct RenewLine {
+    /// The certificate and the key that the proxy reads, such as live.pem,live.key; they are overwritten.
+    #[arg(long)]
+    live: Set,
+    /// What takes their place in turn; at least four, so that an old one is told from one that is due again.
+    #[arg(long, required = true)]
+    set: Vec<Set>,
+    /// From one replacement to the next, milliseconds.
+    #[arg(long, default_value_t = 1_000)]
+    every_ms: u64,
+    /// Each so-manieth is rubbish; 0 is none.
+    #[arg(long, default_value_t = 10)]
+    bad_every: u64,
+    /// How long rubbish stays, milliseconds: a proxy may wait a while for the rest of a file.
+    #[arg(long, default_value_t = 2_500)]
+    bad_ms: u64,
+    /// New handshakes each second.
+    #[arg(long, default_value_t = 200.0)]
+    knocks: f64,
+    #[arg(long, default_value_t = 120.0)]
+    seconds: f64,
+    #[command(flatten)]
+    healthy: HealthyLine,
+}
+
+/// A certificate that was put in place, and when.
+struct Placed {
+    at: Instant,
+    mark: u64,
+    /// From then to the first handshake that showed it.
+    shown_after: Option<Duration>,
+}
+
+/// Runs it; fails when a handshake failed, a call came to harm, or an old certificate was shown for too long.
+///
+/// # Errors
+/// What could not be started, or a file.
+pub fn run(line: &RenewLine) -> Result<ExitCode, Box<dyn Error>> {
+    if line.set.len() < 4 {
+        return Err("--set: at least four".into());
+    }
+    let mut marks = Vec::new();
+    for set in &line.set {
+        marks.push(mark(&CertificateDer::from_pem_file(&set.certificate)?));
+    }
+    let first = mark(&CertificateDer::from_pem_file(&line.live.certificate)?);
+    let (mut healthy, tls) = Healthy::start(&line.healthy)?;
+    let crowd = Crowd::start(line.healthy.proxy.addr, &tls, line.healthy.crowd_source.clone())?;
+
+    let mut placed = vec![Placed { at: Instant::now(), mark: first, shown_after: Some(Duration::ZERO) }];
+    let mut took = Histogram::default();
+    let mut failed: BTreeMap<String, u64> = BTreeMap::new();
+    let (mut begun, mut stood, mut stale, mut changes, mut rubbish) = (0_u64, 0_u64, 0_u64, 0_u64, 0_u64);
+    let mut next_s = line.every_ms as f64 / 1e3;
+    loop {
+        healthy.turn()?;
+        let passed_s = healthy.passed_s();
+        if passed_s < line.seconds {
+            let due = (passed_s * line.knocks) as u64;
+            if due > begun {
+                crowd.open(Kind::Passer, u32::try_from(due - begun)?);
+                begun = due;
+            }
+            if passed_s >= next_s {
+                changes += 1;
+                next_s += line.every_ms.max(1) as f64 / 1e3;
+                if line.bad_every > 0 && changes.is_multiple_of(line.bad_every) {
+                    rubbish += 1;
+                    next_s = passed_s + line.bad_ms as f64 / 1e3;
+                    replace(&line.live.certificate, b"-----BEGIN CERTIFICATE-----\nrubbish\n")?;
+                } else {
+                    let nth = (changes % line.set.len() as u64) as usize;
+                    // The proxy may look between the two.
+                    replace(&line.live.key, &fs::read(&line.set[nth].key)?)?;
+                    replace(&line.live.certificate, &fs::read(&line.set[nth].certificate)?)?;
+                    placed.push(Placed { at: Instant::now(), mark: marks[nth], shown_after: None });
+                }
+            }
+        } else if passed_s > line.seconds + AFTER_S {
+            break;
+        }
+        for fact in crowd.facts()? {
+            match fact.what {
+                What::Stands { certificate } => {
+                    stood += 1;
+                    took.record((fact.at - fact.began).as_micros() as u64);
+                    stale += u64::from(is_stale(&placed, certificate, fact.began));
+                    let shown = placed.iter_mut().rev().find(|placed| placed.mark == certificate);
+                    if let Some(shown) = shown.filter(|placed| placed.shown_after.is_none()) {
+                        shown.shown_after = Some(fact.at.saturating_duration_since(shown.at));
+                    }
+                }
+                What::Ended { stood: false, how } => Tally::count(&mut failed, said(how)),
+                What::Ended { stood: true, .. } => {}
+            }
+        }
+    }
+    healthy.end_phase("renewing");
+    let metrics = healthy.grown(&["hawser_tls_files_read", "hawser_tls_handshake_failures", "hawser_limit_hits"])?;
+    let (mut report, is_clean) = healthy.finish()?;
+    let mut shown = Histogram::default();
+    for after in placed.iter().skip(1).filter_map(|placed| placed.shown_after) {
+        shown.record(after.as_micros() as u64);
+    }
+    let failures: u64 = failed.values().sum();
+    let unanswered = begun.saturating_sub(stood + failures);
+    report["renewal"] = json!({
+        "changes": changes,
+        "rubbish": rubbish,
+        "handshakes": begun,
+        "served": stood,
+        "failed": failures,
+        "failed_by": failed,
+        "unanswered": unanswered,
+        "handshake_ms": took.summary(),
+        "new_one_shown_after_ms": shown.summary(),
+        "never_shown": placed.iter().filter(|placed| placed.shown_after.is_none()).count(),
+        "old_one_shown_too_long": stale,
+    });
+    report["metrics"] = metrics;
+    println!("{report}");
+    let holds = is_clean && failures + unanswered + stale == 0;
+    Ok(if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Whether a handshake that began then showed what had given way too long before.
+fn is_stale(placed: &[Placed], certificate: u64, began: Instant) -> bool {
+    let mut until = None;
+    for at in placed.iter().rev() {
+        if at.mark == certificate {
+            // What took its place, or nothing yet.
+            return until.is_some_and(|until: Instant| began.saturating_duration_since(until) > TAKEN_WITHIN);
+        }
+        until = Some(at.at);
+    }
+    true
+}
+
+/// As certbot and its like do it: the whole file at once.
+fn replace(path: &Path, content: &[u8]) -> Result<(), Box<dyn Error>> {
+    let new = path.with_extension("new");
+    let fault = |fault| format!("{}: {fault}", path.display());
+    fs::write(&new, content).map_err(fault)?;
+    fs::rename(&new, path).map_err(fault)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_certificate_is_stale_two_seconds_after_it_gave_way() {
+        let began = Instant::now();
+        let at = |s: u64| began + Duration::from_secs(s);
+        let placed = [(0, 1), (10, 2), (20, 3), (30, 1)];
+        let placed = placed.map(|(s, mark)| Placed { at: at(s), mark, shown_after: None });
+        assert!(!is_stale(&placed[..2], 1, at(12)));
+        assert!(is_stale(&placed[..2], 1, at(13)));
+        assert!(!is_stale(&placed[..2], 2, at(99)), "nothing has taken its place");
+        assert!(!is_stale(&placed, 1, at(99)), "it is due again");
+        assert!(is_stale(&placed, 2, at(31)));
+        assert!(is_stale(&placed, 9, at(0)), "nobody put it there");
+    }
+}

@@ -409,7 +409,10 @@ impl Engine {
 
     fn unwatch_flow(&mut self, id: TxnId, shard: ShardId, conn: crate::ids::ConnId) {
         if let Some(list) = self.watchers.get_mut(&(shard, conn)) {
-            list.retain(|other| *other != id);
+            // A connection to a server may have thousands.
+            if let Some(at) = list.iter().position(|other| *other == id) {
+                list.swap_remove(at);
+            }
             if list.is_empty() {
                 self.watchers.remove(&(shard, conn));
             }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hawser::config::{Server, ServerAddress};
+use hawser::config::{Host, PeerProxy, Server, ServerAddress, Verify};
 use hawser::engine::{Input, Settings};
 use hawser::ids::Transport;
 use hawser::server_pool::Member;
@@ -459,4 +459,80 @@ fn an_options_of_a_phone_is_a_request_like_others_when_it_is_not_for_the_proxy()
     stage.reply(SERVER, &request, "200 OK");
     stage.read_status(wire, "200");
     stage.end();
+}
+
+#[test]
+fn service_checks_do_not_wait_for_the_back_off_and_their_answer_ends_it_on_every_shard() {
+    for internal in [Transport::Udp, Transport::Tcp, Transport::Tls] {
+        let mut stage = Stage::new(&Setup { internal, shards: 3, mutate: paired, ..Setup::default() });
+        stage.assert_served_by(SERVER);
+        stage.set(SERVER, Mode::Gone);
+        stage.set(SERVER2, Mode::Gone);
+        for _ in 0..6 {
+            // Nobody connects for a request meanwhile.
+            let wire = stage.phone();
+            stage.write(wire, &ask("MESSAGE", &format!("m{}", stage.world.now.0)));
+            stage.read_status(wire, "503");
+            stage.pass_s(10);
+        }
+        let tries = stage.world.opened.iter().filter(|(_, to)| *to == address(SERVER)).count();
+        if internal != Transport::Udp {
+            // One in turn every oos-force, though the longest pause would be 8 s.
+            assert!((28..=40).contains(&tries), "{tries}");
+            assert!(stage.told("SIP Server cannot be reached") <= 6, "{:#?}", stage.world.events);
+        }
+        stage.set(SERVER, Mode::Up);
+        stage.pass_ms(2_100);
+        stage.assert_served_by(SERVER);
+        stage.end();
+    }
+}
+
+const PEER: &str = "127.0.0.1:5070";
+
+/// Another site, whose proxy is reached over TCP.
+fn with_peer(settings: &mut Settings) {
+    paired(settings);
+    settings.peers.push(PeerProxy {
+        name: "site2".to_owned(),
+        servers: vec!["10.2.0.10".parse().expect("an address")],
+        contact: Host::Name("proxy.test".to_owned()),
+        protocol: Transport::Tcp,
+        port_tls: None,
+        tls_name: None,
+        verify: Verify::Name,
+    });
+    settings.dns.resolvers = vec![address(crate::resolver::RESOLVER)];
+    settings.domains.clear();
+}
+
+#[test]
+fn a_call_that_another_sites_proxy_took_before_it_died_goes_to_its_next_target_or_ends() {
+    for has_next in [true, false] {
+        let mut stage = Stage::new(&Setup { mutate: with_peer, ..Setup::default() });
+        let mut zone = vec!["_sip._tcp.proxy.test SRV 0 0 5070 a.test", "a.test A 127.0.0.1"];
+        if has_next {
+            zone.push("_sip._tcp.proxy.test SRV 1 0 7101 a.test");
+        }
+        stage.world.resolver.set_zone(&zone);
+        stage.add(PEER, Transport::Tcp);
+        stage.add(OTHER2, Transport::Tcp);
+        stage.run();
+        let invite = request_of(&stage, SERVER, "INVITE", "c").replacen("sip:127.0.0.1:5060", "sip:bob@10.2.0.10", 1);
+        stage.say(SERVER, &invite);
+        let first = stage.read_request(PEER, "INVITE");
+        stage.reply(PEER, &first, "180 Ringing");
+        assert!(stage.read_at(SERVER).starts_with("SIP/2.0 180"));
+        stage.set(PEER, Mode::Gone);
+        if has_next {
+            let second = stage.read_request(OTHER2, "INVITE");
+            stage.reply(OTHER2, &second, "200 OK");
+            assert!(stage.read_at(SERVER).starts_with("SIP/2.0 200"));
+        } else {
+            assert!(stage.read_at(SERVER).starts_with("SIP/2.0 503"));
+        }
+        stage.pass_s(100);
+        stage.forget(SERVER);
+        stage.end();
+    }
 }

@@ -8,7 +8,7 @@ mod calls;
 mod chaos;
 mod chaos_pair;
 mod contacts;
-mod device_chaos;
+
 mod devices;
 mod failover;
 mod hostile;
@@ -23,6 +23,7 @@ mod routes;
 mod servers;
 mod stage;
 mod talk;
+mod target_chaos;
 mod timers;
 mod torture;
 mod world;

@@ -1,9 +1,11 @@
-//! Devices under accidents: connections that open, fail and close at any moment, mail that is late or refused, answers
+//! Devices, other sites and another pair under accidents: connections that open, fail and close at any moment, mail that is late or refused, answers
 //! of every kind or none, CANCELs that cross everything. Every INVITE gets its one final answer, and nothing is left.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hawser::engine::ConnectFailure;
+use hawser::config::{Host, PeerProxy};
+use hawser::engine::{ConnectFailure, Settings};
+use hawser::ids::Transport;
 
 use crate::next_hop::{request, wide};
 use crate::talk::{answer, header, start_line};
@@ -11,6 +13,19 @@ use crate::world::{SERVER, Sent, Setup, Wire, World};
 
 const SEEDS: u64 = 200;
 const STEPS: u32 = 120;
+
+/// A second site, over TLS.
+fn two_sites(settings: &mut Settings) {
+    wide(settings);
+    let site3 = PeerProxy {
+        name: "site3".into(),
+        servers: vec!["10.9.9.8".parse().expect("an address")],
+        contact: Host::parse("10.9.0.3").expect("a host"),
+        protocol: Transport::Tls,
+        ..settings.peers[0].clone()
+    };
+    settings.peers.push(site3);
+}
 
 /// Where a message came to a device.
 #[derive(Clone, Debug)]
@@ -36,7 +51,7 @@ struct Story {
 impl Story {
     fn new(seed: u64) -> Self {
         let shards = 1 + u8::try_from(seed % 3).expect("few");
-        let mut world = World::new(&Setup { shards, mutate: wide, ..Setup::default() });
+        let mut world = World::new(&Setup { shards, mutate: two_sites, ..Setup::default() });
         world.resolver.set_zone(&[
             "_sip._tcp.gw.test SRV 1 1 5061 a.test",
             "_sip._tcp.gw.test SRV 2 1 5062 a.test",
@@ -95,7 +110,17 @@ impl Story {
 
     fn ask(&mut self) {
         let user = ["a", "b", "c", "d"][self.rng.usize(..4)];
-        let to = ["10.3.3.3;transport=tcp", "10.3.3.4;transport=tls", "10.3.3.5", "gw.test;transport=tcp", "gw.test"];
+        // Devices over each transport, by address and by name, the other site, the other pair.
+        let to = [
+            "10.3.3.3;transport=tcp",
+            "10.3.3.4;transport=tls",
+            "10.3.3.5",
+            "gw.test;transport=tcp",
+            "gw.test",
+            "10.9.9.9",
+            "10.9.9.8",
+            "10.8.0.1:5070",
+        ];
         let target = format!("sip:{user}@{}", to[self.rng.usize(..to.len())]);
         let method = if self.rng.bool() { "INVITE" } else { "MESSAGE" };
         self.calls += 1;
@@ -202,7 +227,7 @@ impl Story {
 }
 
 #[test]
-fn whatever_happens_to_devices_every_invite_is_answered_once_and_nothing_is_left() {
+fn whatever_happens_to_targets_every_invite_is_answered_once_and_nothing_is_left() {
     for seed in 0..SEEDS {
         let mut story = Story::new(seed);
         for _ in 0..STEPS {

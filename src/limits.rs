@@ -47,6 +47,8 @@ pub const SERVER_CONNECTIONS_RESERVE: usize = 16;
 pub const CONTACTS_MAX: usize = 16;
 /// The longest that a binding is kept without a refresh, whatever the registrar grants.
 pub const REGISTRATION_MAX: Duration = Duration::from_secs(7 * 24 * 3_600);
+/// After our own 100 to an INVITE, how long its SIP Server may say nothing before it is checked.
+pub const SERVER_DOUBT_AFTER: Duration = Duration::from_millis(850);
 /// How long a requester hears nothing before it gets a 100 (RFC 3261 §17.2.1 allows 200 ms).
 pub const TRYING_AFTER: Duration = Duration::from_millis(150);
 /// How long an INVITE whose flow was lost under way waits for its phone (RFC 5626 §5.3.1: 430 within 2 s).

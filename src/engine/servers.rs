@@ -555,6 +555,17 @@ impl Engine {
         }
     }
 
+    /// An INVITE has had no response at all for a second: its server is asked at once whether it is there, so that
+    /// silence is found out within one service check, and callers do not wait for two.
+    pub(super) fn doubt_server(&mut self, exchange: &Exchange) {
+        if let (Onward::Server(pair), Some(hop)) = (exchange.onward, exchange.hop)
+            && exchange.client.is_unanswered()
+            && !self.settings.oos_check.is_zero()
+        {
+            self.tell_evidence(pair, hop.address, Evidence::Silent);
+        }
+    }
+
     /// The other site's proxy at an address.
     pub(super) fn peer_at(&self, address: SocketAddr) -> Option<u8> {
         let at = self.peers.iter().position(|targets| targets.iter().any(|target| target.address == address))?;

@@ -6,6 +6,7 @@ use super::onward::Why;
 use super::{ConnectFailure, Engine, Mail, Timer};
 use crate::clock::Time;
 use crate::ids::{FlowRef, ShardId, Transport};
+use crate::limits::SERVER_DOUBT_AFTER;
 use crate::sip::Method;
 use crate::stats::Counter;
 use crate::transaction::branch::TxnId;
@@ -76,7 +77,13 @@ impl Engine {
                 }
             }
             Which::CancelRetransmit | Which::CancelDeadline => self.on_cancel_timer(id, exchange, which, now),
-            Which::Trying => self.say_trying(exchange),
+            Which::Trying if exchange.said_provisional => self.doubt_server(exchange),
+            Which::Trying => {
+                self.say_trying(exchange);
+                if exchange.to_server() && exchange.method == Method::Invite && exchange.server.is_open() {
+                    self.arm(id, exchange, Which::Trying, now.after(SERVER_DOUBT_AFTER));
+                }
+            }
             Which::Patience => self.on_patience(id, exchange, now),
             Which::Wait => {
                 // The home has not answered: its mailbox or the shard is in trouble. The phone counts as gone.

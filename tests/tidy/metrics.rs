@@ -32,6 +32,7 @@ const NOT_COUNTED: &[(&str, &str)] = &[
     ("ADMIN_HEAD_MAX", "the connection ends without a request to count"),
     ("ADMIN_CONNECTION_MAX", "the connection ends; its answer is counted"),
     ("ADMIN_ANSWER_MAX", "hawser_admin_answers_total{code=\"503\"}"),
+    ("SERVER_DOUBT_AFTER", "hawser_server_pings_total says what came of the check"),
     ("LINK_RETRY_MIN", "hawser_connect_failures_total says how often one could not be opened"),
     ("LINK_RETRY_MAX", "hawser_connect_failures_total says how often one could not be opened"),
     ("NAMES_AGAIN", "a turn ends and the next one goes on"),

@@ -1,5 +1,8 @@
 //! A server of a pair fails with requests in flight: where they go, what comes back, and what the other one hears.
 
+use std::time::Duration;
+
+use hawser::engine::Settings;
 use hawser::ids::Transport;
 
 use crate::stage::{Mode, Stage, ask, branch, cancel, everywhere, paired, unchecked};
@@ -66,6 +69,26 @@ fn all_shards_follow_and_stay_when_the_primary_is_back_until_the_backup_dies() {
 }
 
 #[test]
+fn an_invite_that_nobody_answers_has_its_server_checked_at_once() {
+    let patient = |settings: &mut Settings| {
+        paired(settings);
+        settings.oos_force = Duration::from_secs(5);
+    };
+    everywhere(patient, |mut stage| {
+        let wire = stage.phone();
+        stage.pass_ms(100);
+        // The next scheduled check would be seconds away, and its patience as long again.
+        stage.set(SERVER, Mode::Silent);
+        stage.write(wire, &ask("INVITE", "i"));
+        stage.pass_ms(6_200);
+        let moved = stage.read_request(SERVER2, "INVITE");
+        stage.reply(SERVER2, &moved, "200 OK");
+        while !stage.read(wire).starts_with("SIP/2.0 200") {}
+        stage.world.drain();
+    });
+}
+
+#[test]
 fn silence_moves_what_is_in_flight_by_the_verdict_answered_or_not() {
     for (status, passed_on) in [(None, false), (Some("100 Trying"), false), (Some("180 Ringing"), true)] {
         everywhere(paired, |mut stage| {
@@ -82,6 +105,8 @@ fn silence_moves_what_is_in_flight_by_the_verdict_answered_or_not() {
             // oos-check and oos-force.
             stage.pass_ms(6_100);
             let moved = stage.read_request(SERVER2, "INVITE");
+            // It came a while ago, and was sent again since.
+            stage.forget(SERVER2);
             assert_ne!(branch(&first), branch(&moved));
             stage.reply(SERVER2, &moved, "200 OK");
             let mut last = stage.read(wire);
@@ -269,6 +294,7 @@ fn a_late_2xx_of_the_former_server_goes_back_and_what_was_asked_of_the_next_is_t
         stage.set(SERVER, Mode::Silent);
         stage.pass_ms(6_100);
         let moved = stage.read_request(SERVER2, "INVITE");
+        stage.forget(SERVER2);
         stage.reply(SERVER2, &moved, "180 Ringing");
         stage.set(SERVER, Mode::Up);
         stage.reply(SERVER, &first, "200 OK");

@@ -13,8 +13,9 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::process::ExitCode;
 
-/// How long the stalled ones may take to come.
+/// How long each step of them may take to come.
 const COMING_MAX_S: f64 = 20.0;
+const DEAF_AT_ONCE: u32 = 50;
 /// After the last is closed, for what was kept for them to be given back.
 const AFTER_S: f64 = 8.0;
 
@@ -47,6 +48,8 @@ pub struct StallLine {
 struct Group {
     meant: u32,
     stood: u32,
+    /// Closed before their connection stood.
+    turned_away: u32,
     ended: u32,
     lived: Histogram,
     shortest_ms: Option<f64>,
@@ -57,6 +60,10 @@ impl Group {
     fn note(&mut self, fact: Fact) {
         match fact.what {
             What::Stands { .. } => self.stood += 1,
+            What::Ended { stood: false, .. } => {
+                self.turned_away += 1;
+                self.ended += 1;
+            }
             What::Ended { how, .. } => {
                 let lived = fact.at - fact.began;
                 let lived_ms = lived.as_secs_f64() * 1e3;
@@ -72,6 +79,7 @@ impl Group {
         json!({
             "meant": self.meant,
             "stood": self.stood,
+            "turned_away": self.turned_away,
             "closed": self.ended,
             "closed_by": self.by,
             "first_after_ms": self.shortest_ms,
@@ -89,13 +97,17 @@ struct Groups {
 impl Groups {
     fn take(&mut self, crowd: &Crowd) -> Result<(), Box<dyn Error>> {
         for fact in crowd.facts()? {
-            match fact.kind {
-                Kind::Mute => self.mute.note(fact),
-                Kind::Slow => self.slow.note(fact),
-                _ => self.deaf.note(fact),
-            }
+            self.of(fact.kind).note(fact);
         }
         Ok(())
+    }
+
+    fn of(&mut self, kind: Kind) -> &mut Group {
+        match kind {
+            Kind::Mute => &mut self.mute,
+            Kind::Slow => &mut self.slow,
+            _ => &mut self.deaf,
+        }
     }
 
     fn all(&self) -> [&Group; 3] {
@@ -104,7 +116,7 @@ impl Groups {
 
     /// Whether whoever was told to come stands, or was turned away.
     fn are_there(&self) -> bool {
-        self.all().iter().all(|group| group.stood.max(group.ended) >= group.meant)
+        self.all().iter().all(|group| group.stood + group.turned_away >= group.meant)
     }
 
     fn are_gone(&self) -> bool {
@@ -126,16 +138,15 @@ pub fn run(line: &StallLine) -> Result<ExitCode, Box<dyn Error>> {
 
     let mut groups = Groups { mute: Group::default(), slow: Group::default(), deaf: Group::default() };
     let began_s = healthy.passed_s();
-    // The mute ones last: while they hold what there is for handshakes, nobody else gets in.
-    groups.slow.meant = line.slow;
-    groups.deaf.meant = line.deaf;
-    crowd.open(Kind::Slow, line.slow);
-    crowd.open(Kind::Deaf(line.deaf_answers), line.deaf);
-    for comes in ["slow and deaf", "mute"] {
-        if comes == "mute" {
-            groups.mute.meant = line.mute;
-            crowd.open(Kind::Mute, line.mute);
-        }
+    // One after the other, and the deaf a few at a time, for sealing what each of them asks takes the crowd a while. The
+    // mute ones last: while they hold what there is for handshakes, nobody else gets in.
+    let mut steps = vec![(Kind::Slow, line.slow)];
+    let deaf = (0..line.deaf).step_by(DEAF_AT_ONCE as usize);
+    steps.extend(deaf.map(|first| (Kind::Deaf(line.deaf_answers), DEAF_AT_ONCE.min(line.deaf - first))));
+    steps.push((Kind::Mute, line.mute));
+    for (kind, count) in steps {
+        groups.of(kind).meant += count;
+        crowd.open(kind, count);
         let from_s = healthy.passed_s();
         while !groups.are_there() && healthy.passed_s() - from_s < COMING_MAX_S {
             healthy.turn()?;

@@ -5,6 +5,8 @@
 //! A task that was made runnable by its socket and then lost shows none of these; so a shard that is quiet is woken
 //! every fifth of a second all the same, which costs next to nothing, is not counted, and comes before the first
 //! retransmission over UDP (T1). While all are quiet, the looks are fewer too.
+//!
+//! As the one plain thread that looks at all shards it also gives memory back when a crowd of connections has left.
 
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -14,6 +16,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use super::core::Clock;
 use super::mailbox::Inbox;
 use super::shared::Handle;
+use crate::sys;
 
 /// From one look to the next. A heartbeat that stands still for two looks is a stall.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
@@ -23,6 +26,11 @@ const LOOK_EVERY_QUIET: Duration = Duration::from_millis(100);
 const LATE_US_MAX: u64 = 25_000;
 /// Time without a heartbeat after which a quiet shard is woken.
 const QUIET_MAX: Duration = Duration::from_millis(200);
+
+/// With fewer connections less there is not much to give back.
+const CROWD_MIN: u64 = 500;
+/// For how long they must be gone: phones that lost their network come back.
+const CROWD_GONE_AFTER: Duration = Duration::from_secs(10);
 
 /// What the last looks at a shard saw.
 #[derive(Debug, Default)]
@@ -69,6 +77,30 @@ impl Seen {
     }
 }
 
+/// How many connections the process had, and has: when a crowd has left, its memory goes back to the system, for the
+/// allocator would keep it for a crowd that may never come again.
+#[derive(Debug, Default)]
+struct Crowd {
+    /// The most since memory was given back.
+    most: u64,
+    /// For how long there have been less than half of that.
+    gone: Duration,
+}
+
+impl Crowd {
+    /// Whether memory is to be given back now.
+    fn look(&mut self, connections: u64, since_last: Duration) -> bool {
+        self.most = self.most.max(connections);
+        let left = self.most - connections;
+        self.gone = if left >= CROWD_MIN && left > connections { self.gone + since_last } else { Duration::ZERO };
+        let is_over = self.gone >= CROWD_GONE_AFTER;
+        if is_over {
+            *self = Self { most: connections, ..Self::default() };
+        }
+        is_over
+    }
+}
+
 /// Starts the thread. It ends when the other end of `stop` is dropped.
 ///
 /// # Errors
@@ -82,6 +114,7 @@ pub(super) fn start(
     std::thread::Builder::new().name("watchdog".into()).spawn(move || {
         let mut seen: Vec<Seen> = inboxes.iter().map(|_| Seen::default()).collect();
         let mut every = LOOK_EVERY;
+        let mut crowd = Crowd::default();
         while stop.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
             let mut idle = true;
             for (at, (seen, inbox)) in seen.iter_mut().zip(&inboxes).enumerate() {
@@ -95,6 +128,10 @@ pub(super) fn start(
                     Verdict::Stalled => shared.nudge(true),
                     Verdict::Quiet => shared.nudge(false),
                 }
+            }
+            let connections = (0..seen.len()).map(|at| handle.shared(at).connections()).sum();
+            if crowd.look(connections, every) {
+                sys::give_memory_back();
             }
             every = if idle { LOOK_EVERY_QUIET } else { LOOK_EVERY };
         }
@@ -116,6 +153,23 @@ mod tests {
         assert_eq!(look(2, true), Verdict::Fine);
         assert_eq!(look(2, false), Verdict::Idle);
         assert_eq!(look(2, true), Verdict::Fine, "work that was done meanwhile is no stall");
+    }
+
+    #[test]
+    fn memory_is_given_back_once_when_a_crowd_has_left_for_good() {
+        let mut crowd = Crowd::default();
+        let second = Duration::from_secs(1);
+        assert!(!crowd.look(3_000, second));
+        for _ in 0..9 {
+            assert!(!crowd.look(300, second), "it may come back");
+        }
+        assert!(!crowd.look(2_900, second), "as it does");
+        assert!((0..9).all(|_| !crowd.look(300, second)));
+        assert!(crowd.look(300, second));
+        assert!((0..60).all(|_| !crowd.look(300, second)), "once");
+        assert!((0..60).all(|_| !crowd.look(100, second)), "too few to matter");
+        let mut half = Crowd { most: 3_000, ..Crowd::default() };
+        assert!((0..60).all(|_| !half.look(1_600, second)), "most are still there");
     }
 
     #[test]

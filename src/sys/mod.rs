@@ -44,6 +44,16 @@ pub fn send(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
     }
 }
 
+/// Gives memory that is free, but that the allocator keeps, back to the system. Takes the allocator's locks: for plain
+/// threads, and seldom.
+pub fn give_memory_back() {
+    // SAFETY: `malloc_trim` takes a number and may be called by any thread at any time; what is allocated stays.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// The CPUs that this process may run on, in ascending order.
 #[must_use]
 pub fn cpus_allowed() -> Vec<usize> {
@@ -85,6 +95,14 @@ mod tests {
         let big = vec![0; 1 << 20];
         let full = (0..1000).find_map(|_| send(client.as_raw_fd(), &big).err()).expect("the buffers are finite");
         assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn memory_that_is_given_back_is_not_what_is_in_use() {
+        let kept = vec![7u8; 100_000];
+        drop((0..1_000).map(|_| vec![1u8; 10_000]).collect::<Vec<_>>());
+        give_memory_back();
+        assert!(kept.iter().all(|byte| *byte == 7));
     }
 
     #[test]

@@ -30,7 +30,7 @@ const QUIET_MAX: Duration = Duration::from_millis(200);
 /// With fewer connections less there is not much to give back.
 const CROWD_MIN: u64 = 500;
 /// For how long they must be gone: phones that lost their network come back.
-const CROWD_GONE_AFTER: Duration = Duration::from_secs(10);
+const CROWD_GONE_AFTER: Duration = Duration::from_secs(5);
 
 /// What the last looks at a shard saw.
 #[derive(Debug, Default)]
@@ -160,11 +160,11 @@ mod tests {
         let mut crowd = Crowd::default();
         let second = Duration::from_secs(1);
         assert!(!crowd.look(3_000, second));
-        for _ in 0..9 {
+        for _ in 0..4 {
             assert!(!crowd.look(300, second), "it may come back");
         }
         assert!(!crowd.look(2_900, second), "as it does");
-        assert!((0..9).all(|_| !crowd.look(300, second)));
+        assert!((0..4).all(|_| !crowd.look(300, second)));
         assert!(crowd.look(300, second));
         assert!((0..60).all(|_| !crowd.look(300, second)), "once");
         assert!((0..60).all(|_| !crowd.look(100, second)), "too few to matter");

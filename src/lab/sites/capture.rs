@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const BUFFER_LEN: usize = 64 * 1024 * 1024;
 const WAIT: Duration = Duration::from_millis(100);
@@ -48,12 +48,14 @@ impl Capture {
         let thread = std::thread::spawn(move || {
             let mut seen = Seen::default();
             let mut frame = vec![0; 128 * 1024];
+            let mut end = None;
             loop {
-                match socket.read(&mut frame) {
-                    Ok(len) => seen.look(&frame[..len], &ports),
-                    // Nothing came for a while: that is the end when the end has been told.
-                    Err(_) if told.load(Ordering::Relaxed) => return seen,
-                    Err(_) => {}
+                // What was under way when the end was told counts; others may go on talking for ever.
+                if told.load(Ordering::Relaxed) && Instant::now() >= *end.get_or_insert_with(|| Instant::now() + WAIT) {
+                    return seen;
+                }
+                if let Ok(len) = socket.read(&mut frame) {
+                    seen.look(&frame[..len], &ports);
                 }
             }
         });

@@ -1,11 +1,12 @@
 //! Devices that did not register, over real sockets: over TLS with certificates that carry their address or do not,
 //! over TCP and UDP with SIPp as the device; calls that either side ends.
 
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener};
 
 use crate::harness::Scratch;
 use crate::harness::certs::Certificates;
-use crate::harness::client::{ANSWER_MAX, Client, field};
+use crate::harness::client::{Client, field};
+use crate::harness::datagrams::Datagrams;
 use crate::harness::ports::free_port;
 use crate::harness::proxy::{Proxy, Settings, is_stand_in};
 use crate::harness::sipp::{Mode, Sipp};
@@ -36,7 +37,7 @@ fn answer(request: &str, status: &str, tag: &str, extra: &str) -> String {
 
 /// The SIP Server, over UDP.
 struct Server {
-    udp: UdpSocket,
+    udp: Datagrams,
     proxy: SocketAddr,
 }
 
@@ -51,21 +52,18 @@ struct Call {
 
 impl Server {
     fn new(settings: &Settings) -> Self {
-        let udp = UdpSocket::bind(("127.0.0.1", settings.server_port)).expect("its port is free");
-        udp.set_read_timeout(Some(ANSWER_MAX)).expect("a timeout above zero");
+        let udp = Datagrams::bind(([127, 0, 0, 1], settings.server_port).into());
         Self { udp, proxy: SocketAddr::from(([127, 0, 0, 1], settings.sip_port)) }
     }
 
     fn send(&self, text: &str) {
-        self.udp.send_to(text.as_bytes(), self.proxy).expect("loopback");
+        self.udp.send(self.proxy, text);
     }
 
     /// The next message of a call that is no 100.
     fn receive(&self, call: &str) -> String {
         loop {
-            let mut bytes = [0; 4_096];
-            let (len, _) = self.udp.recv_from(&mut bytes).expect("a message in time");
-            let message = String::from_utf8_lossy(&bytes[..len]).into_owned();
+            let (message, _) = self.udp.receive();
             if field(&message, "Call-ID") == Some(call) && !message.starts_with("SIP/2.0 100") {
                 return message;
             }
@@ -73,7 +71,7 @@ impl Server {
     }
 
     fn request(&self, method: &str, call: &Call, cseq: u32) {
-        let own = self.udp.local_addr().expect("bound");
+        let own = self.udp.address();
         let Call { id, from, to, target, routes } = call;
         self.send(&format!(
             "{method} {target} SIP/2.0\r\nVia: SIP/2.0/UDP {own};branch=z9hG4bK{id}{method}{cseq}\r\n\
@@ -159,7 +157,7 @@ fn a_device_over_tls_is_called_on_one_connection_that_either_side_uses() {
             device.send(&format!(
                 "BYE sip:{} SIP/2.0\r\nVia: SIP/2.0/TLS {at};branch=z9hG4bKdev{n}\r\nMax-Forwards: 70\r\n{routes}\
                  From: {}\r\nTo: {}\r\nCall-ID: {id}\r\nCSeq: 7 BYE\r\nContent-Length: 0\r\n\r\n",
-                server.udp.local_addr().expect("bound"),
+                server.udp.address(),
                 standing.to,
                 standing.from,
             ));

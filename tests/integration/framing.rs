@@ -3,9 +3,10 @@
 //! the same each time. Over TCP, and over TLS cut into records and into segments within a record.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr};
 
-use crate::harness::client::{ANSWER_MAX, Client, field};
+use crate::harness::client::{Client, field};
+use crate::harness::datagrams::Datagrams;
 use crate::harness::proxy::{Proxy, Settings};
 use crate::harness::{DOMAIN, Scratch};
 
@@ -24,7 +25,7 @@ fn message(number: usize) -> String {
 
 /// The SIP Server: answers what it gets with 200.
 struct Server {
-    udp: UdpSocket,
+    udp: Datagrams,
     served: BTreeSet<String>,
 }
 
@@ -33,10 +34,8 @@ impl Server {
     /// proxy sends again is answered again, and is no next message.
     fn serve(&mut self) -> (String, String) {
         loop {
-            let mut bytes = [0; 65_536];
-            let (len, from) = self.udp.recv_from(&mut bytes).expect("a message in time");
-            let message = String::from_utf8(bytes[..len].to_vec()).expect("text");
-            self.udp.send_to(answer(&message).as_bytes(), from).expect("the proxy listens");
+            let (message, from) = self.udp.receive();
+            self.udp.send(from, &answer(&message));
             let number = field(&message, "Call-ID").expect("a Call-ID").to_owned();
             if self.served.insert(number.clone()) {
                 let via = field(&message, "Via").expect("a Via");
@@ -74,8 +73,7 @@ enum Cut {
 
 fn bytes_may_be_cut_anywhere(scratch: &Scratch, connect: impl FnOnce(&Settings) -> Client, cut: Cut) {
     let settings = Settings::new(scratch);
-    let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, settings.server_port)).expect("a free port");
-    udp.set_read_timeout(Some(ANSWER_MAX)).expect("a timeout above zero");
+    let udp = Datagrams::bind((Ipv4Addr::LOCALHOST, settings.server_port).into());
     let mut server = Server { udp, served: BTreeSet::new() };
     let proxy = Proxy::start(scratch, settings);
     let mut client = connect(&proxy.settings);

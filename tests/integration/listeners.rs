@@ -2,34 +2,31 @@
 //! through a real proxy with real sockets.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::process::Command;
 
 use crate::harness::Scratch;
 use crate::harness::certs::Certificates;
-use crate::harness::client::{ANSWER_MAX, Client, field};
+use crate::harness::client::{Client, field};
+use crate::harness::datagrams::Datagrams;
 use crate::harness::dnsmasq::Dnsmasq;
 use crate::harness::proxy::{Proxy, Settings, is_stand_in};
 
 /// The SIP Server.
 struct Server {
-    udp: UdpSocket,
+    udp: Datagrams,
     seen: BTreeSet<String>,
 }
 
 impl Server {
     fn bind(at: SocketAddr) -> Self {
-        let udp = UdpSocket::bind(at).expect("a free port");
-        udp.set_read_timeout(Some(ANSWER_MAX)).expect("a timeout above zero");
-        Self { udp, seen: BTreeSet::new() }
+        Self { udp: Datagrams::bind(at), seen: BTreeSet::new() }
     }
 
     /// The next message that is no repetition, no 100 and no service check, which is answered.
     fn receive(&mut self) -> String {
         loop {
-            let mut bytes = [0; 65_536];
-            let (len, from) = self.udp.recv_from(&mut bytes).expect("a message in time");
-            let message = String::from_utf8(bytes[..len].to_vec()).expect("text");
+            let (message, from) = self.udp.receive();
             let first = message.lines().next().unwrap_or_default().to_owned();
             if first.starts_with("OPTIONS ") {
                 self.send(from, &answer(&message, "200 OK", ""));
@@ -43,7 +40,7 @@ impl Server {
     }
 
     fn send(&self, to: SocketAddr, message: &str) {
-        self.udp.send_to(message.as_bytes(), to).expect("loopback");
+        self.udp.send(to, message);
     }
 }
 

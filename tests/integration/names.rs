@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use crate::harness::Scratch;
 use crate::harness::client::{ANSWER_MAX, field};
+use crate::harness::datagrams::{Datagrams, uninterrupted};
 use crate::harness::dnsmasq::Dnsmasq;
 use crate::harness::ports::free_port;
 use crate::harness::proxy::{Proxy, Settings, is_stand_in};
@@ -43,7 +44,7 @@ impl Device {
         let port = udp.local_addr().expect("bound").port();
         let thread = std::thread::spawn(move || {
             let mut bytes = [0; 4_096];
-            while let Ok((len, from)) = udp.recv_from(&mut bytes) {
+            while let Ok((len, from)) = uninterrupted(|| udp.recv_from(&mut bytes)) {
                 match std::str::from_utf8(&bytes[..len]) {
                     Ok("") => return,
                     Ok(request) => drop(udp.send_to(answer(request, tag).as_bytes(), from)),
@@ -66,32 +67,29 @@ impl Drop for Device {
 
 /// The SIP Server, which sends requests to devices by their names.
 struct Server {
-    udp: UdpSocket,
+    udp: Datagrams,
     proxy: SocketAddr,
     sent: u32,
 }
 
 impl Server {
     fn new(settings: &Settings) -> Self {
-        let udp = UdpSocket::bind(("127.0.0.1", settings.server_port)).expect("its port is free");
-        udp.set_read_timeout(Some(ANSWER_MAX)).expect("a timeout above zero");
+        let udp = Datagrams::bind(([127, 0, 0, 1], settings.server_port).into());
         Self { udp, proxy: SocketAddr::from(([127, 0, 0, 1], settings.sip_port)), sent: 0 }
     }
 
     /// Sends a request for this host and gives the final answer's status line and To tag.
     fn ask(&mut self, host: &str) -> (String, String) {
         self.sent += 1;
-        let (n, own) = (self.sent, self.udp.local_addr().expect("bound"));
+        let (n, own) = (self.sent, self.udp.address());
         let request = format!(
             "MESSAGE sip:door@{host} SIP/2.0\r\nVia: SIP/2.0/UDP {own};branch=z9hG4bKn{n}\r\nMax-Forwards: 70\r\n\
              From: <sip:server@example.com>;tag=s{n}\r\nTo: <sip:door@{host}>\r\nCall-ID: n{n}\r\n\
              CSeq: 1 MESSAGE\r\nContent-Length: 0\r\n\r\n"
         );
-        self.udp.send_to(request.as_bytes(), self.proxy).expect("loopback");
+        self.udp.send(self.proxy, &request);
         loop {
-            let mut bytes = [0; 4_096];
-            let (len, _) = self.udp.recv_from(&mut bytes).expect("an answer in time");
-            let message = String::from_utf8_lossy(&bytes[..len]).into_owned();
+            let (message, _) = self.udp.receive();
             if field(&message, "Call-ID") == Some(&format!("n{n}")) && !message.starts_with("SIP/2.0 1") {
                 let tag = field(&message, "To").and_then(|to| to.split(";tag=").nth(1)).unwrap_or_default();
                 return (message.lines().next().unwrap_or_default().to_owned(), tag.to_owned());

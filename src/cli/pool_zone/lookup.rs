@@ -107,7 +107,10 @@ fn exchange(resolver: SocketAddr, name: &Name, record_type: RecordType) -> io::R
             return Err(io::ErrorKind::TimedOut.into());
         }
         socket.set_read_timeout(Some(left))?;
-        let len = socket.recv(&mut buffer)?;
+        let len = match socket.recv(&mut buffer) {
+            Err(fault) if fault.kind() == io::ErrorKind::Interrupted => continue,
+            received => received?,
+        };
         // What does not belong to the question may be forged; the answer may still come.
         match own(&buffer[..len], id, &question) {
             Some(answer) if answer.metadata.truncation => return over_tcp(resolver, &bytes, id, &question),

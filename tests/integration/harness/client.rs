@@ -10,6 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, Connection, RootCertStore, ServerConfig, ServerConnection};
 
 use super::certs::Certificates;
+use super::datagrams::uninterrupted;
 use super::ports::unread_len;
 
 /// How long a message may take.
@@ -115,10 +116,11 @@ impl Client {
             }
             let mut bytes = [0; 4096];
             let len = match &mut self.tls {
-                None => self.tcp.read(&mut bytes).expect("bytes in time"),
+                None => uninterrupted(|| self.tcp.read(&mut bytes)).expect("bytes in time"),
                 Some(tls) => match tls.reader().read(&mut bytes) {
                     Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                        assert!(tls.read_tls(&mut self.tcp).expect("bytes in time") > 0, "closed");
+                        let len = uninterrupted(|| tls.read_tls(&mut self.tcp)).expect("bytes in time");
+                        assert!(len > 0, "closed");
                         tls.process_new_packets().expect("records");
                         continue;
                     }

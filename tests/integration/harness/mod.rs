@@ -5,6 +5,7 @@
 pub mod baresip;
 pub mod certs;
 pub mod client;
+pub mod datagrams;
 pub mod dnsmasq;
 pub mod linphone;
 pub mod ports;

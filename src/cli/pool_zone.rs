@@ -1,8 +1,8 @@
 //! `hawser pool-zone`: the DNS records of a pool of proxies, and whether what is published agrees with them
 //! (RFC 3263 §4, RFC 2782).
 //!
-//! Owns: the arguments of this command and the records that follow from them. Must not touch: the running proxy's own
-//! resolver (`dns`), which never blocks; this command does, and asks as a phone would. Left out on purpose: NAPTR, which
+//! Owns: the arguments of this command and the records that follow from them. Must not touch: the shards' resolver
+//! (`dns::Dns`), which has a cache and finds servers, not records; this command asks as a phone would. Left out on purpose: NAPTR, which
 //! says nothing here that the SRV names do not, and DNSSEC, which is the name server's own business.
 
 mod check;
@@ -19,6 +19,7 @@ use std::str::FromStr;
 use clap::{Args, ValueEnum};
 
 use super::CliError;
+use crate::server::resolvers::{self, RESOLV_CONF};
 use members::Member;
 
 /// What SRV records are published under, before the domain: for sips URIs as RFC 3263 §4.1 says it, and as Genesys
@@ -105,8 +106,8 @@ pub(super) enum ZoneError {
     NoListener(PathBuf),
     /// A preference for a member that there is not.
     NoSuchMember(String),
-    /// The system names no resolver.
-    NoResolver(io::Error),
+    /// The system names no resolver, or says nothing at all.
+    NoResolver(Option<io::Error>),
     /// No resolver answered a question.
     Lookup(String, lookup::LookupFault),
     /// What is published does not agree with the proxies.
@@ -127,7 +128,8 @@ impl fmt::Display for ZoneError {
             ),
             Self::NoListener(path) => write!(f, "{}: has no listener for endpoints", path.display()),
             Self::NoSuchMember(name) => write!(f, "{name}: a preference for no member of this pool"),
-            Self::NoResolver(fault) => write!(f, "{}: names no resolver: {fault}", lookup::SYSTEM_FILE),
+            Self::NoResolver(None) => write!(f, "{RESOLV_CONF}: names no resolver"),
+            Self::NoResolver(Some(fault)) => write!(f, "{RESOLV_CONF}: cannot be read: {fault}"),
             Self::Lookup(name, fault) => write!(f, "{name}: cannot be looked up: {fault}"),
             Self::Differs(differences) => {
                 for (at, difference) in differences.iter().enumerate() {
@@ -159,7 +161,10 @@ pub(super) fn run(line: &Line) -> Result<String, CliError> {
     }
     let resolvers = match line.resolver {
         Some(resolver) => vec![resolver],
-        None => lookup::system_resolvers().map_err(|fault| zone(ZoneError::NoResolver(fault)))?,
+        None => match resolvers::system() {
+            Ok(resolvers) if !resolvers.is_empty() => resolvers,
+            none => return Err(zone(ZoneError::NoResolver(none.err()))),
+        },
     };
     let is_preferred = !(line.priority.is_empty() && line.weight.is_empty());
     let mut ask = |name: &str, kind| {

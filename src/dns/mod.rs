@@ -35,7 +35,7 @@ pub mod socket;
 #[cfg(test)]
 mod tests;
 mod walk;
-mod wire;
+pub(crate) mod wire;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

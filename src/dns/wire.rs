@@ -17,7 +17,7 @@ use crate::limits::{DNS_ALIASES_MAX, DNS_DATAGRAM_LEN_MAX, DNS_RECORDS_MAX};
 
 /// The types of records that are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     A,
     Aaaa,
     Srv,
@@ -37,7 +37,7 @@ impl Kind {
 
 /// An SRV record (RFC 2782). An empty target: decidedly not offered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Srv {
+pub(crate) struct Srv {
     pub priority: u16,
     pub weight: u16,
     pub port: u16,
@@ -46,7 +46,7 @@ pub(super) struct Srv {
 
 /// A NAPTR record that leads to SRV records of a transport that we speak (RFC 3263 §4.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Naptr {
+pub(crate) struct Naptr {
     pub order: u16,
     pub preference: u16,
     pub transport: Transport,
@@ -57,7 +57,7 @@ pub(super) struct Naptr {
 
 /// What there is of a name and type.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Known {
+pub(crate) enum Known {
     Addresses(Vec<IpAddr>),
     Services(Vec<Srv>),
     Pointers(Vec<Naptr>),
@@ -71,7 +71,7 @@ pub(super) enum Known {
 
 /// What an answer says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Said {
+pub(crate) enum Said {
     /// The records, or that there are none.
     Known {
         known: Known,
@@ -94,14 +94,14 @@ pub(super) enum Said {
 
 /// Why an answer is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     Malformed,
     Id,
     Question,
 }
 
 /// Whether a name can be asked for: its labels have 1 to 63 characters, 253 in all (RFC 1035 §2.3.4).
-pub(super) fn is_askable(name: &str) -> bool {
+pub(crate) fn is_askable(name: &str) -> bool {
     name.len() <= 253
         && name.is_ascii()
         && name.split('.').all(|label| (1..=63).contains(&label.len()))
@@ -109,7 +109,7 @@ pub(super) fn is_askable(name: &str) -> bool {
 }
 
 /// A question; `None` when the name cannot be written.
-pub(super) fn question(id: u16, name: &str, kind: Kind, edns: bool) -> Option<Vec<u8>> {
+pub(crate) fn question(id: u16, name: &str, kind: Kind, edns: bool) -> Option<Vec<u8>> {
     let mut name = Name::from_ascii(name).ok()?;
     name.set_fqdn(true);
     let mut message = Message::new(id, MessageType::Query, OpCode::Query);
@@ -127,7 +127,7 @@ pub(super) fn question(id: u16, name: &str, kind: Kind, edns: bool) -> Option<Ve
 ///
 /// # Errors
 /// It is none: see [`Fault`].
-pub(super) fn read(bytes: &[u8], id: u16, name: &str, kind: Kind) -> Result<Said, Fault> {
+pub(crate) fn read(bytes: &[u8], id: u16, name: &str, kind: Kind) -> Result<Said, Fault> {
     // The id first: what was not meant for us is not looked into.
     let own_id = bytes.first_chunk::<2>().ok_or(Fault::Malformed)?;
     if u16::from_be_bytes(*own_id) != id {

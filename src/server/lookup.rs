@@ -4,11 +4,11 @@
 //! plain ones that block, each on a thread of its own, for no executor runs here. Every question has the deadlines
 //! that it has in a shard.
 
-use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
+use super::resolvers;
 use super::secrets::{self, SecretError};
 use crate::clock::Time;
 use crate::config::engine::DnsSettings;
@@ -21,8 +21,6 @@ use crate::stats::Counters;
 const SOCKET_MAX: Duration = Duration::from_secs(10);
 /// Between two looks at the time when the machine has no timer.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// A resolver is told to send less.
-const DATAGRAM_LEN_MAX: usize = 4_096;
 
 /// What is asked for, and why.
 #[derive(Debug)]
@@ -140,51 +138,16 @@ struct Heard {
 
 /// Asks, and tells whatever comes, until nobody listens or the socket fails.
 fn ask(exchange: u32, to: SocketAddr, tcp: bool, question: &[u8], heard: &Sender<Heard>) {
-    let tell = |bytes| heard.send(Heard { exchange, from: to, bytes }).is_ok();
-    let told = |bytes: Vec<u8>| tell(Some(bytes));
-    let _fault = if tcp { over_tcp(to, question, told) } else { over_udp(to, question, told) };
+    let tell = |bytes| heard.send(Heard { exchange, from: to, bytes }).is_err();
+    let _fault = resolvers::ask(to, tcp, question, SOCKET_MAX, |bytes| tell(Some(bytes.to_vec())));
     tell(None);
-}
-
-fn over_udp(to: SocketAddr, question: &[u8], mut told: impl FnMut(Vec<u8>) -> bool) -> io::Result<()> {
-    let from: SocketAddr =
-        if to.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
-    let socket = UdpSocket::bind(from)?;
-    // The system passes on only what the resolver sends then.
-    socket.connect(to)?;
-    socket.set_read_timeout(Some(SOCKET_MAX))?;
-    socket.send(question)?;
-    let mut buffer = [0; DATAGRAM_LEN_MAX];
-    loop {
-        let len = match socket.recv(&mut buffer) {
-            Err(fault) if fault.kind() == io::ErrorKind::Interrupted => continue,
-            received => received?,
-        };
-        if !told(buffer[..len].to_vec()) {
-            return Ok(());
-        }
-    }
-}
-
-fn over_tcp(to: SocketAddr, question: &[u8], mut told: impl FnMut(Vec<u8>) -> bool) -> io::Result<()> {
-    let mut stream = TcpStream::connect_timeout(&to, SOCKET_MAX)?;
-    stream.set_read_timeout(Some(SOCKET_MAX))?;
-    stream.set_write_timeout(Some(SOCKET_MAX))?;
-    let len = u16::try_from(question.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-    stream.write_all(&[&len.to_be_bytes(), question].concat())?;
-    loop {
-        let mut len = [0; 2];
-        stream.read_exact(&mut len)?;
-        let mut answer = vec![0; usize::from(u16::from_be_bytes(len))];
-        stream.read_exact(&mut answer)?;
-        if !told(answer) {
-            return Ok(());
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, UdpSocket};
+
     use super::*;
     use crate::dns::Failure;
 
@@ -194,7 +157,7 @@ mod tests {
         let (udp, tcp) = loop {
             let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
             // Another program may have the port for TCP.
-            if let Ok(tcp) = std::net::TcpListener::bind(udp.local_addr().unwrap()) {
+            if let Ok(tcp) = TcpListener::bind(udp.local_addr().unwrap()) {
                 break (udp, tcp);
             }
         };

@@ -8,7 +8,7 @@ mod lookup;
 mod papers;
 mod plan;
 mod report;
-mod resolvers;
+pub(crate) mod resolvers;
 mod secrets;
 mod source;
 #[cfg(test)]

@@ -6,9 +6,9 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use super::lookup::{Found, Kind};
 use super::members::Member;
 use super::{SERVICES, ZoneError};
+use crate::dns::wire::{Kind, Known, Srv};
 
 /// Something that does not agree.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +67,7 @@ impl fmt::Display for Difference {
 }
 
 /// What the DNS is asked.
-type Ask<'a> = dyn FnMut(&str, Kind) -> Result<Vec<Found>, ZoneError> + 'a;
+type Ask<'a> = dyn FnMut(&str, Kind) -> Result<Known, ZoneError> + 'a;
 
 /// An SRV record with the addresses of its target.
 struct Published {
@@ -162,20 +162,19 @@ pub(super) fn compare(
 
 fn published(service: &str, ask: &mut Ask<'_>) -> Result<Vec<Published>, ZoneError> {
     let mut all = Vec::new();
-    for found in ask(service, Kind::Srv)? {
-        let Found::Service { priority, weight, port, target } = found else { continue };
+    let Known::Services(services) = ask(service, Kind::Srv)? else { return Ok(all) };
+    for Srv { priority, weight, port, target } in services {
         // RFC 2782: a target of "." says that the service is decidedly not offered.
         if target.is_empty() {
             continue;
         }
         let mut addresses = Vec::new();
         for kind in [Kind::A, Kind::Aaaa] {
-            addresses.extend(ask(&target, kind)?.into_iter().filter_map(|found| match found {
-                Found::Address(address) => Some(address),
-                Found::Service { .. } => None,
-            }));
+            if let Known::Addresses(found) = ask(&target, kind)? {
+                addresses.extend(found);
+            }
         }
-        all.push(Published { target, port, preference: (priority, weight), addresses });
+        all.push(Published { target: target.into(), port, preference: (priority, weight), addresses });
     }
     Ok(all)
 }
@@ -207,21 +206,20 @@ mod tests {
     ) -> Vec<String> {
         let mut ask = |name: &str, kind: Kind| {
             Ok(match kind {
-                Kind::Srv if name.starts_with("_sips._tcp.") || name.starts_with("_sips._tls.") => services
-                    .iter()
-                    .map(|&(weight, port, target)| Found::Service {
+                Kind::Srv if name.starts_with("_sips._tcp.") || name.starts_with("_sips._tls.") => {
+                    let srv = |&(weight, port, target): &(u16, u16, &str)| Srv {
                         priority: 10,
                         weight,
                         port,
-                        target: target.to_owned(),
-                    })
-                    .collect(),
-                Kind::A => hosts
-                    .iter()
-                    .filter(|(host, _)| *host == name)
-                    .map(|(_, address)| Found::Address(address.parse().expect("an address")))
-                    .collect(),
-                _ => Vec::new(),
+                        target: target.into(),
+                    };
+                    Known::Services(services.iter().map(srv).collect())
+                }
+                Kind::A => {
+                    let own = hosts.iter().filter(|(host, _)| *host == name);
+                    Known::Addresses(own.map(|(_, address)| address.parse().expect("an address")).collect())
+                }
+                _ => Known::NoRecords,
             })
         };
         let found = compare("example.com", members, is_preferred, &mut ask).expect("answers");

@@ -1,13 +1,23 @@
 //! What holds at a bound, when a mailbox is full, and what keeps a connection alive.
 
-use hawser::engine::{CloseReason, ConnectFailure, Input, Sticky};
+use hawser::engine::{CloseReason, ConnectFailure, Sticky};
 use hawser::ids::Transport;
 use hawser::limits::BINDINGS_PER_FLOW_MAX;
 use hawser::stats::Counter;
 
 use crate::calls::{answered, registered, registered_with};
+use crate::stage::{ask, cancel};
 use crate::talk::{Phone, answer, headers, start_line};
 use crate::world::{SERVER, Setup, TLS, World};
+
+/// An OPTIONS to the proxy itself.
+fn check(via: &str, call: &str) -> String {
+    format!(
+        "OPTIONS sip:127.0.0.1 SIP/2.0\r\nVia: SIP/2.0/{via};branch=z9hG4bK{call}\r\n\
+         From: <sip:a@example.com>;tag=a\r\nTo: <sip:127.0.0.1>\r\nCall-ID: {call}\r\nCSeq: 1 OPTIONS\r\n\
+         Content-Length: 0\r\n\r\n"
+    )
+}
 
 /// Refuses every mail that may be refused, until there is none.
 fn refuse_all(world: &mut World) {
@@ -26,13 +36,10 @@ fn a_full_mailbox_says_503_and_leaves_the_binding_alone() {
     let request = phone.server_request("INVITE", "c1", 1);
     world.datagram(0, SERVER, &request);
     refuse_all(&mut world);
-    let refused = world.read_server();
-    assert!(refused.starts_with("SIP/2.0 503"), "{refused}");
+    let refused = world.expect_server("SIP/2.0 503");
     assert_eq!(headers(&refused, "Retry-After").len(), 1);
     assert_eq!(world.counted(Counter::BindingFlowLost), 0);
-    let request = phone.server_request("MESSAGE", "c2", 1);
-    world.datagram(0, SERVER, &request);
-    let message = world.read(phone.wire);
+    let (_, message) = phone.asked(&mut world, "MESSAGE", "c2");
     world.write(phone.wire, &answer(&message, "200 OK", "p", ""));
     world.drain();
     world.end();
@@ -64,7 +71,7 @@ fn one_flow_carries_so_many_bindings_and_no_more() {
         world.write(wire, &text);
         let request = world.read_server();
         world.datagram(0, SERVER, &answer(&request, "200 OK", "s", ""));
-        assert!(world.read(wire).starts_with("SIP/2.0 200"));
+        world.expect(wire, "SIP/2.0 200");
         let bound = world.engines[0].locate(&format!("g{at}@example.com"), world.now).len();
         assert_eq!(bound, usize::from(at < BINDINGS_PER_FLOW_MAX), "{at}");
     }
@@ -90,7 +97,7 @@ fn what_has_moved_away_gives_way_at_the_bound() {
             let text = phone.register_text(600).replace("Call-ID: reg-alice", &format!("Call-ID: r{at}"));
             world.write(wire, &text);
             phone.accept_register(&mut world, 600);
-            assert!(world.read(wire).starts_with("SIP/2.0 200"));
+            world.expect(wire, "SIP/2.0 200");
         }
     }
     assert_eq!(world.counted(Counter::LimitBindingsPerFlow), 0);
@@ -103,10 +110,7 @@ fn pings_keep_alive_what_a_message_has_begun_and_nothing_else() {
     let mut world = World::new(&Setup::default());
     let silent = world.connect(0, TLS);
     let phone = world.connect(0, TLS);
-    let options = "OPTIONS sip:127.0.0.1:5061 SIP/2.0\r\nVia: SIP/2.0/TLS 192.0.2.7;branch=z9hG4bKo\r\n\
-                   From: <sip:a@example.com>;tag=a\r\nTo: <sip:127.0.0.1>\r\nCall-ID: o\r\nCSeq: 1 OPTIONS\r\n\
-                   Content-Length: 0\r\n\r\n";
-    world.write(phone, options);
+    world.write(phone, &check("TLS 192.0.2.7", "o"));
     world.read(phone);
     for _ in 0..31 {
         world.pass_s(10);
@@ -142,13 +146,6 @@ fn over_udp_an_endpoint_is_answered_at_its_source_and_a_server_at_its_via() {
         mutate: |settings| settings.trusted.push(("10.7.0.1".parse().expect("an address"), 32)),
         ..Setup::default()
     });
-    let options = |via: &str, call: &str| {
-        format!(
-            "OPTIONS sip:127.0.0.1:5060 SIP/2.0\r\nVia: SIP/2.0/UDP {via};branch=z9hG4bK{call}\r\n\
-             From: <sip:a@example.com>;tag=a\r\nTo: <sip:127.0.0.1>\r\nCall-ID: {call}\r\nCSeq: 1 OPTIONS\r\n\
-             Content-Length: 0\r\n\r\n"
-        )
-    };
     for (at, (from, via, to)) in [
         ("10.0.0.9:1111", "10.0.0.9:2222", "10.0.0.9:2222"),
         ("10.0.0.9:1111", "10.0.0.9", "10.0.0.9:5060"),
@@ -162,7 +159,7 @@ fn over_udp_an_endpoint_is_answered_at_its_source_and_a_server_at_its_via() {
     .into_iter()
     .enumerate()
     {
-        world.datagram(0, from, &options(via, &format!("o{at}")));
+        world.datagram(0, from, &check(&format!("UDP {via}"), &format!("o{at}")));
         assert!(world.read_udp(to).starts_with("SIP/2.0 200"), "{via}");
     }
     world.end();
@@ -173,24 +170,14 @@ fn a_lost_server_counts_as_back_when_it_is_to_be_tried_again() {
     let mut world = World::new(&Setup { internal: Transport::Tcp, shards: 1, ..Setup::default() });
     let wire = world.connect(0, TLS);
     let mut phone = Phone::new("alice", wire);
-    let text = phone.register_text(600);
-    world.write(wire, &text);
-    let reason = CloseReason::Connect(ConnectFailure::Refused);
-    let conn = world.opened[0].0.conn;
-    world.input(0, Input::Closed { conn, reason });
-    assert!(world.read(wire).starts_with("SIP/2.0 503"));
-    let check = |call: &str| {
-        format!(
-            "OPTIONS sip:127.0.0.1:5061 SIP/2.0\r\nVia: SIP/2.0/TLS 192.0.2.7;branch=z9hG4bK{call}\r\n\
-             From: <sip:a@example.com>;tag=a\r\nTo: <sip:127.0.0.1>\r\nCall-ID: {call}\r\nCSeq: 1 OPTIONS\r\n\
-             Content-Length: 0\r\n\r\n"
-        )
-    };
-    world.write(wire, &check("o1"));
-    assert!(world.read(wire).starts_with("SIP/2.0 503"));
+    phone.send_register(&mut world, 600);
+    world.fail(world.opened[0].0, ConnectFailure::Refused);
+    world.expect(wire, "SIP/2.0 503");
+    world.write(wire, &check("TLS 192.0.2.7", "o1"));
+    world.expect(wire, "SIP/2.0 503");
     world.pass_s(1);
-    world.write(wire, &check("o2"));
-    assert!(world.read(wire).starts_with("SIP/2.0 200"));
+    world.write(wire, &check("TLS 192.0.2.7", "o2"));
+    world.expect(wire, "SIP/2.0 200");
     world.end();
 }
 
@@ -200,8 +187,7 @@ fn a_servers_503_goes_on_with_a_retry_after() {
         let mut world = World::new(&Setup::default());
         let wire = world.connect(0, TLS);
         let mut phone = Phone::new("alice", wire);
-        let text = phone.register_text(600);
-        world.write(wire, &text);
+        phone.send_register(&mut world, 600);
         let request = world.read_server();
         world.datagram(0, SERVER, &answer(&request, "503 Busy", "s", own));
         let response = world.read(wire);
@@ -217,27 +203,24 @@ fn a_servers_503_goes_on_with_a_retry_after() {
 fn a_cancel_follows_to_the_servers_next_connection() {
     let mut world = World::new(&Setup { internal: Transport::Tcp, shards: 1, ..Setup::default() });
     let wire = world.connect(0, TLS);
-    let invite = "INVITE sip:bob@example.com SIP/2.0\r\nVia: SIP/2.0/TLS 192.0.2.7:5060;branch=z9hG4bKi1\r\n\
-                  From: <sip:a@example.com>;tag=a\r\nTo: <sip:bob@example.com>\r\nCall-ID: p1\r\nCSeq: 1 INVITE\r\n\
-                  Contact: <sip:a@192.0.2.7>\r\nContent-Length: 0\r\n\r\n";
-    world.write(wire, invite);
+    let invite = ask("INVITE", "p1");
+    world.write(wire, &invite);
     let (first, _) = world.opened[0];
-    world.input(0, Input::Ready { conn: first.conn, identities: None });
+    world.ready(first);
     let sent = world.read(first);
     world.write(first, &answer(&sent, "180 Ringing", "s", ""));
     world.read(wire);
     world.hang_up(first);
-    let cancel = invite.replace("INVITE sip", "CANCEL sip").replace("1 INVITE", "1 CANCEL");
-    world.write(wire, &cancel);
-    assert!(world.read(wire).starts_with("SIP/2.0 200"));
+    world.write(wire, &cancel(&invite));
+    world.expect(wire, "SIP/2.0 200");
     let (second, _) = world.opened[1];
-    world.input(0, Input::Ready { conn: second.conn, identities: None });
+    world.ready(second);
     let cancel = world.read(second);
     assert!(cancel.starts_with("CANCEL "));
     world.write(second, &answer(&cancel, "200 OK", "s", ""));
     world.write(second, &answer(&sent, "487 Request Terminated", "s", ""));
-    assert!(world.read(second).starts_with("ACK "));
-    assert!(world.read(wire).starts_with("SIP/2.0 487"));
+    world.expect(second, "ACK ");
+    world.expect(wire, "SIP/2.0 487");
     world.end();
 }
 
@@ -245,9 +228,7 @@ fn a_cancel_follows_to_the_servers_next_connection() {
 fn a_phone_that_comes_back_over_another_transport_gets_the_invite_with_its_via() {
     for (udp, via) in [(false, "SIP/2.0/TCP 127.0.0.1:5060"), (true, "SIP/2.0/UDP 127.0.0.1:5060")] {
         let (mut world, mut phone) = registered();
-        let request = phone.server_request("INVITE", "c1", 1);
-        world.datagram(0, SERVER, &request);
-        let invite = world.read(phone.wire);
+        let (_, invite) = phone.asked(&mut world, "INVITE", "c1");
         world.hang_up(phone.wire);
         let address = "10.9.9.9:40000";
         let text = phone.register_text(600);
@@ -279,10 +260,7 @@ fn a_dialog_of_an_endpoint_that_did_not_register_lives_as_long_as_its_flow() {
     let wire = world.connect(1, TLS);
     let mut caller = Phone::new("trunk", wire);
     caller.bound_contact = caller.contact.clone();
-    let invite = "INVITE sip:bob@example.com SIP/2.0\r\nVia: SIP/2.0/TLS 192.0.2.7:5060;branch=z9hG4bKi1\r\n\
-                  From: <sip:a@example.com>;tag=a\r\nTo: <sip:bob@example.com>\r\nCall-ID: p1\r\nCSeq: 1 INVITE\r\n\
-                  Contact: <sip:a@192.0.2.7>\r\nContent-Length: 0\r\n\r\n";
-    world.write(wire, invite);
+    world.write(wire, &ask("INVITE", "p1"));
     let sent = world.read_server();
     world.datagram(0, SERVER, &answer(&sent, "200 OK", "s1", &format!("Contact: <sip:{SERVER}>\r\n")));
     world.read(wire);
@@ -308,7 +286,7 @@ fn a_ringing_call_ends_by_timer_c_though_the_servers_connection_never_comes_back
     let invite = phone.server_request("INVITE", "c1", 1).replace(&format!("UDP {SERVER}"), "TLS 192.0.2.7:5060");
     world.write(wire, &invite);
     let (first, _) = world.opened[0];
-    world.input(0, Input::Ready { conn: first.conn, identities: None });
+    world.ready(first);
     let sent = world.read(first);
     world.write(first, &answer(&sent, "180 Ringing", "s", ""));
     world.hang_up(first);
@@ -318,11 +296,10 @@ fn a_ringing_call_ends_by_timer_c_though_the_servers_connection_never_comes_back
     world.read(wire);
     world.pass_s(81);
     if let Some((second, _)) = world.opened.get(1).copied() {
-        let reason = CloseReason::Connect(ConnectFailure::Refused);
-        world.input(0, Input::Closed { conn: second.conn, reason });
+        world.fail(second, ConnectFailure::Refused);
     }
     world.pass_s(33);
-    assert!(world.read(wire).starts_with("SIP/2.0 408"));
+    world.expect(wire, "SIP/2.0 408");
     world.end();
 }
 
@@ -335,11 +312,11 @@ fn an_answered_call_is_not_disturbed_by_a_full_mailbox() {
     // It lands where its flow is not: refused there, and tried again.
     world.datagram(0, SERVER, &bye);
     refuse_all(&mut world);
-    assert!(world.read_server().starts_with("SIP/2.0 503"));
+    world.expect_server("SIP/2.0 503");
     world.datagram(1, SERVER, &bye);
     let bye = world.read(phone.wire);
     world.write(phone.wire, &answer(&bye, "200 OK", "", ""));
-    assert!(world.read_server().starts_with("SIP/2.0 200"));
+    world.expect_server("SIP/2.0 200");
     world.end();
 }
 
@@ -362,7 +339,7 @@ fn a_shard_full_of_phones_still_reaches_its_server() {
     world.write(wires[0], &text);
     assert_eq!(world.opened.len(), 1, "the connection to the server has its place");
     let (server, _) = world.opened[0];
-    world.input(0, hawser::engine::Input::Ready { conn: server.conn, identities: None });
+    world.ready(server);
     let request = world.read(server);
     world.write(server, &answer(&request, "403 Forbidden", "s", ""));
     assert!(world.read(wires[0]).starts_with("SIP/2.0 403"));

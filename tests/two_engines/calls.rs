@@ -6,6 +6,7 @@ use hawser::ids::Transport;
 use hawser::stats::Counter;
 
 use crate::registration::user_with_home;
+use crate::stage::cancel;
 use crate::talk::{Dialog, Phone, answer, header, headers, start_line, uri};
 use crate::world::{SERVER, Setup, TLS, World};
 
@@ -35,8 +36,7 @@ pub fn answered(world: &mut World, phone: &Phone, call_id: &str) -> (Dialog, Dia
     let callee = Dialog::callee(&invite, "p1");
     let ack = caller.request("ACK", &format!("UDP {SERVER}"));
     world.datagram(1, SERVER, &ack);
-    let ack = world.read(phone.wire);
-    assert!(ack.starts_with("ACK "), "{ack}");
+    let ack = world.expect(phone.wire, "ACK ");
     assert!(headers(&ack, "Route").is_empty(), "{ack}");
     (caller, callee)
 }
@@ -45,9 +45,7 @@ pub fn answered(world: &mut World, phone: &Phone, call_id: &str) -> (Dialog, Dia
 fn a_call_from_the_server_rings_connects_and_ends_from_either_side() {
     for phone_hangs_up in [false, true] {
         let (mut world, phone) = registered();
-        let request = phone.server_request("INVITE", "c1", 1);
-        world.datagram(0, SERVER, &request);
-        let invite = world.read(phone.wire);
+        let (_, invite) = phone.asked(&mut world, "INVITE", "c1");
         assert_eq!(start_line(&invite), format!("INVITE {} SIP/2.0", phone.contact));
         assert!(headers(&invite, "Route").is_empty());
         let vias = headers(&invite, "Via");
@@ -71,7 +69,7 @@ fn a_call_from_the_server_rings_connects_and_ends_from_either_side() {
         let mut callee = Dialog::callee(&invite, "p1");
         let ack = server.request("ACK", &format!("UDP {SERVER}"));
         world.datagram(0, SERVER, &ack);
-        assert!(world.read(phone.wire).starts_with("ACK "));
+        world.expect(phone.wire, "ACK ");
         if phone_hangs_up {
             let bye = callee.request("BYE", "TLS 192.0.2.7:5060");
             world.write(phone.wire, &bye);
@@ -79,13 +77,9 @@ fn a_call_from_the_server_rings_connects_and_ends_from_either_side() {
             assert!(bye.starts_with(&format!("BYE sip:{SERVER} ")), "{bye}");
             assert!(headers(&bye, "Route").is_empty(), "{bye}");
             world.datagram(0, SERVER, &answer(&bye, "200 OK", "", ""));
-            assert!(world.read(phone.wire).starts_with("SIP/2.0 200"));
+            world.expect(phone.wire, "SIP/2.0 200");
         } else {
-            let bye = server.request("BYE", &format!("UDP {SERVER}"));
-            world.datagram(0, SERVER, &bye);
-            let bye = world.read(phone.wire);
-            world.write(phone.wire, &answer(&bye, "200 OK", "", ""));
-            assert!(world.read_server().starts_with("SIP/2.0 200"));
+            server.server_hangs_up(&mut world, 0, phone.wire);
         }
         world.assert_silent();
         world.end();
@@ -118,23 +112,17 @@ fn a_call_from_the_phone_reaches_the_server_with_two_record_routes() {
     let mut caller = Dialog::caller(&ok);
     let ack = caller.request("ACK", "TLS 192.0.2.7:5060");
     world.write(phone.wire, &ack);
-    assert!(world.read_server().starts_with("ACK "));
+    world.expect_server("ACK ");
     // The server hangs up, by the route set that its INVITE carried.
     let mut server = Dialog::callee(&sent, "s1");
-    let bye = server.request("BYE", &format!("UDP {SERVER}"));
-    world.datagram(0, SERVER, &bye);
-    let bye = world.read(phone.wire);
-    world.write(phone.wire, &answer(&bye, "200 OK", "", ""));
-    assert!(world.read_server().starts_with("SIP/2.0 200"));
+    server.server_hangs_up(&mut world, 0, phone.wire);
     world.end();
 }
 
 #[test]
 fn an_invite_hears_100_within_200_ms_and_its_retransmissions_are_absorbed() {
     let (mut world, phone) = registered();
-    let request = phone.server_request("INVITE", "c1", 1);
-    world.datagram(0, SERVER, &request);
-    let invite = world.read(phone.wire);
+    let (request, invite) = phone.asked(&mut world, "INVITE", "c1");
     world.pass_ms(199);
     assert_eq!(start_line(&world.read_server()), "SIP/2.0 100 Trying");
     world.datagram(1, SERVER, &request);
@@ -157,12 +145,9 @@ fn an_invite_hears_100_within_200_ms_and_its_retransmissions_are_absorbed() {
 #[test]
 fn a_busy_phone_gets_our_ack_and_the_server_gets_its_486_until_it_acks() {
     let (mut world, phone) = registered();
-    let request = phone.server_request("INVITE", "c1", 1);
-    world.datagram(0, SERVER, &request);
-    let invite = world.read(phone.wire);
+    let (request, invite) = phone.asked(&mut world, "INVITE", "c1");
     world.write(phone.wire, &answer(&invite, "486 Busy Here", "p1", ""));
-    let ack = world.read(phone.wire);
-    assert!(ack.starts_with("ACK "), "{ack}");
+    let ack = world.expect(phone.wire, "ACK ");
     assert_eq!(headers(&ack, "Via").len(), 1);
     assert!(header(&ack, "To").contains("tag=p1"));
     let busy = world.read_server();
@@ -179,40 +164,21 @@ fn a_busy_phone_gets_our_ack_and_the_server_gets_its_486_until_it_acks() {
     world.end();
 }
 
-/// The server's CANCEL of its INVITE.
-fn cancel_of(request: &str) -> String {
-    let mut out = String::new();
-    for line in request.split("\r\n") {
-        let line = match line.strip_prefix("INVITE ") {
-            Some(rest) => format!("CANCEL {rest}"),
-            None => line.replace("1 INVITE", "1 CANCEL"),
-        };
-        if !line.starts_with("Contact") {
-            out += &line;
-            out += "\r\n";
-        }
-    }
-    out.trim_end().to_owned() + "\r\n\r\n"
-}
-
 #[test]
 fn cancel_before_any_response_waits_for_the_first_and_then_goes_on() {
     let (mut world, phone) = registered();
-    let request = phone.server_request("INVITE", "c1", 1);
-    world.datagram(0, SERVER, &request);
-    let invite = world.read(phone.wire);
-    let cancel = cancel_of(&request).replace("Max-Forwards", "Reason: SIP;cause=200\r\nMax-Forwards");
-    world.datagram(1, SERVER, &cancel);
+    let (request, invite) = phone.asked(&mut world, "INVITE", "c1");
+    let taken_back = cancel(&request).replace("Max-Forwards", "Reason: SIP;cause=200\r\nMax-Forwards");
+    world.datagram(1, SERVER, &taken_back);
     assert_eq!(header(&world.read_server(), "CSeq"), "1 CANCEL");
     assert_eq!(world.try_read(phone.wire), None);
     world.write(phone.wire, &answer(&invite, "180 Ringing", "p1", ""));
-    let cancel = world.read(phone.wire);
-    assert!(cancel.starts_with("CANCEL "), "{cancel}");
+    let cancel = world.expect(phone.wire, "CANCEL ");
     assert_eq!(headers(&cancel, "Via"), [headers(&invite, "Via")[0]], "the branch of the INVITE");
     assert_eq!(header(&cancel, "Reason"), "SIP;cause=200");
     world.write(phone.wire, &answer(&cancel, "200 OK", "p1", ""));
     world.write(phone.wire, &answer(&invite, "487 Request Terminated", "p1", ""));
-    assert!(world.read(phone.wire).starts_with("ACK "));
+    world.expect(phone.wire, "ACK ");
     world.read_server();
     assert_eq!(start_line(&world.read_server()), "SIP/2.0 487 Request Terminated");
     world.drain();
@@ -222,20 +188,18 @@ fn cancel_before_any_response_waits_for_the_first_and_then_goes_on() {
 #[test]
 fn cancel_while_ringing_goes_on_at_once_and_after_the_answer_changes_nothing() {
     let (mut world, phone) = registered();
-    let request = phone.server_request("INVITE", "c1", 1);
-    world.datagram(0, SERVER, &request);
-    let invite = world.read(phone.wire);
+    let (request, invite) = phone.asked(&mut world, "INVITE", "c1");
     world.write(phone.wire, &answer(&invite, "180 Ringing", "p1", ""));
     world.read_server();
-    world.datagram(0, SERVER, &cancel_of(&request));
-    assert!(world.read_server().starts_with("SIP/2.0 200"));
-    let cancel = world.read(phone.wire);
+    world.datagram(0, SERVER, &cancel(&request));
+    world.expect_server("SIP/2.0 200");
+    let taken_back = world.read(phone.wire);
     // The phone answers the call in the same moment: the 200 goes back, the server hangs up then.
     world.write(phone.wire, &answer(&invite, "200 OK", "p1", ""));
     assert_eq!(header(&world.read_server(), "CSeq"), "1 INVITE");
-    world.write(phone.wire, &answer(&cancel, "481 Gone", "p1", ""));
-    world.datagram(0, SERVER, &cancel_of(&request));
-    assert!(world.read_server().starts_with("SIP/2.0 200"));
+    world.write(phone.wire, &answer(&taken_back, "481 Gone", "p1", ""));
+    world.datagram(0, SERVER, &cancel(&request));
+    world.expect_server("SIP/2.0 200");
     world.assert_silent();
     world.end();
 }
@@ -244,24 +208,22 @@ fn cancel_while_ringing_goes_on_at_once_and_after_the_answer_changes_nothing() {
 fn a_cancel_that_matches_nothing_gets_481() {
     let (mut world, phone) = registered();
     let request = phone.server_request("INVITE", "c1", 1);
-    world.datagram(0, SERVER, &cancel_of(&request));
-    assert!(world.read_server().starts_with("SIP/2.0 481"));
+    world.datagram(0, SERVER, &cancel(&request));
+    world.expect_server("SIP/2.0 481");
     world.end();
 }
 
 #[test]
 fn a_cancelled_invite_that_never_ends_is_ended_after_64_t1() {
     let (mut world, phone) = registered();
-    let request = phone.server_request("INVITE", "c1", 1);
-    world.datagram(0, SERVER, &request);
-    let invite = world.read(phone.wire);
+    let (request, invite) = phone.asked(&mut world, "INVITE", "c1");
     world.write(phone.wire, &answer(&invite, "180 Ringing", "p1", ""));
     world.read_server();
-    world.datagram(0, SERVER, &cancel_of(&request));
+    world.datagram(0, SERVER, &cancel(&request));
     world.read_server();
     world.read(phone.wire);
     world.pass_s(33);
-    assert!(world.read_server().starts_with("SIP/2.0 487"));
+    world.expect_server("SIP/2.0 487");
     world.drain();
     world.end();
 }
@@ -269,9 +231,7 @@ fn a_cancelled_invite_that_never_ends_is_ended_after_64_t1() {
 #[test]
 fn an_endpoints_503_goes_to_the_server_as_500() {
     let (mut world, phone) = registered();
-    let request = phone.server_request("INVITE", "c1", 1);
-    world.datagram(0, SERVER, &request);
-    let invite = world.read(phone.wire);
+    let (_, invite) = phone.asked(&mut world, "INVITE", "c1");
     world.write(phone.wire, &answer(&invite, "503 Service Unavailable", "p1", ""));
     assert_eq!(start_line(&world.read_server()), "SIP/2.0 500 Server Internal Error");
     world.drain();
@@ -284,16 +244,15 @@ fn every_internal_protocol_carries_the_same_call() {
         let mut world = World::new(&Setup { internal, ..Setup::default() });
         let wire = world.connect(1, TLS);
         let mut phone = Phone::new("alice", wire);
-        let text = phone.register_text(600);
-        world.write(wire, &text);
+        phone.send_register(&mut world, 600);
         let (server, _) = world.opened[0];
-        world.input(server.shard, hawser::engine::Input::Ready { conn: server.conn, identities: None });
+        world.ready(server);
         let request = world.read(server);
         phone.path = headers(&request, "Path").iter().map(ToString::to_string).collect();
         phone.bound_contact = uri(header(&request, "Contact")).to_owned();
         let contact = format!("Contact: <{}>;expires=600\r\n", phone.bound_contact);
         world.write(server, &answer(&request, "200 OK", "s", &contact));
-        assert!(world.read(wire).starts_with("SIP/2.0 200"));
+        world.expect(wire, "SIP/2.0 200");
         // The server's own request comes over the connection that we opened, or over one of its own.
         let name = internal.via_name();
         let own =
@@ -308,12 +267,12 @@ fn every_internal_protocol_carries_the_same_call() {
             let via = format!("{name} {SERVER}");
             let ack = dialog.request("ACK", &via);
             world.write(from, &ack);
-            assert!(world.read(wire).starts_with("ACK "));
+            world.expect(wire, "ACK ");
             let bye = dialog.request("BYE", &via);
             world.write(from, &bye);
             let bye = world.read(wire);
             world.write(wire, &answer(&bye, "200 OK", "", ""));
-            assert!(world.read(from).starts_with("SIP/2.0 200"));
+            world.expect(from, "SIP/2.0 200");
         }
         world.assert_silent();
         world.end();

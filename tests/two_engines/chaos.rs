@@ -279,7 +279,7 @@ impl Chaos {
                 self.world.input(wire.shard, Input::Closed { conn: wire.conn, reason });
                 self.excuse(None);
             } else {
-                self.world.input(wire.shard, Input::Ready { conn: wire.conn, identities: None });
+                self.world.ready(wire);
                 self.server_wires.push(wire);
             }
         }

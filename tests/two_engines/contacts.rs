@@ -70,8 +70,7 @@ fn one_contact_of_several_is_taken_back_and_the_others_stay() {
         bound.sort();
         assert_eq!(bound, [first.as_str(), second]);
         // Now <first> alone, with Expires: 0.
-        let text = phone.register_text(0);
-        world.write(wire, &text);
+        phone.send_register(&mut world, 0);
         let request = world.read_server();
         world.datagram(0, SERVER, &answer(&request, "200 OK", "srv", ""));
         world.read(wire);
@@ -140,7 +139,7 @@ fn with_sticky_aor_another_users_contact_name_gets_no_calls_whatever_its_home() 
         let request = stale.server_request("INVITE", "a1", 1);
         world.datagram(0, SERVER, &request);
         assert_eq!(world.try_read(wire), None);
-        assert!(world.read_server().starts_with("SIP/2.0 480"));
+        world.expect_server("SIP/2.0 480");
         world.end();
     }
 }
@@ -212,11 +211,9 @@ fn behind_another_proxy_the_path_does_not_say_that_we_hold_the_phones_flow() {
 #[test]
 fn a_register_of_the_server_binds_nothing() {
     let (mut world, phone) = crate::calls::registered();
-    let text = phone.server_request("REGISTER", "sr", 1);
-    world.datagram(0, SERVER, &text);
-    let sent = world.read(phone.wire);
+    let (_, sent) = phone.asked(&mut world, "REGISTER", "sr");
     world.write(phone.wire, &answer(&sent, "200 OK", "p", &format!("Contact: <{}>;expires=60\r\n", phone.contact)));
-    assert!(world.read_server().starts_with("SIP/2.0 200"));
+    world.expect_server("SIP/2.0 200");
     assert_eq!(world.counted(Counter::BindingBound), 1);
     world.end();
 }

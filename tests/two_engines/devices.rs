@@ -51,7 +51,7 @@ fn called(world: &mut World, transport: &str, call: &str) -> (Wire, Dialog, Dial
     let mut server = Dialog::caller(&ok);
     let callee = Dialog::callee(&invite, "d");
     world.datagram(0, SERVER, &server.request("ACK", &format!("UDP {SERVER}")));
-    assert!(world.read(device).starts_with("ACK "));
+    world.expect(device, "ACK ");
     world.assert_silent();
     (device, server, callee)
 }
@@ -103,7 +103,7 @@ fn a_call_lives_on_the_connection_in_both_directions() {
         let invite = world.read_server();
         assert_eq!(headers(&invite, "Record-Route").len(), 2, "{invite}");
         world.datagram(1, SERVER, &answer(&invite, "486 Busy Here", "s", ""));
-        assert!(world.read_server().starts_with("ACK "));
+        world.expect_server("ACK ");
         assert_eq!(start_line(&world.read(device)), "SIP/2.0 486 Busy Here");
         world.write(device, &server.request("BYE", &format!("UDP {SERVER}")).replace("BYE", "ACK"));
         world.drain();
@@ -306,7 +306,7 @@ fn an_ack_and_a_cancel_whose_connection_is_gone_open_it_again() {
         assert_eq!(headers(&cancel, "Via")[0], headers(&invite, "Via")[0]);
         world.write(device, &answer(&cancel, "200 OK", "d", ""));
         world.write(device, &answer(&invite, "487 Request Terminated", "d", ""));
-        assert!(world.read(device).starts_with("ACK "));
+        world.expect(device, "ACK ");
         assert_eq!(start_line(&world.read_server()), "SIP/2.0 487 Request Terminated");
         world.drain();
         world.end();
@@ -330,7 +330,7 @@ fn a_ringing_device_that_comes_back_by_itself_is_heard() {
     let (device, to, _) = world.dialled();
     assert_eq!(to.to_string(), DEVICE);
     world.ready(device);
-    assert!(world.read(device).starts_with("ACK "));
+    world.expect(device, "ACK ");
     world.drain();
     world.end();
 }

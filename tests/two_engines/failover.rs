@@ -93,8 +93,7 @@ fn silence_moves_what_is_in_flight_by_the_verdict_answered_or_not() {
     for (status, passed_on) in [(None, false), (Some("100 Trying"), false), (Some("180 Ringing"), true)] {
         everywhere(paired, |mut stage| {
             let wire = stage.phone();
-            stage.write(wire, &ask("INVITE", "i"));
-            let first = stage.read_request(SERVER, "INVITE");
+            let first = stage.asked(wire, "INVITE", "i", SERVER);
             if let Some(status) = status {
                 stage.reply(SERVER, &first, status);
             }
@@ -109,15 +108,9 @@ fn silence_moves_what_is_in_flight_by_the_verdict_answered_or_not() {
             stage.forget(SERVER2);
             assert_ne!(branch(&first), branch(&moved));
             stage.reply(SERVER2, &moved, "200 OK");
-            let mut last = stage.read(wire);
-            if last.starts_with("SIP/2.0 100") {
-                last = stage.read(wire);
-            }
-            assert!(last.starts_with("SIP/2.0 200"), "{last}");
+            let last = stage.read_final(wire, "200");
             let mut dialog = Dialog::caller(&last);
-            let ack = dialog.request("ACK", "TLS 192.0.2.7:5060");
-            stage.write(wire, &ack);
-            stage.read_request(SERVER2, "ACK");
+            stage.acknowledge(wire, &mut dialog, SERVER2);
             // It thaws, and finds the INVITE: what it makes of it is taken back.
             stage.set(SERVER, Mode::Up);
             stage.forget(SERVER);
@@ -160,27 +153,16 @@ fn a_request_other_than_invite_is_moved_by_the_verdict_and_never_hears_408() {
 fn in_dialog_requests_and_acks_go_to_the_partner_after_a_switch() {
     everywhere(paired, |mut stage| {
         let wire = stage.phone();
-        stage.write(wire, &ask("INVITE", "i"));
-        let invite = stage.read_request(SERVER, "INVITE");
+        let invite = stage.asked(wire, "INVITE", "i", SERVER);
         stage.reply(SERVER, &invite, "200 OK");
         let ok = stage.read_status(wire, "200");
         let mut dialog = Dialog::caller(&ok);
         stage.set(SERVER, Mode::Gone);
         stage.pass_s(6);
-        let ack = dialog.request("ACK", "TLS 192.0.2.7:5060");
-        stage.write(wire, &ack);
-        stage.read_request(SERVER2, "ACK");
-        let again = dialog.request("INVITE", "TLS 192.0.2.7:5060");
-        stage.write(wire, &again);
-        let again = stage.read_request(SERVER2, "INVITE");
+        stage.acknowledge(wire, &mut dialog, SERVER2);
+        let again = stage.in_dialog(wire, &mut dialog, "INVITE", SERVER2);
         assert_eq!(start_line(&again), format!("INVITE sip:{SERVER} SIP/2.0"), "never changed");
-        stage.reply(SERVER2, &again, "200 OK");
-        stage.read_status(wire, "200");
-        let bye = dialog.request("BYE", "TLS 192.0.2.7:5060");
-        stage.write(wire, &bye);
-        let bye = stage.read_request(SERVER2, "BYE");
-        stage.reply(SERVER2, &bye, "200 OK");
-        stage.read_status(wire, "200");
+        stage.in_dialog(wire, &mut dialog, "BYE", SERVER2);
         stage.end();
     });
 }
@@ -189,8 +171,7 @@ fn in_dialog_requests_and_acks_go_to_the_partner_after_a_switch() {
 fn a_503_of_both_is_passed_on_with_retry_after_and_each_503_gets_its_ack() {
     everywhere(paired, |mut stage| {
         let wire = stage.phone();
-        stage.write(wire, &ask("INVITE", "i"));
-        let first = stage.read_request(SERVER, "INVITE");
+        let first = stage.asked(wire, "INVITE", "i", SERVER);
         stage.reply(SERVER, &first, "503 Service Unavailable");
         let second = stage.read_request(SERVER2, "INVITE");
         let ack = stage.read_request(SERVER, "ACK");
@@ -272,11 +253,7 @@ fn a_cancelled_invite_at_a_dead_server_ends_with_the_verdict_and_is_never_moved(
             stage.write(wire, &cancel(&invite));
             stage.read_status(wire, "200");
             stage.pass_ms(6_100);
-            let mut last = stage.read(wire);
-            if last.starts_with("SIP/2.0 100") {
-                last = stage.read(wire);
-            }
-            assert!(last.starts_with("SIP/2.0 487"), "{last}");
+            stage.read_final(wire, "487");
             stage.assert_idle(SERVER2);
             stage.set(SERVER, Mode::Up);
             stage.forget(SERVER);
@@ -289,8 +266,7 @@ fn a_cancelled_invite_at_a_dead_server_ends_with_the_verdict_and_is_never_moved(
 fn a_late_2xx_of_the_former_server_goes_back_and_what_was_asked_of_the_next_is_taken_back() {
     everywhere(paired, |mut stage| {
         let wire = stage.phone();
-        stage.write(wire, &ask("INVITE", "i"));
-        let first = stage.read_request(SERVER, "INVITE");
+        let first = stage.asked(wire, "INVITE", "i", SERVER);
         stage.set(SERVER, Mode::Silent);
         stage.pass_ms(6_100);
         let moved = stage.read_request(SERVER2, "INVITE");
@@ -298,10 +274,7 @@ fn a_late_2xx_of_the_former_server_goes_back_and_what_was_asked_of_the_next_is_t
         stage.reply(SERVER2, &moved, "180 Ringing");
         stage.set(SERVER, Mode::Up);
         stage.reply(SERVER, &first, "200 OK");
-        let mut ok = stage.read(wire);
-        while !ok.starts_with("SIP/2.0 200") {
-            ok = stage.read(wire);
-        }
+        stage.read_final(wire, "200");
         let taken_back = stage.read_request(SERVER2, "CANCEL");
         stage.reply(SERVER2, &taken_back, "200 OK");
         stage.reply(SERVER2, &moved, "487 Request Terminated");
@@ -316,8 +289,7 @@ fn a_late_2xx_of_the_former_server_goes_back_and_what_was_asked_of_the_next_is_t
 fn when_both_have_taken_the_call_both_2xx_go_back() {
     everywhere(paired, |mut stage| {
         let wire = stage.phone();
-        stage.write(wire, &ask("INVITE", "i"));
-        let first = stage.read_request(SERVER, "INVITE");
+        let first = stage.asked(wire, "INVITE", "i", SERVER);
         stage.set(SERVER, Mode::Silent);
         stage.pass_ms(6_100);
         let moved = stage.read_request(SERVER2, "INVITE");
@@ -340,8 +312,7 @@ fn when_both_have_taken_the_call_both_2xx_go_back() {
 fn a_late_2xx_to_a_request_that_the_next_server_never_answers_ends_it() {
     everywhere(paired, |mut stage| {
         let wire = stage.phone();
-        stage.write(wire, &ask("INVITE", "i"));
-        let first = stage.read_request(SERVER, "INVITE");
+        let first = stage.asked(wire, "INVITE", "i", SERVER);
         stage.set(SERVER, Mode::Silent);
         stage.pass_ms(6_100);
         stage.read_request(SERVER2, "INVITE");
@@ -407,11 +378,7 @@ fn a_registration_in_flight_binds_once_at_its_home() {
             stage.set(SERVER, Mode::Gone);
             stage.pass_s(6);
             stage.grant(&mut phone, SERVER2);
-            let mut ok = stage.read(wire);
-            if ok.starts_with("SIP/2.0 100") {
-                ok = stage.read(wire);
-            }
-            assert!(ok.starts_with("SIP/2.0 200"), "{ok}");
+            stage.read_final(wire, "200");
             assert_eq!(stage.world.counted(hawser::stats::Counter::BindingBound), 1);
             stage.forget(SERVER2);
             let request = stage.request_of(SERVER2, &phone, "MESSAGE", "c");
@@ -430,8 +397,7 @@ fn a_registration_in_flight_binds_once_at_its_home() {
 fn what_waits_at_one_dead_server_goes_back_to_the_other_when_that_answers_again() {
     everywhere(paired, |mut stage| {
         let wire = stage.phone();
-        stage.write(wire, &ask("INVITE", "i"));
-        stage.read_request(SERVER, "INVITE");
+        stage.asked(wire, "INVITE", "i", SERVER);
         stage.set(SERVER, Mode::Gone);
         stage.pass_s(6);
         let second = stage.read_request(SERVER2, "INVITE");
@@ -443,11 +409,7 @@ fn what_waits_at_one_dead_server_goes_back_to_the_other_when_that_answers_again(
         let third = stage.read_request(SERVER, "INVITE");
         assert_ne!(branch(&second), branch(&third));
         stage.reply(SERVER, &third, "200 OK");
-        let mut last = stage.read(wire);
-        while last.starts_with("SIP/2.0 1") {
-            last = stage.read(wire);
-        }
-        assert!(last.starts_with("SIP/2.0 200"), "{last}");
+        stage.read_final(wire, "200");
         stage.world.assert_silent();
         stage.forget(SERVER);
         stage.end();
@@ -459,8 +421,7 @@ fn a_server_that_took_the_request_and_died_is_found_out_without_service_checks()
     for internal in [Transport::Tcp, Transport::Tls] {
         let mut stage = Stage::new(&Setup { internal, shards: 2, mutate: unchecked, ..Setup::default() });
         let wire = stage.phone();
-        stage.write(wire, &ask("INVITE", "i"));
-        let first = stage.read_request(SERVER, "INVITE");
+        let first = stage.asked(wire, "INVITE", "i", SERVER);
         stage.reply(SERVER, &first, "180 Ringing");
         stage.read_status(wire, "180");
         stage.set(SERVER, Mode::Gone);
@@ -477,8 +438,7 @@ fn an_idle_connection_that_was_closed_costs_no_request() {
     for internal in [Transport::Tcp, Transport::Tls] {
         let mut stage = Stage::new(&Setup { internal, shards: 1, mutate: paired, ..Setup::default() });
         let wire = stage.phone();
-        stage.write(wire, &ask("MESSAGE", "m"));
-        let first = stage.read_request(SERVER, "MESSAGE");
+        let first = stage.asked(wire, "MESSAGE", "m", SERVER);
         // It closes its end while the request is under way.
         stage.set(SERVER, Mode::Gone);
         stage.set(SERVER, Mode::Up);

@@ -3,6 +3,7 @@
 use hawser::stats::Counter;
 
 use crate::calls::{answered, registered};
+use crate::stage::cancel;
 use crate::talk::{Phone, answer, headers, start_line, uri};
 use crate::world::{SERVER, Setup, TCP, TLS, World};
 
@@ -19,7 +20,7 @@ fn a_foreign_route_gets_403_and_a_foreign_request_uri_only_the_server() {
     let mut world = World::new(&Setup::default());
     let wire = world.connect(0, TLS);
     world.write(wire, &request("INVITE", "sip:x@evil.example", "m1", "Route: <sip:evil.example;lr>\r\n"));
-    assert!(world.read(wire).starts_with("SIP/2.0 403"));
+    world.expect(wire, "SIP/2.0 403");
     world.write(wire, &request("INVITE", "sip:x@198.51.100.1:5060", "m2", ""));
     let sent = world.read_server();
     assert_eq!(start_line(&sent), "INVITE sip:x@198.51.100.1:5060 SIP/2.0");
@@ -61,19 +62,19 @@ fn a_phones_own_path_another_phones_path_and_a_forged_token_reach_nobody() {
     for (at, route) in [&own, &borrowed].iter().enumerate() {
         let text = request("MESSAGE", "sip:bob@example.com", &format!("t{at}"), &format!("Route: <{route}>\r\n"));
         world.write(wire, &text);
-        assert!(world.read_server().starts_with("MESSAGE "));
+        world.expect_server("MESSAGE ");
     }
     let text = request("MESSAGE", "sip:bob@example.com", "t3", &format!("Route: <{forged}>\r\n"));
     world.write(wire, &text);
-    assert!(world.read(wire).starts_with("SIP/2.0 403"));
+    world.expect(wire, "SIP/2.0 403");
     // Behind its own, a Path token is no target.
     let text = request("MESSAGE", "sip:bob@example.com", "t4", &format!("Route: <{own}>, <{borrowed}>\r\n"));
     world.write(wire, &text);
-    assert!(world.read(wire).starts_with("SIP/2.0 403"));
+    world.expect(wire, "SIP/2.0 403");
     // In the Request-URI it is just a Request-URI.
     let text = request("MESSAGE", &borrowed, "t5", "");
     world.write(wire, &text);
-    assert!(world.read_server().starts_with(&format!("MESSAGE {borrowed} ")));
+    world.expect_server(&format!("MESSAGE {borrowed} "));
     assert_eq!(world.try_read(phone.wire), None);
     world.drain();
     world.end();
@@ -82,9 +83,7 @@ fn a_phones_own_path_another_phones_path_and_a_forged_token_reach_nobody() {
 #[test]
 fn a_record_route_token_is_worth_nothing_in_another_dialog() {
     let (mut world, phone) = registered();
-    let invite = phone.server_request("INVITE", "c1", 1);
-    world.datagram(0, SERVER, &invite);
-    let invite = world.read(phone.wire);
+    let (_, invite) = phone.asked(&mut world, "INVITE", "c1");
     let routes: Vec<String> = headers(&invite, "Record-Route").iter().map(ToString::to_string).collect();
     let wire = world.connect(0, TLS);
     for call_id in ["other", "c1"] {
@@ -92,9 +91,9 @@ fn a_record_route_token_is_worth_nothing_in_another_dialog() {
         world.write(wire, &request("MESSAGE", "sip:bob@example.com", call_id, &extra));
         // In its own dialog the first traversal only says how the request came.
         if call_id == "c1" {
-            assert!(world.read_server().starts_with("MESSAGE "));
+            world.expect_server("MESSAGE ");
         } else {
-            assert!(world.read(wire).starts_with("SIP/2.0 403"));
+            world.expect(wire, "SIP/2.0 403");
         }
         assert_eq!(world.try_read(phone.wire), None);
     }
@@ -128,10 +127,9 @@ fn two_phones_talk_past_a_server_that_does_not_stay_by_the_second_traversal() {
     let mut callee = crate::talk::Dialog::callee(&at_phone, "p");
     let bye = callee.request("BYE", "TLS 192.0.2.7:5060");
     world.write(phone.wire, &bye);
-    let bye = world.read(wire);
-    assert!(bye.starts_with("BYE sip:mallory@192.0.2.66 "), "{bye}");
+    let bye = world.expect(wire, "BYE sip:mallory@192.0.2.66 ");
     world.write(wire, &answer(&bye, "200 OK", "", ""));
-    assert!(world.read(phone.wire).starts_with("SIP/2.0 200"));
+    world.expect(phone.wire, "SIP/2.0 200");
     world.drain();
     world.end();
 }
@@ -150,7 +148,7 @@ fn a_phone_on_the_servers_host_is_not_taken_for_it() {
     assert!(!sent.contains("X-Genesys"), "{sent}");
     let wire = world.connect_from(0, TCP, "127.0.0.1:43210".parse().expect("an address"));
     world.write(wire, &text("h2", "SIP/2.0/TCP 127.0.0.1:7001"));
-    assert!(world.read_server().starts_with("MESSAGE "));
+    world.expect_server("MESSAGE ");
     assert_eq!(world.try_read(phone.wire), None);
     world.drain();
     world.end();
@@ -162,7 +160,7 @@ fn a_forged_token_of_the_server_is_a_flow_that_is_gone() {
     phone.path[0] = phone.path[0].replacen("sip:", "sip:A", 1);
     let text = phone.server_request("INVITE", "f1", 1);
     world.datagram(0, SERVER, &text);
-    assert!(world.read_server().starts_with("SIP/2.0 480"));
+    world.expect_server("SIP/2.0 480");
     assert_eq!(world.try_read(phone.wire), None);
     world.drain();
     world.end();
@@ -171,14 +169,11 @@ fn a_forged_token_of_the_server_is_a_flow_that_is_gone() {
 #[test]
 fn a_stranger_cannot_answer_or_cancel_anothers_transaction() {
     let (mut world, phone) = registered();
-    let invite = phone.server_request("INVITE", "c1", 1);
-    world.datagram(0, SERVER, &invite);
-    let invite_at_phone = world.read(phone.wire);
+    let (invite, invite_at_phone) = phone.asked(&mut world, "INVITE", "c1");
     // A CANCEL with the server's branch, from a phone.
     let wire = world.connect(0, TLS);
-    let cancel = invite.replace("INVITE sip", "CANCEL sip").replace("1 INVITE", "1 CANCEL");
-    world.write(wire, &cancel);
-    assert!(world.read(wire).starts_with("SIP/2.0 481"));
+    world.write(wire, &cancel(&invite));
+    world.expect(wire, "SIP/2.0 481");
     assert_eq!(world.try_read(phone.wire), None);
     // A response with a branch of our form, and another nonce.
     let via = headers(&invite_at_phone, "Via")[0].to_owned();
@@ -240,7 +235,7 @@ fn a_wrong_content_length_ends_a_stream_after_its_400() {
     let wire = world.connect(0, TLS);
     let text = request("OPTIONS", "sip:x@example.com", "cl", "Content-Length: 5\r\n");
     world.write(wire, &text);
-    assert!(world.read(wire).starts_with("SIP/2.0 400"));
+    world.expect(wire, "SIP/2.0 400");
     assert_eq!(world.closed.len(), 1);
     world.assert_silent();
     world.end();
@@ -277,10 +272,10 @@ fn the_service_check_is_answered_on_every_transport_and_while_draining() {
     let (mut world, phone) = registered();
     let options = request("OPTIONS", "sip:127.0.0.1:5060", "o", "");
     world.write(phone.wire, &options);
-    assert!(world.read(phone.wire).starts_with("SIP/2.0 200"));
+    world.expect(phone.wire, "SIP/2.0 200");
     let from_server = options.replace("SIP/2.0/TLS 192.0.2.66:5060", &format!("SIP/2.0/UDP {SERVER}"));
     world.datagram(0, SERVER, &from_server);
-    assert!(world.read_server().starts_with("SIP/2.0 200"));
+    world.expect_server("SIP/2.0 200");
     for shard in [0, 1] {
         world.input(shard, hawser::engine::Input::Drain);
     }
@@ -302,12 +297,8 @@ fn in_dialog_requests_go_on_while_draining_and_new_ones_do_not() {
     }
     let invite = phone.server_request("INVITE", "c2", 1);
     world.datagram(0, SERVER, &invite);
-    assert!(world.read_server().starts_with("SIP/2.0 503"));
-    let bye = server.request("BYE", &format!("UDP {SERVER}"));
-    world.datagram(0, SERVER, &bye);
-    let bye = world.read(phone.wire);
-    world.write(phone.wire, &answer(&bye, "200 OK", "", ""));
-    assert!(world.read_server().starts_with("SIP/2.0 200"));
+    world.expect_server("SIP/2.0 503");
+    server.server_hangs_up(&mut world, 0, phone.wire);
     world.end();
 }
 
@@ -320,7 +311,7 @@ fn while_draining_the_server_hears_200_as_long_as_another_shard_may_hold_a_phone
     let options = request("OPTIONS", "sip:127.0.0.1:5060", "o", "");
     // The phone is at shard 1.
     world.datagram(0, SERVER, &options.replace("SIP/2.0/TLS 192.0.2.66:5060", &format!("SIP/2.0/UDP {SERVER}")));
-    assert!(world.read_server().starts_with("SIP/2.0 200"));
+    world.expect_server("SIP/2.0 200");
     world.hang_up(phone.wire);
     world.end();
 }

@@ -64,9 +64,7 @@ fn setup() -> Setup {
 fn via_path_and_record_route_are_of_the_listener_that_each_message_leaves_from() {
     let (mut world, phone) = registered_with(&setup());
     assert!(phone.path[0].contains("@Inside.example.net:5060;lr"), "{}", phone.path[0]);
-    let invite = phone.server_request("INVITE", "c0", 1);
-    world.datagram(0, SERVER, &invite);
-    let invite = world.read(phone.wire);
+    let (_, invite) = phone.asked(&mut world, "INVITE", "c0");
     let via = headers(&invite, "Via")[0];
     assert!(via.starts_with("SIP/2.0/TLS phones.example.net:5061;branch="), "{via}");
     let routes = headers(&invite, "Record-Route");

@@ -1,6 +1,6 @@
 //! Requests that are too large for a datagram (`udp-oversize-action`; RFC 3261 §18.1.1).
 
-use hawser::engine::{CloseReason, ConnectFailure, Input, UdpOversize};
+use hawser::engine::{ConnectFailure, UdpOversize};
 use hawser::stats::Counter;
 
 use crate::talk::{answer, headers};
@@ -23,16 +23,16 @@ fn a_large_request_goes_by_tcp_to_a_server_that_is_known_to_take_it_and_until_th
     let sent = world.read_server();
     assert!(headers(&sent, "Via")[0].starts_with("SIP/2.0/UDP"), "nobody waits for a connection that may never come");
     world.datagram(0, SERVER, &answer(&sent, "200 OK", "s", ""));
-    assert!(world.read(wire).starts_with("SIP/2.0 200"));
+    world.expect(wire, "SIP/2.0 200");
 
     let (tcp, to) = world.opened[0];
     assert_eq!(to.to_string(), SERVER);
-    world.input(0, Input::Ready { conn: tcp.conn, identities: None });
+    world.ready(tcp);
     world.write(wire, &message("o2", 1_200));
     let sent = world.read(tcp);
     assert!(headers(&sent, "Via")[0].starts_with("SIP/2.0/TCP"), "{sent}");
     world.write(tcp, &answer(&sent, "200 OK", "s", ""));
-    assert!(world.read(wire).starts_with("SIP/2.0 200"));
+    world.expect(wire, "SIP/2.0 200");
     // A small one stays on UDP.
     world.write(wire, &message("o3", 10));
     let sent = world.read_server();
@@ -46,7 +46,7 @@ fn a_large_request_goes_by_tcp_to_a_server_that_is_known_to_take_it_and_until_th
     world.hang_up(tcp);
     let sent = world.read_server();
     world.datagram(0, SERVER, &answer(&sent, "200 OK", "s", ""));
-    assert!(world.read(wire).starts_with("SIP/2.0 200"));
+    world.expect(wire, "SIP/2.0 200");
     world.end();
 }
 
@@ -58,11 +58,10 @@ fn a_server_that_refuses_tcp_is_not_taken_for_one_that_is_gone() {
         world.write(wire, &message(call, 1_200));
         let sent = world.read_server();
         if let Some((tcp, _)) = world.opened.pop() {
-            let reason = CloseReason::Connect(ConnectFailure::Refused);
-            world.input(0, Input::Closed { conn: tcp.conn, reason });
+            world.fail(tcp, ConnectFailure::Refused);
         }
         world.datagram(0, SERVER, &answer(&sent, "200 OK", "s", ""));
-        assert!(world.read(wire).starts_with("SIP/2.0 200"));
+        world.expect(wire, "SIP/2.0 200");
     }
     assert_eq!(world.counted(Counter::OversizeUdp), 2);
     assert_eq!(world.counted(Counter::FailoverConnection), 0);
@@ -83,7 +82,7 @@ fn the_action_udp_asks_for_no_connection_and_reject_answers_513() {
         if let Some(sent) = world.try_read_udp(SERVER) {
             world.datagram(0, SERVER, &answer(&sent, "200 OK", "s", ""));
         }
-        assert!(world.read(wire).starts_with(&format!("SIP/2.0 {code}")));
+        world.expect(wire, &format!("SIP/2.0 {code}"));
         assert!(world.opened.is_empty());
         world.end();
     }

@@ -125,7 +125,7 @@ fn a_peer_by_name_is_found_by_srv_and_its_targets_are_tried_in_turn() {
                 let sent = world.read(wire);
                 // Its 503 says nothing of this proxy: 500.
                 world.write(wire, &answer(&sent, "503 Service Unavailable", "f", ""));
-                assert!(world.read(wire).starts_with("ACK "));
+                world.expect(wire, "ACK ");
             }
         }
     }
@@ -151,13 +151,13 @@ fn a_peers_503_goes_to_the_next_target_and_a_bad_certificate_is_502() {
     world.ready(first);
     let sent = world.read(first);
     world.write(first, &answer(&sent, "503 Service Unavailable", "f", ""));
-    assert!(world.read(first).starts_with("ACK "));
+    world.expect(first, "ACK ");
     let (second, to, _) = world.dialled();
     assert_eq!(to.port(), 5072);
     world.ready(second);
     let sent = world.read(second);
     world.write(second, &answer(&sent, "486 Busy Here", "f", ""));
-    assert!(world.read(second).starts_with("ACK "));
+    world.expect(second, "ACK ");
     assert_eq!(start_line(&world.read_server()), "SIP/2.0 486 Busy Here");
     world.drain();
     world.pass_s(60);
@@ -354,7 +354,7 @@ fn a_call_of_the_other_site_has_both_record_routes_and_is_cancelled_and_acknowle
     let cancel = server_answers(&mut world, "200 OK", "");
     assert!(cancel.starts_with("CANCEL "));
     world.datagram(0, SERVER, &answer(&invite, "487 Request Terminated", "s", ""));
-    assert!(world.read_server().starts_with("ACK "));
+    world.expect_server("ACK ");
     assert_eq!(start_line(&world.read(peer)), "SIP/2.0 487 Request Terminated");
 
     world.write(peer, &from_far("INVITE", "sip:9000@example.com", "c2", via, ""));

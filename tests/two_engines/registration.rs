@@ -7,6 +7,7 @@ use hawser::ids::Transport;
 use hawser::stats::Counter;
 use hawser::tls::identity::Identities;
 
+use crate::stage::ask;
 use crate::talk::{Phone, answer, header, headers, start_line};
 use crate::world::{SERVER, Setup, TLS, World};
 
@@ -43,8 +44,7 @@ fn a_phone_that_does_not_say_path_gets_it_added_and_taken_out_again() {
     let wire = world.connect(0, TLS);
     let mut phone = Phone::new("alice", wire);
     phone.supported = "";
-    let text = phone.register_text(600);
-    world.write(wire, &text);
+    phone.send_register(&mut world, 600);
     let request = phone.accept_register(&mut world, 600);
     assert!(headers(&request, "Supported").iter().any(|value| value.contains("path")), "{request}");
     let response = world.read(wire);
@@ -78,9 +78,7 @@ fn with_sticky_contact_the_alias_stays_the_same_over_every_connection() {
     phone.register(&mut world, 600);
     assert_eq!(phone.bound_contact, alias);
     // A request to the alias reaches the phone with its own Contact.
-    let request = phone.server_request("OPTIONS", "o1", 1);
-    world.datagram(0, SERVER, &request);
-    let options = world.read(phone.wire);
+    let (_, options) = phone.asked(&mut world, "OPTIONS", "o1");
     assert_eq!(start_line(&options), "OPTIONS sip:alice@192.0.2.7:6060;transport=tls SIP/2.0");
     let wire = phone.wire;
     world.write(wire, &answer(&options, "200 OK", "p", ""));
@@ -96,8 +94,7 @@ fn with_sticky_aor_nothing_changes_on_the_wire_and_both_names_are_looked_up() {
         let mut phone = Phone::new("alice", wire);
         // The Contact's user part has its home somewhere else.
         "sip:x9f7-771@192.0.2.7:5060;transport=tls".clone_into(&mut phone.contact);
-        let text = phone.register_text(600);
-        world.write(wire, &text);
+        phone.send_register(&mut world, 600);
         let request = world.read_server();
         assert!(headers(&request, "Path").is_empty(), "{request}");
         assert!(header(&request, "Contact").contains(&phone.contact), "{request}");
@@ -129,7 +126,7 @@ fn another_users_contact_does_not_get_that_users_calls() {
     let request = alice.server_request("INVITE", "a1", 1);
     world.datagram(0, SERVER, &request);
     assert_eq!(world.try_read(wire), None);
-    assert!(world.read_server().starts_with("SIP/2.0 480"));
+    world.expect_server("SIP/2.0 480");
     world.end();
 }
 
@@ -142,8 +139,7 @@ fn only_what_the_2xx_grants_is_bound_a_query_changes_nothing_and_star_clears() {
         world.engines.iter().map(|engine| engine.locate("sip:alice@example.com", world.now).len()).sum::<usize>()
     };
     // A refusal binds nothing.
-    let text = phone.register_text(600);
-    world.write(wire, &text);
+    phone.send_register(&mut world, 600);
     let request = world.read_server();
     world.datagram(0, SERVER, &answer(&request, "401 Unauthorized", "srv", ""));
     assert_eq!(start_line(&world.read(wire)), "SIP/2.0 401 Unauthorized");
@@ -200,8 +196,7 @@ fn a_connection_that_dies_before_its_2xx_is_not_bound() {
     let mut world = World::new(&Setup::default());
     let wire = world.connect(1, TLS);
     let mut phone = Phone::new(user_with_home(&world, 0), wire);
-    let text = phone.register_text(600);
-    world.write(wire, &text);
+    phone.send_register(&mut world, 600);
     world.hang_up(wire);
     phone.accept_register(&mut world, 600);
     let aor = format!("sip:{}@example.com", phone.user);
@@ -245,35 +240,31 @@ fn registration_over_udp_is_reached_at_its_source_address() {
     assert_eq!(headers(&invite, "Record-Route").len(), 1, "one point on both sides: {invite}");
     world.datagram(1, phone_address, &answer(&invite, "486 Busy Here", "p", ""));
     assert!(world.read_udp(phone_address).starts_with("ACK "));
-    assert!(world.read_server().starts_with("SIP/2.0 486"));
+    world.expect_server("SIP/2.0 486");
     world.end();
 }
 
 #[test]
 fn internal_protocol_tcp_opens_one_connection_and_refuses_while_it_cannot() {
-    use hawser::engine::{CloseReason, ConnectFailure, Input};
+    use hawser::engine::ConnectFailure;
     let mut world = World::new(&Setup { internal: Transport::Tcp, shards: 1, ..Setup::default() });
     let wire = world.connect(0, TLS);
     let mut phone = Phone::new("alice", wire);
-    let text = phone.register_text(600);
-    world.write(wire, &text);
+    phone.send_register(&mut world, 600);
     let (server, _) = world.opened[0];
     let request = world.read(server);
     assert!(request.starts_with("REGISTER "));
-    let reason = CloseReason::Connect(ConnectFailure::Refused);
-    world.input(0, Input::Closed { conn: server.conn, reason });
-    let response = world.read(wire);
-    assert!(response.starts_with("SIP/2.0 503"), "{response}");
+    world.fail(server, ConnectFailure::Refused);
+    let response = world.expect(wire, "SIP/2.0 503");
     assert!(!headers(&response, "Retry-After").is_empty());
     // A little later it works again.
     world.pass(Duration::from_millis(1_100));
-    let text = phone.register_text(600);
-    world.write(wire, &text);
+    phone.send_register(&mut world, 600);
     let (server, _) = world.opened[1];
-    world.input(0, Input::Ready { conn: server.conn, identities: None });
+    world.ready(server);
     let request = world.read(server);
     world.write(server, &answer(&request, "200 OK", "srv", ""));
-    assert!(world.read(wire).starts_with("SIP/2.0 200"));
+    world.expect(wire, "SIP/2.0 200");
     world.end();
 }
 
@@ -282,8 +273,7 @@ fn an_answer_that_comes_late_does_not_take_the_binding_back_to_a_connection_that
     let mut world = World::new(&Setup::default());
     let first = world.connect(1, TLS);
     let mut phone = Phone::new(user_with_home(&world, 0), first);
-    let text = phone.register_text(600);
-    world.write(first, &text);
+    phone.send_register(&mut world, 600);
     let slow = world.read_server();
     world.pass_ms(100);
     world.hang_up(first);
@@ -309,8 +299,7 @@ fn the_only_contact_is_bound_though_its_registrar_lists_it_in_another_form() {
     let mut world = World::new(&Setup::default());
     let wire = world.connect(0, TLS);
     let mut phone = Phone::new("alice", wire);
-    let text = phone.register_text(600);
-    world.write(wire, &text);
+    phone.send_register(&mut world, 600);
     let request = world.read_server();
     let listed = "Contact: <sip:alice@10.0.0.1:4711;ob>;expires=120\r\n";
     world.datagram(0, SERVER, &answer(&request, "200 OK", "srv", listed));
@@ -328,26 +317,19 @@ fn the_only_contact_is_bound_though_its_registrar_lists_it_in_another_form() {
 fn a_udp_server_that_icmp_says_is_gone_refuses_at_once_and_is_tried_again_soon() {
     let mut world = World::new(&Setup::default());
     let wire = world.connect(0, TLS);
-    let message = |call: &str| {
-        format!(
-            "MESSAGE sip:bob@example.com SIP/2.0\r\nVia: SIP/2.0/TLS 192.0.2.7:5060;branch=z9hG4bK{call}\r\n\
-             From: <sip:a@example.com>;tag=a\r\nTo: <sip:bob@example.com>\r\nCall-ID: {call}\r\n\
-             CSeq: 1 MESSAGE\r\nContent-Length: 0\r\n\r\n"
-        )
-    };
-    world.write(wire, &message("u1"));
+    world.write(wire, &ask("MESSAGE", "u1"));
     world.read_server();
     let gone = || hawser::engine::Input::Unreachable { point: crate::world::UDP, to: SERVER.parse().expect("one") };
     world.input(0, gone());
-    assert!(world.read(wire).starts_with("SIP/2.0 503"));
+    world.expect(wire, "SIP/2.0 503");
     world.input(0, gone());
-    world.write(wire, &message("u2"));
+    world.write(wire, &ask("MESSAGE", "u2"));
     assert!(world.read(wire).starts_with("SIP/2.0 503"), "not sent: it is known to be gone");
     world.pass_ms(1_100);
-    world.write(wire, &message("u3"));
+    world.write(wire, &ask("MESSAGE", "u3"));
     let sent = world.read_server();
     world.datagram(0, SERVER, &answer(&sent, "200 OK", "s", ""));
-    assert!(world.read(wire).starts_with("SIP/2.0 200"));
+    world.expect(wire, "SIP/2.0 200");
     assert!(world.events.iter().any(|event| event.contains("reached again")));
     world.end();
 }

@@ -111,8 +111,7 @@ fn a_partner_that_takes_the_calls_which_the_active_one_refuses_becomes_active() 
     everywhere(paired, |mut stage| {
         stage.set(SERVER, Mode::Overloaded);
         let wire = stage.phone();
-        stage.write(wire, &ask("INVITE", "i"));
-        let moved = stage.read_request(SERVER2, "INVITE");
+        let moved = stage.asked(wire, "INVITE", "i", SERVER2);
         stage.reply(SERVER2, &moved, "200 OK");
         let ok = stage.read_status(wire, "200");
         let ack = Dialog::caller(&ok).request("ACK", "TLS 192.0.2.7:5060");
@@ -183,8 +182,7 @@ fn service_checks_go_every_oos_check_to_the_active_server_only() {
 fn draining_keeps_the_dialogs_of_a_server_that_dies() {
     everywhere(paired, |mut stage| {
         let wire = stage.phone();
-        stage.write(wire, &ask("INVITE", "i"));
-        let invite = stage.read_request(SERVER, "INVITE");
+        let invite = stage.asked(wire, "INVITE", "i", SERVER);
         stage.reply(SERVER, &invite, "200 OK");
         let ok = stage.read_status(wire, "200");
         let mut dialog = Dialog::caller(&ok);
@@ -200,19 +198,12 @@ fn draining_keeps_the_dialogs_of_a_server_that_dies() {
         let moved = stage.read_request(SERVER2, "INVITE");
         stage.reply(SERVER2, &moved, "180 Ringing");
         stage.forget(SERVER2);
-        let bye = dialog.request("BYE", "TLS 192.0.2.7:5060");
-        stage.write(wire, &bye);
-        let bye = stage.read_request(SERVER2, "BYE");
-        stage.reply(SERVER2, &bye, "200 OK");
-        stage.read_status(wire, "200");
+        stage.in_dialog(wire, &mut dialog, "BYE", SERVER2);
         stage.write(other, &cancel(&waiting));
         let taken_back = stage.read_request(SERVER2, "CANCEL");
         stage.reply(SERVER2, &taken_back, "200 OK");
         stage.reply(SERVER2, &moved, "487 Request Terminated");
-        let mut last = stage.read(other);
-        while !last.starts_with("SIP/2.0 487") {
-            last = stage.read(other);
-        }
+        while !stage.read(other).starts_with("SIP/2.0 487") {}
         stage.world.drain();
         stage.forget(SERVER);
         stage.end();
@@ -252,12 +243,8 @@ fn of_several_pairs_the_serving_one_gets_what_is_new_and_a_dialog_stays_with_its
             assert!(stage.read_at(server).starts_with("SIP/2.0 200"), "{server}");
             // What the phone says in the dialog goes to the pair that its target names.
             for method in ["INFO", "BYE"] {
-                let text = callee.request(method, "TLS 192.0.2.7:5060");
-                stage.write(phone.wire, &text);
-                let request = stage.read_request(server, method);
+                let request = stage.in_dialog(phone.wire, &mut callee, method, server);
                 assert_eq!(start_line(&request), format!("{method} sip:{server} SIP/2.0"));
-                stage.reply(server, &request, "200 OK");
-                stage.read_status(phone.wire, "200");
             }
         }
         // The name of another pair alone does not lead there.
@@ -284,11 +271,7 @@ fn a_pair_that_fails_takes_its_own_dialogs_along_and_leaves_the_others_alone() {
         stage.set(OTHER, Mode::Gone);
         stage.pass_s(6);
         assert_eq!(stage.told("sips2: backup 127.0.0.1:7101 in place of"), 1, "{:#?}", stage.world.events);
-        let bye = callee.request("BYE", "TLS 192.0.2.7:5060");
-        stage.write(phone.wire, &bye);
-        let request = stage.read_request(OTHER2, "BYE");
-        stage.reply(OTHER2, &request, "200 OK");
-        stage.read_status(phone.wire, "200");
+        stage.in_dialog(phone.wire, &mut callee, "BYE", OTHER2);
         stage.assert_served_by(SERVER);
         stage.end();
     }
@@ -364,14 +347,8 @@ fn a_set_of_servers_shares_new_requests_by_weight_and_each_dialog_stays() {
             stage.reply(server, &invite, "200 OK");
             let ok = stage.read_status(wire, "200");
             let mut dialog = Dialog::caller(&ok);
-            let ack = dialog.request("ACK", "TLS 192.0.2.7:5060");
-            stage.write(wire, &ack);
-            stage.read_request(server, "ACK");
-            let bye = dialog.request("BYE", "TLS 192.0.2.7:5060");
-            stage.write(wire, &bye);
-            let bye = stage.read_request(server, "BYE");
-            stage.reply(server, &bye, "200 OK");
-            stage.read_status(wire, "200");
+            stage.acknowledge(wire, &mut dialog, server);
+            stage.in_dialog(wire, &mut dialog, "BYE", server);
         }
         assert!((45..=75).contains(&shares[0]), "{shares:?}");
         stage.assert_idle(OTHER);
@@ -386,18 +363,13 @@ fn a_dead_target_of_a_name_gives_its_requests_to_the_next() {
             stage.srv(60, &[("a.test", 0, 0, 7000), ("b.test", 1, 0, 7001)]);
             stage.run();
             let wire = stage.phone();
-            stage.write(wire, &ask("INVITE", "i"));
-            let first = stage.read_request(SERVER, "INVITE");
+            let first = stage.asked(wire, "INVITE", "i", SERVER);
             stage.reply(SERVER, &first, "100 Trying");
             stage.set(SERVER, mode);
             stage.pass_s(7);
             let moved = stage.read_request(SERVER2, "INVITE");
             stage.reply(SERVER2, &moved, "200 OK");
-            let mut last = stage.read(wire);
-            if last.starts_with("SIP/2.0 100") {
-                last = stage.read(wire);
-            }
-            assert!(last.starts_with("SIP/2.0 200"), "{last}");
+            stage.read_final(wire, "200");
             stage.forget(SERVER2);
             stage.assert_served_by(SERVER2);
             // The one of the better priority is back.
@@ -436,8 +408,7 @@ fn a_response_and_a_2xx_are_heard_from_a_target_that_the_dns_has_taken_away() {
         stage.srv(30, &[("a.test", 0, 0, 7000)]);
         stage.run();
         let wire = stage.phone();
-        stage.write(wire, &ask("INVITE", "i"));
-        let invite = stage.read_request(SERVER, "INVITE");
+        let invite = stage.asked(wire, "INVITE", "i", SERVER);
         stage.reply(SERVER, &invite, "180 Ringing");
         stage.read_status(wire, "180");
         stage.srv(30, &[("b.test", 0, 0, 7001)]);
@@ -453,8 +424,7 @@ fn a_response_and_a_2xx_are_heard_from_a_target_that_the_dns_has_taken_away() {
 fn an_options_of_a_phone_is_a_request_like_others_when_it_is_not_for_the_proxy() {
     let mut stage = Stage::new(&Setup { mutate: paired, ..Setup::default() });
     let wire = stage.world.connect(0, TLS);
-    stage.write(wire, &ask("OPTIONS", "o"));
-    let request = stage.read_request(SERVER, "OPTIONS");
+    let request = stage.asked(wire, "OPTIONS", "o", SERVER);
     assert_eq!(header(&request, "Call-ID"), "o");
     stage.reply(SERVER, &request, "200 OK");
     stage.read_status(wire, "200");

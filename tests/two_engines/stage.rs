@@ -10,7 +10,7 @@ use hawser::engine::{CloseReason, ConnectFailure, Input, Settings};
 use hawser::ids::Transport;
 use hawser::stats::Gauge;
 
-use crate::talk::{Phone, answer, header, headers, uri};
+use crate::talk::{Dialog, Phone, answer, header, headers, uri};
 use crate::world::{SERVER, SERVER2, Setup, TCP, TLS, UDP, Wire, World};
 
 /// What a server does.
@@ -351,6 +351,47 @@ impl Stage {
         text
     }
 
+    /// A phone asks, and a server gets it.
+    #[track_caller]
+    pub fn asked(&mut self, wire: Wire, method: &str, id: &str, server: &str) -> String {
+        self.write(wire, &ask(method, id));
+        self.read_request(server, method)
+    }
+
+    /// The final response to a phone, which has this status. Those before it are provisional, and no two of them alike.
+    #[track_caller]
+    pub fn read_final(&mut self, wire: Wire, status: &str) -> String {
+        let mut before: Vec<String> = Vec::new();
+        loop {
+            let text = self.read(wire);
+            if !text.starts_with("SIP/2.0 1") {
+                assert!(text.starts_with(&format!("SIP/2.0 {status}")), "{text}");
+                return text;
+            }
+            assert!(!before.contains(&text), "twice: {text}");
+            before.push(text);
+        }
+    }
+
+    /// A phone asks within a dialog, and a server that gets it says 200: what it got.
+    #[track_caller]
+    pub fn in_dialog(&mut self, wire: Wire, dialog: &mut Dialog, method: &str, server: &str) -> String {
+        let text = dialog.request(method, "TLS 192.0.2.7:5060");
+        self.write(wire, &text);
+        let request = self.read_request(server, method);
+        self.reply(server, &request, "200 OK");
+        self.read_status(wire, "200");
+        request
+    }
+
+    /// A phone's ACK to a 2xx, and a server gets it.
+    #[track_caller]
+    pub fn acknowledge(&mut self, wire: Wire, dialog: &mut Dialog, server: &str) {
+        let ack = dialog.request("ACK", "TLS 192.0.2.7:5060");
+        self.write(wire, &ack);
+        self.read_request(server, "ACK");
+    }
+
     /// A phone on the last shard.
     pub fn phone(&mut self) -> Wire {
         let shard = self.shards() - 1;
@@ -417,8 +458,7 @@ impl Stage {
         for shard in 0..self.shards() {
             let wire = self.world.connect(shard, TLS);
             let id = format!("probe{shard}{}{}", self.world.now.0, wire.conn.generation);
-            self.write(wire, &ask("MESSAGE", &id));
-            let request = self.read_request(server, "MESSAGE");
+            let request = self.asked(wire, "MESSAGE", &id, server);
             assert_eq!(header(&request, "Call-ID"), id);
             self.reply(server, &request, "200 OK");
             self.read_status(wire, "200");
@@ -464,7 +504,7 @@ pub fn ask(method: &str, id: &str) -> String {
     )
 }
 
-/// The CANCEL of a phone's INVITE.
+/// The CANCEL of an INVITE.
 pub fn cancel(invite: &str) -> String {
     invite.replacen("INVITE ", "CANCEL ", 1).replacen(" INVITE\r\n", " CANCEL\r\n", 1)
 }

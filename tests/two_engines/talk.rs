@@ -97,18 +97,24 @@ impl Phone {
         )
     }
 
-    /// Registers, with the server's 200, and reads the answer.
-    pub fn register(&mut self, world: &mut World, expires: u32) -> String {
+    /// Sends a REGISTER, which the story answers.
+    pub fn send_register(&mut self, world: &mut World, expires: u32) {
         let text = self.register_text(expires);
         world.write(self.wire, &text);
+    }
+
+    /// Registers, with the server's 200, and reads the answer.
+    #[track_caller]
+    pub fn register(&mut self, world: &mut World, expires: u32) -> String {
+        self.send_register(world, expires);
         self.accept_register(world, expires);
         world.read(self.wire)
     }
 
     /// The server's part of a registration.
+    #[track_caller]
     pub fn accept_register(&mut self, world: &mut World, expires: u32) -> String {
-        let request = world.read_server();
-        assert!(request.starts_with("REGISTER "), "{request}");
+        let request = world.expect_server("REGISTER ");
         self.path = headers(&request, "Path").iter().map(ToString::to_string).collect();
         self.bound_contact = uri(header(&request, "Contact")).to_owned();
         let mut extra = String::new();
@@ -140,6 +146,15 @@ impl Phone {
              Content-Length: 0\r\n\r\n",
             self.bound_contact, self.user
         )
+    }
+
+    /// Such a request reaches the phone: as the server sent it, and as it came.
+    #[track_caller]
+    pub fn asked(&self, world: &mut World, method: &str, call_id: &str) -> (String, String) {
+        let sent = self.server_request(method, call_id, 1);
+        world.datagram(0, SERVER, &sent);
+        let came = world.expect(self.wire, method);
+        (sent, came)
     }
 }
 
@@ -179,6 +194,17 @@ impl Dialog {
             routes: headers(invite, "Record-Route").iter().map(ToString::to_string).collect(),
             cseq: 100,
         }
+    }
+
+    /// The SIP Server, whose end this is, hangs up; its BYE lands on this shard. The phone gets it, and the server the
+    /// phone's 200.
+    #[track_caller]
+    pub fn server_hangs_up(&mut self, world: &mut World, shard: u8, phone: Wire) {
+        let bye = self.request("BYE", &format!("UDP {SERVER}"));
+        world.datagram(shard, SERVER, &bye);
+        let bye = world.expect(phone, "BYE ");
+        world.write(phone, &answer(&bye, "200 OK", "", ""));
+        world.expect_server("SIP/2.0 200");
     }
 
     pub fn request(&mut self, method: &str, via: &str) -> String {

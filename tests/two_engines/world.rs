@@ -330,6 +330,14 @@ impl World {
         }
     }
 
+    /// The same, and it begins so.
+    #[track_caller]
+    pub fn expect(&mut self, wire: Wire, start: &str) -> String {
+        let text = self.read(wire);
+        assert!(text.starts_with(start), "{start:?} is expected: {text}");
+        text
+    }
+
     pub fn try_read(&mut self, wire: Wire) -> Option<String> {
         let at = self.sent.iter().position(|sent| matches!(sent, Sent::Stream { wire: to, .. } if *to == wire))?;
         match self.sent.remove(at) {
@@ -339,8 +347,12 @@ impl World {
     }
 
     /// The next datagram to an address, which must be there.
+    #[track_caller]
     pub fn read_udp(&mut self, to: &str) -> String {
-        self.try_read_udp(to).unwrap_or_else(|| panic!("nothing for {to}; under way: {:#?}", self.sent))
+        match self.try_read_udp(to) {
+            Some(text) => text,
+            None => panic!("nothing for {to}; under way: {:#?}", self.sent),
+        }
     }
 
     pub fn try_read_udp(&mut self, address: &str) -> Option<String> {
@@ -352,8 +364,17 @@ impl World {
         }
     }
 
+    #[track_caller]
     pub fn read_server(&mut self) -> String {
         self.read_udp(SERVER)
+    }
+
+    /// The same, and it begins so.
+    #[track_caller]
+    pub fn expect_server(&mut self, start: &str) -> String {
+        let text = self.read_server();
+        assert!(text.starts_with(start), "{start:?} is expected: {text}");
+        text
     }
 
     /// Nothing that nobody read is under way.

@@ -374,7 +374,15 @@ impl Engine {
     }
 
     fn key_of(&self, request: &crate::sip::Message, method: &[u8], source: &Source) -> u128 {
-        let sender = placement::sender_of(source);
-        crate::transaction::key::hashed(request, method, &sender, |parts| self.keys.hash128(Tag::Transaction, parts))
+        self.key_from(request, method, &placement::sender_of(source))
+    }
+
+    /// The key of a phone's INVITE that its other connections know it by, too.
+    fn phone_key_of(&self, request: &crate::sip::Message, source: &Source) -> Option<u128> {
+        placement::phone_of(source).map(|phone| self.key_from(request, b"INVITE", &phone))
+    }
+
+    fn key_from(&self, request: &crate::sip::Message, method: &[u8], sender: &[u8]) -> u128 {
+        crate::transaction::key::hashed(request, method, sender, |parts| self.keys.hash128(Tag::Transaction, parts))
     }
 }

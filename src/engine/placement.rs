@@ -45,7 +45,7 @@ impl Engine {
         self.recycle_message(request);
     }
 
-    fn place(&mut self, to: ShardId, message: Box<Message>, source: Source) {
+    pub(super) fn place(&mut self, to: ShardId, message: Box<Message>, source: Source) {
         self.count(Counter::Placed);
         self.outputs.push_back(Output::Mail { to, mail: Mail::Message { message, source } });
     }
@@ -64,6 +64,15 @@ impl Engine {
         }
         None
     }
+}
+
+/// The same for a request of a phone: its binding, which it keeps when its connection changes.
+pub(super) fn phone_of(source: &Source) -> Option<[u8; 11]> {
+    let binding = source.binding.filter(|_| source.side == Side::Endpoint)?;
+    let mut sender = [b'b'; 11];
+    sender[1..3].copy_from_slice(&binding.user.to_be_bytes());
+    sender[3..].copy_from_slice(&binding.hash.to_be_bytes());
+    Some(sender)
 }
 
 /// What tells the senders of requests apart in a transaction's key: a connection, a UDP source's address (a

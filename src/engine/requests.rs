@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::exchange::{Arrival, Cancelling, ClientTxn, Exchange, GivenUp, Onward, ServerTxn, Which, txn_of};
+use super::exchange::{Arrival, Cancelling, ClientTxn, Exchange, GivenUp, Onward, ServerTxn, Which, slot_of, txn_of};
 use super::home::{Found, in_words};
 use super::links::Hop;
-use super::{ConnectFailure, Engine, Mail, Source, UdpOversize};
+use super::{ConnectFailure, Engine, Mail, Source, UdpOversize, placement};
 use crate::clock::Time;
 use crate::flow::keys::Tag;
 use crate::flow::token::{Facing, Kind, Token};
@@ -128,6 +128,12 @@ impl Engine {
         exchange.registration = registration;
         exchange.stays = self.moved_from(source.flow, source.binding).is_some_and(|flow| flow != source.flow);
         self.by_key.insert(key, id);
+        if exchange.method == Method::Invite
+            && let Some(key) = exchange.request.as_deref().and_then(|invite| self.phone_key_of(invite, &source))
+        {
+            exchange.phone_key = Some(key);
+            self.by_key.insert(key, id);
+        }
         if is_call {
             self.count(Counter::CallsBegun);
         }
@@ -503,9 +509,11 @@ impl Engine {
     // --- CANCEL ------------------------------------------------------------------------------------------
 
     fn on_cancel(&mut self, cancel: Box<Message>, source: &Source, walk: &Walk, now: Time) {
-        let key = self.key_of(&cancel, b"INVITE", source);
-        self.count(Counter::request(source.side, Method::Cancel));
-        let Some(id) = self.by_key.get(&key).copied() else {
+        let Some((id, key)) = self.invite_of(&cancel, source) else {
+            if let Some(shard) = self.next_to_ask(source) {
+                return self.place(shard, cancel, *source);
+            }
+            self.count(Counter::request(source.side, Method::Cancel));
             let refusal = if walk.malformed {
                 Refusal::new(400, "Bad Route", Counter::FaultRouteSyntax)
             } else {
@@ -514,6 +522,7 @@ impl Engine {
             self.refuse(&cancel, source, &refusal);
             return self.recycle_message(cancel);
         };
+        self.count(Counter::request(source.side, Method::Cancel));
         // Our tag is made of the INVITE's key, so that repetitions, and the 487, carry the same.
         self.reply(&cancel, source, 200, "OK", key, b"");
         if let Some(mut exchange) = self.take_exchange(id) {
@@ -532,6 +541,26 @@ impl Engine {
             self.put_back(id, exchange);
         }
         self.recycle_message(cancel);
+    }
+
+    /// The exchange of the INVITE that a CANCEL or an ACK is for, and its key: by the connection that it came over, or
+    /// by the phone, which may have changed its connection meanwhile.
+    fn invite_of(&self, request: &Message, source: &Source) -> Option<(TxnId, u128)> {
+        let key = self.key_of(request, b"INVITE", source);
+        if let Some(id) = self.by_key.get(&key) {
+            return Some((*id, key));
+        }
+        let id = *self.by_key.get(&self.phone_key_of(request, source)?)?;
+        let exchange = self.exchanges.get(slot_of(id))?.as_deref()?;
+        Some((id, exchange.key))
+    }
+
+    /// The shard that may hold what a phone's CANCEL is for, when this one does not: an INVITE stays where it landed,
+    /// and the phone's next connection may be another shard's. Each is asked once, from the one where the CANCEL landed.
+    fn next_to_ask(&self, source: &Source) -> Option<ShardId> {
+        placement::phone_of(source)?;
+        let next = ShardId((self.me().0 + 1) % self.settings.shards);
+        Some(next).filter(|next| *next != source.flow.shard())
     }
 
     /// Ends an INVITE that was sent on, as RFC 3261 §9.1 asks: at once when something was heard of it, else
@@ -576,8 +605,9 @@ impl Engine {
     // --- ACK ---------------------------------------------------------------------------------------------
 
     fn on_ack(&mut self, ack: Box<Message>, source: Source, walk: &Walk, now: Time) {
-        let key = self.key_of(&ack, b"INVITE", &source);
-        if let Some(id) = self.by_key.get(&key).copied()
+        let invite = self.invite_of(&ack, &source);
+        let key = invite.map_or_else(|| self.key_of(&ack, b"INVITE", &source), |(_, key)| key);
+        if let Some((id, _)) = invite
             && let Some(mut exchange) = self.take_exchange(id)
         {
             let absorbed = match &mut exchange.server {

@@ -229,6 +229,46 @@ fn a_response_follows_its_phone_to_the_connection_that_it_comes_back_over() {
 }
 
 #[test]
+fn a_phone_that_moves_while_its_call_rings_hangs_up_over_the_new_connection_and_nobody_else_does() {
+    for (first, shards) in [(0, 2), (1, 2), (2, 3)] {
+        for (shard, first_close) in MOVES {
+            let mut world = World::new(&Setup { shards, ..Setup::default() });
+            let wire = world.connect(first, TLS);
+            let mut phone = Phone::new("alice", wire);
+            phone.register(&mut world, 3_600);
+            let wire = world.connect(shard, TLS);
+            let mut other = Phone::new("mallory", wire);
+            other.register(&mut world, 3_600);
+            let invite = format!(
+                "INVITE sip:bob@example.com SIP/2.0\r\nVia: SIP/2.0/TLS 192.0.2.7:5060;branch=z9hG4bKi1\r\n\
+                 From: <sip:{0}@example.com>;tag=a\r\nTo: <sip:bob@example.com>\r\nCall-ID: p1\r\nCSeq: 1 INVITE\r\n\
+                 Contact: <{1}>\r\nContent-Length: 0\r\n\r\n",
+                phone.user, phone.contact
+            );
+            world.write(phone.wire, &invite);
+            let sent = world.read_server();
+            world.datagram(0, SERVER, &answer(&sent, "180 Ringing", "s1", ""));
+            world.read(phone.wire);
+            move_to(&mut world, &mut phone, shard, first_close);
+
+            let cancel = invite.replace("INVITE sip", "CANCEL sip").replace("1 INVITE", "1 CANCEL");
+            world.write(other.wire, &cancel);
+            assert!(world.read(other.wire).starts_with("SIP/2.0 481"));
+            world.write(phone.wire, &cancel);
+            assert!(world.read(phone.wire).starts_with("SIP/2.0 200"));
+            let cancelled = world.read_server();
+            assert!(cancelled.starts_with("CANCEL "), "{cancelled}");
+            world.datagram(0, SERVER, &answer(&cancelled, "200 OK", "s1", ""));
+            world.datagram(0, SERVER, &answer(&sent, "487 Request Terminated", "s1", ""));
+            assert!(world.read_server().starts_with("ACK "));
+            let ended = world.read(phone.wire);
+            assert!(ended.starts_with("SIP/2.0 487"), "{ended}");
+            world.end();
+        }
+    }
+}
+
+#[test]
 fn a_response_to_a_phone_that_is_away_for_a_moment_waits_for_it() {
     let (mut world, mut phone) = registered();
     let request = format!(

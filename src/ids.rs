@@ -116,6 +116,12 @@ impl FlowRef {
             Self::Stream { point, .. } | Self::Udp { point, .. } => point,
         }
     }
+
+    /// Whether it is a connection.
+    #[must_use]
+    pub fn is_stream(self) -> bool {
+        matches!(self, Self::Stream { .. })
+    }
 }
 
 /// The name of a binding in tokens and mails: keyed hashes, so that nobody outside can make one.

@@ -12,10 +12,10 @@ use std::net::SocketAddr;
 
 use smallvec::SmallVec;
 
+use super::ack::AckWay;
 use super::exchange::{Exchange, Onward, Which};
 use super::links::{Hop, LinkKey, Whose};
 use super::onward::Hops;
-use super::requests::AckWay;
 use super::{ConnectFailure, Engine, Mail, Source};
 use crate::clock::Time;
 use crate::dns::Question;

@@ -4,14 +4,17 @@
 //! connections, `fire` when `poll_timeout` has passed), then `poll_output` until it is empty, then flush.
 //!
 //! A message's way: [`Input`] → `conns` (framer, side) → `placement` (perhaps mail) → `requests` or
-//! `responses` (transactions, the phases of `proxy`) → `outbox` → [`Output`]. `home` holds this shard's part
+//! `responses` (transactions, the phases of `proxy`), `forwarding` → `outbox` → [`Output`]. `home` holds this shard's part
 //! of the directory and answers where a binding is.
 
+mod ack;
+mod cancel;
 mod conns;
 mod count;
 mod devices;
 mod exchange;
 mod former;
+mod forwarding;
 mod home;
 mod io;
 mod links;

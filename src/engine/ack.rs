@@ -1,0 +1,186 @@
+//! ACK: absorbed by the transaction that sent an error, else forwarded without state (RFC 3261 §16.11, §17.2.1).
+
+use super::exchange::ServerTxn;
+use super::home::{Found, in_words};
+use super::links::Hop;
+use super::{Engine, Mail, Source};
+use crate::clock::Time;
+use crate::flow::keys::Tag;
+use crate::ids::{BindingId, FlowRef, PointId, Side};
+use crate::proxy::{Target, Walk, forward, target, validate};
+use crate::sip::{Message, Method};
+use crate::stats::Counter;
+use crate::tls::identity::Expected;
+use crate::transaction::Branch;
+use crate::transaction::branch::TxnId;
+
+impl Engine {
+    pub(super) fn on_ack(&mut self, ack: Box<Message>, source: Source, walk: &Walk, now: Time) {
+        let invite = self.invite_of(&ack, &source);
+        let key = invite.map_or_else(|| self.key_of(&ack, b"INVITE", &source), |(_, key)| key);
+        if let Some((id, _)) = invite
+            && let Some(mut exchange) = self.take_exchange(id)
+        {
+            let absorbed = match &mut exchange.server {
+                ServerTxn::Invite(machine) if !machine.is_accepted() => Some(machine.on_ack(self.times)),
+                _ => None,
+            };
+            if let Some(effects) = absorbed {
+                self.apply_server(id, &mut exchange, effects, now);
+                self.put_back(id, exchange);
+                return self.recycle_message(ack);
+            }
+            self.put_back(id, exchange);
+        }
+        self.count(Counter::request(source.side, Method::Ack));
+        // An ACK to an error that we made without a transaction ends here.
+        if ack.to_tag() == super::replies::tag_of(key) {
+            self.count(Counter::AbsorbedAck);
+            return self.recycle_message(ack);
+        }
+        self.forward_ack(ack, source, walk, key, now);
+    }
+
+    /// An ACK to a 2xx is its own transaction, forwarded without state (RFC 3261 §16.11).
+    fn forward_ack(&mut self, ack: Box<Message>, source: Source, walk: &Walk, key: u128, now: Time) {
+        let loop_hash = validate::loop_hash(&ack, source.side, &self.keys);
+        let target = validate::validate(&ack, loop_hash, &self.names)
+            .and_then(|()| target::target(&ack, walk, source.side, &self.names, self.here));
+        let way = match target {
+            Err(_) | Ok(Target::Myself | Target::Gone { .. }) => {
+                self.count(Counter::AckRefused);
+                self.event("ACK dropped: it may go nowhere", Some(source.peer), &in_words(&ack));
+                return self.recycle_message(ack);
+            }
+            Ok(Target::Flow { flow, binding, .. }) => match (self.moved_from(flow, binding), binding) {
+                (Some(flow), binding) => AckWay::Flow { flow, binding },
+                (None, Some(binding)) => AckWay::Home { binding, not: Some(flow).filter(|flow| flow.is_stream()) },
+                (None, None) => self.ack_beyond_lost(&ack, &source, Some(flow), now),
+            },
+            Ok(Target::Binding { binding, .. }) => AckWay::Home { binding, not: None },
+            Ok(Target::Table) => match self.look_up(&ack) {
+                Found::Binding(binding) => AckWay::Home { binding, not: None },
+                Found::Unclear => AckWay::Nowhere,
+                Found::Nobody => match target::beyond_table(&ack, &self.names) {
+                    Ok(target) => self.ack_to(&ack, target, now),
+                    Err(_) => AckWay::Nowhere,
+                },
+            },
+            Ok(Target::Address { transport, remote }) => match self.flow_at(transport, remote) {
+                Some((flow, binding)) => AckWay::Flow { flow, binding },
+                None => AckWay::Nowhere,
+            },
+            Ok(target) => self.ack_to(&ack, target, now),
+        };
+        match way {
+            AckWay::Flow { flow, binding } => self.send_ack(ack, &source, walk, flow, binding, key, loop_hash),
+            AckWay::Home { binding, not } => {
+                let home = binding.home(self.settings.shards);
+                self.mail(home, Mail::Ack { message: ack, source, binding, not });
+            }
+            AckWay::Device { hop, host, port } => {
+                if let Some(point) = self.settings.point_for(hop.transport, Side::Endpoint, hop.address.ip()) {
+                    let bytes = self.ack_bytes(&ack, &source, walk, point, key, loop_hash);
+                    self.send_to_device(hop, &host, port, bytes, now);
+                }
+                self.recycle_message(ack);
+            }
+            AckWay::Nowhere => {
+                self.count(Counter::AckFlowGone);
+                self.event("ACK dropped: nobody to send it to", Some(source.peer), &in_words(&ack));
+                self.recycle_message(ack);
+            }
+        }
+    }
+
+    /// The home knows the flow of an ACK's phone.
+    pub(super) fn forward_ack_on(
+        &mut self,
+        ack: Box<Message>,
+        source: &Source,
+        flow: FlowRef,
+        binding: Option<BindingId>,
+    ) {
+        let walk = crate::proxy::route::walk(&ack, source.side, &self.names, &self.keys);
+        let key = self.key_of(&ack, b"INVITE", source);
+        let loop_hash = validate::loop_hash(&ack, source.side, &self.keys);
+        self.send_ack(ack, source, &walk, flow, binding, key, loop_hash);
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "everything that is known of an ACK, used once")]
+    fn send_ack(
+        &mut self,
+        ack: Box<Message>,
+        source: &Source,
+        walk: &Walk,
+        flow: FlowRef,
+        binding: Option<BindingId>,
+        key: u128,
+        loop_hash: u32,
+    ) {
+        let bytes = self.ack_bytes(&ack, source, walk, flow.point(), key, loop_hash);
+        if let Err(bytes) = self.send_on(flow, binding, bytes, None) {
+            self.deliver(binding, Some(flow), bytes);
+        }
+        self.recycle_message(ack);
+    }
+
+    fn ack_bytes(
+        &mut self,
+        ack: &Message,
+        source: &Source,
+        walk: &Walk,
+        point: PointId,
+        key: u128,
+        loop_hash: u32,
+    ) -> Vec<u8> {
+        // The same for a repetition, as a stateless proxy must make it (RFC 3261 §16.11).
+        let nonce = self.keys.hash64(Tag::Branch, &[&key.to_be_bytes()]);
+        let branch = Branch { shard: self.me(), txn: TxnId::NONE, nonce, loop_hash };
+        let mut edits = std::mem::take(&mut self.edits);
+        edits.clear();
+        let point = self.settings.point(point);
+        let plan = forward::Plan {
+            peer: source.peer,
+            side: source.side,
+            trusted: source.is_trusted(),
+            walk,
+            point,
+            branch,
+            request_uri: None,
+        };
+        forward::edit(ack, &plan, &mut edits);
+        let mut bytes = self.pool.take();
+        edits.apply(ack.buf(), &mut bytes);
+        self.edits = edits;
+        bytes
+    }
+}
+
+/// Where an ACK to a 2xx goes.
+pub(super) enum AckWay {
+    /// Over a flow.
+    Flow {
+        flow: FlowRef,
+        binding: Option<BindingId>,
+    },
+    /// To a phone, as its home knows it.
+    Home {
+        binding: BindingId,
+        not: Option<FlowRef>,
+    },
+    /// To a device, by its shard.
+    Device {
+        hop: Hop,
+        host: Expected,
+        port: u16,
+    },
+    Nowhere,
+}
+
+impl AckWay {
+    /// Over a flow that no binding has.
+    pub(super) fn to(flow: FlowRef) -> Self {
+        Self::Flow { flow, binding: None }
+    }
+}

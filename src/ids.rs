@@ -12,6 +12,11 @@ pub struct ShardId(pub u8);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PointId(pub u8);
 
+/// TLS towards peers for whom the settings say something else than for their side. Index into
+/// `config::Security::peers`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SetupId(pub u16);
+
 /// A stream connection of one shard: a slot and its generation, so that a slot that is used again is
 /// never taken for the connection that held it before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

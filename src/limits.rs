@@ -35,6 +35,8 @@ pub const MAILBOX_COUNT_MAX: usize = 16 * 1024;
 pub const MAILBOX_NEW_WORK_COUNT_MAX: usize = MAILBOX_COUNT_MAX / 4 * 3;
 /// Pairs of SIP Servers, and other sites' proxies: so many of each, whose number has eight bits.
 pub const PEERS_MAX: usize = 64;
+/// Different set-ups of TLS for single peers; a set-up's number has 16 bits.
+pub const TLS_SETUPS_MAX: usize = 1_024;
 /// Listeners, each with up to three listening points; a point's number has eight bits in a flow token.
 pub const LISTENERS_MAX: usize = 64;
 /// Bindings of one AOR.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::document::Lines;
 use super::error::{ConfigError, Fault};
 use super::value::{Host, ServerAddress};
-use super::{Config, Listener, PeerProxy};
+use super::{Config, Listener, PeerProxy, PeerSetup};
 use crate::ids::{Side, Transport};
 use crate::limits::{LISTENERS_MAX, PEERS_MAX};
 
@@ -185,12 +185,32 @@ fn servers(config: &Config, lines: &Lines) -> Result<(), ConfigError> {
                 return fault(Fault::ServerIsSelf);
             }
         }
-        let security = &config.security.server;
-        if server.transport == Transport::Tls && security.trusted_ca.is_none() && !security.system_roots {
+        let trusts = trust_of_peer(config, lines, ("sip-server", index), Side::Server, server.setup)?;
+        if server.transport == Transport::Tls && !trusts {
             return transport_fault(Fault::RootsNeeded);
         }
     }
     Ok(())
+}
+
+/// Whether there is anybody whom a peer's certificate may be of.
+///
+/// # Errors
+/// It has a certificate of ours without the key, or the other way round.
+fn trust_of_peer(
+    config: &Config,
+    lines: &Lines,
+    (table, index): (&str, usize),
+    side: Side,
+    setup: Option<PeerSetup>,
+) -> Result<bool, ConfigError> {
+    let own = config.security.outbound(side, setup.map(|setup| setup.id));
+    let fault = |key: &str, fault| Err(lines.error(&format!("{table}.{key}"), index, fault));
+    match (&own.certificate, &own.certificate_key) {
+        (Some(_), None) => fault("certificate", Fault::KeyNeeded),
+        (None, Some(_)) => fault("certificate-key", Fault::CertificateOfKeyNeeded),
+        _ => Ok(own.trust.is_some()),
+    }
 }
 
 /// Whether a server's name is one that a listener advertises; without a port SRV records decide, which may lead to us.
@@ -219,8 +239,8 @@ fn peers(config: &Config, lines: &Lines) -> Result<(), ConfigError> {
         if is_self(config, peer) {
             return Err(lines.error("peer-proxy.peer-proxy-contact", index, Fault::ServerIsSelf));
         }
-        let security = &config.security.endpoint;
-        if peer.protocol == Transport::Tls && security.trusted_ca.is_none() && !security.system_roots {
+        let trusts = trust_of_peer(config, lines, ("peer-proxy", index), Side::Endpoint, peer.setup)?;
+        if peer.protocol == Transport::Tls && !trusts {
             return Err(lines.error("peer-proxy.peer-proxy-protocol", index, Fault::RootsNeeded));
         }
     }
@@ -244,8 +264,7 @@ fn devices(config: &Config, lines: &Lines) -> Result<(), ConfigError> {
             return Err(lines.error("device.network", index, Fault::NetworkTwice));
         }
         // What these rules say is how certificates are verified.
-        let security = &config.security.endpoint;
-        if security.trusted_ca.is_none() && !security.system_roots {
+        if !trust_of_peer(config, lines, ("device", index), Side::Endpoint, device.setup)? {
             return Err(lines.error("device", index, Fault::RootsNeeded));
         }
     }

@@ -250,6 +250,11 @@ impl Section<'_> {
         read.map(Option::flatten)
     }
 
+    /// A fault of the table itself.
+    pub(super) fn error(&self, fault: Fault) -> ConfigError {
+        self.lines.error(self.name, self.index, fault)
+    }
+
     fn full(&self, key: &str) -> String {
         format!("{}.{key}", self.name)
     }

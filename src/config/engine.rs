@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::value::{Host, Verify};
 use super::{Device, PeerProxy, Server};
-use crate::ids::{PointId, ShardId, Side, Transport};
+use crate::ids::{PointId, SetupId, ShardId, Side, Transport};
 
 /// How the SIP Server finds the way back to a phone (DESIGN.md, What it does on the wire, 3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,8 +65,10 @@ impl Expected {
 /// What a connection over TLS that we open must find at its other end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsPeer {
-    /// Whose trust and certificate of ours count.
+    /// Whose trust and certificate of ours count, unless it has its own.
     pub side: Side,
+    /// What is its own.
+    pub setup: Option<SetupId>,
     /// Whom the certificate must name, and whom we ask for.
     pub expected: Expected,
     /// `Chain` leaves out the name, never the chain.
@@ -234,6 +236,7 @@ mod tests {
             network: Network::parse(network).expect("a network"),
             tls_name: Host::parse(tls_name),
             verify: Verify::Name,
+            setup: None,
         };
         let devices = vec![rule("10.0.0.0/8", "all"), rule("10.1.0.0/16", "some"), rule("2001:db8::/32", "v6")];
         let settings = Settings { devices, ..Settings::plain(Vec::new(), Vec::new()) };

@@ -7,7 +7,8 @@ use super::not_yet;
 pub struct Key {
     /// Dotted: table and key.
     pub name: &'static str,
-    /// As it is written in TOML; empty when the key has to be given.
+    /// As it is written in TOML; empty when the key has to be given. `internal-protocol` and `security` stand for what
+    /// is said there.
     pub default: &'static str,
     /// Meaning, unit and range.
     pub meaning: &'static str,
@@ -121,6 +122,23 @@ pub const KEYS: &[Key] = &[
     key("sip-server.transport", "internal-protocol", "udp, tcp or tls for this server."),
     key("sip-server.tls-name", "\"\"", "Name that its certificate must carry; \"\" = the name or address of primary."),
     key("sip-server.verify", "\"name\"", "name, or chain to leave the name out."),
+    key(
+        "sip-server.certificate",
+        "security",
+        "PEM file with the certificate of ours that this server is shown, with its chain; absent = that of the server side, \"\" = none.",
+    ),
+    key("sip-server.certificate-key", "security", "PEM file with its private key."),
+    key(
+        "sip-server.trusted-ca",
+        "security",
+        "PEM file with the CAs that this server is verified against; absent = those of the server side.",
+    ),
+    key("sip-server.system-roots", "security", "The system's CAs count for this server too."),
+    key(
+        "sip-server.crl",
+        "security",
+        "File with the revocation lists that count for this server; absent = that of the server side, \"\" = none.",
+    ),
     key("peer-proxy.name", "", "Name of the site; 1 to 64 letters, digits, '.', '_' or '-'."),
     key("peer-proxy.servers", "", "Addresses of the SIP Servers of that site."),
     key("peer-proxy.peer-proxy-contact", "", "Name or address of that site's proxy."),
@@ -132,9 +150,43 @@ pub const KEYS: &[Key] = &[
     ),
     key("peer-proxy.tls-name", "\"\"", "Name that its certificate must carry; \"\" = peer-proxy-contact."),
     key("peer-proxy.verify", "\"name\"", "name, or chain to leave the name out."),
+    key(
+        "peer-proxy.certificate",
+        "security",
+        "PEM file with the certificate of ours that that proxy is shown, with its chain; absent = that of the endpoint side, \"\" = none.",
+    ),
+    key("peer-proxy.certificate-key", "security", "PEM file with its private key."),
+    key(
+        "peer-proxy.trusted-ca",
+        "security",
+        "PEM file with the CAs that that proxy is verified against; absent = those of the endpoint side.",
+    ),
+    key("peer-proxy.system-roots", "security", "The system's CAs count for that proxy too."),
+    key(
+        "peer-proxy.crl",
+        "security",
+        "File with the revocation lists that count for that proxy; absent = that of the endpoint side, \"\" = none.",
+    ),
     key("device.network", "", "Addresses of devices that do not register."),
     key("device.tls-name", "\"\"", "Name that their certificates must carry; \"\" = the target of the request."),
     key("device.verify", "\"name\"", "name, or chain to leave the name out."),
+    key(
+        "device.certificate",
+        "security",
+        "PEM file with the certificate of ours that these devices are shown, with its chain; absent = that of the endpoint side, \"\" = none.",
+    ),
+    key("device.certificate-key", "security", "PEM file with its private key."),
+    key(
+        "device.trusted-ca",
+        "security",
+        "PEM file with the CAs that these devices are verified against; absent = those of the endpoint side.",
+    ),
+    key("device.system-roots", "security", "The system's CAs count for these devices too."),
+    key(
+        "device.crl",
+        "security",
+        "File with the revocation lists that count for these devices; absent = that of the endpoint side, \"\" = none.",
+    ),
     key(
         "security.tls-mutual",
         "0",

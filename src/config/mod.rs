@@ -26,7 +26,7 @@ pub use error::{ConfigError, Expected, Fault};
 pub use keys::{KEYS, Key, markdown};
 pub use value::{ClientEku, Cores, CoresFault, Host, LogLevel, Network, ServerAddress, Verify};
 
-use crate::ids::{Side, Transport};
+use crate::ids::{SetupId, Side, Transport};
 
 /// A whole configuration, valid in itself.
 #[derive(Clone, Debug)]
@@ -157,6 +157,8 @@ pub struct Server {
     pub tls_name: Option<Host>,
     /// How far its certificate is checked.
     pub verify: Verify,
+    /// What is its own of TLS; `None`: all is as for the server side.
+    pub setup: Option<PeerSetup>,
 }
 
 impl Server {
@@ -170,6 +172,7 @@ impl Server {
             transport,
             tls_name: None,
             verify: Verify::Name,
+            setup: None,
         }
     }
 
@@ -182,6 +185,7 @@ impl Server {
         };
         TlsPeer {
             side: Side::Server,
+            setup: self.setup.map(|setup| setup.id),
             expected: engine::Expected::of(self.tls_name.as_ref(), &target),
             verify: self.verify,
         }
@@ -205,6 +209,8 @@ pub struct PeerProxy {
     pub tls_name: Option<Host>,
     /// How far its certificate is checked.
     pub verify: Verify,
+    /// What is its own of TLS; `None`: all is as for the endpoint side.
+    pub setup: Option<PeerSetup>,
 }
 
 impl PeerProxy {
@@ -212,7 +218,7 @@ impl PeerProxy {
     #[must_use]
     pub fn tls_peer(&self) -> TlsPeer {
         let expected = engine::Expected::of(self.tls_name.as_ref(), &self.contact);
-        TlsPeer { side: Side::Endpoint, expected, verify: self.verify }
+        TlsPeer { side: Side::Endpoint, setup: self.setup.map(|setup| setup.id), expected, verify: self.verify }
     }
 
     /// The port that it is reached at, when its contact does not say otherwise.
@@ -231,6 +237,47 @@ pub struct Device {
     pub tls_name: Option<Host>,
     /// How far their certificates are checked.
     pub verify: Verify,
+    /// What is their own of TLS; `None`: all is as for the endpoint side.
+    pub setup: Option<PeerSetup>,
+}
+
+/// Which set-up of TLS is a peer's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerSetup {
+    /// Peers whose files are the same have the same.
+    pub id: SetupId,
+    /// Others are trusted with its name than with those of its side: `trusted-ca`, `system-roots` or `crl` differ.
+    pub own_trust: bool,
+}
+
+/// The files of a set-up: those of a side, or what a peer has in their place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerSecurity {
+    /// PEM, shown to the peer when it asks; there if and only if `certificate_key` is.
+    pub certificate: Option<PathBuf>,
+    /// PEM.
+    pub certificate_key: Option<PathBuf>,
+    /// Whom the peer's certificate must be of.
+    pub trust: TrustFiles,
+}
+
+/// Where it stands which CAs are trusted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TrustFiles {
+    /// PEM.
+    pub trusted_ca: Option<PathBuf>,
+    /// The system's CAs count too.
+    pub system_roots: bool,
+    /// PEM or DER.
+    pub crl: Option<PathBuf>,
+}
+
+impl TrustFiles {
+    /// Whether anybody is trusted.
+    #[must_use]
+    pub fn is_some(&self) -> bool {
+        self.trusted_ca.is_some() || self.system_roots
+    }
 }
 
 /// `[security]`, with the overrides of each side in.
@@ -242,6 +289,8 @@ pub struct Security {
     pub endpoint: SideSecurity,
     /// Certificates by domain.
     pub sni: Vec<Sni>,
+    /// What peers have of their own, each different set-up once.
+    pub peers: Vec<PeerSecurity>,
 }
 
 impl Security {
@@ -252,6 +301,13 @@ impl Security {
             Side::Server => &self.server,
             Side::Endpoint => &self.endpoint,
         }
+    }
+
+    /// What connections that we open are made with: a peer's own, else what is set for its side.
+    #[must_use]
+    pub fn outbound(&self, side: Side, setup: Option<SetupId>) -> PeerSecurity {
+        let own = setup.and_then(|id| self.peers.get(usize::from(id.0)));
+        own.cloned().unwrap_or_else(|| self.side(side).outbound())
     }
 }
 
@@ -276,6 +332,22 @@ pub struct SideSecurity {
     pub ticket_key_file: Option<PathBuf>,
     /// How long a ticket key is used.
     pub ticket_key_hours: u32,
+}
+
+impl SideSecurity {
+    /// What connections that we open are made with, when their peer has nothing of its own.
+    #[must_use]
+    pub fn outbound(&self) -> PeerSecurity {
+        let (certificate, certificate_key) = (self.certificate.clone(), self.certificate_key.clone());
+        PeerSecurity { certificate, certificate_key, trust: self.trust() }
+    }
+
+    /// Whom it trusts.
+    #[must_use]
+    pub fn trust(&self) -> TrustFiles {
+        let (trusted_ca, crl) = (self.trusted_ca.clone(), self.crl.clone());
+        TrustFiles { trusted_ca, system_roots: self.system_roots, crl }
+    }
 }
 
 /// A certificate for a domain.
@@ -326,6 +398,14 @@ impl Config {
         not_yet::refuse(&config, &document.lines)?;
         check::check(&config, &document.lines)?;
         Ok(config)
+    }
+
+    /// Those who have a set-up of TLS of their own: the table and the name in it, their side, and which.
+    pub fn with_own_setup(&self) -> impl Iterator<Item = (String, Side, PeerSetup)> {
+        let servers = self.servers.iter().map(|s| (format!("sip-server {}", s.name), Side::Server, s.setup));
+        let peers = self.peers.iter().map(|p| (format!("peer-proxy {}", p.name), Side::Endpoint, p.setup));
+        let devices = self.devices.iter().map(|d| (format!("device {}", d.network), Side::Endpoint, d.setup));
+        servers.chain(peers).chain(devices).filter_map(|(name, side, setup)| Some((name, side, setup?)))
     }
 
     /// The pair that requests of endpoints go to.

@@ -8,10 +8,11 @@ use super::document::{Document, Section};
 use super::error::{ConfigError, Expected, Fault};
 use super::value::{Cores, Host, Network, ServerAddress};
 use super::{
-    ClientEku, Config, Device, Dns, Listener, Log, LogLevel, PeerProxy, Security, Server, SideSecurity, SipProxy, Sni,
-    Sticky, Timers, UdpOversize, Verify,
+    ClientEku, Config, Device, Dns, Listener, Log, LogLevel, PeerProxy, PeerSecurity, PeerSetup, Security, Server,
+    SideSecurity, SipProxy, Sni, Sticky, Timers, TrustFiles, UdpOversize, Verify,
 };
-use crate::ids::{Side, Transport};
+use crate::ids::{SetupId, Side, Transport};
+use crate::limits::TLS_SETUPS_MAX;
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// `sip-ip-tos` with this value leaves the byte to the system.
@@ -20,7 +21,8 @@ const TOS_SYSTEM: u16 = 256;
 pub(super) fn config(document: &Document<'_>) -> Result<Config, ConfigError> {
     let table = document.table("sipproxy");
     let mut sipproxy = sipproxy(&table)?;
-    let servers = document.tables("sip-server").map(|t| server(&t, sipproxy.internal_protocol));
+    let mut security = security(document)?;
+    let servers = document.tables("sip-server").map(|t| server(&t, sipproxy.internal_protocol, &mut security));
     let servers = servers.collect::<Result<Vec<_>, _>>()?;
     if let Some(name) = table.name_or_none("serving-sipserver")? {
         let at = servers.iter().position(|server| server.name == name);
@@ -41,9 +43,9 @@ pub(super) fn config(document: &Document<'_>) -> Result<Config, ConfigError> {
     Ok(Config {
         listeners,
         servers,
-        peers: document.tables("peer-proxy").map(|t| peer_proxy(&t)).collect::<Result<_, _>>()?,
-        devices: document.tables("device").map(|t| device(&t)).collect::<Result<_, _>>()?,
-        security: security(document)?,
+        peers: document.tables("peer-proxy").map(|t| peer_proxy(&t, &mut security)).collect::<Result<_, _>>()?,
+        devices: document.tables("device").map(|t| device(&t, &mut security)).collect::<Result<_, _>>()?,
+        security,
         dns: dns(&document.table("dns"))?,
         timers: timers(&document.table("timers"))?,
         log: Log { level: document.table("log").word("level")?.unwrap_or(LogLevel::Info) },
@@ -103,7 +105,7 @@ fn listener(table: &Section<'_>) -> Result<Listener, ConfigError> {
     })
 }
 
-fn server(table: &Section<'_>, internal_protocol: Transport) -> Result<Server, ConfigError> {
+fn server(table: &Section<'_>, internal_protocol: Transport, security: &mut Security) -> Result<Server, ConfigError> {
     let primary = table.read("primary", Expected::Server, |v| ServerAddress::parse(v.as_str()?));
     let backup = table.read("backup", Expected::Server, |v| match v.as_str()? {
         "" => Some(None),
@@ -116,10 +118,11 @@ fn server(table: &Section<'_>, internal_protocol: Transport) -> Result<Server, C
         transport: table.word("transport")?.unwrap_or(internal_protocol),
         tls_name: table.host("tls-name")?,
         verify: table.word("verify")?.unwrap_or(Verify::Name),
+        setup: setup(table, Side::Server, security)?,
     })
 }
 
-fn peer_proxy(table: &Section<'_>) -> Result<PeerProxy, ConfigError> {
+fn peer_proxy(table: &Section<'_>, security: &mut Security) -> Result<PeerProxy, ConfigError> {
     let servers = table.list("servers", Expected::Addresses, |text| text.parse().ok());
     let contact = table.read("peer-proxy-contact", Expected::HostRequired, |v| Host::parse(v.as_str()?));
     Ok(PeerProxy {
@@ -130,16 +133,50 @@ fn peer_proxy(table: &Section<'_>) -> Result<PeerProxy, ConfigError> {
         port_tls: table.port("peer-proxy-port-tls")?.filter(|port| *port != 0),
         tls_name: table.host("tls-name")?,
         verify: table.word("verify")?.unwrap_or(Verify::Name),
+        setup: setup(table, Side::Endpoint, security)?,
     })
 }
 
-fn device(table: &Section<'_>) -> Result<Device, ConfigError> {
+fn device(table: &Section<'_>, security: &mut Security) -> Result<Device, ConfigError> {
     let network = table.read("network", Expected::Network, |v| Network::parse(v.as_str()?));
     Ok(Device {
         network: table.require("network", Expected::Network, network)?,
         tls_name: table.host("tls-name")?,
         verify: table.word("verify")?.unwrap_or(Verify::Name),
+        setup: setup(table, Side::Endpoint, security)?,
     })
+}
+
+/// What a peer's table says of TLS in place of what its side has. `None` when that is nothing.
+fn setup(table: &Section<'_>, side: Side, security: &mut Security) -> Result<Option<PeerSetup>, ConfigError> {
+    let over = security.side(side).outbound();
+    let path = |key, over: &Option<PathBuf>| table.path(key).map(|path| path.unwrap_or_else(|| over.clone()));
+    let certificate = path("certificate", &over.certificate)?;
+    let own = PeerSecurity {
+        // Who is shown no certificate needs no key for it either.
+        certificate_key: match &certificate {
+            None => table.path("certificate-key")?.flatten(),
+            Some(_) => path("certificate-key", &over.certificate_key)?,
+        },
+        certificate,
+        trust: TrustFiles {
+            trusted_ca: path("trusted-ca", &over.trust.trusted_ca)?,
+            system_roots: table.boolean("system-roots")?.unwrap_or(over.trust.system_roots),
+            crl: path("crl", &over.trust.crl)?,
+        },
+    };
+    if own == over {
+        return Ok(None);
+    }
+    let own_trust = own.trust != over.trust;
+    let known = security.peers.iter().position(|other| *other == own);
+    let at = known.unwrap_or(security.peers.len());
+    let id = u16::try_from(at).ok().filter(|_| at < TLS_SETUPS_MAX).map(SetupId);
+    let id = id.ok_or_else(|| table.error(Fault::TooMany(TLS_SETUPS_MAX)))?;
+    if known.is_none() {
+        security.peers.push(own);
+    }
+    Ok(Some(PeerSetup { id, own_trust }))
 }
 
 fn security(document: &Document<'_>) -> Result<Security, ConfigError> {
@@ -159,6 +196,7 @@ fn security(document: &Document<'_>) -> Result<Security, ConfigError> {
         server: side_security(&document.table("security.server"), &both)?,
         endpoint: side_security(&document.table("security.endpoint"), &both)?,
         sni: document.tables("security.sni").map(|t| sni(&t)).collect::<Result<_, _>>()?,
+        peers: Vec::new(),
     })
 }
 

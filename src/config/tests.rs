@@ -1,6 +1,7 @@
 //! Tables of configurations: what each gives, and each fault's one line.
 
 mod facing;
+mod setups;
 
 use super::document::Document;
 use super::*;
@@ -492,8 +493,13 @@ fn every_default_is_what_absence_means() {
             assert!(matches!(fault.fault, Fault::Missing(_)), "{fault}");
             continue;
         }
-        // The one default that is another key's value.
-        let default = if *default == "internal-protocol" { "\"udp\"" } else { default };
+        // Those that are another key's value.
+        let default = match *default {
+            "internal-protocol" => "\"udp\"",
+            "security" if key == "system-roots" => "false",
+            "security" => "\"\"",
+            default => default,
+        };
         let given = read_only(&table_with(table, key, default)).unwrap_or_else(|fault| panic!("{fault}"));
         let absent = read_only(&table_with(table, "", "")).unwrap();
         assert_eq!(format!("{given:?}"), format!("{absent:?}"), "{name} = {default}");
@@ -544,8 +550,9 @@ const OPTIONAL: [&str; 4] = ["listener", "peer-proxy", "device", "security.sni"]
 fn the_example_comments_out_what_comes_later() {
     for (key, commented) in example_keys() {
         let Some(entry) = KEYS.iter().find(|entry| entry.name == key) else { continue };
-        // The one key that is optional and has no value to show that would not repeat another key.
-        let optional = key == "sip-server.transport" || OPTIONAL.iter().any(|table| key.starts_with(table));
+        // Keys that are optional and have no value to show that would not repeat another key.
+        let repeats = matches!(entry.default, "internal-protocol" | "security");
+        let optional = repeats || OPTIONAL.iter().any(|table| key.starts_with(table));
         assert!(commented == entry.is_later() || (commented && optional), "{key}");
     }
 }

@@ -201,9 +201,16 @@ impl Engine {
         let point = self.settings.point(conn.point);
         let (link, transport) = (conn.link.as_deref().copied(), point.transport);
         let origin = identities.as_ref().and_then(|identities| self.names.origin_of_identity(identities));
+        let origin = origin.filter(|origin| origin.is_peer || point.serves(origin.side));
+        // Nobody of a peer's CA becomes a phone, not even when the settings' files have changed since it was let in.
+        if link.is_none() && origin.is_none() && identities.as_ref().is_some_and(|shown| shown.of_peers_only) {
+            let peer = conn.peer;
+            self.event("connection refused: its certificate is of a peer's CA, and not the peer's", Some(peer), b"");
+            return self.close(id, CloseReason::Handshake, now);
+        }
         conn.identities = identities;
         // A certificate settles the side before the first request can.
-        if let (None, Some(origin)) = (conn.side, origin.filter(|origin| origin.is_peer || point.serves(origin.side))) {
+        if let (None, Some(origin)) = (conn.side, origin) {
             let ip = conn.peer.ip();
             (conn.side, conn.is_peer) = (Some(origin.side), origin.is_peer);
             self.uncount_source(ip);

@@ -36,7 +36,8 @@ pub(super) enum Whose {
     Server(u8),
     /// The proxy of this site.
     Peer(u8),
-    /// A device, or what a server's Route names, by a hash of the name that its certificate must carry.
+    /// A device, or what a server's Route names, by a hash of the name that its certificate must carry and of whom it
+    /// must be.
     Device(u64),
     /// TCP beside UDP, for requests that are too large for a datagram, to one on this side. That it cannot be opened
     /// says nothing of who is there.
@@ -197,17 +198,25 @@ impl Engine {
         let rule = self.settings.device_at(address.ip());
         let named = rule.and_then(|rule| rule.tls_name.as_ref());
         let expected = named.map_or_else(|| host.clone(), |name| Expected::of(None, name));
-        TlsPeer { side: Side::Endpoint, expected, verify: rule.map_or(Verify::Name, |rule| rule.verify) }
+        TlsPeer {
+            side: Side::Endpoint,
+            setup: rule.and_then(|rule| rule.setup).map(|setup| setup.id),
+            expected,
+            verify: rule.map_or(Verify::Name, |rule| rule.verify),
+        }
     }
 
     /// The link that leads to a device.
     pub(super) fn whose_device(&self, tls: Option<&TlsPeer>) -> Whose {
         let hash = tls.map_or(0, |tls| {
             let chain = [u8::from(tls.verify == Verify::Chain)];
-            match &tls.expected {
-                Expected::Name(name) => self.keys.hash64(Tag::Device, &[b"n", name.as_bytes(), &chain]),
-                Expected::Address(ip) => self.keys.hash64(Tag::Device, &[b"a", ip.to_string().as_bytes(), &chain]),
-            }
+            // 0 is the set-up of the side.
+            let setup = tls.setup.map_or(0, |setup| u32::from(setup.0) + 1).to_be_bytes();
+            let (kind, name): (&[u8], _) = match &tls.expected {
+                Expected::Name(name) => (b"n", name.clone()),
+                Expected::Address(ip) => (b"a", ip.to_string()),
+            };
+            self.keys.hash64(Tag::Device, &[kind, name.as_bytes(), &chain, &setup])
         });
         Whose::Device(hash)
     }
@@ -358,6 +367,31 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn a_connection_to_a_device_is_shared_by_those_who_want_the_same_name_and_the_same_trust() {
+        let engine = Engine::new(crate::config::engine::Settings::plain(Vec::new(), Vec::new()), Time(0));
+        let host = |name: &str| Expected::Name(name.to_owned());
+        let peer = |setup: Option<u16>, expected, verify| TlsPeer {
+            side: Side::Endpoint,
+            setup: setup.map(crate::ids::SetupId),
+            expected,
+            verify,
+        };
+        let all = [
+            peer(None, host("a.test"), Verify::Name),
+            peer(Some(0), host("a.test"), Verify::Name),
+            peer(Some(1), host("a.test"), Verify::Name),
+            peer(Some(1), host("a.test"), Verify::Chain),
+            peer(Some(1), host("b.test"), Verify::Chain),
+            peer(Some(1), Expected::Address("192.0.2.1".parse().expect("an address")), Verify::Chain),
+        ];
+        let links: Vec<_> = all.iter().map(|peer| engine.whose_device(Some(peer))).collect();
+        for (at, link) in links.iter().enumerate() {
+            assert_eq!(*link, engine.whose_device(Some(&all[at].clone())));
+            assert!(!links[..at].contains(link), "{:?}", all[at]);
+        }
+    }
 
     #[test]
     fn pauses_grow_to_a_bound() {

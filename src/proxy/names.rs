@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::Target;
 use crate::config::engine::{Expected, Settings, TlsPeer};
-use crate::config::{Host as Named, ServerAddress, Verify};
-use crate::ids::{Side, Transport};
+use crate::config::{Host as Named, PeerSetup, ServerAddress, Verify};
+use crate::ids::{SetupId, Side, Transport};
 use crate::server_pool::{Member, View};
 use crate::sip::uri::host_eq;
 use crate::sip::{Host, Uri, Via};
@@ -38,6 +38,8 @@ struct ServerNames {
     addresses: Vec<(Member, SocketAddr)>,
     /// What a certificate that names one carries; none where names do not count.
     identities: Vec<Expected>,
+    /// Its own CAs decide on that, and not those of its side.
+    own_trust: Option<SetupId>,
 }
 
 /// Another site's proxy, and the SIP Servers behind it.
@@ -49,6 +51,8 @@ struct PeerNames {
     addresses: Vec<SocketAddr>,
     /// What a certificate that names it carries; none where names do not count.
     identities: Vec<Expected>,
+    /// Its own CAs decide on that, and not those of its side.
+    own_trust: Option<SetupId>,
 }
 
 /// Our own names and those of the servers, in the form that messages are compared with.
@@ -82,6 +86,7 @@ impl Names {
                 names: members.into_iter().flatten().filter_map(named).collect(),
                 addresses: addresses.filter_map(|(member, at)| Some((member, at?.address()?))).collect(),
                 identities: members.into_iter().flatten().filter_map(|at| named_by(server.tls_peer(at))).collect(),
+                own_trust: own_trust(server.setup),
             }
         });
         let peers = settings.peers.iter().map(|peer| PeerNames {
@@ -92,6 +97,7 @@ impl Names {
                 Named::Name(_) => Vec::new(),
             },
             identities: named_by(peer.tls_peer()).into_iter().collect(),
+            own_trust: own_trust(peer.setup),
         });
         let mut names = Self {
             texts: Vec::new(),
@@ -272,10 +278,14 @@ impl Names {
     #[must_use]
     pub fn origin_of_identity(&self, identities: &Identities) -> Option<Origin> {
         let names = |expected: &[Expected]| expected.iter().any(|expected| identities.match_expected(expected));
-        // Phones' CAs may not make a server.
-        if !identities.of_endpoint && self.servers.iter().any(|server| names(&server.identities)) {
+        let is_server = |server: &ServerNames| {
+            identities.is_vouched_for(Side::Server, server.own_trust) && names(&server.identities)
+        };
+        let is_peer =
+            |peer: &PeerNames| identities.is_vouched_for(Side::Endpoint, peer.own_trust) && names(&peer.identities);
+        if self.servers.iter().any(is_server) {
             Some(Origin::SERVER)
-        } else if self.peers.iter().any(|peer| names(&peer.identities)) {
+        } else if self.peers.iter().any(is_peer) {
             Some(Origin::PEER)
         } else {
             None
@@ -290,6 +300,11 @@ impl Names {
 /// The identity that tells a peer, unless names do not count for it.
 fn named_by(peer: TlsPeer) -> Option<Expected> {
     (peer.verify == Verify::Name).then_some(peer.expected)
+}
+
+/// The set-up whose CAs alone may name a peer.
+fn own_trust(setup: Option<PeerSetup>) -> Option<SetupId> {
+    setup.filter(|setup| setup.own_trust).map(|setup| setup.id)
 }
 
 /// A URI's port, or the default of its scheme and transport.

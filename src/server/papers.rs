@@ -175,6 +175,10 @@ fn files(config: &Config) -> Vec<PathBuf> {
         let named = [&security.certificate, &security.certificate_key, &security.trusted_ca, &security.crl];
         all.extend(named.into_iter().flatten().cloned());
     }
+    for peer in &config.security.peers {
+        let named = [&peer.certificate, &peer.certificate_key, &peer.trust.trusted_ca, &peer.trust.crl];
+        all.extend(named.into_iter().flatten().cloned());
+    }
     all.extend(config.security.sni.iter().flat_map(|sni| [sni.certificate.clone(), sni.certificate_key.clone()]));
     all.sort();
     all.dedup();
@@ -295,6 +299,18 @@ mod tests {
 
     fn stamps(of: u64) -> Vec<Stamp> {
         vec![Some((1, 1, of, (0, 0), (0, 0))), None]
+    }
+
+    #[test]
+    fn the_files_of_every_table_are_watched() {
+        let text = "[sipproxy]\ntls-port = 0\n[[sip-server]]\nname = \"a\"\nprimary = \"10.0.0.1:5060\"\n\
+                    crl = \"a.crl\"\n[[peer-proxy]]\nname = \"b\"\nservers = [\"10.0.0.2\"]\n\
+                    peer-proxy-contact = \"b\"\npeer-proxy-protocol = \"udp\"\ntrusted-ca = \"b.pem\"\n\
+                    [[device]]\nnetwork = \"10.1.0.0/16\"\ncertificate = \"c.pem\"\ncertificate-key = \"c.key\"\n\
+                    [security]\ntrusted-ca = \"ca.pem\"\n[security.server]\ncrl = \"s.crl\"\n";
+        let config = Config::parse(text, "hawser.toml").unwrap();
+        let names = ["a.crl", "b.pem", "c.key", "c.pem", "ca.pem", "s.crl"];
+        assert_eq!(files(&config), names.map(PathBuf::from));
     }
 
     #[test]

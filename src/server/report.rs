@@ -235,11 +235,13 @@ mod tests {
             port_tls: None,
             tls_name: Some(Host::Name("proxy.site2.example.com".into())),
             verify: Verify::Name,
+            setup: None,
         });
         config.devices.push(Device {
             network: Network { address: "10.9.0.0".parse().unwrap(), prefix_len: 16 },
             tls_name: None,
             verify: Verify::Chain,
+            setup: None,
         });
         let target = |address: &str, priority, weight| Target {
             transport: Transport::Udp,

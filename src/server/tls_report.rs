@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificate};
 use x509_parser::public_key::PublicKey;
 
-use crate::config::{Config, Listener};
+use crate::config::{Config, Listener, PeerSecurity};
 use crate::ids::{Side, Transport};
 use crate::tls::setup::{Authority, Crl, Inventory, Leaf};
 
@@ -17,6 +17,9 @@ pub(super) fn lines(config: &Config, inventory: &Inventory, now: i64) -> String 
     inventory.authorities.iter().for_each(|ca| authority(&mut out, ca, now));
     inventory.crls.iter().for_each(|list| crl(&mut out, list, now));
     config.listeners.iter().for_each(|listener| seen(&mut out, config, listener));
+    for (name, side, setup) in config.with_own_setup() {
+        peer(&mut out, &name, &config.security.outbound(side, Some(setup.id)));
+    }
     out
 }
 
@@ -29,9 +32,10 @@ macro_rules! line {
 
 fn certificate(out: &mut String, leaf: &Leaf, now: i64) {
     let Ok((_, own)) = X509Certificate::from_der(leaf.der()) else { return };
-    let side = match leaf.side {
-        Side::Server => "server side",
-        Side::Endpoint => "endpoint side",
+    let side = match (&leaf.peer, leaf.side) {
+        (Some(peer), _) => peer.as_str(),
+        (None, Side::Server) => "server side",
+        (None, Side::Endpoint) => "endpoint side",
     };
     line!(out, "certificate  {} ({side}), matches its key ({})", leaf.path.display(), key_words(&own));
     line!(out, "             subject {}", printable(&own.subject().to_string()));
@@ -92,6 +96,17 @@ fn seen(out: &mut String, config: &Config, listener: &Listener) {
         write!(text, "; they show one of {}{roots} (client-eku {eku})", trusted.join(" or ")).unwrap_or_default();
     }
     line!(out, "{text}");
+}
+
+/// What a peer with a set-up of its own sees of us when we connect to it, and what it has to show.
+fn peer(out: &mut String, name: &str, own: &PeerSecurity) {
+    let shown = own.certificate.as_ref().map_or_else(|| "no certificate".to_owned(), |path| path.display().to_string());
+    let ca = own.trust.trusted_ca.as_ref().map(|path| path.display().to_string());
+    let roots = own.trust.system_roots.then(|| "the system's".to_owned());
+    let trusted: Vec<_> = [ca, roots].into_iter().flatten().collect();
+    let trusted = if trusted.is_empty() { "nobody is trusted".to_owned() } else { trusted.join(" or ") };
+    let revoked = own.trust.crl.as_ref().map(|path| format!(", revoked by {}", path.display())).unwrap_or_default();
+    line!(out, "own TLS      {name}: is shown {shown}; shows one of {trusted}{revoked}");
 }
 
 fn key_words(certificate: &X509Certificate<'_>) -> String {
@@ -179,7 +194,7 @@ mod tests {
             params.not_after = date_time_ymd(2030, 1, 2);
             let own = params.signed_by(&KeyPair::generate().unwrap(), &ca).unwrap().der().clone();
             let chain = [vec![own], with].concat();
-            Leaf { side: Side::Endpoint, path: path.into(), chain, domain: domain.map(str::to_owned) }
+            Leaf { side: Side::Endpoint, peer: None, path: path.into(), chain, domain: domain.map(str::to_owned) }
         };
         let inventory = Inventory {
             leaves: vec![leaf("a.pem", None, vec![]), leaf("b.pem", Some("b.example.com"), vec![ca.der().clone()])],
@@ -210,6 +225,24 @@ clients      of 127.0.0.1:5061 see a.pem, or b.pem when they ask for b.example.c
         let late = lines(&config, &inventory, 2_200_000_000);
         assert!(late.contains("             EXPIRED on Jan  2 00:00:00 2030 +00:00\n"), "{late}");
         assert!(lines(&config, &inventory, 0).contains("NOT VALID BEFORE Jan  1 "));
+    }
+
+    #[test]
+    fn the_lines_say_who_sees_another_certificate_and_shows_one_of_others() {
+        let text = "[sipproxy]\nhttp-port = 0\ntls-port = 0\n[[sip-server]]\nname = \"a\"\nprimary = \"10.0.0.1:5060\"\n\
+                    crl = \"a.crl\"\n[[device]]\nnetwork = \"10.1.0.0/16\"\ncertificate = \"c.pem\"\n\
+                    certificate-key = \"c.key\"\nsystem-roots = true\n[security]\ntrusted-ca = \"ca.pem\"\n";
+        let config = Config::parse(text, "hawser.toml").unwrap();
+        let ca = ca();
+        let (side, peer) = (Side::Endpoint, Some("device 10.1.0.0/16".to_owned()));
+        let leaf = Leaf { side, peer, path: "c.pem".into(), chain: vec![ca.der().clone()], domain: None };
+        let inventory = Inventory { leaves: vec![leaf], ..Inventory::default() };
+        let all = lines(&config, &inventory, NOW);
+        assert!(all.starts_with("certificate  c.pem (device 10.1.0.0/16), matches its key"), "{all}");
+        let expected = "own TLS      sip-server a: is shown no certificate; shows one of ca.pem, revoked by a.crl
+own TLS      device 10.1.0.0/16: is shown c.pem; shows one of ca.pem or the system's
+";
+        assert!(all.ends_with(expected), "{all}");
     }
 
     #[test]

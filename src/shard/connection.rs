@@ -17,7 +17,7 @@ use std::task::{Context, Poll, Waker};
 use super::core::Core;
 use crate::clock::Time;
 use crate::engine::{Accept, CloseReason, ConnectFailure, Engine, Input, TlsPeer};
-use crate::ids::{ConnId, PointId, Side, Transport};
+use crate::ids::{ConnId, PointId, SetupId, Side, Transport};
 use crate::limits::{
     HANDSHAKE_STEPS_PER_PASS_MAX, LINGER_MAX, READS_PER_PASS_MAX, SEND_QUEUE_LEN_MAX, SEND_STALL_MAX,
     SERVER_SEND_QUEUE_LEN_MAX,
@@ -71,7 +71,11 @@ pub(super) struct Conn {
     serial: u64,
     peer: SocketAddr,
     side: Side,
+    /// The one side that the port which it was accepted on serves; `None` for both.
+    listens_for: Option<Side>,
     outbound: bool,
+    /// Of the peer that we connect to.
+    setup: Option<SetupId>,
     phase: Phase,
     stream: Stream,
     /// Of its task.
@@ -111,7 +115,9 @@ impl Core {
             serial,
             peer,
             side,
+            listens_for: None,
             outbound,
+            setup: None,
             phase,
             stream,
             waker: None,
@@ -183,6 +189,7 @@ impl Core {
         };
         let phase = if session.is_some() { Phase::Handshaking } else { Phase::Open };
         let key = self.insert(id, peer, side, phase, Stream::new(socket, session));
+        self.conns[key.index].listens_for = listens_for;
         if phase == Phase::Handshaking {
             self.handshake_begun(key);
         } else if !self.input(Input::Ready { conn: id, identities: None }) {
@@ -196,6 +203,7 @@ impl Core {
     pub(super) fn connect(&mut self, id: ConnId, opening: Opening) {
         let Opening { point, transport, to, side, tls } = opening;
         let from = self.engine.settings().point(point).bind;
+        let setup = tls.as_ref().and_then(|peer| peer.setup);
         let session = match (transport, tls) {
             (Transport::Udp | Transport::Tcp, _) => None,
             (Transport::Tls, Some(peer)) => match self.tls.connect(&peer) {
@@ -215,6 +223,7 @@ impl Core {
             Ok(socket) => {
                 let stream = Stream::new(sys::adopt(socket), session);
                 let key = self.insert(id, to, side, Phase::Connecting, stream);
+                self.conns[key.index].setup = setup;
                 self.to_spawn.push(key);
             }
             Err(error) => {
@@ -396,7 +405,12 @@ impl Core {
         let Some(conn) = conns.get_mut(key.index).filter(|conn| conn.serial == key.serial) else { return };
         conn.phase = Phase::Open;
         let id = conn.id;
-        let identities = conn.stream.session.as_ref().and_then(|session| tls.identities(session)).map(Box::new);
+        let session = conn.stream.session.as_ref();
+        let identities = session.and_then(|session| match conn.outbound {
+            true => tls.identities(session),
+            false => tls.identities_of_client(session, conn.listens_for),
+        });
+        let identities = identities.map(Box::new);
         self.queue_flush(key);
         if !self.input(Input::Ready { conn: id, identities }) {
             self.lost(key, CloseReason::Panic);
@@ -580,10 +594,11 @@ impl Core {
     fn tls_fault(&mut self, key: Key, fault: &rustls::Error, end: usize) {
         let Some(conn) = self.conn(key) else { return };
         let (id, peer, side, phase, outbound) = (conn.id, conn.peer, conn.side, conn.phase, conn.outbound);
+        let setup = conn.setup;
         let reason = if phase == Phase::Handshaking {
             let offer = if outbound { None } else { Offer::read(&self.scratch[..end]) };
             let refused = trust::take_refused();
-            let failed = Failed { fault, offer, refused, files: self.tls.files(side) };
+            let failed = Failed { fault, offer, refused, files: self.tls.files(side, setup) };
             let (why, words) = (failed.reason(), failed.words());
             self.handshake_failed(side, peer, why, &words);
             handshake_close(outbound)

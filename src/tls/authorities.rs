@@ -1,4 +1,4 @@
-//! The CAs that a side trusts and their revocation lists, read from files.
+//! The CAs that are trusted by a side, or for a peer, and their revocation lists, read from files.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 use super::pem;
 use super::setup::TlsError;
 use super::trust::Trust;
-use crate::config::SideSecurity;
+use crate::config::TrustFiles;
 
 /// A revocation list, to be shown to people.
 #[derive(Clone, Debug)]
@@ -24,7 +24,7 @@ pub struct Crl {
     pub next_update: Option<i64>,
 }
 
-/// A CA that a side trusts, to be shown to people.
+/// A CA that is trusted, to be shown to people.
 #[derive(Clone, Debug)]
 pub struct Authority {
     /// Its file.
@@ -43,7 +43,7 @@ impl Authority {
     }
 }
 
-/// What a side trusts, and what there is to say of it.
+/// Who is trusted, and what there is to say of it.
 #[derive(Debug)]
 pub(super) struct Read {
     pub(super) trust: Trust,
@@ -51,15 +51,15 @@ pub(super) struct Read {
     pub(super) crls: Vec<Crl>,
 }
 
-/// The CAs of a side: those of its file, and the system's when they are asked for. `None` when there are none.
+/// The CAs that are trusted: those of a file, and the system's when they are asked for. `None` when there are none.
 ///
 /// # Errors
 /// A file is of no use.
-pub(super) fn read(security: &SideSecurity) -> Result<Option<Read>, TlsError> {
+pub(super) fn read(files: &TrustFiles) -> Result<Option<Read>, TlsError> {
     let mut roots = RootCertStore::empty();
-    let (lists, crls) = security.crl.as_deref().map(revocation_lists).transpose()?.unwrap_or_default();
+    let (lists, crls) = files.crl.as_deref().map(revocation_lists).transpose()?.unwrap_or_default();
     let mut authorities = Vec::new();
-    if let Some(path) = &security.trusted_ca {
+    if let Some(path) = &files.trusted_ca {
         for der in pem::certificates(path)? {
             roots.add(der.clone()).map_err(|_| TlsError::BadCa(path.clone()))?;
             let subject = X509Certificate::from_der(&der).map(|(_, ca)| ca.subject().as_raw().to_vec());
@@ -69,7 +69,7 @@ pub(super) fn read(security: &SideSecurity) -> Result<Option<Read>, TlsError> {
             authorities.push(Authority { path: path.clone(), der, unlisted: !lists.is_empty() && !listed });
         }
     }
-    if security.system_roots {
+    if files.system_roots {
         let found = rustls_native_certs::load_native_certs();
         // Some of the system's may be of forms that nobody accepts any more.
         let (added, _) = roots.add_parsable_certificates(found.certs);

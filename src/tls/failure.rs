@@ -133,6 +133,7 @@ fn certificate(fault: &CertificateError) -> HandshakeFailure {
         CertificateError::Other(other) => match other.0.downcast_ref::<webpki::Error>() {
             Some(fault) => chain(fault),
             None if other.0.is::<super::trust::SelfSigned>() => Why::SelfSigned,
+            None if other.0.is::<super::trust::NotThePeer>() => Why::Name,
             None => Why::Protocol,
         },
         _ => Why::Protocol,

@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 
 pub use crate::config::engine::{Expected, TlsPeer};
+use crate::ids::{SetupId, Side};
 
 /// The names of a certificate's subjectAltName that count.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,6 +19,11 @@ pub struct Identities {
     pub addresses: Vec<IpAddr>,
     /// Only CAs of the endpoint side vouch for it, and they have no say in who is a server.
     pub of_endpoint: bool,
+    /// The set-ups of those whose own CAs vouch for it. Whoever has CAs of its own is named by a certificate of these
+    /// and of no other.
+    pub peers: Vec<(Side, SetupId)>,
+    /// None but those vouch for it: it may be one of them, and nobody else.
+    pub of_peers_only: bool,
 }
 
 impl Identities {
@@ -48,6 +54,16 @@ impl Identities {
         let sip = self.sip.iter().map(|domain| format!("sip:{domain}"));
         let dns = self.dns.iter().map(|name| format!("dns:{name}"));
         sip.chain(dns).chain(self.addresses.iter().map(|ip| format!("ip:{ip}"))).collect()
+    }
+
+    /// Whether those vouch for it who decide on a peer of `side`: the CAs of its own set-up, when it has such; else those
+    /// of a side, of which phones' have no say in who is a server.
+    #[must_use]
+    pub fn is_vouched_for(&self, side: Side, own: Option<SetupId>) -> bool {
+        match own {
+            Some(setup) => self.peers.contains(&(side, setup)),
+            None => !self.of_peers_only && (side == Side::Endpoint || !self.of_endpoint),
+        }
     }
 
     /// Whether it is the peer that was meant. DNS names count only where there is no `sip:` URI, and a name with a
@@ -129,6 +145,24 @@ mod tests {
         all.addresses.push("192.0.2.1".parse().unwrap());
         assert!(all.match_expected(&expected));
         assert!(!all.match_expected(&Expected::Address("192.0.2.2".parse().unwrap())));
+    }
+
+    #[test]
+    fn who_has_cas_of_its_own_is_vouched_for_by_these_alone_and_phones_cas_make_no_server() {
+        let own = |side, setup| (side, SetupId(setup));
+        let vouched = |all: &Identities, side, setup: Option<u16>| all.is_vouched_for(side, setup.map(SetupId));
+        let of_side = Identities::default();
+        assert!(vouched(&of_side, Side::Endpoint, None) && vouched(&of_side, Side::Server, None));
+        assert!(!vouched(&of_side, Side::Endpoint, Some(3)) && !vouched(&of_side, Side::Server, Some(3)));
+        let of_phones = Identities { of_endpoint: true, ..Identities::default() };
+        assert!(vouched(&of_phones, Side::Endpoint, None) && !vouched(&of_phones, Side::Server, None));
+        let of_both = Identities { peers: vec![own(Side::Endpoint, 3)], ..Identities::default() };
+        assert!(vouched(&of_both, Side::Endpoint, None) && vouched(&of_both, Side::Endpoint, Some(3)));
+        let of_peer = Identities { of_peers_only: true, ..of_both };
+        assert!(vouched(&of_peer, Side::Endpoint, Some(3)));
+        assert!(!vouched(&of_peer, Side::Endpoint, Some(4)), "another's CAs");
+        assert!(!vouched(&of_peer, Side::Server, Some(3)), "the same files, named for the other side");
+        assert!(!vouched(&of_peer, Side::Endpoint, None) && !vouched(&of_peer, Side::Server, None));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! TLS by rustls: what a session does with bytes, whom it trusts, and what it is made from.
 //!
 //! Owns: [`session`], which turns records into text and back with buffers that the shard lends it; [`setup`], which
-//! reads our certificates ([`own`]), CAs and revocation lists ([`authorities`]) from files ([`pem`]); [`trust`] and
-//! [`identity`], which verify a peer; [`tickets`], by which sessions are taken up again; [`failure`]
+//! reads our certificates ([`own`]), CAs and revocation lists ([`authorities`]) from files ([`pem`], [`shelf`]), for each
+//! side and for single peers ([`peers`]); [`trust`] and [`identity`], which verify a peer; [`tickets`], by which sessions are taken up again; [`failure`]
 //! and [`hello`], which say why a handshake failed. Must not touch: sockets, SIP, the engine's state.
 
 mod authorities;
@@ -10,9 +10,11 @@ pub mod failure;
 pub mod hello;
 pub mod identity;
 mod own;
+mod peers;
 pub mod pem;
 pub mod session;
 pub mod setup;
+mod shelf;
 #[cfg(test)]
 mod tests;
 pub mod tickets;
@@ -27,8 +29,9 @@ use std::sync::Arc;
 use rustls::{ClientConfig, ServerConfig};
 
 use crate::config::{ClientEku, Verify};
-use crate::ids::Side;
+use crate::ids::{SetupId, Side};
 use identity::{Identities, TlsPeer};
+use peers::Peers;
 use session::Session;
 use trust::Trust;
 
@@ -42,6 +45,7 @@ pub struct Tls {
     /// What a client's certificate must chain to before it may name a server, when that is not what the endpoint
     /// side trusts anyway.
     vouches_for_servers: Option<(Arc<Trust>, ClientEku)>,
+    peers: Peers,
 }
 
 /// What sessions of one side are made with.
@@ -51,6 +55,8 @@ struct SideTls {
     accept: Option<Arc<ServerConfig>>,
     /// `None` when no CA is trusted.
     connect: Option<Connect>,
+    /// What a client's certificate must chain to.
+    trusted: Option<(Arc<Trust>, ClientEku)>,
     files: Files,
 }
 
@@ -120,24 +126,36 @@ impl Tls {
         }
     }
 
-    /// The names of the certificate that the peer of a session has shown and that was verified; `None` when it has
-    /// shown none. On a port for both sides a certificate of an endpoint's CA names no server.
+    /// The names of the certificate that the peer of a session which we have begun has shown and that was verified.
     #[must_use]
     pub fn identities(&self, session: &Session) -> Option<Identities> {
-        let chain = session.peer_certificates()?;
         // One that rustls has verified can be read.
-        let mut identities = trust::identities(chain.first()?).ok()?;
-        identities.of_endpoint = match &self.vouches_for_servers {
-            Some((trust, eku)) => !trust.vouches_for_client(chain, *eku),
-            None => false,
-        };
+        trust::identities(session.peer_certificates()?.first()?).ok()
+    }
+
+    /// The same for a session that was accepted on a port that serves `side`, `None` for both; and whose CAs vouch for
+    /// the certificate, as that decides whom it may name. `None` when it has shown none.
+    #[must_use]
+    pub fn identities_of_client(&self, session: &Session, side: Option<Side>) -> Option<Identities> {
+        let mut identities = self.identities(session)?;
+        let chain = session.peer_certificates()?;
+        let vouches = |(trust, eku): &(Arc<Trust>, ClientEku)| trust.vouches_for_client(chain, *eku);
+        identities.of_endpoint = self.vouches_for_servers.as_ref().is_some_and(|trusted| !vouches(trusted));
+        // Who names none of those with CAs of their own was let in by the CAs of a side.
+        if let Some(peers) = self.peers.vouch(&identities, chain) {
+            let mut sides =
+                [Side::Endpoint, Side::Server].into_iter().filter(|one| side.is_none_or(|only| only == *one));
+            identities.of_peers_only = !sides.any(|side| self.side(side).trusted.as_ref().is_some_and(vouches));
+            identities.peers = peers;
+        }
         Some(identities)
     }
 
-    /// The files of a side.
+    /// The files that count for a peer on a side.
     #[must_use]
-    pub fn files(&self, side: Side) -> &Files {
-        &self.side(side).files
+    pub fn files(&self, side: Side, setup: Option<SetupId>) -> &Files {
+        let own = setup.and_then(|setup| self.peers.setup(setup));
+        own.map_or(&self.side(side).files, |own| &own.files)
     }
 
     /// A session for a connection that was accepted on a port that serves `side`; `None` for both.
@@ -154,7 +172,11 @@ impl Tls {
     /// # Errors
     /// Nobody is trusted on its side, or its name is none.
     pub fn connect(&self, peer: &TlsPeer) -> Result<Session, BeginError> {
-        let connect = self.side(peer.side).connect.as_ref().ok_or(BeginError::NoTrust(peer.side))?;
+        let connect = match peer.setup {
+            Some(setup) => self.peers.setup(setup).and_then(|own| own.connect.as_ref()),
+            None => self.side(peer.side).connect.as_ref(),
+        };
+        let connect = connect.ok_or(BeginError::NoTrust(peer.side))?;
         let config = match peer.verify {
             Verify::Name => &connect.by_name,
             Verify::Chain => &connect.by_chain,

@@ -1,7 +1,7 @@
 //! Our own certificates: each with its key, its chain put in order, and which of them a client is shown.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustls::Error;
@@ -16,7 +16,6 @@ use super::setup::TlsError;
 /// A certificate of ours with its chain and key.
 #[derive(Clone, Debug)]
 pub(super) struct Own {
-    pub(super) path: PathBuf,
     pub(super) key: Arc<CertifiedKey>,
 }
 
@@ -47,7 +46,7 @@ impl Own {
         webpki::EndEntityCert::try_from(&found[leaf])
             .map_err(|fault| unusable(path, Error::General(format!("{fault}"))))?;
         let chain = in_order(leaf, &certificates).into_iter().map(|at| found[at].clone()).collect();
-        Ok(Self { path: path.to_owned(), key: Arc::new(CertifiedKey::new(chain, key)) })
+        Ok(Self { key: Arc::new(CertifiedKey::new(chain, key)) })
     }
 }
 

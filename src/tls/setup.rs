@@ -4,7 +4,7 @@
 //! bits. Session tickets are stateless and work on every shard; with `tls-mutual = 1` there are none.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::client::Resumption;
@@ -17,14 +17,15 @@ use rustls::{ClientConfig, Error, ServerConfig, SupportedProtocolVersion};
 
 pub use super::authorities::{Authority, Crl};
 
-use super::authorities;
 use super::identity::Expected;
 use super::own::{Own, Shown};
+use super::peers::{Peers, Voucher};
 use super::pem::PemError;
+use super::shelf::{Shelf, Whose};
 use super::tickets::{TicketSecrets, Ticketer};
 use super::trust::{self, ClientCheck, ServerCheck, Trust};
 use super::{Connect, Files, SideTls, Tls};
-use crate::config::{ClientEku, Config, PeerProxy, SideSecurity, Verify};
+use crate::config::{ClientEku, Config, PeerProxy, Server, SideSecurity, Verify};
 use crate::ids::{Side, Transport};
 
 const VERSIONS: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
@@ -101,6 +102,8 @@ impl From<PemError> for TlsError {
 pub struct Leaf {
     /// Whose settings name it.
     pub side: Side,
+    /// The one peer that it is shown to, by its table and its name there; others may share it.
+    pub peer: Option<String>,
     /// Its file.
     pub path: PathBuf,
     /// The certificate, and what vouches for it.
@@ -110,10 +113,6 @@ pub struct Leaf {
 }
 
 impl Leaf {
-    fn of(side: Side, own: &Own, domain: Option<String>) -> Self {
-        Self { side, path: own.path.clone(), chain: own.key.cert.clone(), domain }
-    }
-
     /// The certificate without its chain.
     #[must_use]
     pub fn der(&self) -> &CertificateDer<'static> {
@@ -137,34 +136,33 @@ pub struct Inventory {
 /// # Errors
 /// The first fault that is found.
 pub fn set_up(config: &Config, tickets: &TicketSecrets) -> Result<(Tls, Inventory), TlsError> {
-    let mut inventory = Inventory::default();
-    let mut parts = |side| Parts::read(config, side, tickets, &mut inventory);
+    let mut shelf = Shelf::default();
+    let mut parts = |side| Parts::read(config, side, tickets, &mut shelf);
     let (endpoint, server) = (parts(Side::Endpoint)?, parts(Side::Server)?);
+    let peers = Peers::read(config, &mut shelf)?;
     for server in config.servers.iter().filter(|server| server.transport == Transport::Tls) {
         for target in [Some(&server.primary), server.backup.as_ref()].into_iter().flatten() {
             trust::server_name(&server.tls_peer(target).expected).map_err(TlsError::BadName)?;
         }
     }
-    let peers = config.peers.iter().filter(|peer| peer.protocol == Transport::Tls);
+    let proxies = config.peers.iter().filter(|peer| peer.protocol == Transport::Tls);
     let named = config.devices.iter().filter_map(|device| device.tls_name.as_ref());
-    let others = peers.map(PeerProxy::tls_peer).map(|peer| peer.expected);
+    let others = proxies.map(PeerProxy::tls_peer).map(|peer| peer.expected);
     for expected in others.chain(named.map(|name| Expected::of(None, name))) {
         trust::server_name(&expected).map_err(TlsError::BadName)?;
     }
     let (ends, servers) = (config.security.side(Side::Endpoint), config.security.side(Side::Server));
-    let same_trust = ends.trusted_ca == servers.trusted_ca
-        && ends.system_roots == servers.system_roots
-        && ends.crl == servers.crl
-        && ends.client_eku == servers.client_eku;
+    let same_trust = ends.trust() == servers.trust() && ends.client_eku == servers.client_eku;
     let vouches_for_servers = server.trusted().filter(|_| !same_trust);
     Ok((
         Tls {
-            accept_both: endpoint.accept(vouches_for_servers.clone())?,
-            endpoint: endpoint.side()?,
-            server: server.side()?,
+            accept_both: endpoint.accept(vouches_for_servers.clone(), peers.vouchers(None))?,
+            endpoint: endpoint.side(peers.vouchers(Some(Side::Endpoint)))?,
+            server: server.side(peers.vouchers(Some(Side::Server)))?,
             vouches_for_servers,
+            peers,
         },
-        inventory,
+        shelf.inventory,
     ))
 }
 
@@ -178,49 +176,29 @@ struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    fn read(
-        config: &'a Config,
-        side: Side,
-        tickets: &'a TicketSecrets,
-        inventory: &mut Inventory,
-    ) -> Result<Self, TlsError> {
+    fn read(config: &'a Config, side: Side, tickets: &'a TicketSecrets, shelf: &mut Shelf) -> Result<Self, TlsError> {
         let security = config.security.side(side);
         let own = match (&security.certificate, &security.certificate_key) {
-            (Some(path), Some(key_path)) => Some(Own::read(path, key_path)?),
+            (Some(path), Some(key_path)) => {
+                Some(shelf.own(Whose { side, peer: None, domain: None }, path, key_path)?)
+            }
             _ => None,
         };
-        let known = |inventory: &Inventory, path: &Path| inventory.leaves.iter().any(|leaf| leaf.path == path);
-        if let Some(own) = own.as_ref().filter(|own| !known(inventory, &own.path)) {
-            inventory.leaves.push(Leaf::of(side, own, None));
-        }
         let mut by_domain = HashMap::new();
         for sni in &config.security.sni {
-            let own = Own::read(&sni.certificate, &sni.certificate_key)?;
             let domain = sni.domain.to_string();
-            if !inventory.leaves.iter().any(|leaf| leaf.domain.as_ref() == Some(&domain)) {
-                inventory.leaves.push(Leaf::of(side, &own, Some(domain.clone())));
-            }
+            let whose = Whose { side, peer: None, domain: Some(&domain) };
+            let own = shelf.own(whose, &sni.certificate, &sni.certificate_key)?;
             by_domain.insert(domain, own.key);
         }
-        let read = authorities::read(security)?;
-        let speaks_tls = side == Side::Server && config.servers.iter().any(|server| server.transport == Transport::Tls);
-        if speaks_tls && read.is_none() {
+        let trust = shelf.trust(&security.trust())?;
+        let by_side = |server: &Server| server.transport == Transport::Tls && server.setup.is_none();
+        if side == Side::Server && config.servers.iter().any(by_side) && trust.is_none() {
             return Err(TlsError::NoTrust("the SIP Server is reached over TLS"));
         }
-        if security.tls_mutual && own.is_some() && read.is_none() {
+        if security.tls_mutual && own.is_some() && trust.is_none() {
             return Err(TlsError::NoTrust("tls-mutual is 1"));
         }
-        let trust = read.map(|read| {
-            let known = |path: &Path| inventory.authorities.iter().any(|other| other.path == path);
-            if !read.authorities.first().is_some_and(|first| known(&first.path)) {
-                inventory.authorities.extend(read.authorities);
-            }
-            let known = |path: &Path| inventory.crls.iter().any(|other| other.path == path);
-            if !read.crls.first().is_some_and(|first| known(&first.path)) {
-                inventory.crls.extend(read.crls);
-            }
-            Arc::new(read.trust)
-        });
         let ticket_secret = match side {
             Side::Server => &tickets.server,
             Side::Endpoint => &tickets.endpoint,
@@ -232,16 +210,20 @@ impl<'a> Parts<'a> {
         self.trust.clone().map(|trust| (trust, self.security.client_eku))
     }
 
-    fn side(&self) -> Result<SideTls, TlsError> {
+    fn side(&self, vouchers: Vec<Arc<Voucher>>) -> Result<SideTls, TlsError> {
         let connect = self.trust.as_ref().map(|trust| connect(trust, self.own.as_ref())).transpose()?;
         let files =
             Files { certificate: self.security.certificate.clone(), trusted_ca: self.security.trusted_ca.clone() };
-        Ok(SideTls { accept: self.accept(None)?, connect, files })
+        Ok(SideTls { accept: self.accept(None, vouchers)?, connect, trusted: self.trusted(), files })
     }
 
     /// What accepted connections are made with; `None` without a certificate. Clients that this side does not know
-    /// may be known to `others`.
-    fn accept(&self, others: Option<(Arc<Trust>, ClientEku)>) -> Result<Option<Arc<ServerConfig>>, TlsError> {
+    /// may be known to `others`, and peers to `vouchers`.
+    fn accept(
+        &self,
+        others: Option<(Arc<Trust>, ClientEku)>,
+        vouchers: Vec<Arc<Voucher>>,
+    ) -> Result<Option<Arc<ServerConfig>>, TlsError> {
         let Some(own) = &self.own else { return Ok(None) };
         let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_protocol_versions(VERSIONS)
@@ -250,7 +232,7 @@ impl<'a> Parts<'a> {
         let mutual = self.trusted().filter(|_| self.security.tls_mutual);
         let is_mutual = mutual.is_some();
         let builder = match mutual {
-            Some(trusted) => builder.with_client_cert_verifier(Arc::new(ClientCheck::new(trusted, others))),
+            Some(trusted) => builder.with_client_cert_verifier(Arc::new(ClientCheck::new(trusted, others, vouchers))),
             None => builder.with_no_client_auth(),
         };
         let mut config = builder.with_cert_resolver(Arc::new(shown));
@@ -271,7 +253,11 @@ impl<'a> Parts<'a> {
     }
 }
 
-fn connect(trust: &Arc<Trust>, own: Option<&Own>) -> Result<Connect, TlsError> {
+/// What connections that we open are made with.
+///
+/// # Errors
+/// rustls does not take its own provider.
+pub(super) fn connect(trust: &Arc<Trust>, own: Option<&Own>) -> Result<Connect, TlsError> {
     let config = |verify: Verify| {
         let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_protocol_versions(VERSIONS)
@@ -282,7 +268,8 @@ fn connect(trust: &Arc<Trust>, own: Option<&Own>) -> Result<Connect, TlsError> {
             Some(own) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own.key.clone()))),
             None => builder.with_no_client_auth(),
         };
-        // For the same reason as above; and these connections are few and stay.
+        // For the same reason as above; and these connections are few and stay. So there is no cache from which a session
+        // with one peer could be taken up with another's trust.
         config.resumption = Resumption::disabled();
         Ok::<_, TlsError>(Arc::new(config))
     };

@@ -2,7 +2,7 @@
 //! usage and its revocation by webpki, the name by [`identity`].
 //!
 //! There is no way to leave out the chain. `verify = "chain"` leaves out the name of a peer that we connect to; the
-//! names of a client only say who it is.
+//! names of a client only say who it is; but where its CA is trusted for single peers only, they must be a peer's.
 //!
 //! A certificate whose issuer has no list here passes, and a list that is past its nextUpdate still revokes what it
 //! names: an operator who is late with a list must not lock out every phone, and is warned instead.
@@ -27,6 +27,7 @@ use webpki::{
 use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificate};
 
 use super::identity::{Expected, Identities};
+use super::peers::Voucher;
 use crate::config::{ClientEku, Verify};
 
 /// The names of trusted CAs that a client is told are at most so long in all; of more than that none is told.
@@ -45,6 +46,18 @@ impl std::fmt::Display for SelfSigned {
 }
 
 impl std::error::Error for SelfSigned {}
+
+/// A client's certificate is of a CA that is trusted for a peer only, and does not name that peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotThePeer;
+
+impl std::fmt::Display for NotThePeer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("it is of a CA that is trusted for a peer only, and it does not name that peer")
+    }
+}
+
+impl std::error::Error for NotThePeer {}
 
 thread_local! {
     /// The last certificate that was refused on this thread, in words: rustls keeps it from whoever runs the
@@ -147,7 +160,7 @@ impl Trust {
         algorithms: WebPkiSupportedAlgorithms,
     ) -> Self {
         let hints = roots.subjects();
-        let fits = hints.iter().map(|name| name.as_ref().len()).sum::<usize>() <= HINTS_LEN_MAX;
+        let fits = len_of(&hints) <= HINTS_LEN_MAX;
         Self { roots, crls, hints: if fits { hints } else { Vec::new() }, algorithms }
     }
 
@@ -158,6 +171,16 @@ impl Trust {
             Some((leaf, rest)) => self.verify(leaf, rest, UnixTime::now(), usage(eku)).is_ok(),
             None => false,
         }
+    }
+
+    /// Whether one of these certificates says that a CA of these has issued it. That this is true is not verified.
+    fn issues<'a>(&self, mut chain: impl Iterator<Item = &'a CertificateDer<'a>>) -> bool {
+        chain.any(|certificate| {
+            // webpki names a subject by the content of its sequence, without the header.
+            X509Certificate::from_der(certificate).is_ok_and(|(_, certificate)| {
+                self.roots.roots.iter().any(|root| certificate.issuer().as_raw().ends_with(&root.subject))
+            })
+        })
     }
 
     fn verify(
@@ -182,6 +205,10 @@ impl Trust {
             .map(|_| ())
             .map_err(fault)
     }
+}
+
+fn len_of(hints: &[DistinguishedName]) -> usize {
+    hints.iter().map(|name| name.as_ref().len()).sum()
 }
 
 fn usage(eku: ClientEku) -> Usage {
@@ -286,21 +313,65 @@ pub struct ClientCheck {
     first: (Arc<Trust>, ClientEku),
     /// A port for both sides takes what either of them trusts.
     second: Option<(Arc<Trust>, ClientEku)>,
+    /// CAs that are trusted for single peers, each with the names that it may vouch for.
+    vouchers: Vec<Arc<Voucher>>,
     hints: Vec<DistinguishedName>,
 }
 
 impl ClientCheck {
-    /// By the CAs of `first`; those of `second` are asked when it knows none of the chain.
+    /// By the CAs of `first`; those of `second` are asked when it knows none of the chain, and those of `vouchers` when
+    /// neither does.
     #[must_use]
-    pub fn new(first: (Arc<Trust>, ClientEku), second: Option<(Arc<Trust>, ClientEku)>) -> Self {
-        let mut hints = first.0.hints.clone();
-        match &second {
+    pub(super) fn new(
+        first: (Arc<Trust>, ClientEku),
+        second: Option<(Arc<Trust>, ClientEku)>,
+        vouchers: Vec<Arc<Voucher>>,
+    ) -> Self {
+        let others = second.iter().map(|(trust, _)| trust).chain(vouchers.iter().map(|voucher| &voucher.trust));
+        let mut hints: Vec<DistinguishedName> = Vec::new();
+        for trust in [&first.0].into_iter().chain(others) {
             // No hints at all mean any CA.
-            Some((second, _)) if hints.is_empty() || second.hints.is_empty() => hints.clear(),
-            Some((second, _)) => hints.extend(second.hints.iter().cloned()),
-            None => {}
+            if trust.hints.is_empty() {
+                hints.clear();
+                break;
+            }
+            for hint in &trust.hints {
+                if !hints.iter().any(|known| known.as_ref() == hint.as_ref()) {
+                    hints.push(hint.clone());
+                }
+            }
         }
-        Self { first, second, hints }
+        if len_of(&hints) > HINTS_LEN_MAX {
+            hints.clear();
+        }
+        Self { first, second, vouchers, hints }
+    }
+
+    /// A certificate that the CAs of no side vouch for, which is `unknown`: a peer may be known to its own, and its own
+    /// may vouch for nobody else.
+    fn verify_peer(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+        unknown: Error,
+    ) -> Result<(), Error> {
+        let identities = identities(end_entity)?;
+        let mut fault = unknown;
+        for voucher in &self.vouchers {
+            if !voucher.is_for(&identities) {
+                if voucher.trust.issues([end_entity].into_iter().chain(intermediates)) {
+                    fault = CertificateError::Other(OtherError(Arc::new(NotThePeer))).into();
+                }
+                continue;
+            }
+            match voucher.trust.verify(end_entity, intermediates, now, usage(voucher.eku)) {
+                Err(other) if is_unknown(&other) => {}
+                Err(other) => return Err(other),
+                Ok(()) => return Ok(()),
+            }
+        }
+        Err(fault)
     }
 }
 
@@ -319,6 +390,12 @@ impl ClientCertVerifier for ClientCheck {
         let verified = match (by(&self.first), &self.second) {
             (Err(first), Some(second)) if is_unknown(&first) => by(second),
             (other, _) => other,
+        };
+        let verified = match verified {
+            Err(unknown) if is_unknown(&unknown) && !self.vouchers.is_empty() => {
+                self.verify_peer(end_entity, intermediates, now, unknown)
+            }
+            other => other,
         };
         verified.inspect_err(|_| note_refused(end_entity)).map(|()| ClientCertVerified::assertion())
     }

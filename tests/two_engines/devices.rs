@@ -1,9 +1,10 @@
 //! Devices that did not register (DESIGN.md, What it does on the wire, 5): one connection for the whole proxy, whom it
 //! must find there, its use in both directions, and what becomes of it.
 
-use hawser::config::{Device, Host, Network, Verify};
+use hawser::config::{Device, Host, Network, PeerSetup, Verify};
 use hawser::engine::{ConnectFailure, Expected};
 use hawser::flow::keys::Keys;
+use hawser::ids::SetupId;
 use hawser::stats::Counter;
 
 use crate::next_hop::{request, wide};
@@ -145,6 +146,7 @@ fn the_certificate_must_carry_the_address_or_what_its_network_says() {
         network: Network { address: network.parse().expect("an address"), prefix_len },
         tls_name: tls_name.map(|name| Host::parse(name).expect("a host")),
         verify,
+        setup: None,
     };
     let expect = |devices: Vec<Device>, target: &str| {
         let mut world = World::new(&setup());
@@ -174,6 +176,37 @@ fn the_certificate_must_carry_the_address_or_what_its_network_says() {
     let set = || vec![rule("100.100.0.0", 16, Some("gateways.test"), Verify::Name)];
     assert_eq!(expect(set(), &at("d", "tls")), (name("gateways.test"), Verify::Name));
     assert_eq!(expect(set(), named), (name("gateways.test"), Verify::Name));
+}
+
+#[test]
+fn devices_of_a_network_are_reached_by_its_own_set_up_of_tls() {
+    let mut world = World::new(&setup());
+    let rule = |network: &str, setup: Option<u16>| Device {
+        network: Network { address: network.parse().expect("an address"), prefix_len: 32 },
+        tls_name: None,
+        verify: Verify::Name,
+        setup: setup.map(|id| PeerSetup { id: SetupId(id), own_trust: true }),
+    };
+    for engine in &mut world.engines {
+        let mut settings = engine.settings().clone();
+        settings.devices = vec![rule("100.100.100.101", Some(7)), rule("100.100.100.102", None)];
+        *engine = hawser::engine::Engine::new(settings, world.now);
+    }
+    for (address, setup) in [("100.100.100.101", Some(7)), ("100.100.100.102", None), ("100.100.100.103", None)] {
+        // By a name or by itself, and from whichever shard it is asked for.
+        for user in users(2) {
+            let uri = format!("sip:{user}@{address};transport=tls");
+            world.datagram(0, SERVER, &request("MESSAGE", &uri, &format!("{user}-{address}"), ""));
+        }
+        let (wire, _, tls) = world.dialled();
+        assert_eq!(tls.expect("whom to expect").setup, setup.map(SetupId), "{address}");
+        assert!(world.opened.is_empty(), "one connection for the whole proxy");
+        world.ready(wire);
+        for _ in 0..2 {
+            answers(&mut world, wire, "200 OK");
+        }
+    }
+    world.end();
 }
 
 #[test]

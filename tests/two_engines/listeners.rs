@@ -52,6 +52,7 @@ fn two_sides_and_two_sites(settings: &mut Settings) {
         port_tls: None,
         tls_name: Some(Host::Name(format!("{name}.example.net"))),
         verify: Verify::Name,
+        setup: None,
     };
     settings.peers = vec![peer("site2", "10.8.0.2", Transport::Udp), peer("site3", "10.8.0.3", Transport::Tls)];
 }

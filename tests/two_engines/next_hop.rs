@@ -32,6 +32,7 @@ pub fn wide(settings: &mut Settings) {
         port_tls: None,
         tls_name: None,
         verify: Verify::Name,
+        setup: None,
     });
     settings.dns.resolvers = vec![RESOLVER.parse().expect("an address")];
 }

@@ -3,9 +3,9 @@
 
 use std::net::SocketAddr;
 
-use hawser::config::{Host, PeerProxy, Verify};
-use hawser::engine::{ConnectFailure, Expected, Settings, Sticky};
-use hawser::ids::{Side, Transport};
+use hawser::config::{Host, PeerProxy, PeerSetup, Verify};
+use hawser::engine::{ConnectFailure, Expected, Point, Settings, Sticky};
+use hawser::ids::{PointId, SetupId, Side, Transport};
 use hawser::stats::Counter;
 use hawser::tls::identity::Identities;
 
@@ -28,6 +28,7 @@ fn site(settings: &mut Settings, contact: &str, protocol: Transport, port_tls: O
         port_tls,
         tls_name: None,
         verify: Verify::Name,
+        setup: None,
     });
     settings.dns.resolvers = vec![RESOLVER.parse().expect("an address")];
     settings.unregistered_per_source_max = 2;
@@ -235,6 +236,71 @@ fn a_peer_is_told_by_address_and_port_by_address_and_via_or_by_certificate() {
     world.pass_s(60);
     world.drain();
     world.end();
+}
+
+#[test]
+fn a_peer_with_cas_of_its_own_is_named_by_these_alone_and_they_make_nobody_else() {
+    let own = |settings: &mut Settings| {
+        site(settings, "proxy.site2.test", Transport::Tls, None);
+        let setup = PeerSetup { id: SetupId(3), own_trust: true };
+        settings.peers[0].setup = Some(setup);
+        settings.servers[0].setup = Some(setup);
+        settings.servers[0].tls_name = Host::parse("sips1.example.com");
+        // Two sides at one port, and one for endpoints only.
+        let ends = Point { side: Some(Side::Endpoint), ..settings.points[usize::from(TLS.0)].clone() };
+        settings.points.push(ends);
+    };
+    let both = TLS;
+    let mut world = World::new(&Setup { mutate: own, ..Setup::default() });
+    let ends = PointId(u8::try_from(world.engines[0].settings().points.len() - 1).expect("few points"));
+    let vouched = |name: &str, side| Identities {
+        dns: vec![name.into()],
+        peers: vec![(side, SetupId(3))],
+        of_peers_only: true,
+        ..Identities::default()
+    };
+    let by_side = |name: &str| Identities { dns: vec![name.into()], ..Identities::default() };
+    let peer = |name| vouched(name, Side::Endpoint);
+    let server = |name| vouched(name, Side::Server);
+    // Who is taken for a peer; `None` for who is let go before a word.
+    let cases = [
+        (both, peer("proxy.site2.test"), Some(true)),
+        (ends, peer("proxy.site2.test"), Some(true)),
+        (both, by_side("proxy.site2.test"), Some(false)),
+        (both, peer("phone.site2.test"), None),
+        (both, peer("sips1.example.com"), None),
+        (both, server("proxy.site2.test"), None),
+        (ends, server("sips1.example.com"), None),
+    ];
+    for (n, (point, identities, told)) in cases.into_iter().enumerate() {
+        let from = SocketAddr::from(([172, 16, 0, 1], 40_300));
+        let what = format!("case {n}");
+        let wire = world.connect_mutual(0, point, from, identities);
+        let text = from_far("MESSAGE", "sip:9000@example.com", &format!("o{n}"), "TLS 172.16.0.1:5061", GENESYS);
+        world.write(wire, &text);
+        match told {
+            Some(told) => {
+                let sent = world.read_server();
+                assert_eq!(is_peer(&mut world, &sent), told, "{what}");
+                world.hang_up(wire);
+            }
+            None => assert_eq!(world.try_read_udp(SERVER), None, "{what}"),
+        }
+    }
+    assert_eq!(world.counted(Counter::ClosedHandshake), 4);
+    // A server by its own CAs.
+    let (mut world, phone) = registered_with(&Setup { mutate: own, ..Setup::default() });
+    let from = SocketAddr::from(([10, 0, 0, 9], 40_301));
+    for (identities, is_server) in [(server("sips1.example.com"), true), (by_side("sips1.example.com"), false)] {
+        let wire = world.connect_mutual(1, both, from, identities);
+        let text = phone.server_request("MESSAGE", &format!("s{is_server}"), 1);
+        world.write(wire, &text.replace(&format!("UDP {SERVER}"), "TLS 10.0.0.9:5061"));
+        match is_server {
+            true => assert!(world.read(phone.wire).starts_with("MESSAGE "), "a server reaches a phone by its token"),
+            false => assert!(world.read_server().starts_with("MESSAGE "), "an endpoint reaches the server"),
+        }
+        world.hang_up(wire);
+    }
 }
 
 #[test]

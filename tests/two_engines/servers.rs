@@ -471,6 +471,7 @@ fn with_peer(settings: &mut Settings) {
         port_tls: None,
         tls_name: None,
         verify: Verify::Name,
+        setup: None,
     });
     settings.dns.resolvers = vec![address(crate::resolver::RESOLVER)];
     settings.domains.clear();

@@ -2,6 +2,7 @@
 
 mod files;
 mod mutual;
+mod peers;
 
 use std::path::PathBuf;
 
@@ -438,6 +439,7 @@ fn a_name_that_nobody_can_ask_for_is_told_at_the_start() {
             network: crate::config::Network { address: "192.0.2.0".parse().unwrap(), prefix_len: 24 },
             tls_name: Some(crate::config::Host::Name(name.to_owned())),
             verify: crate::config::Verify::Name,
+            setup: None,
         });
         set_up(&config).map(|_| ())
     };

@@ -29,7 +29,7 @@ fn verdict(client: &SetUp, proxy: &Tls) -> Result<Option<Identities>, Why> {
     let mut pair = Pair::of(client.tls.connect(&client.peer).unwrap(), proxy);
     match pair.run(usize::MAX).1 {
         Some(fault) => Err(failure::reason(&fault)),
-        None => Ok(proxy.identities(&pair.server)),
+        None => Ok(proxy.identities_of_client(&pair.server, None)),
     }
 }
 
@@ -184,8 +184,10 @@ fn a_port_for_both_sides_takes_what_either_trusts_and_an_endpoints_ca_names_no_s
         let mut pair = Pair::of(client.tls.connect(&client.peer).unwrap(), &tls);
         pair.server = tls.accept(side).unwrap();
         let fault = pair.run(usize::MAX).1;
-        fault
-            .map_or_else(|| Ok(tls.identities(&pair.server).unwrap().of_endpoint), |fault| Err(failure::reason(&fault)))
+        fault.map_or_else(
+            || Ok(tls.identities_of_client(&pair.server, side).unwrap().of_endpoint),
+            |fault| Err(failure::reason(&fault)),
+        )
     };
     assert_eq!(by(&ends, None), Ok(true));
     assert_eq!(by(&servers, None), Ok(false));

@@ -50,21 +50,21 @@ impl Engine {
     }
 
     /// The exchange of the INVITE that a CANCEL or an ACK is for, and its key: by the connection that it came over, or
-    /// by the phone, which may have changed its connection meanwhile.
+    /// by its sender, which may have changed its connection meanwhile.
     pub(super) fn invite_of(&self, request: &Message, source: &Source) -> Option<(TxnId, u128)> {
         let key = self.key_of(request, b"INVITE", source);
         if let Some(id) = self.by_key.get(&key) {
             return Some((*id, key));
         }
-        let id = *self.by_key.get(&self.phone_key_of(request, source)?)?;
+        let id = *self.by_key.get(&self.lasting_key_of(request, source)?)?;
         let exchange = self.exchanges.get(slot_of(id))?.as_deref()?;
         Some((id, exchange.key))
     }
 
-    /// The shard that may hold what a phone's CANCEL is for, when this one does not: an INVITE stays where it landed,
-    /// and the phone's next connection may be another shard's. Each is asked once, from the one where the CANCEL landed.
+    /// The shard that may hold what an endpoint's CANCEL is for, when this one does not: an INVITE stays where it
+    /// landed, and its sender's next connection may be another shard's. Each is asked once, from the one where the CANCEL landed.
     fn next_to_ask(&self, source: &Source) -> Option<ShardId> {
-        placement::phone_of(source)?;
+        placement::lasting_sender_of(source)?;
         let next = ShardId((self.me().0 + 1) % self.settings.shards);
         Some(next).filter(|next| *next != source.flow.shard())
     }

@@ -141,8 +141,8 @@ const TIMERS: usize = 9;
 #[derive(Debug)]
 pub(super) struct Exchange {
     pub(super) key: u128,
-    /// The key by which its phone finds it over another connection.
-    pub(super) phone_key: Option<u128>,
+    /// The key by which its sender finds it over another connection.
+    pub(super) lasting_key: Option<u128>,
     pub(super) method: Method,
     pub(super) in_dialog: bool,
     /// When the request came.
@@ -231,7 +231,7 @@ impl Exchange {
         };
         Self {
             key,
-            phone_key: None,
+            lasting_key: None,
             method,
             in_dialog: !request.to_tag().is_empty(),
             arrived,
@@ -303,7 +303,7 @@ impl Engine {
         for timer in exchange.timers.iter_mut().filter_map(Option::take) {
             self.wheel.cancel(timer);
         }
-        for key in [Some(exchange.key), exchange.phone_key].into_iter().flatten() {
+        for key in [Some(exchange.key), exchange.lasting_key].into_iter().flatten() {
             if self.by_key.get(&key) == Some(&id) {
                 self.by_key.remove(&key);
             }

@@ -246,6 +246,14 @@ pub enum Mail {
         /// Who wants to hear of a failure.
         txn: Option<TxnId>,
     },
+    /// Send this response to a server or another site's proxy on that connection of yours, over which it was asked
+    /// for; when that is gone, to where its Via says that its sender is (RFC 3261 §18.2.2).
+    Respond {
+        #[allow(missing_docs, reason = "see ConnId")]
+        conn: ConnId,
+        /// The response.
+        bytes: Vec<u8>,
+    },
     /// To the sender of `Send`: that connection is gone.
     Failed {
         /// As given.

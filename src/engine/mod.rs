@@ -380,9 +380,9 @@ impl Engine {
         self.key_from(request, method, &placement::sender_of(source))
     }
 
-    /// The key of a phone's INVITE that its other connections know it by, too.
-    fn phone_key_of(&self, request: &crate::sip::Message, source: &Source) -> Option<u128> {
-        placement::phone_of(source).map(|phone| self.key_from(request, b"INVITE", &phone))
+    /// The key of an INVITE that its sender's other connections know it by, too.
+    fn lasting_key_of(&self, request: &crate::sip::Message, source: &Source) -> Option<u128> {
+        placement::lasting_sender_of(source).map(|sender| self.key_from(request, b"INVITE", &sender))
     }
 
     fn key_from(&self, request: &crate::sip::Message, method: &[u8], sender: &[u8]) -> u128 {

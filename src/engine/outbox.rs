@@ -3,10 +3,11 @@
 use std::net::SocketAddr;
 
 use super::exchange::{Exchange, Onward};
-use super::links::Whose;
+use super::links::{Hop, Whose};
 use super::{Engine, Mail, Output};
 use crate::clock::Time;
-use crate::ids::{BindingId, ConnId, FlowRef, PointId, ShardId};
+use crate::ids::{BindingId, ConnId, FlowRef, PointId, ShardId, Transport};
+use crate::sip::Message;
 use crate::stats::Counter;
 use crate::transaction::branch::TxnId;
 
@@ -90,7 +91,65 @@ impl Engine {
             },
             false => bytes,
         };
+        if let FlowRef::Stream { shard, conn, point } = exchange.reply
+            && exchange.source.is_trusted()
+            && exchange.source.binding.is_none()
+        {
+            if shard == self.me() && self.conns.get(conn).is_some() {
+                return self.put_bytes(conn, point, bytes);
+            }
+            return self.mail(shard, Mail::Respond { conn, bytes });
+        }
         self.respond(exchange.reply, exchange.source.binding, bytes);
+    }
+
+    /// See [`Mail::Respond`].
+    pub(super) fn on_respond(&mut self, conn: ConnId, bytes: Vec<u8>, now: Time) {
+        if let Some(point) = self.conns.get(conn).map(|conn| conn.point) {
+            return self.put_bytes(conn, point, bytes);
+        }
+        let (way, bytes) = match Message::scan(bytes, true) {
+            Ok(response) => (self.way_back(&response), response.into_buf()),
+            Err((_, bytes)) => (None, bytes),
+        };
+        let flow = way.and_then(|(whose, hop)| self.flow_to(hop, whose, None, now));
+        let unsent = match flow {
+            Some(flow) => self.send_on(flow, None, bytes, None).err(),
+            None => Some(bytes),
+        };
+        match unsent {
+            None => self.count(Counter::ResponseByVia),
+            Some(bytes) => {
+                self.count(Counter::ResponseConnectionGone);
+                self.pool.give(bytes);
+            }
+        }
+    }
+
+    /// Where the sender of a request says that it is, when that is a server's or another site's proxy's address: no
+    /// connection is opened to anybody else for a response (RFC 3261 §18.2.2).
+    fn way_back(&self, response: &Message) -> Option<(Whose, Hop)> {
+        let via = response.top_via();
+        let transport = via.transport.filter(|transport| transport.is_stream())?;
+        let port = via.port.unwrap_or(transport.default_port());
+        // A server's other interface has no port of its own in the settings: what its Via names has.
+        let received = via.received.and_then(|span| std::str::from_utf8(span.of(response.buf())).ok()?.parse().ok());
+        [received, via.host.ip()].into_iter().flatten().find_map(|ip| {
+            let address = SocketAddr::new(ip, port);
+            let (own, whose) = match self.names.server_at(address) {
+                Some((pair, _)) => (self.settings.servers.get(usize::from(pair))?.transport, Whose::Server(pair)),
+                None => {
+                    let peer = self.names.peer_at(address)?;
+                    (self.settings.peers.get(usize::from(peer))?.protocol, Whose::Peer(peer))
+                }
+            };
+            let whose = match transport {
+                _ if transport == own => whose,
+                Transport::Tcp => Whose::Large(whose.side()),
+                _ => return None,
+            };
+            Some((whose, Hop { transport, address }))
+        })
     }
 
     /// Sends a response towards the requester: over the flow that its request came by, or the one that took
@@ -178,7 +237,10 @@ impl Engine {
                 self.pool.give(bytes);
                 self.on_unposted(txn, now);
             }
-            Mail::Send { bytes, .. } | Mail::Deliver { bytes, .. } | Mail::ToDevice { bytes, .. } => {
+            Mail::Send { bytes, .. }
+            | Mail::Respond { bytes, .. }
+            | Mail::Deliver { bytes, .. }
+            | Mail::ToDevice { bytes, .. } => {
                 self.count(Counter::ResponseMailbox);
                 self.pool.give(bytes);
             }

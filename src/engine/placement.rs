@@ -1,5 +1,7 @@
 //! Which shard handles a message: a pure function of the message, asked before any state is.
 
+use std::net::IpAddr;
+
 use smallvec::SmallVec;
 
 use super::{Engine, Mail, Output, Source};
@@ -66,13 +68,30 @@ impl Engine {
     }
 }
 
-/// The same for a request of a phone: its binding, which it keeps when its connection changes.
-pub(super) fn phone_of(source: &Source) -> Option<[u8; 11]> {
-    let binding = source.binding.filter(|_| source.side == Side::Endpoint)?;
-    let mut sender = [b'b'; 11];
-    sender[1..3].copy_from_slice(&binding.user.to_be_bytes());
-    sender[3..].copy_from_slice(&binding.hash.to_be_bytes());
+/// The same for those who are known by more than their connection, and keep it when that changes: a phone by its
+/// binding, another site's proxy by its address.
+pub(super) fn lasting_sender_of(source: &Source) -> Option<SmallVec<[u8; 17]>> {
+    let mut sender = SmallVec::new();
+    match (source.binding, source.side) {
+        (Some(binding), Side::Endpoint) => {
+            sender.push(b'b');
+            sender.extend_from_slice(&binding.user.to_be_bytes());
+            sender.extend_from_slice(&binding.hash.to_be_bytes());
+        }
+        (None, Side::Endpoint) if source.is_peer => {
+            sender.push(b'p');
+            push_ip(&mut sender, source.peer.ip());
+        }
+        _ => return None,
+    }
     Some(sender)
+}
+
+fn push_ip<A: smallvec::Array<Item = u8>>(out: &mut SmallVec<A>, ip: IpAddr) {
+    match ip {
+        IpAddr::V4(ip) => out.extend_from_slice(&ip.octets()),
+        IpAddr::V6(ip) => out.extend_from_slice(&ip.octets()),
+    }
 }
 
 /// What tells the senders of requests apart in a transaction's key: a connection, a UDP source's address (a
@@ -86,10 +105,7 @@ pub(super) fn sender_of(source: &Source) -> SmallVec<[u8; 16]> {
             sender.extend_from_slice(&conn.slot.to_be_bytes());
             sender.extend_from_slice(&conn.generation.to_be_bytes());
         }
-        (Side::Endpoint, FlowRef::Udp { remote, .. }) => match remote.ip() {
-            std::net::IpAddr::V4(ip) => sender.extend_from_slice(&ip.octets()),
-            std::net::IpAddr::V6(ip) => sender.extend_from_slice(&ip.octets()),
-        },
+        (Side::Endpoint, FlowRef::Udp { remote, .. }) => push_ip(&mut sender, remote.ip()),
     }
     sender
 }

@@ -125,9 +125,9 @@ impl Engine {
         exchange.stays = self.moved_from(source.flow, source.binding).is_some_and(|flow| flow != source.flow);
         self.by_key.insert(key, id);
         if exchange.method == Method::Invite
-            && let Some(key) = exchange.request.as_deref().and_then(|invite| self.phone_key_of(invite, &source))
+            && let Some(key) = exchange.request.as_deref().and_then(|invite| self.lasting_key_of(invite, &source))
         {
-            exchange.phone_key = Some(key);
+            exchange.lasting_key = Some(key);
             self.by_key.insert(key, id);
         }
         if is_call {

@@ -151,6 +151,7 @@ impl Engine {
         match mail {
             Mail::Message { message, source } => self.on_placed(message, source, now),
             Mail::Send { conn, bytes, binding, txn } => self.on_send(from, conn, bytes, binding, txn),
+            Mail::Respond { conn, bytes } => self.on_respond(conn, bytes, now),
             Mail::Failed { txn, conn } => self.on_failed(from, txn, conn, now),
             Mail::ConnGone { conn, failure } => self.on_conn_gone(from, conn, failure, now),
             Mail::Resolve { txn, binding, not, wait } => self.on_resolve(from, txn, binding, not, wait, now),

@@ -227,6 +227,12 @@ impl Names {
         })
     }
 
+    /// The other site's proxy that is at an address.
+    #[must_use]
+    pub fn peer_at(&self, address: SocketAddr) -> Option<u8> {
+        self.peers.iter().zip(0..).find_map(|(peer, at)| peer.addresses.contains(&address).then_some(at))
+    }
+
     /// Whether servers or other sites' proxies are at an address: what they open is not held to a phone's measure.
     #[must_use]
     pub fn is_server_ip(&self, ip: IpAddr) -> bool {

@@ -112,6 +112,9 @@ Counter, COUNTERS;
     ResentRequest { message = "request" }
     ResentResponse { message = "response" };
 
+"hawser_responses_by_via_total", "Responses whose connection had gone, sent to where the Via of the server or peer proxy says that it is.":
+    ResponseByVia {};
+
 "hawser_messages_received_total", "SIP messages received, by transport.":
     MessagesInUdp { transport = "udp" }
     MessagesInTcp { transport = "tcp" }

@@ -280,6 +280,69 @@ fn every_internal_protocol_carries_the_same_call() {
 }
 
 #[test]
+fn a_servers_call_is_answered_though_the_connection_that_it_came_by_has_gone() {
+    for internal in [Transport::Tcp, Transport::Tls] {
+        for own_shard in 0..2 {
+            let mut world = World::new(&Setup { internal, ..Setup::default() });
+            let mut phone = Phone::new("alice", world.connect(1, TLS));
+            phone.send_register(&mut world, 600);
+            let (first, _) = world.opened[0];
+            world.ready(first);
+            let request = world.read(first);
+            phone.path = headers(&request, "Path").iter().map(ToString::to_string).collect();
+            let contact = format!("Contact: {};expires=600\r\n", header(&request, "Contact"));
+            phone.bound_contact = uri(header(&request, "Contact")).to_owned();
+            world.write(first, &answer(&request, "200 OK", "s", &contact));
+            world.expect(phone.wire, "SIP/2.0 200");
+            let name = internal.via_name();
+            let from = "127.0.0.1:45000".parse().expect("an address");
+            let own = world.connect_from(own_shard, crate::world::TCP, from);
+            let invite = phone.server_request("INVITE", "i", 1).replace("SIP/2.0/UDP", &format!("SIP/2.0/{name}"));
+            world.write(own, &invite);
+            let invite = world.read(phone.wire);
+            world.hang_up(own);
+            world.write(phone.wire, &answer(&invite, "200 OK", "p", &format!("Contact: <{}>\r\n", phone.contact)));
+            // Over the connection of ours that the shard has, or the one that it opens.
+            let wire = match world.opened.get(1) {
+                Some((second, address)) => {
+                    assert_eq!(address.to_string(), SERVER);
+                    let second = *second;
+                    world.ready(second);
+                    second
+                }
+                None => first,
+            };
+            let mut dialog = Dialog::caller(&world.read(wire));
+            world.write(wire, &dialog.request("ACK", &format!("{name} {SERVER}")));
+            world.expect(phone.wire, "ACK ");
+            assert_eq!(world.counted(Counter::ResponseByVia), 1);
+            world.end();
+        }
+    }
+}
+
+#[test]
+fn an_endpoints_answer_is_dropped_with_its_connection_whatever_its_via_says() {
+    let mut world = World::new(&Setup { internal: Transport::Tcp, ..Setup::default() });
+    let wire = world.connect(0, crate::world::TCP);
+    let invite = format!(
+        "INVITE sip:bob@example.com SIP/2.0\r\nVia: SIP/2.0/TCP {SERVER};branch=z9hG4bKi1\r\nMax-Forwards: 70\r\n\
+         From: <sip:a@example.com>;tag=a\r\nTo: <sip:bob@example.com>\r\nCall-ID: p1\r\nCSeq: 1 INVITE\r\n\
+         Contact: <sip:a@192.0.2.7>\r\nContent-Length: 0\r\n\r\n"
+    );
+    world.write(wire, &invite);
+    let (server, _) = world.opened[0];
+    world.ready(server);
+    let sent = world.read(server);
+    world.hang_up(wire);
+    world.write(server, &answer(&sent, "486 Busy Here", "s", ""));
+    world.expect(server, "ACK ");
+    assert_eq!((world.opened.len(), world.counted(Counter::ResponseConnectionGone)), (1, 1));
+    world.assert_silent();
+    world.end();
+}
+
+#[test]
 fn split_at_every_byte_and_pipelined_in_one_segment_give_the_same_output() {
     let run = |write: &dyn Fn(&mut World, crate::world::Wire, &str)| {
         let mut world = World::new(&Setup::default());

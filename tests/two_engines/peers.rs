@@ -442,6 +442,37 @@ fn a_call_of_the_other_site_has_both_record_routes_and_is_cancelled_and_acknowle
 }
 
 #[test]
+fn what_a_peer_is_owed_finds_it_when_its_connection_has_gone_and_it_may_cancel_over_the_next() {
+    for next in 0..2 {
+        let mut world = World::new(&by(Transport::Tls));
+        let peer = own_connection(&mut world, 1, 40_002);
+        let via = "TLS 10.9.0.1:5071";
+        let text = from_far("INVITE", "sip:9000@example.com", "c1", via, "");
+        world.write(peer, &text);
+        let invite = world.read_server();
+        world.hang_up(peer);
+        world.datagram(0, SERVER, &answer(&invite, "180 Ringing", "s", ""));
+        let (wire, to, tls) = world.dialled();
+        assert_eq!(to, SocketAddr::from((PEER, 5071)));
+        assert_eq!(tls.map(|tls| tls.expected), Some(Expected::Address(to.ip())));
+        world.ready(wire);
+        assert_eq!(start_line(&world.read(wire)), "SIP/2.0 180 Ringing");
+
+        let peer = own_connection(&mut world, next, 40_003);
+        world.write(peer, &text.replace("INVITE sip", "CANCEL sip").replace("1 INVITE", "1 CANCEL"));
+        assert_eq!(start_line(&world.read(peer)), "SIP/2.0 200 OK");
+        let cancel = server_answers(&mut world, "200 OK", "");
+        assert!(cancel.starts_with("CANCEL "), "{cancel}");
+        world.datagram(0, SERVER, &answer(&invite, "487 Request Terminated", "s", ""));
+        world.expect_server("ACK ");
+        assert_eq!(start_line(&world.read(wire)), "SIP/2.0 487 Request Terminated");
+        assert_eq!(world.counted(Counter::ResponseByVia), 2);
+        assert_eq!(world.counted(Counter::ResponseConnectionGone), 0);
+        world.end();
+    }
+}
+
+#[test]
 fn peers_are_not_held_to_a_phones_measure_nor_closed_when_idle() {
     let mut world = World::new(&by(Transport::Tls));
     let mut wires = Vec::new();

@@ -18,22 +18,22 @@ use crate::harness::process::Process;
 use crate::harness::proxy::{Proxy, Settings, is_stand_in, page};
 use crate::harness::{Scratch, repository};
 
-const WITHIN: Duration = Duration::from_secs(20);
+pub const WITHIN: Duration = Duration::from_secs(20);
 /// What is not a reason, but the end of a handshake.
-const FINE: &str = "fine";
+pub const FINE: &str = "fine";
 
 /// An authority and the certificates that it has issued, as files.
-struct Authority {
+pub struct Authority {
     folder: PathBuf,
-    pem: String,
+    pub pem: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
 /// A certificate with its chain, and its key.
 #[derive(Clone)]
-struct Own {
-    certificate: PathBuf,
-    key: PathBuf,
+pub struct Own {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
 }
 
 impl Authority {
@@ -44,7 +44,7 @@ impl Authority {
         params
     }
 
-    fn new(scratch: &Scratch, name: &str) -> Self {
+    pub fn new(scratch: &Scratch, name: &str) -> Self {
         let key = KeyPair::generate().expect("a key");
         let params = Self::params(name);
         let pem = params.self_signed(&key).expect("a certificate").pem();
@@ -66,7 +66,7 @@ impl Authority {
     }
 
     /// With a key of its own; `more` goes behind the certificate in its file.
-    fn issue(&self, name: &str, more: &str, change: impl FnOnce(&mut CertificateParams)) -> Own {
+    pub fn issue(&self, name: &str, more: &str, change: impl FnOnce(&mut CertificateParams)) -> Own {
         self.issue_for(name, &KeyPair::generate().expect("a key"), more, change)
     }
 
@@ -92,7 +92,7 @@ impl Authority {
     }
 
     /// A list of the one serial number.
-    fn revokes(&self, serial: u64) -> PathBuf {
+    pub fn revokes(&self, serial: u64) -> PathBuf {
         let revoked = RevokedCertParams {
             serial_number: serial.into(),
             revocation_time: date_time_ymd(2024, 1, 1),
@@ -112,7 +112,7 @@ impl Authority {
     }
 }
 
-fn expired(params: &mut CertificateParams) {
+pub fn expired(params: &mut CertificateParams) {
     params.not_after = date_time_ymd(2020, 1, 1);
 }
 
@@ -121,7 +121,7 @@ fn early(params: &mut CertificateParams) {
     params.not_after = date_time_ymd(2091, 1, 1);
 }
 
-fn dns(name: &str) -> SanType {
+pub fn dns(name: &str) -> SanType {
     SanType::DnsName(name.try_into().expect("a name"))
 }
 
@@ -143,7 +143,7 @@ fn proxy(scratch: &Scratch, more: &str) -> Proxy {
 }
 
 /// Ends of handshakes of a side so far, by reason.
-fn ends(http: SocketAddr, side: &str) -> BTreeMap<String, u64> {
+pub fn ends(http: SocketAddr, side: &str) -> BTreeMap<String, u64> {
     let page = page(http, "/metrics").expect("the HTTP port answers");
     let mut all = BTreeMap::new();
     for line in page.lines().filter(|line| line.contains(&format!("side=\"{side}\""))) {
@@ -176,7 +176,7 @@ fn end_of<T>(proxy: &mut Proxy, side: &str, what: &str, begin: impl FnOnce() -> 
 }
 
 /// OpenSSL's client with a service check, and how its handshake ends at the proxy. One that is let in gets its 200.
-fn call(proxy: &mut Proxy, what: &str, arguments: &[&str], want: &str) {
+pub fn call(proxy: &mut Proxy, what: &str, arguments: &[&str], want: &str) {
     let port = proxy.settings.tls_port;
     let mut command = Command::new("openssl");
     command.args(["s_client", "-quiet", "-connect", &format!("127.0.0.1:{port}")]).args(arguments);
@@ -199,7 +199,7 @@ fn call(proxy: &mut Proxy, what: &str, arguments: &[&str], want: &str) {
     }
 }
 
-fn text(path: &Path) -> &str {
+pub fn text(path: &Path) -> &str {
     path.to_str().expect("its name is text")
 }
 

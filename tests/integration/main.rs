@@ -23,6 +23,7 @@ mod made;
 mod names;
 mod operator;
 mod options;
+mod peer_tls;
 mod pool_zone;
 mod real_phones;
 mod registration;

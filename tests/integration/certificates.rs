@@ -16,6 +16,7 @@ use rcgen::{
 use crate::harness::ports::{Kind, free_port, is_bound};
 use crate::harness::process::Process;
 use crate::harness::proxy::{Proxy, Settings, is_stand_in, page};
+use crate::harness::text::service_check;
 use crate::harness::{Scratch, repository};
 
 pub const WITHIN: Duration = Duration::from_secs(20);
@@ -182,15 +183,7 @@ pub fn call(proxy: &mut Proxy, what: &str, arguments: &[&str], want: &str) {
     command.args(["s_client", "-quiet", "-connect", &format!("127.0.0.1:{port}")]).args(arguments);
     let (ended, client) = end_of(proxy, "endpoint", what, || {
         let mut client = Process::start(&format!("openssl s_client, {what}"), &command);
-        client.try_write_stdin(
-            format!(
-                "OPTIONS sip:127.0.0.1:{port};transport=tls SIP/2.0\r\n\
-                 Via: SIP/2.0/TLS 127.0.0.1:9;rport;branch=z9hG4bK1\r\n\
-                 From: <sip:probe@example.com>;tag=1\r\nTo: <sip:127.0.0.1:{port};transport=tls>\r\n\
-                 Call-ID: probe\r\nCSeq: 1 OPTIONS\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n",
-            )
-            .as_bytes(),
-        );
+        client.try_write_stdin(service_check(port, "probe").as_bytes());
         client
     });
     assert_eq!(ended, want, "{what}");

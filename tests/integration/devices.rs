@@ -5,35 +5,15 @@ use std::net::{SocketAddr, TcpListener};
 
 use crate::harness::Scratch;
 use crate::harness::certs::Certificates;
-use crate::harness::client::{Client, field};
+use crate::harness::client::Client;
 use crate::harness::datagrams::Datagrams;
 use crate::harness::ports::free_port;
 use crate::harness::proxy::{Proxy, Settings, is_stand_in};
 use crate::harness::sipp::{Mode, Sipp};
+use crate::harness::text::{answer, field, fields, first_line};
 
 /// Where devices are.
 const DEVICE: [u8; 4] = [127, 0, 0, 3];
-
-/// The values of a header field, in order.
-fn fields<'m>(message: &'m str, name: &str) -> Vec<&'m str> {
-    message.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).collect()
-}
-
-fn status(message: &str) -> &str {
-    message.lines().next().unwrap_or_default()
-}
-
-fn answer(request: &str, status: &str, tag: &str, extra: &str) -> String {
-    let mut answer = format!("SIP/2.0 {status}\r\n");
-    for line in request.lines() {
-        let name = line.split(':').next().unwrap_or_default();
-        if ["Via", "Record-Route", "From", "To", "Call-ID", "CSeq"].contains(&name) {
-            let tag = if name == "To" && !line.contains("tag=") { format!(";tag={tag}") } else { String::new() };
-            answer += &format!("{line}{tag}\r\n");
-        }
-    }
-    answer + extra + "Content-Length: 0\r\n\r\n"
-}
 
 /// The SIP Server, over UDP.
 struct Server {
@@ -96,7 +76,7 @@ impl Server {
                 break message;
             }
         };
-        assert_eq!(status(&ok), "SIP/2.0 200 OK");
+        assert_eq!(first_line(&ok), "SIP/2.0 200 OK");
         call.to = field(&ok, "To").expect("To").into();
         let contact = field(&ok, "Contact").and_then(|contact| contact.split(['<', '>']).nth(1));
         call.target = contact.expect("a Contact").into();
@@ -108,7 +88,7 @@ impl Server {
     /// Ends a call.
     fn bye(&self, call: &Call) {
         self.request("BYE", call, 2);
-        assert_eq!(status(&self.receive(&call.id)), "SIP/2.0 200 OK");
+        assert_eq!(first_line(&self.receive(&call.id)), "SIP/2.0 200 OK");
     }
 }
 
@@ -142,7 +122,7 @@ fn a_device_over_tls_is_called_on_one_connection_that_either_side_uses() {
         let id = format!("c{n}");
         let begun = call.take().unwrap_or_else(|| server.invite(&id, &uri(&format!("d{n}"))));
         let invite = device.receive();
-        assert_eq!(status(&invite), format!("INVITE {} SIP/2.0", uri(&format!("d{n}"))));
+        assert_eq!(first_line(&invite), format!("INVITE {} SIP/2.0", uri(&format!("d{n}"))));
         device.send(&answer(&invite, "180 Ringing", "d", ""));
         device.send(&answer(&invite, "200 OK", "d", &format!("Contact: <{}>\r\n", uri("d"))));
         let standing = server.accept(begun);
@@ -151,7 +131,7 @@ fn a_device_over_tls_is_called_on_one_connection_that_either_side_uses() {
             server.request("BYE", &standing, 2);
             let bye = device.receive();
             device.send(&answer(&bye, "200 OK", "d", ""));
-            assert_eq!(status(&server.receive(&id)), "SIP/2.0 200 OK");
+            assert_eq!(first_line(&server.receive(&id)), "SIP/2.0 200 OK");
         } else {
             let routes: String = fields(&invite, "Record-Route").iter().map(|r| format!("Route: {r}\r\n")).collect();
             device.send(&format!(
@@ -164,7 +144,7 @@ fn a_device_over_tls_is_called_on_one_connection_that_either_side_uses() {
             let bye = server.receive(&id);
             assert!(bye.starts_with("BYE "), "{bye}");
             server.send(&answer(&bye, "200 OK", "s", ""));
-            assert_eq!(status(&device.receive()), "SIP/2.0 200 OK");
+            assert_eq!(first_line(&device.receive()), "SIP/2.0 200 OK");
         }
     }
     assert!((open_connections(&proxy) - 1.0).abs() < 0.1, "{}", open_connections(&proxy));
@@ -177,7 +157,7 @@ fn a_device_over_tls_is_called_on_one_connection_that_either_side_uses() {
     let invite = device.receive();
     device.send(&answer(&invite, "486 Busy Here", "d", ""));
     assert!(device.receive().starts_with("ACK "));
-    assert_eq!(status(&server.receive(&call.id)), "SIP/2.0 486 Busy Here");
+    assert_eq!(first_line(&server.receive(&call.id)), "SIP/2.0 486 Busy Here");
     for name in ["panics", "unparsable_dropped", "responses_dropped", "acks_dropped"] {
         assert!(proxy.metric(&format!("hawser_{name}_total"), "") == 0.0, "{name}");
     }
@@ -206,7 +186,7 @@ fn a_certificate_without_the_devices_address_is_refused_unless_a_rule_says_other
             let invite = device.receive();
             device.send(&answer(&invite, "486 Busy Here", "d", ""));
         }
-        assert_eq!(status(&server.receive(&call.id)), expected, "{rule}");
+        assert_eq!(first_line(&server.receive(&call.id)), expected, "{rule}");
         if expected.contains("502") {
             let failures = proxy.metric("hawser_tls_handshake_failures_total", "reason=\"name\"");
             assert!((failures - 1.0).abs() < 0.1, "{failures}");
@@ -248,7 +228,7 @@ fn a_device_that_is_not_there_is_503_over_every_transport() {
         let at = SocketAddr::from((DEVICE, free_port()));
         let call = server.invite(transport, &format!("sip:d@{at};transport={transport}"));
         let refused = server.receive(&call.id);
-        assert_eq!(status(&refused), "SIP/2.0 503 No Target Left", "{transport}");
+        assert_eq!(first_line(&refused), "SIP/2.0 503 No Target Left", "{transport}");
         assert!(field(&refused, "Retry-After").is_none(), "{refused}");
     }
 }

@@ -5,9 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 
-use crate::harness::client::{Client, field};
+use crate::harness::client::Client;
 use crate::harness::datagrams::Datagrams;
 use crate::harness::proxy::{Proxy, Settings};
+use crate::harness::text::{answer, field};
 use crate::harness::{DOMAIN, Scratch};
 
 /// A message that differs from its like in six digits only.
@@ -35,7 +36,7 @@ impl Server {
     fn serve(&mut self) -> (String, String) {
         loop {
             let (message, from) = self.udp.receive();
-            self.udp.send(from, &answer(&message));
+            self.udp.send(from, &answer(&message, "200 OK", "2", ""));
             let number = field(&message, "Call-ID").expect("a Call-ID").to_owned();
             if self.served.insert(number.clone()) {
                 let via = field(&message, "Via").expect("a Via");
@@ -45,17 +46,6 @@ impl Server {
             }
         }
     }
-}
-
-fn answer(message: &str) -> String {
-    let mut answer = String::from("SIP/2.0 200 OK\r\n");
-    for name in ["Via", "From", "To", "Call-ID", "CSeq"] {
-        for line in message.lines().filter(|line| line.starts_with(&format!("{name}: "))) {
-            answer += line;
-            answer += if name == "To" { ";tag=2\r\n" } else { "\r\n" };
-        }
-    }
-    answer + "Content-Length: 0\r\n\r\n"
 }
 
 fn loopback(port: u16) -> SocketAddr {

@@ -7,10 +7,11 @@ use std::process::Command;
 
 use crate::harness::Scratch;
 use crate::harness::certs::Certificates;
-use crate::harness::client::{Client, field};
+use crate::harness::client::Client;
 use crate::harness::datagrams::Datagrams;
 use crate::harness::dnsmasq::Dnsmasq;
 use crate::harness::proxy::{Proxy, Settings, is_stand_in};
+use crate::harness::text::{answer, field, fields, first_line};
 
 /// The SIP Server.
 struct Server {
@@ -27,9 +28,9 @@ impl Server {
     fn receive(&mut self) -> String {
         loop {
             let (message, from) = self.udp.receive();
-            let first = message.lines().next().unwrap_or_default().to_owned();
+            let first = first_line(&message).to_owned();
             if first.starts_with("OPTIONS ") {
-                self.send(from, &answer(&message, "200 OK", ""));
+                self.send(from, &answer(&message, "200 OK", "callee", ""));
                 continue;
             }
             let which = format!("{first} {:?}", field(&message, "Via"));
@@ -42,21 +43,6 @@ impl Server {
     fn send(&self, to: SocketAddr, message: &str) {
         self.udp.send(to, message);
     }
-}
-
-fn fields<'m>(message: &'m str, name: &str) -> Vec<&'m str> {
-    message.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).collect()
-}
-
-fn answer(request: &str, status: &str, more: &str) -> String {
-    let mut answer = format!("SIP/2.0 {status}\r\n");
-    for name in ["Via", "Record-Route", "Path", "From", "To", "Call-ID", "CSeq"] {
-        for value in fields(request, name) {
-            let tag = if name == "To" && !value.contains(";tag=") { ";tag=callee" } else { "" };
-            answer += &format!("{name}: {value}{tag}\r\n");
-        }
-    }
-    answer + more + "Content-Length: 0\r\n\r\n"
 }
 
 /// Where the parties of a call are, and what Hawser says of itself towards each.
@@ -86,7 +72,7 @@ fn a_call(places: Places<'_>) {
     let path = field(&got, "Path").expect("a Path").to_owned();
     assert!(path.contains(&format!("@{inside};lr")), "{path}");
     let contact = field(&got, "Contact").expect("a Contact");
-    server.send(inside, &answer(&got, "200 OK", &format!("Contact: {contact};expires=300\r\n")));
+    server.send(inside, &answer(&got, "200 OK", "callee", &format!("Contact: {contact};expires=300\r\n")));
     let ok = phone.receive();
     assert!(ok.starts_with("SIP/2.0 200 "), "{ok}");
     let via = field(&ok, "Via").expect("its own");
@@ -107,7 +93,7 @@ fn a_call(places: Places<'_>) {
     assert_eq!(routes.len(), 2, "{got}");
     assert!(routes[0].contains(&format!("@{outside};transport=tls;lr")), "{}", routes[0]);
     assert!(routes[1].contains(&format!("@{inside};lr")), "{}", routes[1]);
-    phone.send(&answer(&got, "200 OK", &format!("Contact: <sip:alice@{own};transport=tls>\r\n")));
+    phone.send(&answer(&got, "200 OK", "callee", &format!("Contact: <sip:alice@{own};transport=tls>\r\n")));
     let ok = server.receive();
     assert!(ok.starts_with("SIP/2.0 200 "), "{ok}");
     let to_server: String = routes.iter().map(|route| format!("Route: {route}\r\n")).collect();
@@ -128,7 +114,7 @@ fn a_call(places: Places<'_>) {
     phone.send(&bye);
     let got = server.receive();
     assert!(got.starts_with("BYE ") && fields(&got, "Route").is_empty(), "{got}");
-    server.send(inside, &answer(&got, "200 OK", ""));
+    server.send(inside, &answer(&got, "200 OK", "callee", ""));
     let ok = phone.receive();
     assert!(ok.starts_with("SIP/2.0 200 "), "{ok}");
 }

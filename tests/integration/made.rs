@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::harness::process::Process;
 use crate::harness::proxy::{Proxy, Settings, is_stand_in};
+use crate::harness::text::service_check;
 use crate::harness::{DOMAIN, Scratch, repository};
 
 const WITHIN: Duration = Duration::from_secs(30);
@@ -102,15 +103,7 @@ fn hawser_runs_with_them_and_openssl_takes_it() {
             client.args(["-connect", &format!("127.0.0.1:{port}")]).arg("-CAfile").arg(path("ca.pem"));
             client.arg("-cert").arg(path("phone.pem")).arg("-key").arg(path("phone.key"));
             let mut client = Process::start(&format!("openssl s_client, {kind}, {what}"), &client);
-            client.try_write_stdin(
-                format!(
-                    "OPTIONS sip:127.0.0.1:{port};transport=tls SIP/2.0\r\n\
-                     Via: SIP/2.0/TLS 127.0.0.1:9;rport;branch=z9hG4bK1\r\n\
-                     From: <sip:probe@example.com>;tag=1\r\nTo: <sip:127.0.0.1:{port};transport=tls>\r\n\
-                     Call-ID: probe\r\nCSeq: 1 OPTIONS\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n",
-                )
-                .as_bytes(),
-            );
+            client.try_write_stdin(service_check(port, "probe").as_bytes());
             client.wait_line("SIP/2.0 200", WITHIN);
         }
     }

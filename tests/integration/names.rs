@@ -6,30 +6,18 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use crate::harness::Scratch;
-use crate::harness::client::{ANSWER_MAX, field};
+use crate::harness::client::ANSWER_MAX;
 use crate::harness::datagrams::{Datagrams, uninterrupted};
 use crate::harness::dnsmasq::Dnsmasq;
 use crate::harness::ports::free_port;
 use crate::harness::proxy::{Proxy, Settings, is_stand_in};
 use crate::harness::sipp::{Mode, Sipp};
+use crate::harness::text::{answer, field, first_line};
 
 /// Starts Hawser with this resolver.
 fn start(scratch: &Scratch, settings: Settings, resolver: SocketAddr, change: impl Fn(&str) -> String) -> Proxy {
     let toml = change(&settings.toml()) + &format!("[dns]\nservers = [\"{resolver}\"]\n");
     Proxy::start_with(scratch, settings, "127.0.0.1".parse().expect("an address"), &toml)
-}
-
-/// The fields of a request that its answer repeats, and a tag that says who answers.
-fn answer(request: &str, tag: &str) -> String {
-    let mut answer = "SIP/2.0 200 OK\r\n".to_owned();
-    for line in request.lines() {
-        let name = line.split(':').next().unwrap_or_default();
-        if ["Via", "From", "To", "Call-ID", "CSeq"].contains(&name) {
-            let tag = if name == "To" { format!(";tag={tag}") } else { String::new() };
-            answer += &format!("{line}{tag}\r\n");
-        }
-    }
-    answer + "Content-Length: 0\r\n\r\n"
 }
 
 /// A device on a UDP port, that answers 200 to everything with its name as the tag.
@@ -47,7 +35,7 @@ impl Device {
             while let Ok((len, from)) = uninterrupted(|| udp.recv_from(&mut bytes)) {
                 match std::str::from_utf8(&bytes[..len]) {
                     Ok("") => return,
-                    Ok(request) => drop(udp.send_to(answer(request, tag).as_bytes(), from)),
+                    Ok(request) => drop(udp.send_to(answer(request, "200 OK", tag, "").as_bytes(), from)),
                     Err(_) => {}
                 }
             }
@@ -92,7 +80,7 @@ impl Server {
             let (message, _) = self.udp.receive();
             if field(&message, "Call-ID") == Some(&format!("n{n}")) && !message.starts_with("SIP/2.0 1") {
                 let tag = field(&message, "To").and_then(|to| to.split(";tag=").nth(1)).unwrap_or_default();
-                return (message.lines().next().unwrap_or_default().to_owned(), tag.to_owned());
+                return (first_line(&message).to_owned(), tag.to_owned());
             }
         }
     }

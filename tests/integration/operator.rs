@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::harness::client::field;
 use crate::harness::ports::free_port;
 use crate::harness::proxy::{Proxy, Settings, is_stand_in};
+use crate::harness::text::answer;
 use crate::harness::{START_MAX, Scratch};
 
 /// Longer than `oos-check` and `oos-force` together.
@@ -38,13 +38,7 @@ impl Server {
                 let Ok((len, from)) = udp.recv_from(&mut bytes) else { continue };
                 let request = String::from_utf8_lossy(&bytes[..len]).into_owned();
                 if request.starts_with("OPTIONS ") && !is_frozen.load(Ordering::SeqCst) {
-                    let mut answer = "SIP/2.0 200 OK\r\n".to_owned();
-                    for name in ["Via", "From", "To", "Call-ID", "CSeq"] {
-                        let tag = if name == "To" { ";tag=s" } else { "" };
-                        answer += &format!("{name}: {}{tag}\r\n", field(&request, name).unwrap_or_default());
-                    }
-                    answer += "Content-Length: 0\r\n\r\n";
-                    udp.send_to(answer.as_bytes(), from).expect("loopback");
+                    udp.send_to(answer(&request, "200 OK", "s", "").as_bytes(), from).expect("loopback");
                 }
             }
         });

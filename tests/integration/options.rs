@@ -7,6 +7,7 @@ use crate::harness::Scratch;
 use crate::harness::process::Process;
 use crate::harness::proxy::{Proxy, Settings};
 use crate::harness::sipp::{Mode, Sipp};
+use crate::harness::text::service_check;
 
 #[test]
 fn options_over_udp_and_tcp_gets_200() {
@@ -28,16 +29,7 @@ fn options_by_openssl_gets_200() {
             .args(["-verify_return_error", "-verify_ip", "127.0.0.1", "-CAfile"])
             .arg(&proxy.settings.certificates.ca);
         let mut client = Process::start("openssl s_client", &command);
-        client.write_stdin(
-            format!(
-                "OPTIONS sip:127.0.0.1:{port};transport=tls SIP/2.0\r\n\
-                 Via: SIP/2.0/TLS 127.0.0.1:9;rport;branch=z9hG4bK1{version}\r\n\
-                 From: <sip:probe@example.com>;tag=1\r\nTo: <sip:127.0.0.1:{port};transport=tls>\r\n\
-                 Call-ID: probe{version}\r\nCSeq: 1 OPTIONS\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n",
-                port = proxy.settings.tls_port
-            )
-            .as_bytes(),
-        );
+        client.write_stdin(service_check(proxy.settings.tls_port, &format!("probe{version}")).as_bytes());
         client.wait_line("SIP/2.0 200", Duration::from_secs(10));
         client.wait_line(&format!("Call-ID: probe{version}"), Duration::from_secs(10));
     }

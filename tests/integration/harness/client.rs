@@ -12,6 +12,7 @@ use rustls::{ClientConfig, ClientConnection, Connection, RootCertStore, ServerCo
 use super::certs::Certificates;
 use super::datagrams::uninterrupted;
 use super::ports::unread_len;
+use super::text::field;
 
 /// How long a message may take.
 pub const ANSWER_MAX: Duration = Duration::from_secs(20);
@@ -153,9 +154,4 @@ fn message_len(bytes: &[u8]) -> Option<usize> {
     let head = text.find("\r\n\r\n")? + 4;
     let body: usize = field(&text[..head], "Content-Length").map_or(0, |len| len.parse().expect("a length"));
     (bytes.len() >= head + body).then_some(head + body)
-}
-
-/// A header field's first value.
-pub fn field<'m>(message: &'m str, name: &str) -> Option<&'m str> {
-    message.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
 }

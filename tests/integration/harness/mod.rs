@@ -15,6 +15,7 @@ pub mod registrar;
 pub mod resolver;
 pub mod sipp;
 pub mod stunnel;
+pub mod text;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -200,7 +200,7 @@ fn load(path: &Path) -> Result<Config, CliError> {
 const AFFINITY_FILE: &str = "/proc/self/status";
 
 /// The cores that this process may run on.
-fn cores_available() -> io::Result<Vec<usize>> {
+pub(crate) fn cores_available() -> io::Result<Vec<usize>> {
     let status = fs::read_to_string(AFFINITY_FILE)?;
     cores_allowed(&status).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }

@@ -278,9 +278,12 @@ fn exchange(stream: &mut (impl Read + Write), request: &[u8]) -> io::Result<Vec<
     let mut answer = Vec::new();
     let mut chunk = [0; 16 * 1024];
     loop {
-        match stream.read(&mut chunk)? {
-            0 => return Ok(answer),
-            n => answer.extend_from_slice(&chunk[..n]),
+        match stream.read(&mut chunk) {
+            Ok(0) => return Ok(answer),
+            Ok(n) => answer.extend_from_slice(&chunk[..n]),
+            // A process that is stopped and continued ends a read with a timeout so (signal(7)).
+            Err(fault) if fault.kind() == io::ErrorKind::Interrupted => {}
+            Err(fault) => return Err(fault),
         }
         if answer.len() > ANSWER_LEN_MAX {
             return Err(io::ErrorKind::InvalidData.into());

@@ -169,12 +169,6 @@ impl Dns {
         self.blocked.unblock(transport, address);
     }
 
-    /// Whether this target comes last.
-    #[must_use]
-    pub fn is_blocked(&self, transport: Transport, address: SocketAddr, now: Time) -> bool {
-        self.blocked.is_blocked(transport, address, now)
-    }
-
     /// Takes what a socket has brought.
     pub fn handle(&mut self, input: Input<'_>, now: Time, counters: &mut Counters) {
         let Self { rng, outputs, .. } = self;

@@ -414,9 +414,9 @@ impl Engine {
         if conn.counts_as_unregistered() {
             self.uncount_source(conn.peer.ip());
         }
-        let quiet = matches!(reason, CloseReason::Peer | CloseReason::Shutdown) && !conn.is_registered();
+        let quiet = reason == CloseReason::Peer && !conn.is_registered();
         if !quiet {
-            let ordinary = matches!(reason, CloseReason::Peer | CloseReason::Shutdown | CloseReason::Idle);
+            let ordinary = matches!(reason, CloseReason::Peer | CloseReason::Idle);
             let level = if ordinary { Level::Info } else { Level::Warn };
             self.tell(level, "connection closed", Some(conn.peer), reason.name().as_bytes());
         }
@@ -564,11 +564,12 @@ impl Engine {
         }
     }
 
-    /// Ends every connection, for a clean stop.
+    /// Ends every connection, as if each had been idle for too long: for tests of what is left then. A shard that stops
+    /// does without its engine.
     pub fn close_all(&mut self, now: Time) {
         let all: Vec<ConnId> = self.conns.iter().map(|(id, _)| id).collect();
         for id in all {
-            self.close(id, CloseReason::Shutdown, now);
+            self.close(id, CloseReason::Idle, now);
         }
         self.settle(now);
     }

@@ -22,7 +22,6 @@ impl Counter {
             CloseReason::SendQueueFull => Self::ClosedSendQueueFull,
             CloseReason::SendStalled => Self::ClosedSendStalled,
             CloseReason::Panic => Self::ClosedPanic,
-            CloseReason::Shutdown => Self::ClosedShutdown,
             CloseReason::Connect(ConnectFailure::Refused) => Self::ConnectRefused,
             CloseReason::Connect(ConnectFailure::Unreachable) => Self::ConnectUnreachable,
             CloseReason::Connect(ConnectFailure::Timeout) => Self::ConnectTimeout,

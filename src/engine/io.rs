@@ -63,8 +63,6 @@ pub enum CloseReason {
     SendStalled,
     /// A panic was caught while its message was handled.
     Panic,
-    /// Shutting down.
-    Shutdown,
     /// It could not be opened.
     Connect(ConnectFailure),
 }

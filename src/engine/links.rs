@@ -354,7 +354,6 @@ pub(super) fn evidence_of(reason: CloseReason) -> Option<Evidence> {
         CloseReason::Connect(ConnectFailure::Tls) => Evidence::Tls,
         // Ours, not its.
         CloseReason::Connect(ConnectFailure::Resources)
-        | CloseReason::Shutdown
         | CloseReason::Panic
         | CloseReason::Framing
         | CloseReason::Idle => return None,

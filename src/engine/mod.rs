@@ -41,7 +41,6 @@ pub use crate::config::engine::{Expected, Point, Settings, Sticky, TlsPeer, UdpO
 pub use io::{
     Accept, CloseReason, ConnectFailure, Event, Input, Level, Located, Mail, Output, Refusal, Source, Upstream,
 };
-pub use links::Hop;
 
 use crate::clock::Time;
 use crate::dns;

@@ -8,7 +8,9 @@
 //!
 //! Each counted function does [`ROUNDS`] rounds, seeded, with results that are checked.
 
-use super::{Binding, Change, Directory, Facing, Identity, Keys, Kind, Tag, Token};
+use super::directory::{Binding, Change, Directory};
+use super::keys::{Identity, Keys, Tag};
+use super::token::{Facing, Kind, Token};
 use crate::clock::Time;
 use crate::ids::{BindingId, ConnId, FlowRef, PointId, ShardId};
 

@@ -321,7 +321,8 @@ impl Directory {
     }
 
     /// All bindings, in no particular order.
-    pub fn iter(&self) -> impl Iterator<Item = &Binding> {
+    #[cfg(test)]
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Binding> {
         self.entries.iter().map(|(_, entry)| &entry.binding)
     }
 
@@ -343,12 +344,13 @@ impl Directory {
         self.remote_contacts.len()
     }
 
-    /// Walks everything; for tests and simulators.
+    /// Walks everything.
     ///
     /// # Panics
     /// When an invariant is broken: each binding is found by its name and stands once in each of its two
     /// lists; no list is empty; no bound is passed; no two bindings that `bind` merges stand side by side.
-    pub fn check(&self) {
+    #[cfg(test)]
+    pub(super) fn check(&self) {
         assert!(self.entries.len() <= self.bindings_max && self.remote_contacts.len() <= self.bindings_max);
         assert_eq!(self.by_id.len(), self.entries.len());
         for (id, &index) in &self.by_id {

@@ -9,8 +9,3 @@ pub mod directory;
 pub mod keys;
 pub mod table;
 pub mod token;
-
-pub use directory::{Binding, Bound, Change, Directory, Full, Replaced};
-pub use keys::{Identity, Keys, Tag};
-pub use table::Slots;
-pub use token::{Facing, Kind, Token, TokenError};

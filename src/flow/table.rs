@@ -116,12 +116,6 @@ impl<T> Slots<T> {
         self.len == 0
     }
 
-    /// The bound.
-    #[must_use]
-    pub fn count_max(&self) -> usize {
-        self.count_max
-    }
-
     /// All values, in the order of their slots.
     pub fn iter(&self) -> impl Iterator<Item = (ConnId, &T)> {
         (0..).zip(&self.slots).filter_map(|(index, slot)| match &slot.content {
@@ -164,7 +158,7 @@ mod tests {
         let first = slots.insert(1).expect("room");
         assert!(slots.insert(2).is_some());
         assert_eq!(slots.insert(3), None);
-        assert_eq!(slots.len(), slots.count_max());
+        assert_eq!(slots.len(), 2);
         slots.remove(first);
         assert!(slots.insert(4).is_some());
         assert_eq!(slots.insert(5), None);

@@ -83,13 +83,8 @@ pub fn read(request: &Message, keys: &Keys) -> Result<Registration, RegisterFaul
     to.write_aor(buf, &mut aor);
     let mut user = Vec::new();
     to.user_unescaped(buf, &mut user);
-    let mut registration = Registration {
-        aor,
-        user,
-        star: false,
-        contacts: SmallVec::new(),
-        expires: request.first(Name::Expires).and_then(|field| parse_u32(request.text(field.value))),
-    };
+    let mut registration =
+        Registration { aor, user, star: false, contacts: SmallVec::new(), expires: request.expires() };
     for span in request.values(Name::Contact) {
         if span.of(buf) == b"*" {
             registration.star = true;
@@ -198,7 +193,7 @@ pub fn granted(
     sticky: Sticky,
     keys: &Keys,
 ) -> SmallVec<[u32; 1]> {
-    let expires_header = response.first(Name::Expires).and_then(|field| parse_u32(response.text(field.value)));
+    let expires_header = response.expires();
     let mut granted: SmallVec<[Option<u32>; 1]> = SmallVec::from_elem(None, registration.contacts.len());
     let mut lists_any = false;
     let mut shortest: Option<u32> = None;

@@ -92,28 +92,6 @@ pub enum Evidence {
     Retry,
 }
 
-impl Evidence {
-    /// One word, for labels.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Start => "start",
-            Self::Answered => "answered",
-            Self::Request => "request",
-            Self::Pinned => "pinned",
-            Self::Status(_) => "status",
-            Self::Silent => "silent",
-            Self::Reset => "reset",
-            Self::Refused => "refused",
-            Self::Unreachable => "unreachable",
-            Self::ConnectTimeout => "connect_timeout",
-            Self::Tls => "tls",
-            Self::Dns => "dns",
-            Self::Retry => "retry",
-        }
-    }
-}
-
 impl fmt::Display for Evidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -35,12 +35,6 @@ impl Edits {
         self.text.clear();
     }
 
-    /// Whether nothing would change.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.ops.is_empty()
-    }
-
     /// Leaves `span` out. Overlapping removals are one.
     pub fn remove(&mut self, span: Span) {
         self.replace(span, b"");

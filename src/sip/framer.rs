@@ -80,21 +80,15 @@ impl Framer {
         self.next_buffered(input)
     }
 
-    /// Whether it keeps no memory. A CRLF that may become a ping is remembered without any.
-    #[must_use]
-    pub fn is_idle(&self) -> bool {
-        self.buf.is_empty()
-    }
-
-    /// Whether a message is begun.
+    /// Whether a message is begun. Else it keeps no memory: a CRLF that may become a ping is remembered without any.
     #[must_use]
     pub fn begun(&self) -> bool {
         !self.buf.is_empty()
     }
 
     /// How much of a message is kept.
-    #[must_use]
-    pub fn buffered_len(&self) -> usize {
+    #[cfg(test)]
+    pub(super) fn buffered_len(&self) -> usize {
         self.buf.len()
     }
 

@@ -116,8 +116,8 @@ pub enum ScanError {
     Unanswerable,
 }
 
-/// What is wrong with a message that can be answered. One variant for each misbehaviour; `reason` in
-/// `response` gives each its phrase.
+/// What is wrong with a message that can be answered. One variant for each misbehaviour;
+/// `response::fault_reply` gives each its code and phrase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each variant names the header field and what is wrong with it")]
 pub enum Fault {
@@ -273,12 +273,6 @@ impl Message {
         span.of(&self.buf)
     }
 
-    /// The start line.
-    #[must_use]
-    pub fn start(&self) -> Start {
-        self.start
-    }
-
     /// Whether it is a request.
     #[must_use]
     pub fn is_request(&self) -> bool {
@@ -409,12 +403,6 @@ impl Message {
         self.text(self.body)
     }
 
-    /// Where the body is.
-    #[must_use]
-    pub fn body_span(&self) -> Span {
-        self.body
-    }
-
     /// Where the empty line's CRLF is: a header line inserted here becomes the last one.
     #[must_use]
     pub fn head_end(&self) -> usize {
@@ -438,12 +426,6 @@ impl Message {
     #[must_use]
     pub fn cut_values(&self, name: Name, n: usize) -> Cuts {
         self.cut_values_where(name, |index, _| index < n)
-    }
-
-    /// What to leave out so that the value with that index vanishes.
-    #[must_use]
-    pub fn cut_value(&self, name: Name, index: usize) -> Cuts {
-        self.cut_values_where(name, |at, _| at == index)
     }
 
     /// What to leave out so that all values vanish for which `cut` holds, given index and value. To cut
@@ -475,12 +457,6 @@ impl Message {
             }
         }
         cuts
-    }
-
-    /// The lines of all fields for which `cut` holds.
-    #[must_use]
-    pub fn cut_fields(&self, mut cut: impl FnMut(&Field) -> bool) -> Cuts {
-        self.fields.iter().filter(|field| cut(field)).map(|field| field.line).collect()
     }
 }
 

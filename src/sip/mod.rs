@@ -23,9 +23,8 @@ pub mod value;
 
 pub use edit::Edits;
 pub use framer::{FrameFault, Framed, Framer};
-pub use message::{Cseq, Fault, Field, Message, Method, ScanError, Start};
+pub use message::{Fault, Field, Message, Method, ScanError, Start};
 pub use name::Name;
-pub use response::Reply;
 pub use span::Span;
 pub use uri::{Host, Scheme, Uri, UriError};
-pub use value::{NameAddr, NameAddrError, Params, Via, ViaError, parse_u32, split_values};
+pub use value::{NameAddr, Via};

@@ -19,7 +19,7 @@ use super::{Edits, Fault, Field, Message, Name, ScanError, Span, Start};
 pub struct Reply<'a> {
     /// 100–699.
     pub code: u16,
-    /// [`reason`] has the usual ones.
+    /// [`fault_reply`] has one for each fault.
     pub reason: &'a str,
     /// Put into To when it has none and the code is over 100; may be empty for 100.
     pub to_tag: &'a [u8],
@@ -244,75 +244,6 @@ pub fn fault_reply(fault: Fault) -> (u16, &'static str) {
         Fault::ContactSyntax => (400, "Bad Contact"),
         Fault::HeaderBlockTooLarge => (513, "Header Too Large"),
         Fault::MessageTooLarge => (513, "Message Too Large"),
-    }
-}
-
-/// The usual phrase of a status code (RFC 3261 §21 and its extensions), or that of its class.
-#[must_use]
-pub fn reason(code: u16) -> &'static str {
-    match code {
-        100 => "Trying",
-        180 => "Ringing",
-        181 => "Call Is Being Forwarded",
-        182 => "Queued",
-        183 => "Session Progress",
-        200 => "OK",
-        202 => "Accepted",
-        204 => "No Notification",
-        300 => "Multiple Choices",
-        301 => "Moved Permanently",
-        302 => "Moved Temporarily",
-        305 => "Use Proxy",
-        380 => "Alternative Service",
-        400 => "Bad Request",
-        401 => "Unauthorized",
-        403 => "Forbidden",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        406 => "Not Acceptable",
-        407 => "Proxy Authentication Required",
-        408 => "Request Timeout",
-        410 => "Gone",
-        413 => "Request Entity Too Large",
-        414 => "Request-URI Too Long",
-        415 => "Unsupported Media Type",
-        416 => "Unsupported URI Scheme",
-        420 => "Bad Extension",
-        421 => "Extension Required",
-        423 => "Interval Too Brief",
-        430 => "Flow Failed",
-        439 => "First Hop Lacks Outbound Support",
-        440 => "Max-Breadth Exceeded",
-        480 => "Temporarily Unavailable",
-        481 => "Call/Transaction Does Not Exist",
-        482 => "Loop Detected",
-        483 => "Too Many Hops",
-        484 => "Address Incomplete",
-        485 => "Ambiguous",
-        486 => "Busy Here",
-        487 => "Request Terminated",
-        488 => "Not Acceptable Here",
-        491 => "Request Pending",
-        493 => "Undecipherable",
-        500 => "Server Internal Error",
-        501 => "Not Implemented",
-        502 => "Bad Gateway",
-        503 => "Service Unavailable",
-        504 => "Server Time-out",
-        505 => "Version Not Supported",
-        513 => "Message Too Large",
-        600 => "Busy Everywhere",
-        603 => "Decline",
-        604 => "Does Not Exist Anywhere",
-        606 => "Not Acceptable",
-        _ => match code / 100 {
-            1 => "Progress",
-            2 => "Success",
-            3 => "Redirection",
-            4 => "Request Failure",
-            5 => "Server Failure",
-            _ => "Global Failure",
-        },
     }
 }
 

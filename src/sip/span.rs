@@ -24,8 +24,8 @@ impl Span {
     }
 
     /// Length in bytes.
-    #[must_use]
-    pub fn len(self) -> usize {
+    #[cfg(test)]
+    pub(super) fn len(self) -> usize {
         self.end.saturating_sub(self.start) as usize
     }
 

@@ -170,12 +170,6 @@ impl Uri {
         }
     }
 
-    /// Whether it is sip or sips.
-    #[must_use]
-    pub fn is_sip(&self) -> bool {
-        self.scheme != Scheme::Other
-    }
-
     /// A parameter's value as written, by its name in any case; `Some(b"")` when it has none.
     #[must_use]
     pub fn param<'a>(&self, buf: &'a [u8], name: &str) -> Option<&'a [u8]> {

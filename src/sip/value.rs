@@ -116,15 +116,6 @@ impl Via {
         }
         if params.malformed { Some(ViaError::Params) } else { fault }
     }
-
-    /// A parameter's value by its name in any case, as [`Params`] yields it; `Some(b"")` when it has none.
-    #[must_use]
-    pub fn param<'a>(&self, buf: &'a [u8], name: &str) -> Option<&'a [u8]> {
-        let from = self.host_span.end as usize;
-        let rest = Span::new(from, (self.all.end as usize).max(from)).of(buf);
-        let at = from + memchr::memchr(b';', rest)?;
-        find_param(buf, Span::new(at, self.all.end as usize), name)
-    }
 }
 
 /// What [`usual_protocol`] takes.
@@ -289,13 +280,12 @@ pub struct Params<'a> {
 }
 
 impl<'a> Params<'a> {
-    /// Over bytes that begin with `;`, or with the first name.
-    #[must_use]
-    pub fn new(bytes: &'a [u8]) -> Self {
+    #[cfg(test)]
+    fn new(bytes: &'a [u8]) -> Self {
         Self::over(bytes, Span::new(0, bytes.len()))
     }
 
-    /// Over a span of a buffer, such as [`NameAddr::params`].
+    /// Over a span of a buffer, such as [`NameAddr::params`], that begins with `;` or with the first name.
     #[must_use]
     pub fn over(buf: &'a [u8], span: Span) -> Self {
         let end = (span.end as usize).min(buf.len());

@@ -11,7 +11,7 @@ mod pick;
 mod table;
 mod upstreams;
 
-pub use pick::{HandshakeFailure, TimerName};
+pub use pick::HandshakeFailure;
 pub use table::{COUNTERS, Counter, GAUGES, Gauge};
 pub use upstreams::{LinkKind, LinkRow, LinkState, NameRow, NameState, PairRow, ServerRow, Upstreams};
 

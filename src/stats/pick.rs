@@ -46,27 +46,6 @@ impl HandshakeFailure {
     }
 }
 
-/// A timer of RFC 3261 §17, §16 (C) or RFC 6026 (L, M).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs, reason = "each variant is the timer of that name")]
-pub enum TimerName {
-    A,
-    B,
-    C,
-    D,
-    E,
-    F,
-    G,
-    H,
-    I,
-    J,
-    K,
-    L,
-    M,
-    /// The 200 ms after which an INVITE gets its 100 (RFC 3261 §17.2.1).
-    Trying,
-}
-
 impl Counter {
     /// One SIP message received over `transport`.
     #[must_use]
@@ -207,27 +186,6 @@ impl Counter {
         }
     }
 
-    /// A transaction timer that fired.
-    #[must_use]
-    pub fn timer(timer: TimerName) -> Self {
-        match timer {
-            TimerName::A => Self::TimerA,
-            TimerName::B => Self::TimerB,
-            TimerName::C => Self::TimerC,
-            TimerName::D => Self::TimerD,
-            TimerName::E => Self::TimerE,
-            TimerName::F => Self::TimerF,
-            TimerName::G => Self::TimerG,
-            TimerName::H => Self::TimerH,
-            TimerName::I => Self::TimerI,
-            TimerName::J => Self::TimerJ,
-            TimerName::K => Self::TimerK,
-            TimerName::L => Self::TimerL,
-            TimerName::M => Self::TimerM,
-            TimerName::Trying => Self::TimerTrying,
-        }
-    }
-
     /// The bound that was reached when this is counted; `None` when none was.
     #[must_use]
     pub fn bound(self) -> Option<Self> {
@@ -261,6 +219,5 @@ mod tests {
         assert_eq!(Counter::response_to(Side::Server, 100).row().label("class"), Some("1xx"));
         assert_eq!(Counter::response_to(Side::Server, 700).row().label("class"), Some("6xx"));
         assert_eq!(Counter::messages_in(Transport::Tls).row().label("transport"), Some("tls"));
-        assert_eq!(Counter::timer(TimerName::C).row().label("timer"), Some("C"));
     }
 }

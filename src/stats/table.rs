@@ -283,20 +283,14 @@ Counter, COUNTERS;
 
 // Transactions.
 
-"hawser_timers_fired_total", "Timers of RFC 3261 and RFC 6026 that fired and did something.":
+"hawser_timers_fired_total", "Timers of transactions that fired and did more than forget one.":
     TimerA { timer = "A" }
     TimerB { timer = "B" }
     TimerC { timer = "C" }
-    TimerD { timer = "D" }
     TimerE { timer = "E" }
     TimerF { timer = "F" }
     TimerG { timer = "G" }
     TimerH { timer = "H" }
-    TimerI { timer = "I" }
-    TimerJ { timer = "J" }
-    TimerK { timer = "K" }
-    TimerL { timer = "L" }
-    TimerM { timer = "M" }
     TimerTrying { timer = "trying" };
 
 // Connections.
@@ -326,8 +320,7 @@ Counter, COUNTERS;
     ClosedFraming { reason = "framing" }
     ClosedSendQueueFull { reason = "send_queue_full" }
     ClosedSendStalled { reason = "send_stalled" }
-    ClosedPanic { reason = "panic" }
-    ClosedShutdown { reason = "shutdown" };
+    ClosedPanic { reason = "panic" };
 
 "hawser_connect_failures_total", "Connections that could not be opened, by reason.":
     ConnectRefused { reason = "refused" }

@@ -54,21 +54,6 @@ pub fn give_memory_back() {
     }
 }
 
-/// The CPUs that this process may run on, in ascending order.
-#[must_use]
-pub fn cpus_allowed() -> Vec<usize> {
-    // SAFETY: an all-zero cpu_set_t is a valid empty set.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: the pointer is to a set of the size that is passed with it.
-    let failed = unsafe { libc::sched_getaffinity(0, std::mem::size_of::<libc::cpu_set_t>(), &raw mut set) } != 0;
-    if failed {
-        return (0..std::thread::available_parallelism().map_or(1, usize::from)).collect();
-    }
-    let count = usize::try_from(libc::CPU_SETSIZE).unwrap_or(0);
-    // SAFETY: every index is below CPU_SETSIZE, and `set` is initialised.
-    (0..count).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) }).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,12 +100,5 @@ mod tests {
         for (at, block) in kept {
             assert!(block.iter().all(|byte| *byte == at.to_le_bytes()[0]));
         }
-    }
-
-    #[test]
-    fn some_cpu_is_allowed() {
-        let cpus = cpus_allowed();
-        assert!(!cpus.is_empty());
-        assert!(cpus.is_sorted());
     }
 }

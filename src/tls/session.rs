@@ -72,8 +72,8 @@ impl Session {
     }
 
     /// Length of the part record that must stand before what is read next.
-    #[must_use]
-    pub fn part_len(&self) -> usize {
+    #[cfg(test)]
+    pub(super) fn part_len(&self) -> usize {
         self.part.len()
     }
 

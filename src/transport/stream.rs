@@ -54,12 +54,6 @@ impl Stream {
         Self { socket, session, text: Vec::new(), wire: Vec::new(), wire_gone: 0 }
     }
 
-    /// The socket, to set options.
-    #[must_use]
-    pub fn socket(&self) -> &TcpStream {
-        &self.socket
-    }
-
     /// Appends text to what the end of the pass sends. Gives back the buffer when it was copied from.
     pub fn push(&mut self, bytes: Vec<u8>) -> Option<Vec<u8>> {
         if self.text.is_empty() {

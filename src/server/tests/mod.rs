@@ -61,7 +61,7 @@ fn config(sip: u16, tls: u16, http: u16, more: &str) -> Config {
 }
 
 fn cores() -> Vec<usize> {
-    crate::sys::cpus_allowed().into_iter().take(1).collect()
+    crate::cli::cores_available().unwrap().into_iter().take(1).collect()
 }
 
 fn refusal(config: &Config, cores: &[usize]) -> String {

@@ -29,7 +29,7 @@ fn reply_to(request: &Message, reply: &Reply<'_>) -> String {
 
 #[test]
 fn a_response_copies_what_the_request_said() {
-    let reply = Reply { code: 403, reason: reason(403), to_tag: b"t1", extra: b"Retry-After: 5\r\n" };
+    let reply = Reply { code: 403, reason: "Forbidden", to_tag: b"t1", extra: b"Retry-After: 5\r\n" };
     assert_eq!(
         reply_to(&scanned(REQUEST), &reply),
         "SIP/2.0 403 Forbidden\r\n\
@@ -53,7 +53,8 @@ fn a_100_has_no_tag_of_ours_and_keeps_the_timestamp() {
 #[test]
 fn a_tag_that_is_there_stays() {
     let request = scanned(&REQUEST.replace("t: <sip:bob@example.com>", "t: <sip:bob@example.com>;tag=b"));
-    let text = reply_to(&request, &Reply { code: 481, reason: reason(481), to_tag: b"t1", extra: b"" });
+    let text =
+        reply_to(&request, &Reply { code: 481, reason: "Call/Transaction Does Not Exist", to_tag: b"t1", extra: b"" });
     assert!(text.contains("\r\nTo: <sip:bob@example.com>;tag=b\r\n") && !text.contains("t1"), "{text}");
 }
 
@@ -174,20 +175,7 @@ fn a_response_replaces_a_received_that_stands_before_rport() {
 }
 
 #[test]
-fn every_code_has_a_phrase() {
-    for (code, phrase) in [
-        (200, "OK"),
-        (430, "Flow Failed"),
-        (503, "Service Unavailable"),
-        (299, "Success"),
-        (499, "Request Failure"),
-        (555, "Server Failure"),
-        (699, "Global Failure"),
-        (199, "Progress"),
-        (399, "Redirection"),
-    ] {
-        assert_eq!(reason(code), phrase);
-    }
+fn a_fault_that_is_no_400_has_its_code() {
     assert_eq!(fault_reply(Fault::Version).0, 505);
     assert_eq!(fault_reply(Fault::Scheme).0, 416);
     assert_eq!(fault_reply(Fault::MessageTooLarge).0, 513);

@@ -14,6 +14,8 @@ pub const VALUES_MAX: usize = 70;
 pub const URI_LEN_MAX: usize = 2 * 1024;
 /// A TLS handshake, from accept or connect.
 pub const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// A file with certificates, keys, revocation lists or a secret; the lists of large CAs have some tens of MiB.
+pub const TLS_FILE_LEN_MAX: u64 = 64 * 1024 * 1024;
 /// From the moment that a connection is ready until its first whole message.
 pub const FIRST_MESSAGE_MAX: Duration = Duration::from_secs(30);
 /// From the first byte of a message to its last.

@@ -12,6 +12,7 @@ use rustls::crypto::ring;
 use crate::admin::Token;
 use crate::config::{Config, Security};
 use crate::ids::Side;
+use crate::tls::file;
 use crate::tls::tickets::TicketSecrets;
 
 /// Length of the key of flow tokens, and of the secret of session tickets.
@@ -111,7 +112,7 @@ pub fn check_keys(config: &Config) -> Result<(), SecretError> {
 /// The file is of no use.
 fn key(path: Option<&Path>, setting: &'static str) -> Result<[u8; KEY_LEN], SecretError> {
     let Some(path) = path else { return random() };
-    match fs::read(path) {
+    match file::read(path) {
         Ok(text) => parse(&text).ok_or_else(|| SecretError::NoKey(path.to_owned(), setting)),
         Err(fault) if fault.kind() == io::ErrorKind::NotFound => {
             let key = random()?;
@@ -127,7 +128,7 @@ fn key(path: Option<&Path>, setting: &'static str) -> Result<[u8; KEY_LEN], Secr
 /// # Errors
 /// The file is of no use.
 pub fn http_token(path: &Path) -> Result<Token, SecretError> {
-    let text = fs::read(path).map_err(|fault| SecretError::TokenFile(path.to_owned(), fault))?;
+    let text = file::read(path).map_err(|fault| SecretError::TokenFile(path.to_owned(), fault))?;
     let token = std::str::from_utf8(&text).ok().and_then(Token::new);
     token.ok_or_else(|| SecretError::NoToken(path.to_owned()))
 }

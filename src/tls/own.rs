@@ -27,8 +27,8 @@ impl Own {
     pub(super) fn read(path: &Path, key_path: &Path) -> Result<Self, TlsError> {
         let found = pem::certificates(path)?;
         let unusable = |path: &Path, fault| TlsError::Unusable(path.to_owned(), fault);
-        let key =
-            ring::sign::any_supported_type(&pem::private_key(key_path)?).map_err(|fault| unusable(key_path, fault))?;
+        let key = ring::sign::any_supported_type(&pem::private_key(key_path)?)
+            .map_err(|_| TlsError::BadKey(key_path.to_owned()))?;
         let public = key.public_key();
         let mut certificates = Vec::with_capacity(found.len());
         for der in &found {

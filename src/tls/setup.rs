@@ -44,8 +44,10 @@ pub enum TlsError {
         #[allow(missing_docs, reason = "the setting of that name")]
         key: PathBuf,
     },
-    /// The certificate or key is not one that rustls takes.
+    /// The certificate is not one that rustls takes.
     Unusable(PathBuf, Error),
+    /// The key is damaged, or of a kind that rustls does not take.
+    BadKey(PathBuf),
     /// A CA certificate is not one.
     BadCa(PathBuf),
     /// A revocation list is none, or of a kind that cannot be used.
@@ -68,6 +70,12 @@ impl std::fmt::Display for TlsError {
                 write!(f, "{}: is not the key of the certificate in {}", key.display(), certificate.display())
             }
             Self::Unusable(path, fault) => write!(f, "{}: cannot be used: {fault}", path.display()),
+            Self::BadKey(path) => write!(
+                f,
+                "{}: holds a private key that is damaged or of a kind that is not taken: expected RSA of 2,048 to \
+                 4,096 bits, ECDSA on P-256 or P-384, or Ed25519",
+                path.display()
+            ),
             Self::BadCa(path) => write!(f, "{}: holds a CA certificate that cannot be used", path.display()),
             Self::BadCrl(path, why) => {
                 write!(

@@ -29,6 +29,7 @@ const NOT_COUNTED: &[(&str, &str)] = &[
     ("PANIC_WINDOW", "hawser_panics_total and hawser_ready"),
     ("DRAIN_MAX", "the process ends; it is logged"),
     ("ADMIN_CONNECTIONS_MAX", "further connections only wait"),
+    ("TLS_FILE_LEN_MAX", "our own file; told with its name"),
     ("ADMIN_HEAD_LEN_MAX", "answered with 431 by the HTTP library"),
     ("ADMIN_HEAD_MAX", "the connection ends without a request to count"),
     ("ADMIN_CONNECTION_MAX", "the connection ends; its answer is counted"),

@@ -130,3 +130,40 @@ fn the_order_of_suites_is_ours() {
         assert_eq!(pair.server.agreed().map(|(_, suite)| suite), Some(want));
     }
 }
+
+#[test]
+fn a_mark_before_the_text_is_passed_over() {
+    let folder = Folder::new("files-bom");
+    let ca = Ca::new("ca");
+    let (cert, key) = ca.issue(|_| {});
+    let marked = |text: &str| format!("\u{FEFF}{text}");
+    set_up(&config(&folder, &marked(&cert), &marked(&key), &marked(&ca.pem), BY_NAME)).unwrap();
+}
+
+#[test]
+fn what_a_file_holds_instead_is_named() {
+    use rustls::pki_types::pem::PemObject;
+    let folder = Folder::new("files-instead");
+    let ca = Ca::new("ca");
+    let (cert, key) = ca.issue(|_| {});
+    let config = config(&folder, &cert, &key, &ca.pem, BY_NAME);
+    let fault = || set_up(&config).map(|_| ()).unwrap_err().to_string();
+    folder.write("cert.pem", &key);
+    assert!(fault().ends_with("cert.pem: holds no certificate in PEM form, but PRIVATE KEY"), "{}", fault());
+    let der = rustls::pki_types::CertificateDer::from_pem_slice(cert.as_bytes()).unwrap();
+    std::fs::write(folder.0.join("cert.pem"), &der).unwrap();
+    assert!(fault().contains("but binary data: `openssl x509 -inform DER`"), "{}", fault());
+    folder.write("cert.pem", &cert);
+    let secret = rustls::pki_types::PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+    std::fs::write(folder.0.join("key.pem"), secret.secret_der()).unwrap();
+    assert!(fault().contains("but binary data: `openssl pkey -inform DER`"), "{}", fault());
+    folder.write("key.pem", "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n");
+    assert!(fault().ends_with("(PKCS#8, PKCS#1 or SEC1), but OPENSSH PRIVATE KEY"), "{}", fault());
+    // P-521, by `openssl ecparam -genkey`.
+    folder.write("key.pem", "-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n");
+    assert!(
+        fault().contains("key.pem: holds a private key that is damaged or of a kind that is not taken"),
+        "{}",
+        fault()
+    );
+}

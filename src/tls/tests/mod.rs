@@ -405,9 +405,9 @@ fn a_set_up_that_cannot_work_names_its_file() {
     let fault =
         |cert: &str, key: &str, ca: &str| set_up(&config(&folder, cert, key, ca, BY_NAME)).map(|_| ()).unwrap_err();
     assert!(matches!(fault(&cert, &other_key, &ca.pem), TlsError::Mismatch { .. }));
-    assert!(matches!(fault("", &key, &ca.pem), TlsError::Pem(pem::PemError::NoCertificate(_))));
-    assert!(matches!(fault(&cert, &cert, &ca.pem), TlsError::Pem(pem::PemError::NoKey(_))));
-    assert!(matches!(fault(&cert, &key, "garbage"), TlsError::Pem(pem::PemError::NoCertificate(_))));
+    assert!(matches!(fault("", &key, &ca.pem), TlsError::Pem(pem::PemError::NoCertificate(..))));
+    assert!(matches!(fault(&cert, &cert, &ca.pem), TlsError::Pem(pem::PemError::NoKey(..))));
+    assert!(matches!(fault(&cert, &key, "garbage"), TlsError::Pem(pem::PemError::NoCertificate(..))));
     let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     assert!(matches!(fault(broken, &key, &ca.pem), TlsError::Unusable(..)));
     assert!(matches!(fault(&cert, &key, broken), TlsError::BadCa(_)));

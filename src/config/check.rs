@@ -130,6 +130,9 @@ fn certificates(config: &Config, lines: &Lines) -> Result<(), ConfigError> {
         if matches!(sni.domain, Host::Ip(_)) {
             return Err(lines.error("security.sni.domain", index, Fault::NameNeeded));
         }
+        if config.security.sni[..index].iter().any(|other| other.domain == sni.domain) {
+            return Err(lines.error("security.sni.domain", index, Fault::NameTwice));
+        }
     }
     for (index, listener) in config.listeners.iter().enumerate() {
         // A port for both sides shows the endpoint side's certificate: who calls is known only later.

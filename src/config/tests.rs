@@ -271,6 +271,11 @@ fn a_bad_table_is_told_in_one_line() {
             "7: security.sni.domain: expected a host name: no client asks for an address".to_owned(),
         ),
         (
+            "[[security.sni]]\ndomain = \"a.b\"\ncertificate = \"a.pem\"\ncertificate-key = \"a.key\"\n\
+             [[security.sni]]\ndomain = \"A.b.\"\ncertificate = \"b.pem\"\ncertificate-key = \"b.key\"",
+            "11: security.sni.domain: expected a name that is not used before".to_owned(),
+        ),
+        (
             "[[security.sni]]\ndomain = \"a\"\ncertificate = \"a.pem\"",
             "6: security.sni.certificate-key: missing, expected a file's path, or \"\" for none".to_owned(),
         ),

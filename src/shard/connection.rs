@@ -25,7 +25,7 @@ use crate::limits::{
 use crate::stats::{Counter, HandshakeFailure};
 use crate::sys;
 use crate::tls::failure::{self, Failed};
-use crate::tls::hello::Offer;
+use crate::tls::hello::{Offer, plain};
 use crate::tls::session::{Progress, Session};
 use crate::tls::trust;
 use crate::transport::socket;
@@ -598,10 +598,19 @@ impl Core {
         let reason = if phase == Phase::Handshaking {
             let offer = if outbound { None } else { Offer::read(&self.scratch[..end]) };
             let refused = trust::take_refused();
-            let failed = Failed { fault, offer, refused, files: self.tls.files(side, setup) };
+            let plain =
+                if matches!(fault, rustls::Error::InvalidMessage(_)) { plain(&self.scratch[..end]) } else { None };
+            let files = self.tls.files(side, setup);
+            let failed = Failed { fault, offer, refused, plain, outbound, files };
             let (why, words) = (failed.reason(), failed.words());
             self.handshake_failed(side, peer, why, &words);
             handshake_close(outbound)
+        } else if outbound && failure::is_of_our_certificate(fault) {
+            let files = self.tls.files(side, setup);
+            let failed = Failed { fault, offer: None, refused: None, plain: None, outbound, files };
+            let (why, words) = (failed.reason(), failed.words());
+            self.handshake_failed(side, peer, why, &words);
+            CloseReason::TlsFault
         } else {
             self.say("a TLS fault ended a connection", Some(peer), fault.to_string());
             CloseReason::TlsFault

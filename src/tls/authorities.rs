@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rustls::RootCertStore;
 use rustls::crypto::ring;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use webpki::{CertRevocationList, OwnedCertRevocationList};
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
@@ -12,6 +12,9 @@ use super::pem;
 use super::setup::TlsError;
 use super::trust::Trust;
 use crate::config::TrustFiles;
+
+/// A revocation list as it stands in its file.
+type Der = CertificateRevocationListDer<'static>;
 
 /// A revocation list, to be shown to people.
 #[derive(Clone, Debug)]
@@ -57,7 +60,11 @@ pub(super) struct Read {
 /// A file is of no use.
 pub(super) fn read(files: &TrustFiles) -> Result<Option<Read>, TlsError> {
     let mut roots = RootCertStore::empty();
-    let (lists, crls) = files.crl.as_deref().map(revocation_lists).transpose()?.unwrap_or_default();
+    let found = files.crl.as_deref().map(pem::crls).transpose()?.unwrap_or_default();
+    let (lists, crls) = match &files.crl {
+        Some(path) => revocation_lists(path, &found)?,
+        None => Default::default(),
+    };
     let mut authorities = Vec::new();
     if let Some(path) = &files.trusted_ca {
         for der in pem::certificates(path)? {
@@ -80,16 +87,43 @@ pub(super) fn read(files: &TrustFiles) -> Result<Option<Read>, TlsError> {
     if roots.is_empty() {
         return Ok(None);
     }
+    if let Some(path) = &files.crl {
+        signed_by_their_issuers(path, &found, &authorities)?;
+    }
     let trust = Trust::new(roots, lists, ring::default_provider().signature_verification_algorithms);
     Ok(Some(Read { trust, authorities, crls }))
 }
 
-fn revocation_lists(path: &Path) -> Result<(Vec<CertRevocationList<'static>>, Vec<Crl>), TlsError> {
+/// A list in the name of a CA that the key of no CA of that name has signed would lock out all who have a certificate
+/// of it. Those of CAs further down are seen only when one of their certificates is shown.
+fn signed_by_their_issuers(path: &Path, found: &[Der], authorities: &[Authority]) -> Result<(), TlsError> {
+    let algorithms = ring::default_provider().signature_verification_algorithms.all;
+    let bad = |why: String| TlsError::BadCrl(path.to_owned(), why);
+    for der in found {
+        let (_, list) = CertificateRevocationList::from_der(der).map_err(|fault| bad(fault.to_string()))?;
+        let keys: Vec<_> = authorities
+            .iter()
+            .filter_map(|authority| X509Certificate::from_der(&authority.der).ok())
+            .filter(|(_, ca)| ca.subject().as_raw() == list.issuer().as_raw())
+            .map(|(_, ca)| ca.public_key().subject_public_key.data.to_vec())
+            .collect();
+        let signed = |key: &Vec<u8>| {
+            let (message, signature) = (list.tbs_cert_list.as_ref(), &list.signature_value.data);
+            algorithms.iter().any(|algorithm| algorithm.verify_signature(key, message, signature).is_ok())
+        };
+        if !keys.is_empty() && !keys.iter().any(signed) {
+            return Err(TlsError::ForeignCrl(path.to_owned(), list.issuer().to_string()));
+        }
+    }
+    Ok(())
+}
+
+fn revocation_lists(path: &Path, found: &[Der]) -> Result<(Vec<CertRevocationList<'static>>, Vec<Crl>), TlsError> {
     let mut all = (Vec::new(), Vec::new());
-    for der in pem::crls(path)? {
+    for der in found {
         let bad = |why: String| TlsError::BadCrl(path.to_owned(), why);
-        let list = OwnedCertRevocationList::from_der(&der).map_err(|fault| bad(fault.to_string()))?;
-        let (_, shown) = CertificateRevocationList::from_der(&der).map_err(|fault| bad(fault.to_string()))?;
+        let list = OwnedCertRevocationList::from_der(der).map_err(|fault| bad(fault.to_string()))?;
+        let (_, shown) = CertificateRevocationList::from_der(der).map_err(|fault| bad(fault.to_string()))?;
         all.1.push(Crl {
             path: path.to_owned(),
             issuer: shown.issuer().to_string(),

@@ -8,6 +8,9 @@ use super::Files;
 use super::hello::Offer;
 use crate::stats::{Counter, HandshakeFailure};
 
+/// What our first message says.
+const OFFERED: &str = "TLS 1.2 and 1.3, and ECDHE by X25519, P-256 or P-384 with AES-GCM or ChaCha20";
+
 /// The counters of what the two have agreed on.
 #[must_use]
 pub fn agreed(version: ProtocolVersion, suite: CipherSuite) -> [Counter; 2] {
@@ -39,6 +42,10 @@ pub struct Failed<'a> {
     pub offer: Option<Offer>,
     /// The certificate of the peer that was refused, in words.
     pub refused: Option<String>,
+    /// What the client has sent that is no TLS.
+    pub plain: Option<String>,
+    /// We have opened the connection.
+    pub outbound: bool,
     /// Ours.
     pub files: &'a Files,
 }
@@ -64,7 +71,15 @@ impl Failed<'_> {
             path.as_deref().map_or_else(|| "none".to_owned(), |path: &Path| path.display().to_string())
         };
         if let Error::AlertReceived(_) = self.fault {
-            words.push_str(&format!("; the peer was shown the certificate in {}", shown(&self.files.certificate)));
+            words.push_str(&match self.reason() {
+                // The peer has answered our first message, and has seen nothing else.
+                Why::Version | Why::Cipher if self.outbound => format!("; it was offered {OFFERED}"),
+                _ => format!("; the peer was shown the certificate in {}", shown(&self.files.certificate)),
+            });
+            return words;
+        }
+        if let Some(plain) = &self.plain {
+            words.push_str(&format!("; it speaks no TLS on this port, but begins with {plain:?}"));
             return words;
         }
         if let Some(refused) = &self.refused {
@@ -74,6 +89,7 @@ impl Failed<'_> {
             words.push_str(&format!("; it offers {offer}"));
         }
         let wanted = match self.reason() {
+            _ if let Some(wanted) = instead_of(self.fault) => wanted.to_owned(),
             Why::Version => "TLS 1.2 or 1.3".to_owned(),
             Why::Cipher => "ECDHE by X25519, P-256 or P-384 with AES-GCM or ChaCha20, and a suite that fits the \
                             certificate"
@@ -86,7 +102,6 @@ impl Failed<'_> {
                 format!("a certificate of a CA in {}", shown(&self.files.trusted_ca))
             }
             Why::Usage => "clientAuth in a client's certificate (see client-eku), serverAuth in a server's".to_owned(),
-            _ if is_old_certificate(self.fault) => "a certificate of X.509 version 3".to_owned(),
             _ => return words,
         };
         words.push_str(&format!("; wanted is {wanted}"));
@@ -94,13 +109,18 @@ impl Failed<'_> {
     }
 }
 
-/// Of version 1, as `openssl x509 -req` makes them without extensions.
-fn is_old_certificate(fault: &Error) -> bool {
-    match fault {
-        Error::InvalidCertificate(CertificateError::Other(other)) => {
-            matches!(other.0.downcast_ref(), Some(webpki::Error::UnsupportedCertVersion))
+/// What is wanted, where the reason alone would lead its reader astray.
+fn instead_of(fault: &Error) -> Option<&'static str> {
+    let Error::InvalidCertificate(CertificateError::Other(other)) = fault else { return None };
+    match other.0.downcast_ref()? {
+        // As `openssl x509 -req` makes them without extensions.
+        webpki::Error::UnsupportedCertVersion => Some("a certificate of X.509 version 3"),
+        webpki::Error::CaUsedAsEndEntity => Some("a certificate that is no CA's own (basicConstraints CA:FALSE)"),
+        webpki::Error::EndEntityUsedAsCa => Some("a chain of CAs (basicConstraints CA:TRUE)"),
+        webpki::Error::InvalidCrlSignatureForPublicKey => {
+            Some("a list in the file of crl that is signed by the key of this issuer")
         }
-        _ => false,
+        _ => None,
     }
 }
 
@@ -172,6 +192,25 @@ fn incompatible(what: &PeerIncompatible) -> HandshakeFailure {
     }
 }
 
+/// Whether the peer refuses the certificate that we have shown, or that we have shown none. With TLS 1.3 a client
+/// learns that only when the handshake is over for it (RFC 8446 §4.4.2.4, §6.2).
+#[must_use]
+pub fn is_of_our_certificate(fault: &Error) -> bool {
+    use AlertDescription as Alert;
+    let Error::AlertReceived(alert) = fault else { return false };
+    matches!(
+        alert,
+        Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA
+            | Alert::AccessDenied
+            | Alert::CertificateRequired
+    )
+}
+
 /// What the peer holds against us.
 fn received(alert: AlertDescription) -> HandshakeFailure {
     use HandshakeFailure as Why;
@@ -198,7 +237,8 @@ mod tests {
     fn the_words_say_what_was_offered_what_is_wanted_and_which_file_is_concerned() {
         let files = Files { certificate: Some("own.pem".into()), trusted_ca: Some("ca.pem".into()) };
         let failed = |fault, offer, refused: Option<&str>| {
-            let failed = Failed { fault: &fault, offer, refused: refused.map(str::to_owned), files: &files };
+            let refused = refused.map(str::to_owned);
+            let failed = Failed { fault: &fault, offer, refused, plain: None, outbound: false, files: &files };
             (failed.reason(), failed.words())
         };
         let old = Offer { versions: vec![0x0302], ..Offer::default() };
@@ -214,5 +254,36 @@ mod tests {
         let (why, words) = failed(Error::AlertReceived(AlertDescription::UnknownCA), None, None);
         assert_eq!(why, HandshakeFailure::UnknownCa);
         assert!(words.ends_with("; the peer was shown the certificate in own.pem"), "{words}");
+    }
+
+    #[test]
+    fn the_words_lead_nobody_astray() {
+        let files = Files { certificate: Some("own.pem".into()), trusted_ca: Some("ca.pem".into()) };
+        let words = |fault: Error, plain: Option<&str>| {
+            let plain = plain.map(str::to_owned);
+            Failed { fault: &fault, offer: None, refused: None, plain, outbound: true, files: &files }.words()
+        };
+        let other = |fault| CertificateError::Other(rustls::OtherError(std::sync::Arc::new(fault))).into();
+        assert!(
+            words(other(webpki::Error::CaUsedAsEndEntity), None).contains("wanted is a certificate that is no CA's")
+        );
+        let list = words(other(webpki::Error::InvalidCrlSignatureForPublicKey), None);
+        assert!(list.contains("wanted is a list in the file of crl"), "{list}");
+        // Nothing of ours was shown to who does not even take our first message.
+        for alert in [AlertDescription::ProtocolVersion, AlertDescription::HandshakeFailure] {
+            let words = words(Error::AlertReceived(alert), None);
+            assert!(words.contains("; it was offered TLS 1.2 and 1.3") && !words.contains("own.pem"), "{words}");
+        }
+        let plain = words(Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType), Some("REGISTER sip:"));
+        assert!(plain.ends_with("; it speaks no TLS on this port, but begins with \"REGISTER sip:\""), "{plain}");
+    }
+
+    #[test]
+    fn what_the_peer_says_of_our_certificate_is_told_from_other_alerts() {
+        for alert in [AlertDescription::UnknownCA, AlertDescription::CertificateRequired] {
+            assert!(is_of_our_certificate(&Error::AlertReceived(alert)), "{alert:?}");
+        }
+        assert!(!is_of_our_certificate(&Error::AlertReceived(AlertDescription::InternalError)));
+        assert!(!is_of_our_certificate(&Error::DecryptError));
     }
 }

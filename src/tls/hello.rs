@@ -14,6 +14,10 @@ const SUPPORTED_VERSIONS: u16 = 43;
 
 /// How many entries of a list are written.
 const SHOWN_COUNT_MAX: usize = 12;
+/// From so many characters on a text is one.
+const PLAIN_LEN_MIN: usize = 4;
+/// How much of it is written.
+const PLAIN_LEN_MAX: usize = 40;
 
 /// An offer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -143,6 +147,15 @@ fn text(bytes: Reader<'_>) -> String {
     shown.collect()
 }
 
+/// The begin of what is text and no TLS at all, such as SIP or HTTP on the wrong port.
+#[must_use]
+pub fn plain(bytes: &[u8]) -> Option<String> {
+    let line = bytes.split(|byte| matches!(byte, b'\r' | b'\n')).next()?;
+    let shown = &line[..line.len().min(PLAIN_LEN_MAX)];
+    let is_text = |byte: &u8| matches!(byte, b' '..=b'~');
+    (shown.len() >= PLAIN_LEN_MIN && shown.iter().all(is_text)).then(|| String::from_utf8_lossy(shown).into_owned())
+}
+
 #[derive(Clone, Copy)]
 struct Reader<'a>(&'a [u8]);
 
@@ -230,5 +243,17 @@ mod tests {
             assert_eq!(Offer::read(&whole[..end]), None, "cut at {end}");
         }
         assert_eq!(Offer::read(b"OPTIONS sip:example.com SIP/2.0\r\n\r\n"), None);
+    }
+
+    #[test]
+    fn text_is_told_from_what_is_none() {
+        assert_eq!(plain(b"GET / HTTP/1.1\r\nHost: a\r\n").as_deref(), Some("GET / HTTP/1.1"));
+        let long = format!("REGISTER sip:{} SIP/2.0\r\n", "a".repeat(100));
+        assert_eq!(plain(long.as_bytes()).unwrap().len(), PLAIN_LEN_MAX);
+        for none in
+            [&b"\r\n\r\n"[..], b"", b"GET", b"\x16\x03\x01\x02", b"GET \x1b[31m / HTTP/1.1\r\n", b"\x80.\x01\x00"]
+        {
+            assert_eq!(plain(none), None);
+        }
     }
 }

@@ -52,6 +52,8 @@ pub enum TlsError {
     BadCa(PathBuf),
     /// A revocation list is none, or of a kind that cannot be used.
     BadCrl(PathBuf, String),
+    /// A revocation list in this name that is not signed by the CA of that name.
+    ForeignCrl(PathBuf, String),
     /// Peers have to be verified for this reason, and nothing says which CAs to trust.
     NoTrust(&'static str),
     /// `system-roots` is on, and the system has none.
@@ -72,7 +74,7 @@ impl std::fmt::Display for TlsError {
             Self::Unusable(path, fault) => write!(f, "{}: cannot be used: {fault}", path.display()),
             Self::BadKey(path) => write!(
                 f,
-                "{}: holds a private key that is damaged or of a kind that is not taken: expected RSA of 2,048 to \
+                "{}: cannot be used: its private key is damaged or of a kind that is not taken; expected RSA of 2,048 to \
                  4,096 bits, ECDSA on P-256 or P-384, or Ed25519",
                 path.display()
             ),
@@ -84,6 +86,9 @@ impl std::fmt::Display for TlsError {
                      number and its issuer's key identifier (RFC 5280 §5), and no delta",
                     path.display()
                 )
+            }
+            Self::ForeignCrl(path, issuer) => {
+                write!(f, "{}: holds a revocation list of {issuer} that is not signed by its key", path.display())
             }
             Self::NoTrust(why) => write!(
                 f,

@@ -34,6 +34,9 @@ use crate::config::{ClientEku, Verify};
 const HINTS_LEN_MAX: usize = 8 * 1024;
 /// The words for a certificate that was refused, in characters.
 const REFUSED_LEN_MAX: usize = 512;
+/// Names of a certificate that are told when none is the one that is meant, each in so many characters.
+const PRESENTED_MAX: usize = 8;
+const PRESENTED_LEN_MAX: usize = 80;
 
 /// The peer's certificate vouches for itself and is no trusted CA's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,6 +150,8 @@ impl ExtendedKeyUsageValidator for Usage {
 pub struct Trust {
     roots: RootCertStore,
     crls: Vec<CertRevocationList<'static>>,
+    /// Of each list: how many before it are of an issuer of the same name.
+    ranks: Vec<usize>,
     hints: Vec<DistinguishedName>,
     algorithms: WebPkiSupportedAlgorithms,
 }
@@ -161,7 +166,9 @@ impl Trust {
     ) -> Self {
         let hints = roots.subjects();
         let fits = len_of(&hints) <= HINTS_LEN_MAX;
-        Self { roots, crls, hints: if fits { hints } else { Vec::new() }, algorithms }
+        let before = |at: usize| crls[..at].iter().filter(|other| other.issuer() == crls[at].issuer()).count();
+        let ranks = (0..crls.len()).map(before).collect();
+        Self { roots, crls, ranks, hints: if fits { hints } else { Vec::new() }, algorithms }
     }
 
     /// Whether the certificate of a client that has been taken in is one of ours too.
@@ -183,6 +190,8 @@ impl Trust {
         })
     }
 
+    /// A CA that has changed its key and kept its name has a list for each, and webpki asks the first of that name
+    /// only: each of them is first in its turn, until there is one that the issuer's key has signed.
     fn verify(
         &self,
         certificate: &CertificateDer<'_>,
@@ -190,8 +199,33 @@ impl Trust {
         now: UnixTime,
         usage: Usage,
     ) -> Result<(), Error> {
-        let fault = |fault| Error::from(fault_of(fault, certificate));
-        let crls: Vec<&CertRevocationList<'_>> = self.crls.iter().collect();
+        let turns = self.ranks.iter().max().map_or(1, |rank| rank + 1);
+        let verify = |turn| self.verify_in_turn(turn, certificate, intermediates, now, usage);
+        // Where the CA is trusted under both keys, the fault that webpki has for the other one hides that of the list.
+        let by_another = |result: &Result<(), _>| {
+            use webpki::Error::{InvalidCrlSignatureForPublicKey, InvalidSignatureForPublicKey};
+            matches!(result, Err(InvalidCrlSignatureForPublicKey | InvalidSignatureForPublicKey))
+        };
+        let mut result = verify(0);
+        for turn in 1..turns {
+            if by_another(&result) {
+                result = verify(turn);
+            }
+        }
+        result.map_err(|fault| fault_of(fault, certificate).into())
+    }
+
+    fn verify_in_turn(
+        &self,
+        turn: usize,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+        usage: Usage,
+    ) -> Result<(), webpki::Error> {
+        // The list of this turn before the others of its name. A name with fewer lists keeps its order.
+        let (first, others): (Vec<_>, Vec<_>) = self.crls.iter().zip(&self.ranks).partition(|(_, rank)| **rank == turn);
+        let crls: Vec<&CertRevocationList<'_>> = first.into_iter().chain(others).map(|(list, _)| list).collect();
         let revocation = RevocationOptionsBuilder::new(&crls).ok().map(|options| {
             options
                 .with_depth(RevocationCheckDepth::Chain)
@@ -199,11 +233,9 @@ impl Trust {
                 .with_expiration_policy(ExpirationPolicy::Ignore)
                 .build()
         });
-        EndEntityCert::try_from(certificate)
-            .map_err(fault)?
+        EndEntityCert::try_from(certificate)?
             .verify_for_usage(self.algorithms.all, &self.roots.roots, intermediates, now, usage, revocation, None)
             .map(|_| ())
-            .map_err(fault)
     }
 }
 
@@ -243,8 +275,17 @@ fn names(certificate: &CertificateDer<'_>, name: &ServerName<'_>) -> Result<(), 
     let identities = identities(certificate)?;
     match expected(name) {
         Some(expected) if identities.match_expected(&expected) => Ok(()),
-        _ => Err(CertificateError::NotValidForName.into()),
+        _ => Err(CertificateError::NotValidForNameContext {
+            expected: name.to_owned(),
+            presented: identities.words().iter().take(PRESENTED_MAX).map(|name| printable(name)).collect(),
+        }
+        .into()),
     }
+}
+
+/// It may hold any text, and this goes into a log.
+fn printable(name: &str) -> String {
+    name.chars().take(PRESENTED_LEN_MAX).map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 fn is_self_signed(certificate: &CertificateDer<'_>) -> bool {
@@ -423,9 +464,10 @@ impl ClientCertVerifier for ClientCheck {
     }
 }
 
+/// Two CAs may have the same name, so that the key of one does not fit what the other has signed.
 fn is_unknown(fault: &Error) -> bool {
     match fault {
-        Error::InvalidCertificate(CertificateError::UnknownIssuer) => true,
+        Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => true,
         Error::InvalidCertificate(CertificateError::Other(other)) => other.0.is::<SelfSigned>(),
         _ => false,
     }

@@ -398,16 +398,46 @@ fn servers_with_certificates_of_all_kinds_are_taken_or_refused() {
     }
 }
 
-/// OpenSSL as the SIP Server, whom the proxy asks for its health as soon as it has started. With `mutual` it asks for
-/// our certificate.
-fn server_case(
+#[test]
+fn a_server_that_refuses_our_certificate_is_counted_and_told_although_the_handshake_was_over_for_us() {
+    if is_stand_in() {
+        return;
+    }
+    let scratch = Scratch::new("certificates-refused");
+    let (ca, stranger) = (Authority::new(&scratch, "servers"), Authority::new(&scratch, "stranger"));
+    let crl = ca.revokes(7);
+    let ip = SanType::IpAddress("127.0.0.1".parse().expect("an address"));
+    let named = |params: &mut CertificateParams| params.subject_alt_names = vec![ip.clone()];
+    let (theirs, ours) = (ca.issue("theirs", "", named), stranger.issue("ours", "", named));
+    for version in ["-tls1_3", "-tls1_2"] {
+        let case = (version, theirs.clone(), "", "unknown_ca");
+        let (_server, mut proxy) = server_and_proxy(&scratch, 1, &case, &ours, &crl, &[version]);
+        let http = proxy.http;
+        proxy.process.wait_until(version, WITHIN, || ends(http, "server").contains_key("unknown_ca"));
+        proxy.process.wait_line(&format!("shown the certificate in {}", text(&ours.certificate)), WITHIN);
+    }
+}
+
+/// OpenSSL as the SIP Server, whom the proxy asks for its health as soon as it has started.
+fn server_case(scratch: &Scratch, mutual: u8, case: ServerCase<'_>, ours: &Own, crl: &Path, options: &[&str]) {
+    let (_server, mut proxy) = server_and_proxy(scratch, mutual, &case, ours, crl, options);
+    let (http, (what, _, _, want)) = (proxy.http, case);
+    let what = format!("{what}, mutual {mutual}");
+    proxy.process.wait_until(&format!("through with {what}"), WITHIN, || !ends(http, "server").is_empty());
+    // It goes on asking; what ends otherwise would stand beside the reason.
+    let reasons: Vec<_> = ends(http, "server").into_keys().collect();
+    assert_eq!(reasons, [want], "{what}");
+}
+
+/// Both, started. With `mutual` the server asks for our certificate.
+fn server_and_proxy(
     scratch: &Scratch,
     mutual: u8,
-    (what, own, lines, want): ServerCase<'_>,
+    (what, own, lines, _): &ServerCase<'_>,
     ours: &Own,
     crl: &Path,
     options: &[&str],
-) {
+) -> (Process, Proxy) {
     let trusted = scratch.path().join("servers.ca.pem");
     let port = free_port();
     let mut command = Command::new("openssl");
@@ -424,13 +454,7 @@ fn server_case(
     settings.certificates.key.clone_from(&ours.key);
     let toml = settings.toml().replace("\n[security]\n", &format!("{lines}\n[security]\n"));
     let toml = format!("{toml}tls-mutual = {mutual}\ncrl = {crl:?}\n");
-    let mut proxy = Proxy::start_with(scratch, settings, "127.0.0.1".parse().expect("an address"), &toml);
-    let http = proxy.http;
-    let what = format!("{what}, mutual {mutual}");
-    proxy.process.wait_until(&format!("through with {what}"), WITHIN, || !ends(http, "server").is_empty());
-    // It goes on asking; what ends otherwise would stand beside the reason.
-    let reasons: Vec<_> = ends(http, "server").into_keys().collect();
-    assert_eq!(reasons, [want], "{what}");
+    (server, Proxy::start_with(scratch, settings, "127.0.0.1".parse().expect("an address"), &toml))
 }
 
 #[test]

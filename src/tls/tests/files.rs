@@ -162,7 +162,7 @@ fn what_a_file_holds_instead_is_named() {
     // P-521, by `openssl ecparam -genkey`.
     folder.write("key.pem", "-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n");
     assert!(
-        fault().contains("key.pem: holds a private key that is damaged or of a kind that is not taken"),
+        fault().contains("key.pem: cannot be used: its private key is damaged or of a kind that is not taken"),
         "{}",
         fault()
     );

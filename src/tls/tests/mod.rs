@@ -302,6 +302,18 @@ fn the_certificate_of_a_server_must_carry_the_configured_name() {
 }
 
 #[test]
+fn the_names_that_a_certificate_has_and_the_one_that_is_meant_are_told() {
+    let folder = Folder::new("name-told");
+    let ca = Ca::new("ca");
+    let hostile = SanType::URI("sip:a\nb".to_owned().try_into().unwrap());
+    let (cert, key) = ca.issue(|params| params.subject_alt_names.push(hostile));
+    let tls = made(&config(&folder, &cert, &key, &ca.pem, "tls-name = \"other.example.com\""));
+    let fault = Pair::new(&tls).run(usize::MAX).0.unwrap().to_string();
+    assert!(fault.contains("other.example.com") && fault.contains("dns:sips1.example.com"), "{fault}");
+    assert!(fault.contains("sip:a?b") && !fault.contains('\n'), "{fault}");
+}
+
+#[test]
 fn a_chain_that_does_not_verify_has_its_reason_whether_or_not_the_name_counts() {
     let folder = Folder::new("chain");
     let (ca, stranger) = (Ca::new("ca"), Ca::new("stranger"));

@@ -220,7 +220,42 @@ fn lists_and_cas_that_are_of_no_use_are_named() {
     let (_, inventory) = set_up(&proxy(&folder, &ca, &format!("crl = {path:?}\n"))).unwrap();
     assert_eq!(inventory.crls.len(), 1);
     assert!(!inventory.authorities[0].unlisted, "its CA has a list");
+    let foreign = crl(&Ca::new("ca").revokes(&[], FAR)).unwrap_err();
+    assert!(matches!(foreign, TlsError::ForeignCrl(..)), "{foreign}");
+    assert!(foreign.to_string().ends_with("crl.pem: holds a revocation list of CN=ca that is not signed by its key"));
     let other = folder.write("other.pem", &Ca::new("other").revokes(&[], FAR));
     let (_, inventory) = set_up(&proxy(&folder, &ca, &format!("crl = {other:?}\n"))).unwrap();
     assert!(inventory.authorities[0].unlisted, "another's list is no list of this CA");
+}
+
+#[test]
+fn a_ca_that_has_changed_its_key_has_a_list_for_each() {
+    let folder = Folder::new("mutual-rollover");
+    let (old, new) = (Ca::new("ca"), Ca::new("ca"));
+    let (cert, key) = old.issue(|_| {});
+    let phones = |ca: &Ca| [5, 6].map(|serial: u64| ca.issue(|params| params.serial_number = Some(serial.into())));
+    for lists in [[old.revokes(&[5], FAR), new.revokes(&[6], FAR)], [new.revokes(&[6], FAR), old.revokes(&[5], FAR)]] {
+        let path = folder.write("crl.pem", &lists.concat());
+        let more = format!("tls-mutual = 1\ncrl = {path:?}\n");
+        let both = format!("{}{}", old.pem, new.pem);
+        let tls = set_up(&config_with(&folder, (&cert, &key), &both, BY_NAME, &more)).unwrap().0;
+        let by = |papers: &Papers| verdict(&client(&old, papers), &tls).err();
+        let [fifth, sixth] = phones(&old);
+        assert_eq!((by(&fifth), by(&sixth)), (Some(Why::Revoked), None));
+        let [fifth, sixth] = phones(&new);
+        assert_eq!((by(&fifth), by(&sixth)), (None, Some(Why::Revoked)));
+    }
+}
+
+#[test]
+fn two_cas_of_one_name_may_stand_for_the_two_sides() {
+    let folder = Folder::new("mutual-namesakes");
+    let (ends, servers) = (Ca::new("ca"), Ca::new("ca"));
+    let (cert, key) = ends.issue(|_| {});
+    let ca = folder.write("servers.pem", &servers.pem);
+    let more = format!("tls-mutual = 1\n[security.server]\ntrusted-ca = {ca:?}\n");
+    let tls = set_up(&config_with(&folder, (&cert, &key), &ends.pem, BY_NAME, &more)).unwrap().0;
+    assert!(!verdict(&client(&ends, &servers.issue(|_| {})), &tls).unwrap().unwrap().of_endpoint);
+    assert!(verdict(&client(&ends, &ends.issue(|_| {})), &tls).unwrap().unwrap().of_endpoint);
+    assert_eq!(verdict(&client(&ends, &Ca::new("ca").issue(|_| {})), &tls).unwrap_err(), Why::Signature);
 }

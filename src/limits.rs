@@ -25,8 +25,12 @@ pub const SEND_QUEUE_LEN_MAX: usize = 256 * 1024;
 /// The same on a connection that we opened to a SIP Server: when one dies, all that waited for it moves to its partner
 /// at once, over a connection that may still have to be opened.
 pub const SERVER_SEND_QUEUE_LEN_MAX: usize = 16 * 1024 * 1024;
-/// Without progress while something waits to be sent.
+/// While the peer acknowledges nothing of what it was sent, though its system is there.
 pub const SEND_STALL_MAX: Duration = Duration::from_secs(10);
+/// Until what the system holds for a peer is acknowledged, however slowly: 64*T1 (RFC 3261 §17.1.1.1).
+pub const SEND_AGE_MAX: Duration = Duration::from_secs(32);
+/// Connections whose progress is looked at before others have their turn.
+pub const LOOKS_PER_PASS_MAX: usize = 512;
 /// Without a message and without a binding.
 pub const IDLE_UNREGISTERED_MAX: Duration = Duration::from_secs(120);
 /// Connections without a binding from one source address.

@@ -21,6 +21,7 @@ impl Counter {
             CloseReason::Framing => Self::ClosedFraming,
             CloseReason::SendQueueFull => Self::ClosedSendQueueFull,
             CloseReason::SendStalled => Self::ClosedSendStalled,
+            CloseReason::SendSlow => Self::ClosedSendSlow,
             CloseReason::Panic => Self::ClosedPanic,
             CloseReason::Connect(ConnectFailure::Refused) => Self::ConnectRefused,
             CloseReason::Connect(ConnectFailure::Unreachable) => Self::ConnectUnreachable,

@@ -59,8 +59,10 @@ pub enum CloseReason {
     Framing,
     /// More waits to be sent than the bound allows.
     SendQueueFull,
-    /// Nothing could be sent for too long.
+    /// The peer has acknowledged nothing of what it was sent for too long.
     SendStalled,
+    /// The peer acknowledges, but so slowly that what it was sent has grown too old.
+    SendSlow,
     /// A panic was caught while its message was handled.
     Panic,
     /// It could not be opened.

@@ -6,8 +6,8 @@
 //! ```
 //! TCP skips the handshake. A connection that the peer, the system or a bound ends goes at once.
 //!
-//! The engine owns every deadline but three: a send that stalls, the lingering after our FIN, and how many
-//! handshakes may be in the air.
+//! What they send is in `sending`. The engine owns every deadline but three: a peer that does not take what it is sent
+//! (`progress`), the lingering after our FIN, and how many handshakes may be in the air (`handshakes`).
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,8 +19,7 @@ use crate::clock::Time;
 use crate::engine::{Accept, CloseReason, ConnectFailure, Engine, Input, TlsPeer};
 use crate::ids::{ConnId, PointId, SetupId, Side, Transport};
 use crate::limits::{
-    HANDSHAKE_STEPS_PER_PASS_MAX, LINGER_MAX, READS_PER_PASS_MAX, SEND_QUEUE_LEN_MAX, SEND_STALL_MAX,
-    SERVER_SEND_QUEUE_LEN_MAX,
+    HANDSHAKE_STEPS_PER_PASS_MAX, LINGER_MAX, READS_PER_PASS_MAX, SEND_QUEUE_LEN_MAX, SERVER_SEND_QUEUE_LEN_MAX,
 };
 use crate::stats::{Counter, HandshakeFailure};
 use crate::sys;
@@ -31,9 +30,6 @@ use crate::tls::trust;
 use crate::transport::socket;
 use crate::transport::stream::{Flushed, Stream};
 
-/// Text that is sent in the middle of a pass instead of being gathered further.
-const FLUSH_EARLY_LEN: usize = 64 * 1024;
-
 /// A connection of this shard, as its task knows it: a slot that is used again has another serial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Key {
@@ -41,15 +37,19 @@ pub(super) struct Key {
     serial: u64,
 }
 
-#[cfg(test)]
 impl Key {
+    pub(super) fn index(self) -> usize {
+        self.index
+    }
+
+    #[cfg(test)]
     pub(super) fn of_test(index: usize) -> Self {
         Self { index, serial: 0 }
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     Connecting,
     Handshaking,
     Open,
@@ -76,33 +76,37 @@ pub(super) struct Conn {
     outbound: bool,
     /// Of the peer that we connect to.
     setup: Option<SetupId>,
-    phase: Phase,
-    stream: Stream,
+    pub(super) phase: Phase,
+    pub(super) stream: Stream,
     /// Of its task.
     waker: Option<Waker>,
-    flush_queued: bool,
-    /// Since when the socket takes nothing.
-    stalled: Option<Time>,
-    stall_queued: bool,
+    pub(super) flush_queued: bool,
+    /// See [`super::progress`].
+    pub(super) watched: bool,
 }
 
 impl Conn {
+    /// Whether this is the connection of that name, and not a later one in its slot.
+    pub(super) fn is(&self, key: Key) -> bool {
+        self.serial == key.serial
+    }
+
     pub(super) fn waiting_len(&self) -> usize {
         self.stream.waiting_len()
     }
 
     /// What may wait to be sent: a server is trusted with more than a peer whom anybody can play.
-    fn send_queue_len_max(&self) -> usize {
+    pub(super) fn send_queue_len_max(&self) -> usize {
         if self.outbound && self.side == Side::Server { SERVER_SEND_QUEUE_LEN_MAX } else { SEND_QUEUE_LEN_MAX }
     }
 
-    fn wake(&mut self) {
+    pub(super) fn wake(&mut self) {
         self.waker.take().into_iter().for_each(Waker::wake);
     }
 }
 
 impl Core {
-    fn conn(&mut self, key: Key) -> Option<&mut Conn> {
+    pub(super) fn conn(&mut self, key: Key) -> Option<&mut Conn> {
         self.conns.get_mut(key.index).filter(|conn| conn.serial == key.serial)
     }
 
@@ -122,8 +126,7 @@ impl Core {
             stream,
             waker: None,
             flush_queued: false,
-            stalled: None,
-            stall_queued: false,
+            watched: false,
         });
         let slot = id.slot as usize;
         if self.by_slot.len() <= slot {
@@ -134,7 +137,7 @@ impl Core {
         key
     }
 
-    fn find(&self, id: ConnId) -> Option<Key> {
+    pub(super) fn find(&self, id: ConnId) -> Option<Key> {
         let key = (*self.by_slot.get(id.slot as usize)?)?;
         (self.conns.get(key.index)?.id == id).then_some(key)
     }
@@ -233,25 +236,6 @@ impl Core {
         }
     }
 
-    /// Carries out `Output::Bytes`.
-    pub(super) fn push_bytes(&mut self, id: ConnId, bytes: Vec<u8>) {
-        let Some(key) = self.find(id) else { return self.engine.recycle(bytes) };
-        let Some(conn) = self.conn(key) else { return self.engine.recycle(bytes) };
-        let back = conn.stream.push(bytes);
-        let (waiting_len, max) = (conn.stream.waiting_len(), conn.send_queue_len_max());
-        let ready = conn.phase == Phase::Open;
-        let queue = ready && !std::mem::replace(&mut conn.flush_queued, ready);
-        back.into_iter().for_each(|buffer| self.engine.recycle(buffer));
-        if queue {
-            self.to_flush.push(key);
-        }
-        if ready && waiting_len >= FLUSH_EARLY_LEN {
-            self.flush(key);
-        } else if waiting_len > max {
-            self.lost(key, CloseReason::SendQueueFull);
-        }
-    }
-
     /// Carries out `Output::Close`.
     pub(super) fn close(&mut self, id: ConnId, reason: CloseReason) {
         let Some(key) = self.find(id) else { return };
@@ -263,7 +247,7 @@ impl Core {
                 self.handshake_failed(side, peer, HandshakeFailure::Timeout, "not finished in time");
                 self.remove(key);
             }
-            (Phase::Open, CloseReason::SendStalled | CloseReason::SendQueueFull | CloseReason::Panic) => {
+            (Phase::Open, reason) if cuts_off(reason) => {
                 conn.stream.abort();
                 self.remove(key);
             }
@@ -314,10 +298,10 @@ impl Core {
     }
 
     /// The connection is gone, and the engine does not know it yet.
-    fn lost(&mut self, key: Key, reason: CloseReason) {
+    pub(super) fn lost(&mut self, key: Key, reason: CloseReason) {
         let Some(conn) = self.conn(key) else { return };
         let (id, told) = (conn.id, matches!(conn.phase, Phase::Leaving { .. }));
-        if matches!(reason, CloseReason::SendQueueFull | CloseReason::SendStalled | CloseReason::Panic) {
+        if cuts_off(reason) {
             conn.stream.abort();
         }
         self.remove(key);
@@ -417,48 +401,6 @@ impl Core {
         }
     }
 
-    fn queue_flush(&mut self, key: Key) {
-        let Some(conn) = self.conn(key) else { return };
-        if !std::mem::replace(&mut conn.flush_queued, true) {
-            self.to_flush.push(key);
-        }
-        self.set_dirty();
-    }
-
-    /// `Ready` when the connection is gone.
-    fn poll_send(&mut self, key: Key, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.conn(key).is_some_and(|conn| conn.stream.is_blocked()) {
-            return Poll::Pending;
-        }
-        let now = self.clock.now();
-        let Some(conn) = self.conn(key) else { return Poll::Ready(()) };
-        match conn.stream.poll_flush(cx) {
-            Poll::Pending => {}
-            Poll::Ready(Err(error)) => {
-                self.lost(key, close_reason(&error));
-                return Poll::Ready(());
-            }
-            Poll::Ready(Ok(progress)) => {
-                if conn.stream.is_blocked() {
-                    if progress {
-                        conn.stalled = Some(now);
-                    }
-                } else {
-                    conn.stalled = None;
-                    match conn.phase {
-                        Phase::Leaving { fin_sent: false } => {
-                            conn.stream.shut();
-                            conn.phase = Phase::Leaving { fin_sent: true };
-                        }
-                        _ if conn.stream.waiting_len() > 0 => self.queue_flush(key),
-                        _ => {}
-                    }
-                }
-            }
-        }
-        Poll::Pending
-    }
-
     /// One read, and what becomes of it. `Pending` when there is nothing to read.
     fn poll_read(&mut self, key: Key, cx: &mut Context<'_>) -> Poll<()> {
         let Self { conns, scratch, .. } = self;
@@ -502,7 +444,7 @@ impl Core {
     }
 
     /// The peer or the system has ended the connection.
-    fn ended(&mut self, key: Key, reason: CloseReason) {
+    pub(super) fn ended(&mut self, key: Key, reason: CloseReason) {
         let Some(conn) = self.conn(key) else { return };
         let (peer, side, outbound) = (conn.peer, conn.side, conn.outbound);
         if conn.phase == Phase::Handshaking {
@@ -653,64 +595,8 @@ impl Core {
         }
     }
 
-    /// Flushes every connection that was given something; says whether there were any.
-    pub(super) fn flush_conns(&mut self) -> bool {
-        let mut keys = std::mem::take(&mut self.to_flush);
-        let some = !keys.is_empty();
-        for key in keys.drain(..) {
-            self.flush(key);
-        }
-        // What was queued meanwhile is for the next round; the longer buffer is kept.
-        keys.append(&mut self.to_flush);
-        self.to_flush = keys;
-        some
-    }
-
-    fn flush(&mut self, key: Key) {
-        let now = self.clock.now();
-        let Self { conns, engine, lent, .. } = self;
-        let Some(conn) = conns.get_mut(key.index).filter(|conn| conn.serial == key.serial) else { return };
-        conn.flush_queued = false;
-        match conn.stream.flush(lent, |buffer| engine.recycle(buffer)) {
-            Ok(Flushed::All) => conn.stalled = None,
-            Ok(Flushed::Waits { progress }) => {
-                if progress || conn.stalled.is_none() {
-                    conn.stalled = Some(now);
-                }
-                // Its task waits for room.
-                conn.wake();
-                let queue = !std::mem::replace(&mut conn.stall_queued, true);
-                let full = conn.stream.waiting_len() > conn.send_queue_len_max();
-                if queue {
-                    self.stalls.push_back((now.after(SEND_STALL_MAX), key));
-                }
-                if full {
-                    self.lost(key, CloseReason::SendQueueFull);
-                }
-            }
-            Err(error) => {
-                let reason = close_reason(&error);
-                self.ended(key, reason);
-            }
-        }
-    }
-
-    /// Ends what has stalled or lingered for too long.
-    pub(super) fn expire(&mut self, now: Time) {
-        while let Some(&(due, key)) = self.stalls.front().filter(|(due, _)| *due <= now) {
-            self.stalls.pop_front();
-            let Some(conn) = self.conn(key) else { continue };
-            conn.stall_queued = false;
-            match conn.stalled {
-                Some(since) if since.after(SEND_STALL_MAX) <= due => self.lost(key, CloseReason::SendStalled),
-                // There was progress meanwhile; the queue stays nearly in order, and late by one turn at most.
-                Some(_) => {
-                    conn.stall_queued = true;
-                    self.stalls.push_back((now.after(SEND_STALL_MAX), key));
-                }
-                None => {}
-            }
-        }
+    /// Ends what has lingered for too long.
+    pub(super) fn expire_lingers(&mut self, now: Time) {
         while let Some(&(_, key)) = self.lingers.front().filter(|(due, _)| *due <= now) {
             self.lingers.pop_front();
             self.remove(key);
@@ -718,7 +604,8 @@ impl Core {
     }
 
     pub(super) fn next_expiry(&self) -> Option<Time> {
-        [self.stalls.front(), self.lingers.front()].into_iter().flatten().map(|(due, _)| *due).min()
+        let linger = self.lingers.front().map(|(due, _)| *due);
+        [self.watches.due(), linger].into_iter().flatten().min()
     }
 }
 
@@ -753,6 +640,12 @@ fn feed(
     Ok((progress, early))
 }
 
+/// Whether what waits is thrown away, in the system too, for the peer does not take it.
+fn cuts_off(reason: CloseReason) -> bool {
+    use CloseReason::{Panic, SendQueueFull, SendSlow, SendStalled};
+    matches!(reason, SendQueueFull | SendStalled | SendSlow | Panic)
+}
+
 /// Why a connection that was being opened, or accepted, did not come about.
 fn handshake_close(outbound: bool) -> CloseReason {
     if outbound { CloseReason::Connect(ConnectFailure::Tls) } else { CloseReason::Handshake }
@@ -768,7 +661,7 @@ fn connect_failure(error: &io::Error) -> ConnectFailure {
     }
 }
 
-fn close_reason(error: &io::Error) -> CloseReason {
+pub(super) fn close_reason(error: &io::Error) -> CloseReason {
     match error.kind() {
         io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted => {
             CloseReason::Reset

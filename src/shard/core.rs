@@ -17,6 +17,7 @@ use slab::Slab;
 use super::connection::{Conn, Key, Opening};
 use super::handshakes::Handshakes;
 use super::mailbox::{Inbox, Post, Posted};
+use super::progress::Watches;
 use super::reporter::Reporter;
 use super::resolving::{Ask, Resolving};
 use super::shared::{Control, Shared};
@@ -106,8 +107,8 @@ pub(super) struct Core {
     pub(super) to_spawn: Vec<Key>,
     pub(super) resolving: Resolving,
     pub(super) to_resolve: Vec<Ask>,
-    /// In the order of time: full sockets, connections that wait for the peer's FIN.
-    pub(super) stalls: VecDeque<(Time, Key)>,
+    pub(super) watches: Watches,
+    /// In the order of time: connections that wait for the peer's FIN.
     pub(super) lingers: VecDeque<(Time, Key)>,
     pub(super) handshakes: Handshakes,
     pub(super) handshake_steps_left: usize,
@@ -180,7 +181,7 @@ impl Core {
             to_spawn: Vec::new(),
             resolving: Resolving::default(),
             to_resolve: Vec::new(),
-            stalls: VecDeque::new(),
+            watches: Watches::default(),
             lingers: VecDeque::new(),
             handshakes: Handshakes::default(),
             handshake_steps_left: HANDSHAKE_STEPS_PER_PASS_MAX,
@@ -421,7 +422,8 @@ impl Core {
                 self.on_panic(panic.as_ref());
             }
         }
-        self.expire(now);
+        self.look_at_progress(now);
+        self.expire_lingers(now);
         let mut waits = false;
         for _ in 0..ROUNDS_MAX {
             let did = self.carry_out();

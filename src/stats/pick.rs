@@ -201,6 +201,7 @@ impl Counter {
             Self::ClosedIdle => Some(Self::LimitIdleUnregistered),
             Self::ClosedSendQueueFull => Some(Self::LimitSendQueueLen),
             Self::ClosedSendStalled => Some(Self::LimitSendStall),
+            Self::ClosedSendSlow => Some(Self::LimitSendAge),
             _ => None,
         }
     }

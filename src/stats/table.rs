@@ -320,6 +320,7 @@ Counter, COUNTERS;
     ClosedFraming { reason = "framing" }
     ClosedSendQueueFull { reason = "send_queue_full" }
     ClosedSendStalled { reason = "send_stalled" }
+    ClosedSendSlow { reason = "send_slow" }
     ClosedPanic { reason = "panic" };
 
 "hawser_connect_failures_total", "Connections that could not be opened, by reason.":
@@ -460,6 +461,7 @@ Counter, COUNTERS;
     LimitMessageBegun { limit = "message_begun" }
     LimitSendQueueLen { limit = "send_queue_len" }
     LimitSendStall { limit = "send_stall" }
+    LimitSendAge { limit = "send_age" }
     LimitIdleUnregistered { limit = "idle_unregistered" }
     LimitUnregisteredPerSource { limit = "unregistered_per_source" }
     LimitMailboxCount { limit = "mailbox_count" }

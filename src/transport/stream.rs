@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_lite::{AsyncRead, AsyncWrite};
 use glommio::net::TcpStream;
@@ -26,11 +27,8 @@ const WIRE_GONE_LEN_MAX: usize = 64 * 1024;
 pub enum Flushed {
     /// All is with the system.
     All,
-    /// The socket is full; the rest waits. Says whether anything went.
-    Waits {
-        /// At least one byte was taken.
-        progress: bool,
-    },
+    /// The socket is full; the rest waits.
+    Waits,
 }
 
 /// A stream connection.
@@ -45,13 +43,15 @@ pub struct Stream {
     wire: Vec<u8>,
     /// How much of `wire` has gone.
     wire_gone: usize,
+    /// What the system has taken in all.
+    taken: u64,
 }
 
 impl Stream {
     /// Over a socket that is connected or about to be.
     #[must_use]
     pub fn new(socket: TcpStream, session: Option<Box<Session>>) -> Self {
-        Self { socket, session, text: Vec::new(), wire: Vec::new(), wire_gone: 0 }
+        Self { socket, session, text: Vec::new(), wire: Vec::new(), wire_gone: 0, taken: 0 }
     }
 
     /// Appends text to what the end of the pass sends. Gives back the buffer when it was copied from.
@@ -73,6 +73,12 @@ impl Stream {
     #[must_use]
     pub fn waiting_len(&self) -> usize {
         self.text.len() + self.wire.len() - self.wire_gone
+    }
+
+    /// Bytes that the system has taken since the connection began, of records for TLS.
+    #[must_use]
+    pub fn taken(&self) -> u64 {
+        self.taken
     }
 
     /// Whether the socket refused some of it.
@@ -100,7 +106,6 @@ impl Stream {
     /// # Errors
     /// What the socket says. The session's faults are `InvalidData`.
     pub fn flush(&mut self, lent: &mut Vec<u8>, mut recycle: impl FnMut(Vec<u8>)) -> io::Result<Flushed> {
-        let mut progress = false;
         // A peer that reads slowly may never let it run empty.
         if self.wire_gone >= WIRE_GONE_LEN_MAX {
             self.wire.drain(..std::mem::take(&mut self.wire_gone));
@@ -117,7 +122,7 @@ impl Stream {
                     encrypted.map_err(|fault| io::Error::new(io::ErrorKind::InvalidData, fault))?;
                     // The common case sends from the lent buffer without a copy.
                     let gone = if self.wire.is_empty() { self.try_send(lent)? } else { 0 };
-                    progress |= gone > 0;
+                    self.taken += gone as u64;
                     self.wire.extend_from_slice(&lent[gone..]);
                 }
             } else if self.wire.is_empty() {
@@ -129,10 +134,10 @@ impl Stream {
         }
         while self.wire_gone < self.wire.len() {
             match self.try_send(&self.wire[self.wire_gone..])? {
-                0 => return Ok(Flushed::Waits { progress }),
+                0 => return Ok(Flushed::Waits),
                 n => {
                     self.wire_gone += n;
-                    progress = true;
+                    self.taken += n as u64;
                 }
             }
         }
@@ -144,22 +149,33 @@ impl Stream {
     }
 
     /// Sends what waited for the socket to have room again.
-    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        let mut progress = false;
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.wire_gone < self.wire.len() {
             match Pin::new(&mut self.socket).poll_write(cx, &self.wire[self.wire_gone..]) {
                 Poll::Ready(Ok(n)) => {
                     self.wire_gone += n;
-                    progress = true;
+                    self.taken += n as u64;
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending if progress => return Poll::Ready(Ok(true)),
                 Poll::Pending => return Poll::Pending,
             }
         }
         self.wire_gone = 0;
         self.wire = Vec::new();
-        Poll::Ready(Ok(progress))
+        Poll::Ready(Ok(()))
+    }
+
+    /// Bytes that the peer has not acknowledged, of those that the system has taken; `None` when there is no connection
+    /// any more.
+    #[must_use]
+    pub fn outstanding(&self) -> Option<u64> {
+        sys::outgoing::unacknowledged_len(self.socket.as_raw_fd()).ok()
+    }
+
+    /// For how long the peer's system has not been heard of.
+    #[must_use]
+    pub fn silent_for(&self) -> Option<Duration> {
+        sys::outgoing::silent_for(self.socket.as_raw_fd()).ok()
     }
 
     /// Ends our direction: close_notify behind what waits, if the session can. The FIN is sent by `shut`.
@@ -180,7 +196,7 @@ impl Stream {
 
     /// Lets the close of the socket reset the connection and throw away what the system still holds.
     pub fn abort(&self) {
-        let _ = sys::with_socket(&self.socket, |socket| socket.set_linger(Some(std::time::Duration::ZERO)));
+        let _ = sys::with_socket(&self.socket, |socket| socket.set_linger(Some(Duration::ZERO)));
     }
 
     /// 0 when the socket is full.

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
 use super::*;
-use crate::limits::{SEND_QUEUE_LEN_MAX, SEND_STALL_MAX};
+use crate::limits::{SEND_AGE_MAX, SEND_QUEUE_LEN_MAX, SEND_STALL_MAX};
 
 fn connect(to: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(to).unwrap();
@@ -117,6 +117,67 @@ fn a_peer_that_stops_reading_is_cut_off_when_nothing_has_gone_for_the_time_of_th
     }
     assert!(since.elapsed() > SEND_STALL_MAX / 2, "it had its time: {:?}", since.elapsed());
     assert_eq!((rig.of(Counter::ClosedSendQueueFull), waiting()), (0, 0));
+    rig.shards.stop();
+}
+
+/// A peer with a small window that has asked for so many answers, of some 300 bytes each.
+fn asks_and_does_not_read(rig: &Rig, count: usize) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.set_tcp_mss(536).unwrap();
+    socket.connect(&rig.tcp.into()).unwrap();
+    let mut peer = TcpStream::from(socket);
+    peer.set_read_timeout(Some(DEADLINE)).unwrap();
+    peer.set_write_timeout(Some(DEADLINE)).unwrap();
+    peer.write_all(options(rig.tcp, "TCP", "deaf").repeat(count).as_bytes()).unwrap();
+    peer
+}
+
+#[test]
+fn a_peer_whose_window_stays_closed_is_cut_off_though_the_system_holds_all_that_it_was_sent() {
+    let rig = Rig::start(1);
+    // More than its window, and less than the proxy's socket holds.
+    let _deaf = asks_and_does_not_read(&rig, 250);
+    // A byte now and then does not open its window again.
+    let mut nibbler = asks_and_does_not_read(&rig, 250);
+    rig.wait_for(Counter::messages_in(Transport::Tcp), 500);
+    let waiting = || rig.total().gauges.of(crate::stats::Gauge::SendQueueBytes);
+    wait_until("all answers are with the system", || waiting() == 0);
+    let mut reader = connect(rig.tcp);
+    let deadline = Instant::now() + 3 * SEND_STALL_MAX;
+    let mut looks = 0_u32;
+    while rig.of(Counter::ClosedSendStalled) < 2 {
+        assert!(Instant::now() < deadline, "they are never cut off");
+        assert_eq!(waiting(), 0, "they stay there");
+        looks += 1;
+        if looks.is_multiple_of(50) {
+            // Its end is told by the counter.
+            let _ = nibbler.read(&mut [0; 1]);
+            reader.write_all(options(rig.tcp, "TCP", "reads").as_bytes()).unwrap();
+            responses(&mut reader, 1);
+        }
+        std::thread::park_timeout(LOOK_EVERY);
+    }
+    reader.write_all(b"\r\n\r\n").unwrap();
+    reader.read_exact(&mut [0; 2]).unwrap();
+    let others = [Counter::ClosedDead, Counter::ClosedReset, Counter::ClosedSendSlow, Counter::ClosedSendQueueFull];
+    assert_eq!(others.map(|counter| rig.of(counter)), [0; 4]);
+    rig.shards.stop();
+}
+
+#[test]
+fn a_peer_that_reads_too_slowly_for_any_transaction_is_cut_off() {
+    let rig = Rig::start(1);
+    let mut slow = asks_and_does_not_read(&rig, 700);
+    let mut buffer = [0; 512];
+    let deadline = Instant::now() + 3 * SEND_AGE_MAX;
+    while rig.of(Counter::ClosedSendSlow) == 0 {
+        assert!(Instant::now() < deadline, "it is never cut off");
+        let _ = slow.read(&mut buffer);
+        std::thread::park_timeout(SEND_AGE_MAX / 80);
+        let others = [Counter::ClosedSendStalled, Counter::ClosedSendQueueFull, Counter::ClosedDead];
+        assert_eq!(others.map(|counter| rig.of(counter)), [0; 3]);
+    }
     rig.shards.stop();
 }
 

@@ -1,0 +1,142 @@
+//! What connections send: gathered during a pass, flushed at its end, and watched until the peer has it.
+//!
+//! Owns: when a flush happens, and what becomes of a connection whose peer does not take what it is sent. Must not touch:
+//! how long that may last, which is [`super::progress`]'s.
+
+use std::task::{Context, Poll};
+
+use super::connection::{Key, Phase, close_reason};
+use super::core::Core;
+use super::progress::{Seen, Verdict};
+use crate::clock::Time;
+use crate::engine::CloseReason;
+use crate::ids::ConnId;
+use crate::limits::{LOOKS_PER_PASS_MAX, SEND_STALL_MAX};
+use crate::transport::stream::Flushed;
+
+/// Text that is sent in the middle of a pass instead of being gathered further.
+const FLUSH_EARLY_LEN: usize = 64 * 1024;
+
+impl Core {
+    /// Carries out `Output::Bytes`.
+    pub(super) fn push_bytes(&mut self, id: ConnId, bytes: Vec<u8>) {
+        let Some(key) = self.find(id) else { return self.engine.recycle(bytes) };
+        let Some(conn) = self.conn(key) else { return self.engine.recycle(bytes) };
+        let back = conn.stream.push(bytes);
+        let (waiting_len, max) = (conn.stream.waiting_len(), conn.send_queue_len_max());
+        let ready = conn.phase == Phase::Open;
+        let queue = ready && !std::mem::replace(&mut conn.flush_queued, ready);
+        back.into_iter().for_each(|buffer| self.engine.recycle(buffer));
+        if queue {
+            self.to_flush.push(key);
+        }
+        if ready && waiting_len >= FLUSH_EARLY_LEN {
+            self.flush(key);
+        } else if waiting_len > max {
+            self.lost(key, CloseReason::SendQueueFull);
+        }
+    }
+
+    /// The end of this pass flushes it.
+    pub(super) fn queue_flush(&mut self, key: Key) {
+        let Some(conn) = self.conn(key) else { return };
+        if !std::mem::replace(&mut conn.flush_queued, true) {
+            self.to_flush.push(key);
+        }
+        self.set_dirty();
+    }
+
+    /// Sends what waited for room. `Ready` when the connection is gone.
+    pub(super) fn poll_send(&mut self, key: Key, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(conn) = self.conn(key) else { return Poll::Ready(()) };
+        if !conn.stream.is_blocked() {
+            return Poll::Pending;
+        }
+        match conn.stream.poll_flush(cx) {
+            Poll::Pending => {}
+            Poll::Ready(Err(error)) => {
+                self.lost(key, close_reason(&error));
+                return Poll::Ready(());
+            }
+            Poll::Ready(Ok(())) => match conn.phase {
+                Phase::Leaving { fin_sent: false } => {
+                    conn.stream.shut();
+                    conn.phase = Phase::Leaving { fin_sent: true };
+                }
+                _ if conn.stream.waiting_len() > 0 => self.queue_flush(key),
+                _ => {}
+            },
+        }
+        Poll::Pending
+    }
+
+    /// Flushes every connection that was given something; says whether there were any.
+    pub(super) fn flush_conns(&mut self) -> bool {
+        let mut keys = std::mem::take(&mut self.to_flush);
+        let some = !keys.is_empty();
+        for key in keys.drain(..) {
+            self.flush(key);
+        }
+        // What was queued meanwhile is for the next round; the longer buffer is kept.
+        keys.append(&mut self.to_flush);
+        self.to_flush = keys;
+        some
+    }
+
+    pub(super) fn flush(&mut self, key: Key) {
+        let now = self.clock.now();
+        let Self { engine, lent, conns, watches, .. } = self;
+        let Some(conn) = conns.get_mut(key.index()).filter(|conn| conn.is(key)) else { return };
+        conn.flush_queued = false;
+        let before = conn.stream.taken();
+        let flushed = conn.stream.flush(lent, |buffer| engine.recycle(buffer));
+        let taken = conn.stream.taken();
+        if taken > before && !std::mem::replace(&mut conn.watched, true) {
+            watches.begin(key, before, taken, now);
+        }
+        match flushed {
+            Ok(Flushed::All) => {}
+            Ok(Flushed::Waits) => {
+                // Its task waits for room.
+                conn.wake();
+                if conn.stream.waiting_len() > conn.send_queue_len_max() {
+                    self.lost(key, CloseReason::SendQueueFull);
+                }
+            }
+            Err(error) => {
+                let reason = close_reason(&error);
+                self.ended(key, reason);
+            }
+        }
+    }
+
+    /// Looks at those whose look is due, and gives up who does not take what it was sent.
+    pub(super) fn look_at_progress(&mut self, now: Time) {
+        for _ in 0..LOOKS_PER_PASS_MAX {
+            let Some(watch) = self.watches.pop_due(now) else { return };
+            let Self { conns, watches, .. } = self;
+            let Some(conn) = conns.get_mut(watch.key.index()).filter(|conn| conn.is(watch.key)) else { continue };
+            match conn.phase {
+                Phase::Open => {}
+                // The handshake has its own deadline.
+                Phase::Connecting | Phase::Handshaking => {
+                    watches.again(watch, now);
+                    continue;
+                }
+                // The lingering has one too, and sends nothing more.
+                Phase::Leaving { .. } => continue,
+            }
+            conn.watched = false;
+            // A connection that has ended already shows it to its task.
+            let Some(outstanding) = conn.stream.outstanding() else { continue };
+            let seen = Seen { taken: conn.stream.taken(), outstanding, waits: conn.stream.waiting_len() > 0 };
+            let is_there = || conn.stream.silent_for().is_some_and(|silent| silent < SEND_STALL_MAX);
+            match watches.looked(watch, seen, is_there, now) {
+                Verdict::Done => {}
+                Verdict::Goes => conn.watched = true,
+                Verdict::Stalled => self.lost(watch.key, CloseReason::SendStalled),
+                Verdict::Slow => self.lost(watch.key, CloseReason::SendSlow),
+            }
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! ACK: absorbed by the transaction that sent an error, else forwarded without state (RFC 3261 §16.11, §17.2.1).
 
 use super::exchange::ServerTxn;
+use super::forwarding::plan;
 use super::home::{Found, in_words};
 use super::links::Hop;
 use super::{Engine, Mail, Source};
@@ -140,16 +141,7 @@ impl Engine {
         let mut edits = std::mem::take(&mut self.edits);
         edits.clear();
         let point = self.settings.point(point);
-        let plan = forward::Plan {
-            peer: source.peer,
-            side: source.side,
-            trusted: source.is_trusted(),
-            walk,
-            point,
-            branch,
-            request_uri: None,
-        };
-        forward::edit(ack, &plan, &mut edits);
+        forward::edit(ack, &plan(source, walk, point, branch, None), &mut edits);
         let mut bytes = self.pool.take();
         edits.apply(ack.buf(), &mut bytes);
         self.edits = edits;

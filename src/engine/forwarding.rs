@@ -4,7 +4,7 @@
 //! are copied with the edits of `proxy`.
 
 use super::exchange::{ClientTxn, Exchange, GivenUp, Onward, Which};
-use super::{Engine, UdpOversize};
+use super::{Engine, Point, Source, UdpOversize};
 use crate::clock::Time;
 use crate::flow::token::{Facing, Kind, Token};
 use crate::ids::{BindingId, FlowRef, Side};
@@ -85,16 +85,8 @@ impl Engine {
         let mut edits = std::mem::take(&mut self.edits);
         edits.clear();
         let point = self.settings.point(point_id);
-        let plan = forward::Plan {
-            peer: source.peer,
-            side: source.side,
-            trusted: source.is_trusted(),
-            walk,
-            point,
-            branch,
-            request_uri: has_contact.then_some(contact.as_slice()),
-        };
-        forward::edit(request, &plan, &mut edits);
+        let request_uri = has_contact.then_some(contact.as_slice());
+        forward::edit(request, &plan(&source, walk, point, branch, request_uri), &mut edits);
 
         // Of two endpoints that talk past the server, the route set stands already.
         let endpoint_flow = match (source.side, to_side) {
@@ -161,4 +153,23 @@ impl Engine {
 
 fn strips_genesys(request: &Message, trusted: bool) -> bool {
     request.first(Name::XGenesysRoute).is_some() || (!trusted && request.first(Name::XGenesys).is_some())
+}
+
+/// What decides the edits of a request that leaves from `point`.
+pub(super) fn plan<'a>(
+    source: &Source,
+    walk: &'a Walk,
+    point: &'a Point,
+    branch: Branch,
+    request_uri: Option<&'a [u8]>,
+) -> forward::Plan<'a> {
+    forward::Plan {
+        peer: source.peer,
+        side: source.side,
+        trusted: source.is_trusted(),
+        walk,
+        point,
+        branch,
+        request_uri,
+    }
 }

@@ -21,19 +21,11 @@ fn phones_call_each_other(scratch: &Scratch, sticky: &str, registrar: impl FnOnc
         phone.wait_bindings(1);
     }
 
-    alice.dial("bob");
-    assert_eq!(alice.wait_event("CALL_ESTABLISHED")["direction"], "outgoing");
-    assert_eq!(bob.wait_event("CALL_ESTABLISHED")["direction"], "incoming");
-    alice.hang_up();
-    bob.wait_event("CALL_CLOSED");
-    alice.wait_event("CALL_CLOSED");
+    alice.call(&mut bob);
+    alice.end_call(&mut bob);
 
-    bob.dial("alice");
-    assert_eq!(bob.wait_event("CALL_ESTABLISHED")["direction"], "outgoing");
-    assert_eq!(alice.wait_event("CALL_ESTABLISHED")["direction"], "incoming");
-    alice.hang_up();
-    bob.wait_event("CALL_CLOSED");
-    alice.wait_event("CALL_CLOSED");
+    bob.call(&mut alice);
+    alice.end_call(&mut bob);
 }
 
 #[test]

@@ -60,21 +60,13 @@ fn baresips_call_each_other_by_the_backup_when_the_primary_is_killed() {
         phone.wait_bindings(1);
     }
 
-    alice.dial("bob");
-    alice.wait_event("CALL_ESTABLISHED");
-    bob.wait_event("CALL_ESTABLISHED");
-    alice.hang_up();
-    bob.wait_event("CALL_CLOSED");
-    alice.wait_event("CALL_CLOSED");
+    alice.call(&mut bob);
+    alice.end_call(&mut bob);
 
     wait_known(backup_port, "alice");
     wait_known(backup_port, "bob");
     drop(primary);
 
-    bob.dial("alice");
-    assert_eq!(bob.wait_event("CALL_ESTABLISHED")["direction"], "outgoing");
-    assert_eq!(alice.wait_event("CALL_ESTABLISHED")["direction"], "incoming");
-    alice.hang_up();
-    bob.wait_event("CALL_CLOSED");
-    alice.wait_event("CALL_CLOSED");
+    bob.call(&mut alice);
+    alice.end_call(&mut bob);
 }

@@ -7,7 +7,7 @@ use hawser::ids::Transport;
 
 use crate::stage::{Mode, Stage, ask, branch, cancel, everywhere, paired, unchecked};
 use crate::talk::{Dialog, answer, header, headers, start_line};
-use crate::world::{SERVER, SERVER2, Setup, TLS};
+use crate::world::{SERVER, SERVER2, Setup, TLS, Wire};
 
 /// The ways in which a server shows at once that it will not do.
 const AT_ONCE: [Mode; 3] = [Mode::Gone, Mode::Unavailable, Mode::Stranger];
@@ -15,6 +15,15 @@ const AT_ONCE: [Mode; 3] = [Mode::Gone, Mode::Unavailable, Mode::Stranger];
 /// Whether such a fault exists over this transport.
 fn exists(stage: &Stage, mode: Mode) -> bool {
     mode != Mode::Stranger || stage.world.engines[0].settings().servers[0].transport == Transport::Tls
+}
+
+/// A phone's INVITE that the primary got and never answered, and as the backup got it by the verdict.
+fn moved_by_silence(stage: &mut Stage, phone: Wire) -> (String, String) {
+    let first = stage.asked(phone, "INVITE", "i", SERVER);
+    stage.set(SERVER, Mode::Silent);
+    // oos-check and oos-force.
+    stage.pass_ms(6_100);
+    (first, stage.read_request(SERVER2, "INVITE"))
 }
 
 #[test]
@@ -266,10 +275,7 @@ fn a_cancelled_invite_at_a_dead_server_ends_with_the_verdict_and_is_never_moved(
 fn a_late_2xx_of_the_former_server_goes_back_and_what_was_asked_of_the_next_is_taken_back() {
     everywhere(paired, |mut stage| {
         let wire = stage.phone();
-        let first = stage.asked(wire, "INVITE", "i", SERVER);
-        stage.set(SERVER, Mode::Silent);
-        stage.pass_ms(6_100);
-        let moved = stage.read_request(SERVER2, "INVITE");
+        let (first, moved) = moved_by_silence(&mut stage, wire);
         stage.forget(SERVER2);
         stage.reply(SERVER2, &moved, "180 Ringing");
         stage.set(SERVER, Mode::Up);
@@ -289,10 +295,7 @@ fn a_late_2xx_of_the_former_server_goes_back_and_what_was_asked_of_the_next_is_t
 fn when_both_have_taken_the_call_both_2xx_go_back() {
     everywhere(paired, |mut stage| {
         let wire = stage.phone();
-        let first = stage.asked(wire, "INVITE", "i", SERVER);
-        stage.set(SERVER, Mode::Silent);
-        stage.pass_ms(6_100);
-        let moved = stage.read_request(SERVER2, "INVITE");
+        let (first, moved) = moved_by_silence(&mut stage, wire);
         stage.reply(SERVER2, &moved, "200 OK");
         stage.set(SERVER, Mode::Up);
         stage.reply(SERVER, &first, "200 OK");
@@ -312,10 +315,7 @@ fn when_both_have_taken_the_call_both_2xx_go_back() {
 fn a_late_2xx_to_a_request_that_the_next_server_never_answers_ends_it() {
     everywhere(paired, |mut stage| {
         let wire = stage.phone();
-        let first = stage.asked(wire, "INVITE", "i", SERVER);
-        stage.set(SERVER, Mode::Silent);
-        stage.pass_ms(6_100);
-        stage.read_request(SERVER2, "INVITE");
+        let (first, _) = moved_by_silence(&mut stage, wire);
         stage.set(SERVER, Mode::Up);
         stage.reply(SERVER, &first, "200 OK");
         let rejected = hawser::stats::Counter::CallsRejected;

@@ -22,6 +22,15 @@ pub const SERVER: &str = "127.0.0.1:7000";
 /// Its partner, where a story has one.
 pub const SERVER2: &str = "127.0.0.1:7001";
 
+/// The seeds of a run: so many that are always the same, and five from `HAWSER_SEED` on, or new ones.
+pub fn seeds(fixed: u64) -> impl Iterator<Item = u64> {
+    let fresh = match std::env::var("HAWSER_SEED").ok().and_then(|text| text.parse().ok()) {
+        Some(seed) => seed,
+        None => std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs().wrapping_mul(1_000)),
+    };
+    (0..fixed).chain(fresh..fresh + 5)
+}
+
 /// A connection as a peer sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wire {

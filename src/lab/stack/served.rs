@@ -88,15 +88,18 @@ impl Stack {
 
     /// The ACK for our 2xx has come: it is not repeated any more.
     pub fn acked(&mut self, id: ServerId) {
-        let due_us = self.now_us + self.timers.linger_us;
-        let Some(server) = self.server(id) else { return };
-        if server.state != ServerState::Accepted {
-            return;
+        if self.server(id).is_some_and(|server| server.state == ServerState::Accepted) {
+            self.confirm(id);
         }
+    }
+
+    /// An ACK has come: nothing is repeated any more.
+    fn confirm(&mut self, id: ServerId) {
+        let server = &mut self.servers[id.slot as usize];
         server.state = ServerState::Confirmed;
         server.last = Vec::new();
         if server.link.is_lossy() {
-            self.wheel.set(due_us, Alarm::ServerForget(id));
+            self.wheel.set(self.now_us + self.timers.linger_us, Alarm::ServerForget(id));
         } else {
             self.forget_server(id);
         }
@@ -155,16 +158,10 @@ impl Stack {
     }
 
     pub(super) fn on_ack(&mut self, user: &mut impl User, owner: u32, known: Option<ServerId>, message: &Message<'_>) {
-        let due_us = self.now_us + self.timers.linger_us;
         let completed = known.filter(|&id| self.server(id).is_some_and(|s| s.state == ServerState::Completed));
-        let Some(id) = completed else { return user.ack(self, owner, message) };
-        let server = &mut self.servers[id.slot as usize];
-        server.state = ServerState::Confirmed;
-        server.last = Vec::new();
-        if server.link.is_lossy() {
-            self.wheel.set(due_us, Alarm::ServerForget(id));
-        } else {
-            self.forget_server(id);
+        match completed {
+            Some(id) => self.confirm(id),
+            None => user.ack(self, owner, message),
         }
     }
 

@@ -40,16 +40,25 @@ fn read_request(from: &mut impl Read) -> String {
     String::from_utf8(text).unwrap()
 }
 
-/// A phone asks over TCP, the server answers over `serve`d streams.
-fn ask_and_answer(rig: &Rig, mut server: impl Read + Write) -> TcpStream {
+/// A phone over TCP that has asked for something.
+fn asking(rig: &Rig, branch: &str) -> TcpStream {
     let mut phone = TcpStream::connect(rig.tcp).unwrap();
     phone.set_read_timeout(Some(DEADLINE)).unwrap();
-    phone.write_all(message("MESSAGE", rig.tcp, "ask").as_bytes()).unwrap();
-    let request = read_request(&mut server);
+    phone.write_all(message("MESSAGE", rig.tcp, branch).as_bytes()).unwrap();
+    phone
+}
+
+/// The server answers what this phone has asked for.
+fn answer(server: &mut (impl Read + Write), mut phone: TcpStream) {
+    let request = read_request(server);
     assert!(request.starts_with("MESSAGE sip:alice@example.com"), "{request}");
     server.write_all(ok(&request).as_bytes()).unwrap();
     assert!(responses(&mut phone, 1).starts_with("SIP/2.0 200"));
-    phone
+}
+
+/// The server's end of TLS over a connection.
+fn secured(tls: &Tls, stream: TcpStream) -> StreamOwned<ServerConnection, TcpStream> {
+    StreamOwned::new(ServerConnection::new(tls.acceptor(None).unwrap().clone()).unwrap(), stream)
 }
 
 /// The acceptor of a stand-in for the SIP Server, on a thread, so that both can be waited for.
@@ -66,16 +75,12 @@ fn a_request_goes_to_the_server_over_tcp_from_our_address_and_its_answer_comes_b
     let listener = TcpListener::bind(loopback()).unwrap();
     let rig = Rig::with(1, Tls::default(), target(listener.local_addr().unwrap(), Transport::Tcp));
     let accepting = accept(listener);
-    let mut phone = TcpStream::connect(rig.tcp).unwrap();
-    phone.set_read_timeout(Some(DEADLINE)).unwrap();
-    phone.write_all(message("MESSAGE", rig.tcp, "first").as_bytes()).unwrap();
+    let phone = asking(&rig, "first");
     let mut server = accepting.join().unwrap();
     assert_eq!(server.peer_addr().unwrap().ip(), rig.tcp.ip());
-    let request = read_request(&mut server);
-    server.write_all(ok(&request).as_bytes()).unwrap();
-    assert!(responses(&mut phone, 1).starts_with("SIP/2.0 200"));
+    answer(&mut server, phone);
     // The second one uses the same connection.
-    ask_and_answer(&rig, server);
+    answer(&mut server, asking(&rig, "second"));
     assert_eq!(rig.of(Counter::OpenedTcp), 1);
     rig.shards.stop();
 }
@@ -87,15 +92,10 @@ fn a_request_goes_to_the_server_over_tls_when_its_certificate_names_it() {
     let tls = papers.tls("sips1.example.com");
     let rig = Rig::with(1, tls.clone(), target(listener.local_addr().unwrap(), Transport::Tls));
     let accepting = accept(listener);
-    let mut phone = TcpStream::connect(rig.tcp).unwrap();
-    phone.set_read_timeout(Some(DEADLINE)).unwrap();
-    phone.write_all(message("MESSAGE", rig.tcp, "first").as_bytes()).unwrap();
-    let session = ServerConnection::new(tls.acceptor(None).unwrap().clone()).unwrap();
-    let mut server = StreamOwned::new(session, accepting.join().unwrap());
-    let request = read_request(&mut server);
-    server.write_all(ok(&request).as_bytes()).unwrap();
-    assert!(responses(&mut phone, 1).starts_with("SIP/2.0 200"));
-    ask_and_answer(&rig, server);
+    let phone = asking(&rig, "first");
+    let mut server = secured(&tls, accepting.join().unwrap());
+    answer(&mut server, phone);
+    answer(&mut server, asking(&rig, "second"));
     assert_eq!((rig.of(Counter::OpenedTls), rig.of(Counter::HandshakeServerFull)), (1, 1));
     rig.shards.stop();
 }
@@ -119,8 +119,7 @@ fn a_burst_waits_for_the_server_while_its_connection_is_being_opened() {
     wait_until("all of it waits", || {
         rig.total().gauges.of(crate::stats::Gauge::SendQueueBytes) > (COUNT * 1_000) as u64
     });
-    let session = ServerConnection::new(tls.acceptor(None).unwrap().clone()).unwrap();
-    let mut server = StreamOwned::new(session, accept(listener).join().unwrap());
+    let mut server = secured(&tls, accept(listener).join().unwrap());
     for _ in 0..COUNT {
         let request = read_request(&mut server);
         server.write_all(ok(&request).as_bytes()).unwrap();
@@ -137,11 +136,8 @@ fn a_server_with_another_name_gets_no_sip_byte_and_the_phone_its_answer() {
     let tls = papers.tls("other.example.com");
     let rig = Rig::with(1, tls.clone(), target(listener.local_addr().unwrap(), Transport::Tls));
     let accepting = accept(listener);
-    let mut phone = TcpStream::connect(rig.tcp).unwrap();
-    phone.set_read_timeout(Some(DEADLINE)).unwrap();
-    phone.write_all(message("MESSAGE", rig.tcp, "first").as_bytes()).unwrap();
-    let session = ServerConnection::new(tls.acceptor(None).unwrap().clone()).unwrap();
-    let mut server = StreamOwned::new(session, accepting.join().unwrap());
+    let mut phone = asking(&rig, "first");
+    let mut server = secured(&tls, accepting.join().unwrap());
     let refused = server.read(&mut [0; 1]).unwrap_err();
     assert!(refused.to_string().contains("Certificate"), "{refused}");
     let answer = responses(&mut phone, 1);
@@ -155,9 +151,7 @@ fn a_server_with_another_name_gets_no_sip_byte_and_the_phone_its_answer() {
 fn a_server_that_refuses_is_counted_and_the_phone_gets_its_answer() {
     let gone = TcpListener::bind(loopback()).unwrap().local_addr().unwrap();
     let rig = Rig::with(1, Tls::default(), target(gone, Transport::Tcp));
-    let mut phone = TcpStream::connect(rig.tcp).unwrap();
-    phone.set_read_timeout(Some(DEADLINE)).unwrap();
-    phone.write_all(message("MESSAGE", rig.tcp, "first").as_bytes()).unwrap();
+    let mut phone = asking(&rig, "first");
     let answer = responses(&mut phone, 1);
     assert!(answer.starts_with("SIP/2.0 5"), "{answer}");
     rig.wait_for(Counter::ConnectRefused, 1);
@@ -168,8 +162,7 @@ fn a_server_that_refuses_is_counted_and_the_phone_gets_its_answer() {
 fn a_datagram_that_the_servers_host_refuses_is_told_to_the_engine() {
     let gone = UdpSocket::bind(loopback()).unwrap().local_addr().unwrap();
     let rig = Rig::with(1, Tls::default(), target(gone, Transport::Udp));
-    let mut phone = TcpStream::connect(rig.tcp).unwrap();
-    phone.write_all(message("MESSAGE", rig.tcp, "first").as_bytes()).unwrap();
+    let _phone = asking(&rig, "first");
     // The engine counts what it is told.
     rig.wait_for(Counter::DatagramUnreachable, 1);
     rig.shards.stop();

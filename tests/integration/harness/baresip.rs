@@ -79,6 +79,20 @@ impl Phone {
         self.command("hangup", "");
     }
 
+    /// Calls another baresip; both say that the call stands.
+    pub fn call(&mut self, other: &mut Self) {
+        self.dial(&other.name);
+        assert_eq!(self.wait_event("CALL_ESTABLISHED")["direction"], "outgoing");
+        assert_eq!(other.wait_event("CALL_ESTABLISHED")["direction"], "incoming");
+    }
+
+    /// Ends the call with another one; both say so.
+    pub fn end_call(&mut self, other: &mut Self) {
+        self.hang_up();
+        other.wait_event("CALL_CLOSED");
+        self.wait_event("CALL_CLOSED");
+    }
+
     /// Waits for an event of the call, such as `CALL_ESTABLISHED`, that has not been waited for before.
     ///
     /// # Panics

@@ -212,6 +212,11 @@ pub const KEYS: &[Key] = &[
         "Secret of session tickets, 64 hex digits; made when missing. \"\" = a secret of this start.",
     ),
     key("security.ticket-key-hours", "12", "Hours that a ticket key is used; 1–168."),
+    key(
+        "security.key-log-file",
+        "\"\"",
+        "File that the keys of all TLS sessions are appended to (NSS key log format), for reading captures: whoever has it reads all traffic.",
+    ),
     key("security.sni.domain", "", "Name for which a certificate of its own is shown."),
     key("security.sni.certificate", "", "PEM file with that certificate and its chain."),
     key("security.sni.certificate-key", "", "PEM file with its private key."),

@@ -259,6 +259,8 @@ pub struct PeerSecurity {
     pub certificate_key: Option<PathBuf>,
     /// Whom the peer's certificate must be of.
     pub trust: TrustFiles,
+    /// That of its side: a peer has none of its own.
+    pub key_log_file: Option<PathBuf>,
 }
 
 /// Where it stands which CAs are trusted.
@@ -332,6 +334,8 @@ pub struct SideSecurity {
     pub ticket_key_file: Option<PathBuf>,
     /// How long a ticket key is used.
     pub ticket_key_hours: u32,
+    /// Where the keys of its sessions are written; `None`: nowhere.
+    pub key_log_file: Option<PathBuf>,
 }
 
 impl SideSecurity {
@@ -339,7 +343,7 @@ impl SideSecurity {
     #[must_use]
     pub fn outbound(&self) -> PeerSecurity {
         let (certificate, certificate_key) = (self.certificate.clone(), self.certificate_key.clone());
-        PeerSecurity { certificate, certificate_key, trust: self.trust() }
+        PeerSecurity { certificate, certificate_key, trust: self.trust(), key_log_file: self.key_log_file.clone() }
     }
 
     /// Whom it trusts.

@@ -164,6 +164,7 @@ fn setup(table: &Section<'_>, side: Side, security: &mut Security) -> Result<Opt
             system_roots: table.boolean("system-roots")?.unwrap_or(over.trust.system_roots),
             crl: path("crl", &over.trust.crl)?,
         },
+        key_log_file: over.key_log_file.clone(),
     };
     if own == over {
         return Ok(None);
@@ -190,6 +191,7 @@ fn security(document: &Document<'_>) -> Result<Security, ConfigError> {
         client_eku: ClientEku::Strict,
         ticket_key_file: None,
         ticket_key_hours: 12,
+        key_log_file: None,
     };
     let both = side_security(&document.table("security"), &none)?;
     Ok(Security {
@@ -213,6 +215,7 @@ fn side_security(table: &Section<'_>, over: &SideSecurity) -> Result<SideSecurit
         client_eku: table.word("client-eku")?.unwrap_or(over.client_eku),
         ticket_key_file: path("ticket-key-file", &over.ticket_key_file)?,
         ticket_key_hours: table.integer("ticket-key-hours", 1, 168)?.unwrap_or(over.ticket_key_hours),
+        key_log_file: path("key-log-file", &over.key_log_file)?,
     })
 }
 

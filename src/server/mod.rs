@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, select};
-use rustls::ServerConfig;
+use rustls::{NoKeyLog, ServerConfig};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -38,6 +38,7 @@ use crate::ids::Side;
 use crate::limits::{DRAIN_MAX, SHARDS_MAX};
 use crate::shard::{Common, Setup, Shards};
 use crate::tls::CurrentCertificate;
+use crate::tls::key_log::KeyLogs;
 use crate::tls::setup::{self, Inventory, TlsError};
 use crate::tls::tickets::TicketSecrets;
 
@@ -162,7 +163,8 @@ pub fn check(config: &Config, cores: &[usize]) -> Result<Report, StartError> {
     secrets::check_keys(config)?;
     // Secrets of this moment will do, for nothing is sent.
     let tickets = TicketSecrets { server: secrets::random()?, endpoint: secrets::random()? };
-    let (_, inventory) = setup::set_up(config, &tickets)?;
+    KeyLogs::check(config)?;
+    let (_, inventory) = setup::set_up(config, &tickets, &KeyLogs::default())?;
     config.sipproxy.http_token_file.as_deref().map(http_token).transpose()?;
     let names = lookup::names(config);
     let dns = resolvers::settings(&config.dns);
@@ -247,7 +249,8 @@ impl Running {
         let capacity = checks::capacity(cores.len())?;
         let before = Before::new(config);
         let tickets = secrets::tickets(&config.security)?;
-        let (tls, inventory) = setup::set_up(config, &tickets)?;
+        let key_logs = KeyLogs::open(config)?;
+        let (tls, inventory) = setup::set_up(config, &tickets, &key_logs)?;
         let settings = plan::settings(config, count, capacity)?;
         checks::ports(config)?;
         let http = checks::http(config)?;
@@ -257,6 +260,7 @@ impl Running {
             let shown = Arc::new(CurrentCertificate::new(sip.cert_resolver.clone()));
             let mut config = ServerConfig::clone(sip);
             config.cert_resolver = shown.clone();
+            config.key_log = Arc::new(NoKeyLog);
             (config, shown)
         });
         let tos = plan::tos(config);
@@ -278,7 +282,8 @@ impl Running {
         let admin = admin.transpose().map_err(StartError::Executor)?;
         say_what_runs(config, cores, &inventory, capacity);
         let https = https.map(|(_, shown)| shown);
-        let papers = Papers::watch((config.clone(), tickets), before, &inventory, shards.handle(), shown, https);
+        let papers =
+            Papers::watch((config.clone(), tickets, key_logs), before, &inventory, shards.handle(), shown, https);
         Ok(Self { shards, admin, papers: papers.map_err(StartError::Executor)? })
     }
 

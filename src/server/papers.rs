@@ -23,6 +23,7 @@ use crate::config::Config;
 use crate::ids::Side;
 use crate::shard::Handle;
 use crate::tls::CurrentCertificate;
+use crate::tls::key_log::{self, KeyLogs};
 use crate::tls::setup::{self, Inventory};
 use crate::tls::tickets::TicketSecrets;
 
@@ -132,7 +133,7 @@ impl Papers {
     /// # Errors
     /// There is no thread to be had.
     pub(super) fn watch(
-        (config, tickets): (Config, TicketSecrets),
+        (config, tickets, key_logs): (Config, TicketSecrets, KeyLogs),
         before: Before,
         known: &Inventory,
         handle: Handle,
@@ -140,7 +141,7 @@ impl Papers {
         https: Option<Arc<CurrentCertificate>>,
     ) -> io::Result<Self> {
         let Before { files, stamps } = before;
-        let reader = Reader { config, tickets, handle, shown, https, files };
+        let reader = Reader { config, tickets, key_logs, handle, shown, https, files };
         reader.show(known);
         let known = known.clone();
         // One place: a second SIGHUP before the first is seen asks for nothing more.
@@ -188,6 +189,7 @@ fn files(config: &Config) -> Vec<PathBuf> {
 struct Reader {
     config: Config,
     tickets: TicketSecrets,
+    key_logs: KeyLogs,
     handle: Handle,
     shown: Arc<Mutex<TlsPapers>>,
     https: Option<Arc<CurrentCertificate>>,
@@ -196,7 +198,7 @@ struct Reader {
 
 impl Reader {
     fn run(&self, mut watch: Watch, mut known: Inventory, asked: &Receiver<()>) {
-        let mut reminded = remind(&known);
+        let mut reminded = self.remind(&known);
         loop {
             let asked = match asked.recv_timeout(LOOK_EVERY) {
                 Ok(()) => true,
@@ -205,7 +207,7 @@ impl Reader {
             };
             let stamps = self.stamps();
             if watch.is_time(&stamps, asked, Instant::now()) {
-                match setup::set_up(&self.config, &self.tickets) {
+                match setup::set_up(&self.config, &self.tickets, &self.key_logs) {
                     // Something was written while it was read: what was read may be of two states.
                     Ok(_) if self.stamps() != stamps => {}
                     Ok((tls, inventory)) => {
@@ -218,7 +220,7 @@ impl Reader {
                         self.shown().taken += 1;
                         log::info!("certificates, keys, CAs and revocation lists were read again and are in use");
                         known = inventory;
-                        reminded = remind(&known);
+                        reminded = self.remind(&known);
                     }
                     Err(fault) => {
                         if watch.refused(asked, Instant::now()) {
@@ -229,9 +231,22 @@ impl Reader {
                 }
             }
             if reminded.elapsed() >= REMIND_EVERY {
-                reminded = remind(&known);
+                reminded = self.remind(&known);
             }
         }
+    }
+
+    /// Tells what expires soon or has expired, what there is no list for, and that keys are written. Says when.
+    fn remind(&self, inventory: &Inventory) -> Instant {
+        warnings(inventory, SystemTime::now()).iter().for_each(|line| log::warn!("{line}"));
+        for file in key_log::files(&self.config) {
+            log::warn!(
+                "KEY LOG: the keys of TLS sessions go to {}: WHOEVER READS IT CAN READ ALL TRAFFIC, OF NOW AND OF CAPTURES. \
+                 Take key-log-file out of the settings and delete the file as soon as the fault is found",
+                file.display()
+            );
+        }
+        Instant::now()
     }
 
     fn stamps(&self) -> Vec<Stamp> {
@@ -248,12 +263,6 @@ impl Reader {
         shown.certificates = source::certificates(inventory);
         shown.crls = source::crls(inventory);
     }
-}
-
-/// Tells what expires soon or has expired, and what there is no list for. Says when.
-fn remind(inventory: &Inventory) -> Instant {
-    warnings(inventory, SystemTime::now()).iter().for_each(|line| log::warn!("{line}"));
-    Instant::now()
 }
 
 fn warnings(inventory: &Inventory, now: SystemTime) -> Vec<String> {

@@ -8,7 +8,15 @@ use x509_parser::public_key::PublicKey;
 
 use crate::config::{Config, Listener, PeerSecurity};
 use crate::ids::{Side, Transport};
+use crate::tls::key_log;
 use crate::tls::setup::{Authority, Crl, Inventory, Leaf};
+
+/// Writing to a String does not fail.
+macro_rules! line {
+    ($out:expr, $($text:tt)*) => {
+        writeln!($out, $($text)*).unwrap_or_default()
+    };
+}
 
 /// The lines, each with its end. `now` is in seconds since 1970.
 pub(super) fn lines(config: &Config, inventory: &Inventory, now: i64) -> String {
@@ -20,14 +28,10 @@ pub(super) fn lines(config: &Config, inventory: &Inventory, now: i64) -> String 
     for (name, side, setup) in config.with_own_setup() {
         peer(&mut out, &name, &config.security.outbound(side, Some(setup.id)));
     }
+    for file in key_log::files(config) {
+        line!(out, "KEY LOG      {}: whoever reads it can read all traffic", file.display());
+    }
     out
-}
-
-/// Writing to a String does not fail.
-macro_rules! line {
-    ($out:expr, $($text:tt)*) => {
-        writeln!($out, $($text)*).unwrap_or_default()
-    };
 }
 
 fn certificate(out: &mut String, leaf: &Leaf, now: i64) {
@@ -231,7 +235,8 @@ clients      of 127.0.0.1:5061 see a.pem, or b.pem when they ask for b.example.c
     fn the_lines_say_who_sees_another_certificate_and_shows_one_of_others() {
         let text = "[sipproxy]\nhttp-port = 0\ntls-port = 0\n[[sip-server]]\nname = \"a\"\nprimary = \"10.0.0.1:5060\"\n\
                     crl = \"a.crl\"\n[[device]]\nnetwork = \"10.1.0.0/16\"\ncertificate = \"c.pem\"\n\
-                    certificate-key = \"c.key\"\nsystem-roots = true\n[security]\ntrusted-ca = \"ca.pem\"\n";
+                    certificate-key = \"c.key\"\nsystem-roots = true\n[security]\ntrusted-ca = \"ca.pem\"\n\
+                    key-log-file = \"keys.log\"\n";
         let config = Config::parse(text, "hawser.toml").unwrap();
         let ca = ca();
         let (side, peer) = (Side::Endpoint, Some("device 10.1.0.0/16".to_owned()));
@@ -241,6 +246,7 @@ clients      of 127.0.0.1:5061 see a.pem, or b.pem when they ask for b.example.c
         assert!(all.starts_with("certificate  c.pem (device 10.1.0.0/16), matches its key"), "{all}");
         let expected = "own TLS      sip-server a: is shown no certificate; shows one of ca.pem, revoked by a.crl
 own TLS      device 10.1.0.0/16: is shown c.pem; shows one of ca.pem or the system's
+KEY LOG      keys.log: whoever reads it can read all traffic
 ";
         assert!(all.ends_with(expected), "{all}");
     }

@@ -25,6 +25,7 @@ use crate::stats::{Counter, HandshakeFailure};
 use crate::sys;
 use crate::tls::failure::{self, Failed};
 use crate::tls::hello::{Offer, plain};
+use crate::tls::key_log;
 use crate::tls::session::{Progress, Session};
 use crate::tls::trust;
 use crate::transport::socket;
@@ -477,6 +478,10 @@ impl Core {
             conn.stream.push_wire(&lent);
         }
         self.lent = lent;
+        if let Some((lines, why)) = key_log::take_lost() {
+            self.engine.counters_mut().add(Counter::TlsKeyLogLost, lines);
+            self.say("lines of the TLS key log could not be written", None, why.to_string());
+        }
         if let Some(panic) = panicked {
             self.on_panic(panic.as_ref());
             return self.lost(key, CloseReason::Panic);

@@ -370,6 +370,9 @@ Counter, COUNTERS;
     TlsCipherRsaAes128 { cipher = "ECDHE_RSA_WITH_AES_128_GCM_SHA256" }
     TlsCipherRsaChacha20 { cipher = "ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256" };
 
+"hawser_tls_key_log_lost_total", "Lines of key-log-file that could not be written.":
+    TlsKeyLogLost {};
+
 "hawser_tls_handshake_failures_total", "TLS handshakes that failed, by side and reason.":
     HandshakeServerNone { side = "server", reason = "none" }
     HandshakeServerExpired { side = "server", reason = "expired" }

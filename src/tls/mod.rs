@@ -3,14 +3,15 @@
 //! Owns: [`session`], which turns records into text and back with buffers that the shard lends it; [`setup`], which
 //! reads our certificates ([`own`]), CAs and revocation lists ([`authorities`]) from files ([`mod@file`], [`pem`],
 //! [`shelf`]), for each side and for single peers ([`peers`]); [`trust`] and [`identity`], which verify a peer;
-//! [`tickets`], by which sessions are taken up again; [`failure`]
-//! and [`hello`], which say why a handshake failed. Must not touch: sockets, SIP, the engine's state.
+//! [`tickets`], by which sessions are taken up again; [`failure`] and [`hello`], which say why a handshake failed;
+//! [`key_log`], for those who have to read a capture. Must not touch: sockets, SIP, the engine's state.
 
 mod authorities;
 pub mod failure;
 pub mod file;
 pub mod hello;
 pub mod identity;
+pub mod key_log;
 mod own;
 mod peers;
 pub mod pem;

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use rustls::pki_types::CertificateDer;
 
 use super::identity::{Expected, Identities};
+use super::key_log::KeyLogs;
 use super::setup::{TlsError, connect};
 use super::shelf::{Shelf, Whose};
 use super::trust::Trust;
@@ -58,7 +59,7 @@ impl Peers {
     ///
     /// # Errors
     /// One of them is of no use.
-    pub(super) fn read(config: &Config, shelf: &mut Shelf) -> Result<Self, TlsError> {
+    pub(super) fn read(config: &Config, key_logs: &KeyLogs, shelf: &mut Shelf) -> Result<Self, TlsError> {
         let mut setups = Vec::with_capacity(config.security.peers.len());
         for (at, files) in config.security.peers.iter().enumerate() {
             // Whoever is the first to have it gives it a name.
@@ -72,7 +73,8 @@ impl Peers {
                 _ => None,
             };
             let trust = shelf.trust(&files.trust)?;
-            let connect = trust.map(|trust| connect(&trust, own.as_ref())).transpose()?;
+            let key_log = key_logs.of(files.key_log_file.as_ref());
+            let connect = trust.map(|trust| connect(&trust, own.as_ref(), &key_log)).transpose()?;
             let files = Files { certificate: files.certificate.clone(), trusted_ca: files.trust.trusted_ca.clone() };
             setups.push(PeerTls { connect, files });
         }

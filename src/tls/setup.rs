@@ -13,11 +13,12 @@ use rustls::pki_types::CertificateDer;
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, Error, ServerConfig, SupportedProtocolVersion};
+use rustls::{ClientConfig, Error, KeyLog, ServerConfig, SupportedProtocolVersion};
 
 pub use super::authorities::{Authority, Crl};
 
 use super::identity::Expected;
+use super::key_log::KeyLogs;
 use super::own::{Own, Shown};
 use super::peers::{Peers, Voucher};
 use super::pem::PemError;
@@ -60,6 +61,8 @@ pub enum TlsError {
     NoSystemRoots,
     /// A name that can't be asked for.
     BadName(String),
+    /// The file for the keys of sessions cannot be opened, or is not one for us alone.
+    KeyLog(PathBuf, std::io::Error),
     /// rustls does not take its own provider.
     Provider(Error),
 }
@@ -97,6 +100,14 @@ impl std::fmt::Display for TlsError {
             ),
             Self::NoSystemRoots => f.write_str("system-roots is true, but the system has no CA certificates"),
             Self::BadName(name) => write!(f, "tls-name: {name:?} is no name that TLS can ask for"),
+            Self::KeyLog(path, fault) => {
+                write!(
+                    f,
+                    "{}: key-log-file cannot be used: {fault}; it has to be a plain file of Hawser's own user, in a folder \
+                     that is there",
+                    path.display()
+                )
+            }
             Self::Provider(fault) => write!(f, "TLS cannot be set up: {fault}"),
         }
     }
@@ -144,15 +155,16 @@ pub struct Inventory {
     pub crls: Vec<Crl>,
 }
 
-/// Reads every file that the settings name and makes what the shards need. Says beside it what there was.
+/// Reads every file that the settings name and makes what the shards need. Says beside it what there was. The keys of
+/// sessions go to `key_logs`.
 ///
 /// # Errors
 /// The first fault that is found.
-pub fn set_up(config: &Config, tickets: &TicketSecrets) -> Result<(Tls, Inventory), TlsError> {
+pub fn set_up(config: &Config, tickets: &TicketSecrets, key_logs: &KeyLogs) -> Result<(Tls, Inventory), TlsError> {
     let mut shelf = Shelf::default();
-    let mut parts = |side| Parts::read(config, side, tickets, &mut shelf);
+    let mut parts = |side| Parts::read(config, side, (tickets, key_logs), &mut shelf);
     let (endpoint, server) = (parts(Side::Endpoint)?, parts(Side::Server)?);
-    let peers = Peers::read(config, &mut shelf)?;
+    let peers = Peers::read(config, key_logs, &mut shelf)?;
     for server in config.servers.iter().filter(|server| server.transport == Transport::Tls) {
         for target in [Some(&server.primary), server.backup.as_ref()].into_iter().flatten() {
             trust::server_name(&server.tls_peer(target).expected).map_err(TlsError::BadName)?;
@@ -183,13 +195,19 @@ pub fn set_up(config: &Config, tickets: &TicketSecrets) -> Result<(Tls, Inventor
 struct Parts<'a> {
     security: &'a SideSecurity,
     ticket_secret: &'a [u8; 32],
+    key_log: Arc<dyn KeyLog>,
     own: Option<Own>,
     by_domain: HashMap<String, Arc<CertifiedKey>>,
     trust: Option<Arc<Trust>>,
 }
 
 impl<'a> Parts<'a> {
-    fn read(config: &'a Config, side: Side, tickets: &'a TicketSecrets, shelf: &mut Shelf) -> Result<Self, TlsError> {
+    fn read(
+        config: &'a Config,
+        side: Side,
+        (tickets, key_logs): (&'a TicketSecrets, &KeyLogs),
+        shelf: &mut Shelf,
+    ) -> Result<Self, TlsError> {
         let security = config.security.side(side);
         let own = match (&security.certificate, &security.certificate_key) {
             (Some(path), Some(key_path)) => {
@@ -216,7 +234,8 @@ impl<'a> Parts<'a> {
             Side::Server => &tickets.server,
             Side::Endpoint => &tickets.endpoint,
         };
-        Ok(Self { security, ticket_secret, own, by_domain, trust })
+        let key_log = key_logs.of(security.key_log_file.as_ref());
+        Ok(Self { security, ticket_secret, key_log, own, by_domain, trust })
     }
 
     fn trusted(&self) -> Option<(Arc<Trust>, ClientEku)> {
@@ -224,7 +243,7 @@ impl<'a> Parts<'a> {
     }
 
     fn side(&self, vouchers: Vec<Arc<Voucher>>) -> Result<SideTls, TlsError> {
-        let connect = self.trust.as_ref().map(|trust| connect(trust, self.own.as_ref())).transpose()?;
+        let connect = self.trust.as_ref().map(|trust| connect(trust, self.own.as_ref(), &self.key_log)).transpose()?;
         let files =
             Files { certificate: self.security.certificate.clone(), trusted_ca: self.security.trusted_ca.clone() };
         Ok(SideTls { accept: self.accept(None, vouchers)?, connect, trusted: self.trusted(), files })
@@ -254,6 +273,7 @@ impl<'a> Parts<'a> {
         // All suites are strong; scanners ask for an order all the same.
         config.ignore_client_order = true;
         config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.key_log = self.key_log.clone();
         // A session that is taken up again shows no certificate, so that dates, lists and CAs could not be checked
         // again: under tls-mutual none is.
         if is_mutual {
@@ -270,7 +290,7 @@ impl<'a> Parts<'a> {
 ///
 /// # Errors
 /// rustls does not take its own provider.
-pub(super) fn connect(trust: &Arc<Trust>, own: Option<&Own>) -> Result<Connect, TlsError> {
+pub(super) fn connect(trust: &Arc<Trust>, own: Option<&Own>, key_log: &Arc<dyn KeyLog>) -> Result<Connect, TlsError> {
     let config = |verify: Verify| {
         let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_protocol_versions(VERSIONS)
@@ -284,6 +304,7 @@ pub(super) fn connect(trust: &Arc<Trust>, own: Option<&Own>) -> Result<Connect, 
         // For the same reason as above; and these connections are few and stay. So there is no cache from which a session
         // with one peer could be taken up with another's trust.
         config.resumption = Resumption::disabled();
+        config.key_log = key_log.clone();
         Ok::<_, TlsError>(Arc::new(config))
     };
     Ok(Connect { by_name: config(Verify::Name)?, by_chain: config(Verify::Chain)? })

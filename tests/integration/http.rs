@@ -17,7 +17,8 @@ fn start(scratch: &Scratch, names: &[&str]) -> (Process, Settings) {
     let more = format!("http-tls = true\nhttp-token-file = {token:?}\n");
     let mut settings = Settings { more, ..Settings::new(scratch) };
     settings.certificates = Certificates::named(scratch, names);
-    let mut process = hawser(&scratch.write("hawser.toml", &settings.toml()));
+    let toml = format!("{}key-log-file = {:?}\n", settings.toml(), scratch.path().join("keys.log"));
+    let mut process = hawser(&scratch.write("hawser.toml", &toml));
     let url = url(&settings, "/readyz");
     // The name is another test's matter.
     let mut probe = Command::new("curl");
@@ -89,6 +90,8 @@ fn https_asks_for_the_token_and_shows_the_certificate_of_phones() {
         client.write_stdin(b"GET /healthz HTTP/1.1\r\nHost: hawser\r\n\r\n");
         client.wait_line("HTTP/1.1 200", Duration::from_secs(10));
     }
+    let keys = std::fs::read(scratch.path().join("keys.log")).expect("it is made at the start");
+    assert!(keys.is_empty(), "the token's sessions are no SIP");
 }
 
 #[test]

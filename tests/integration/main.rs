@@ -18,6 +18,7 @@ mod harness;
 mod http;
 mod kamailio;
 mod kamailio_pair;
+mod key_log;
 mod listeners;
 mod made;
 mod names;

@@ -28,6 +28,7 @@ fn a_peer_has_what_it_names_and_for_the_rest_what_its_side_has() {
         certificate: Some("a.pem".into()),
         certificate_key: Some("a.key".into()),
         trust: TrustFiles { trusted_ca: Some("partner.pem".into()), system_roots: false, crl: Some("ends.crl".into()) },
+        key_log_file: None,
     };
     assert_eq!(config.security.peers, std::slice::from_ref(&expected));
     assert_eq!(config.security.outbound(Side::Endpoint, Some(own.id)), expected);

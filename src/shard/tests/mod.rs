@@ -195,7 +195,8 @@ impl Papers {
              [security]\ncertificate = {cert:?}\ncertificate-key = {key:?}\ntrusted-ca = {ca:?}\n"
         );
         let secrets = crate::tls::tickets::TicketSecrets { server: [1; 32], endpoint: [2; 32] };
-        crate::tls::setup::set_up(&Config::parse(&text, "hawser.toml").unwrap(), &secrets).unwrap().0
+        let config = Config::parse(&text, "hawser.toml").unwrap();
+        crate::tls::setup::set_up(&config, &secrets, &Default::default()).unwrap().0
     }
 
     /// A phone's side of TLS, that trusts our CA.

@@ -14,6 +14,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, Error, RootCertStore};
 
 use super::identity::TlsPeer;
+use super::key_log::KeyLogs;
 use super::session::{Progress, Session};
 use super::setup::{Inventory, TlsError};
 use super::tickets::TicketSecrets;
@@ -124,7 +125,7 @@ fn config(folder: &Folder, cert: &str, key: &str, trusted: &str, server: &str) -
 }
 
 fn set_up(config: &Config) -> Result<(Tls, Inventory), TlsError> {
-    setup::set_up(config, &TicketSecrets { server: [1; 32], endpoint: [2; 32] })
+    setup::set_up(config, &TicketSecrets { server: [1; 32], endpoint: [2; 32] }, &KeyLogs::default())
 }
 
 /// What is made from files, and the server whom the settings expect.
@@ -274,7 +275,7 @@ fn a_second_connection_resumes_with_a_stateless_ticket() {
         assert_eq!([resumes(&tls), resumes(&tls)], [false, true]);
         // A new start, or another member of the pool.
         assert!(resumes(&made(&config).tls), "the secret is the same");
-        let stranger = setup::set_up(&config, &strangers).unwrap().0;
+        let stranger = setup::set_up(&config, &strangers, &KeyLogs::default()).unwrap().0;
         assert_eq!([resumes(&stranger), resumes(&stranger)], [false, true], "a full handshake where it is another");
     }
 }

@@ -68,9 +68,36 @@ pub(super) fn order(targets: &[Target], blocked: &Blocked, rng: &mut Rng, now: T
     left
 }
 
+/// The order in which what belongs together tries them, the same each time: `hash` is evenly spread for each target
+/// and each dialog. The first comes as often as its weight says, and a target that joins, leaves or is blocked moves
+/// no dialog but its own, for each one's place is drawn by itself: the smallest of exponential times whose rates are
+/// the weights.
+pub(super) fn order_alike(
+    targets: &[Target],
+    blocked: &Blocked,
+    hash: impl Fn(&Target) -> u64,
+    now: Time,
+) -> SmallVec<[Target; 4]> {
+    let mut left: SmallVec<[Target; 4]> = SmallVec::from_slice(targets);
+    let time = |target: &Target| {
+        // Above 0 and at most 1; 53 bits are what an f64 holds.
+        let drawn = ((hash(target) >> 11) + 1) as f64 / (1_u64 << 53) as f64;
+        -drawn.ln() / share(target) as f64
+    };
+    left.sort_by(|a, b| {
+        let place = |target: &Target| (blocked.is_blocked(target.transport, target.address, now), target.priority);
+        place(a).cmp(&place(b)).then_with(|| time(a).total_cmp(&time(b)))
+    });
+    left
+}
+
+/// A target's part of the choices among those of its priority.
+fn share(target: &Target) -> u64 {
+    (u64::from(target.weight) * ZEROES_PER_ONE).max(1)
+}
+
 /// Puts those of one priority into a random order, by weight.
 fn draw(targets: &mut [Target], rng: &mut Rng) {
-    let share = |target: &Target| (u64::from(target.weight) * ZEROES_PER_ONE).max(1);
     for at in 0..targets.len().saturating_sub(1) {
         let left = &mut targets[at..];
         let sum: u64 = left.iter().map(share).sum();
@@ -164,6 +191,37 @@ mod tests {
             assert_eq!(ordered[2..], [2, 0]);
         }
         assert!(order(&[], &Blocked::default(), &mut rng, NOW).is_empty());
+    }
+
+    /// Numbers in a row, spread evenly (the end of SplitMix64).
+    fn spread(number: u64) -> u64 {
+        let mut z = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    #[test]
+    fn a_dialog_finds_the_same_order_again_and_leaves_its_target_only_when_that_is_gone() {
+        let targets = [target(0, 1, 10), target(1, 1, 20), target(2, 1, 30), target(3, 1, 40), target(4, 2, 90)];
+        let mut blocked = Blocked::default();
+        let first = |of: &[Target], blocked: &Blocked, dialog: u64| {
+            let hash = |target: &Target| spread(dialog * 8 + u64::from(target.address.port()));
+            usize::from(order_alike(of, blocked, hash, NOW)[0].address.port())
+        };
+        let mut count = [0_u64; 4];
+        let homes: Vec<usize> = (0..10_000).map(|dialog| first(&targets, &blocked, dialog)).collect();
+        homes.iter().for_each(|home| count[*home] += 1);
+        for (observed, share) in count.iter().zip([0.1, 0.2, 0.3, 0.4]) {
+            assert!((*observed as f64 / 10_000.0 - share).abs() < 0.01, "{count:?}");
+        }
+        blocked.block(Transport::Udp, targets[3].address, NOW);
+        for (dialog, home) in homes.iter().enumerate() {
+            let (without, while_blocked) =
+                (first(&targets[..3], &Blocked::default(), dialog as u64), first(&targets, &blocked, dialog as u64));
+            assert_eq!(without, while_blocked);
+            assert!(*home == 3 || *home == without, "{dialog} left {home} for {without}");
+        }
     }
 
     #[test]

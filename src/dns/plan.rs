@@ -157,6 +157,12 @@ impl Dns {
         order::order(targets, &self.blocked, &mut self.rng, now)
     }
 
+    /// The same for what belongs together, such as the requests of a dialog, which find the same order each time while
+    /// their target is there: `hash` is evenly spread over dialogs and targets.
+    pub fn order_alike(&self, targets: &[Target], hash: impl Fn(&Target) -> u64, now: Time) -> SmallVec<[Target; 4]> {
+        order::order_alike(targets, &self.blocked, hash, now)
+    }
+
     /// This target did not answer: it comes last for `DNS_BLOCK_TIME` (RFC 3263 §4.3).
     pub fn block(&mut self, transport: Transport, address: SocketAddr, now: Time, counters: &mut Counters) {
         if self.blocked.block(transport, address, now) {

@@ -4,7 +4,7 @@
 //! A request that has found no answer is tried at the next target under a new branch. What the one before still says
 //! is heard: a 2xx always goes back.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use smallvec::SmallVec;
 
@@ -13,6 +13,7 @@ use super::links::{Hop, LinkKey, Whose};
 use super::{ConnectFailure, Engine, Mail};
 use crate::clock::Time;
 use crate::dns::{self, Answer, Failure, Question};
+use crate::flow::keys::Tag;
 use crate::ids::FlowRef;
 use crate::limits::{HOME_ANSWER_MAX, NAME_ANSWER_MAX, TARGETS_COUNT_MAX};
 use crate::proxy::{Target, Walk, names, target};
@@ -114,7 +115,8 @@ impl Engine {
     }
 
     /// The server of a pair that gets a request: of the active one's addresses that answer, the one that the
-    /// Request-URI of a dialog names, else by priority and weight; then its partner.
+    /// Request-URI of a dialog names, else by priority and weight; then its partner. What has the same Call-ID goes to
+    /// the same address, for a server that is known by a name may write that into its Contact.
     fn server_of(&mut self, pair: u8, request: Option<&Message>, tried: &[SocketAddr], now: Time) -> Option<Hop> {
         let transport = self.settings.servers.get(usize::from(pair))?.transport;
         let view = self.view.pairs.get(usize::from(pair))?;
@@ -140,11 +142,26 @@ impl Engine {
             });
             let address = match of_dialog {
                 Some(address) => address,
-                None => self.dns.order(&all, now).first()?.address,
+                None => match request {
+                    Some(request) => {
+                        let hash = |at: &dns::Target| self.spread(request.call_id(), at.address);
+                        self.dns.order_alike(&all, hash, now).first()?.address
+                    }
+                    None => self.dns.order(&all, now).first()?.address,
+                },
             };
             return Some(Hop { transport, address });
         }
         None
+    }
+
+    /// Evenly spread over dialogs and addresses.
+    fn spread(&self, call_id: &[u8], address: SocketAddr) -> u64 {
+        let port = address.port().to_be_bytes();
+        match address.ip() {
+            IpAddr::V4(ip) => self.keys.hash64(Tag::CallId, &[call_id, &ip.octets(), &port]),
+            IpAddr::V6(ip) => self.keys.hash64(Tag::CallId, &[call_id, &ip.octets(), &port]),
+        }
     }
 
     // --- targets of names and addresses --------------------------------------------------------------------

@@ -356,6 +356,32 @@ fn a_set_of_servers_shares_new_requests_by_weight_and_each_dialog_stays() {
     });
 }
 
+/// Its Contact names the whole set, and says nothing of the one that has the dialog.
+#[test]
+fn a_dialog_stays_with_its_server_though_the_contact_is_the_name_of_the_set() {
+    everywhere(named, |mut stage| {
+        stage.srv(60, &[("a.test", 0, 1, 7000), ("b.test", 0, 1, 7001)]);
+        stage.run();
+        let wire = stage.phone();
+        let mut shares = [0; 2];
+        for count in 0..24 {
+            stage.write(wire, &ask("INVITE", &format!("i{count}")));
+            let (at, server, invite) = match stage.try_read_at(SERVER) {
+                Some(invite) => (0, SERVER, invite),
+                None => (1, SERVER2, stage.read_request(SERVER2, "INVITE")),
+            };
+            shares[at] += 1;
+            stage.say(server, &answer(&invite, "200 OK", "t", "Contact: <sip:set.test>\r\n"));
+            let mut dialog = Dialog::caller(&stage.read_status(wire, "200"));
+            assert_eq!(dialog.target, "sip:set.test");
+            stage.acknowledge(wire, &mut dialog, server);
+            stage.in_dialog(wire, &mut dialog, "BYE", server);
+        }
+        assert!(shares[0] > 0 && shares[1] > 0, "{shares:?}");
+        stage.end();
+    });
+}
+
 #[test]
 fn a_dead_target_of_a_name_gives_its_requests_to_the_next() {
     for mode in [Mode::Gone, Mode::Silent, Mode::Unavailable] {

@@ -488,7 +488,10 @@ impl Engine {
             for target in view.members.iter().flat_map(|member| &member.targets) {
                 if target.up {
                     // It has been heard of, which is more than that its time to rest is over.
-                    let lives = matches!(target.why, Evidence::Answered | Evidence::Request | Evidence::Status(_));
+                    let lives = matches!(
+                        target.why,
+                        Evidence::Answered | Evidence::Request | Evidence::TookCall | Evidence::Status(_)
+                    );
                     let is_back = lives && !answered(target.address);
                     let key = LinkKey { whose: Whose::Server(pair), transport, address: target.address };
                     match self.links.get_mut(&key) {
@@ -551,7 +554,7 @@ impl Engine {
             && let Some((_, member)) = self.names.server_at(hop.address)
             && self.view.pairs.get(usize::from(pair)).is_some_and(|view| !view.pinned && view.active != member)
         {
-            self.tell_evidence(pair, hop.address, Evidence::Request);
+            self.tell_evidence(pair, hop.address, Evidence::TookCall);
         }
     }
 
@@ -573,12 +576,12 @@ impl Engine {
     }
 
     /// A datagram has come from an address that could not be reached before.
-    pub(super) fn heard_from(&mut self, from: SocketAddr) {
+    pub(super) fn heard_from(&mut self, from: SocketAddr, now: Time) {
         let whose = match (self.names.server_at(from), self.peer_at(from)) {
             (Some((pair, _)), _) => Whose::Server(pair),
             (None, Some(peer)) => Whose::Peer(peer),
             (None, None) => self.whose_device(None),
         };
-        self.link_heard(LinkKey { whose, transport: Transport::Udp, address: from });
+        self.link_heard(LinkKey { whose, transport: Transport::Udp, address: from }, now);
     }
 }

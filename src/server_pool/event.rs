@@ -17,7 +17,7 @@ pub enum Event {
         pair: usize,
         /// Which one gets them now.
         to: Member,
-        /// Why: [`Evidence::Request`], or what was held against the other one.
+        /// Why: [`Evidence::Request`] or [`Evidence::TookCall`], or what was held against the other one.
         why: Evidence,
         /// Addresses of primary and backup.
         addresses: [Option<SocketAddr>; 2],
@@ -96,7 +96,7 @@ impl Event {
             Self::Switched { to, why, addresses, .. } => {
                 let [now, before] = [to, to.other()].map(|member| server(member, addresses[member.index()]));
                 let because = match why {
-                    Evidence::Request => format!("{to}: {why}"),
+                    Evidence::Request | Evidence::TookCall => format!("{to}: {why}"),
                     _ => format!("{}: {why}", to.other()),
                 };
                 Line {
@@ -163,6 +163,7 @@ fn server(member: Member, address: Option<SocketAddr>) -> String {
 pub(super) fn switched(why: Evidence) -> Counter {
     match why {
         Evidence::Request => Counter::ServerSwitchRequest,
+        Evidence::TookCall => Counter::ServerSwitchTookCall,
         Evidence::Pinned => Counter::ServerSwitchPinned,
         Evidence::Status(_) => Counter::ServerSwitchStatus,
         Evidence::Silent => Counter::ServerSwitchSilent,

@@ -236,7 +236,7 @@ impl Pool {
             view.outage.is_none() && view.member(view.active).targets.iter().any(here)
         });
         if !known {
-            self.on(pair, now, |rules| rules.on_request(address));
+            self.on(pair, now, |rules| rules.on_serving(address, Evidence::Request));
         }
     }
 

@@ -70,6 +70,8 @@ pub enum Evidence {
     Answered,
     /// A request of its own other than OPTIONS.
     Request,
+    /// It took a call that its partner would not.
+    TookCall,
     /// An operator's pin.
     Pinned,
     /// Another final response than 2xx to our OPTIONS, with its code; from a shard: a 503 to a request.
@@ -98,6 +100,7 @@ impl fmt::Display for Evidence {
             Self::Start => "nothing heard yet",
             Self::Answered => "it answers",
             Self::Request => "it sent a request",
+            Self::TookCall => "it took a call that the other one would not",
             Self::Pinned => "pinned by an operator",
             Self::Status(code) => return write!(f, "status {code}"),
             Self::Silent => "no answer in time",

@@ -268,6 +268,7 @@ impl Rules<'_> {
         match evidence {
             // With service checks only those tell: an answer may be old, and not every answer is one of theirs.
             Evidence::Answered if !checks => self.on_life(member, nth, evidence),
+            Evidence::TookCall => self.on_serving(address, evidence),
             Evidence::Refused | Evidence::Unreachable | Evidence::ConnectTimeout | Evidence::Tls => {
                 self.on_seen_down(member, nth, evidence);
             }
@@ -278,11 +279,12 @@ impl Rules<'_> {
         }
     }
 
-    pub(super) fn on_request(&mut self, address: SocketAddr) {
+    /// It serves, as a request of its own or a call that it took shows.
+    pub(super) fn on_serving(&mut self, address: SocketAddr, evidence: Evidence) {
         let Some((member, nth)) = self.find(address) else { return };
-        self.on_life(member, nth, Evidence::Request);
+        self.on_life(member, nth, evidence);
         if member != self.view.active && !self.view.pinned {
-            self.switch(member, Evidence::Request);
+            self.switch(member, evidence);
         }
     }
 

@@ -332,6 +332,7 @@ Counter, COUNTERS;
 
 "hawser_server_switches_total", "Times that the other SIP Server of a pair was made the active one, by reason.":
     ServerSwitchRequest { reason = "request" }
+    ServerSwitchTookCall { reason = "took_call" }
     ServerSwitchPinned { reason = "pinned" }
     ServerSwitchStatus { reason = "status" }
     ServerSwitchSilent { reason = "silent" }

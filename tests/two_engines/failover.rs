@@ -207,6 +207,22 @@ fn a_503_of_both_is_passed_on_with_retry_after_and_each_503_gets_its_ack() {
 }
 
 #[test]
+fn a_partner_that_takes_what_the_active_one_would_not_is_active_and_the_log_says_why() {
+    everywhere(paired, |mut stage| {
+        stage.set(SERVER, Mode::Overloaded);
+        let wire = stage.phone();
+        stage.write(wire, &ask("INVITE", "i"));
+        let moved = stage.read_request(SERVER2, "INVITE");
+        stage.forget(SERVER);
+        stage.reply(SERVER2, &moved, "200 OK");
+        stage.read_status(wire, "200");
+        assert_eq!(stage.told("(backup: it took a call that the other one would not)"), 1, "{:#?}", stage.world.events);
+        stage.assert_served_by(SERVER2);
+        stage.end();
+    });
+}
+
+#[test]
 fn an_endpoints_503_goes_to_the_server_as_500() {
     everywhere(paired, |mut stage| {
         let phone = stage.registered("alice", SERVER);

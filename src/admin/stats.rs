@@ -44,6 +44,7 @@ pub(super) fn stats(about: &About, readiness: &Readiness, snapshots: &[Snapshot]
         "why_not_ready": why,
         "pairs": upstreams::pairs(&snapshots.iter().flat_map(|s| s.upstreams.pairs.clone()).collect::<Vec<_>>()),
         "links": upstreams::links(snapshots),
+        "peers": upstreams::peers(snapshots),
         "names": upstreams::names(snapshots),
         "total": { "counters": rows(counters.rows()), "gauges": rows(gauges.rows()) },
         "shards": snapshots.iter().map(|snapshot| json!({

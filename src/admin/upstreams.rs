@@ -5,6 +5,7 @@
 //! their own: what they have is added up.
 
 use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::metrics::{Labels, escaped, gauge};
 use crate::limits::ADMIN_LABEL_SETS_MAX;
-use crate::stats::{LinkKind, LinkState, PairRow, ServerRow, Snapshot};
+use crate::stats::{LinkKind, LinkState, PairRow, PeerRow, ServerRow, Snapshot};
 
 /// In a few words and without names, for whom no token is asked.
 pub(super) fn summary(pairs: &[PairRow]) -> String {
@@ -68,6 +69,33 @@ pub(super) fn links(snapshots: &[Snapshot]) -> Value {
         })
     });
     row.collect()
+}
+
+/// The other sites' proxies as a JSON array.
+pub(super) fn peers(snapshots: &[Snapshot]) -> Value {
+    let row = |peer: &PeerRow| {
+        json!({
+            "name": peer.name,
+            "up": peer.up,
+            "since_s": peer.up.map(|_| peer.age.as_secs()),
+            "why": peer.why,
+        })
+    };
+    known_peers(snapshots).into_iter().map(row).collect()
+}
+
+/// What is known of each of the other sites' proxies: one that a shard has found there is there, and else what was
+/// found last counts.
+fn known_peers(snapshots: &[Snapshot]) -> Vec<&PeerRow> {
+    let mut known: BTreeMap<&str, &PeerRow> = BTreeMap::new();
+    let rank = |peer: &PeerRow| (peer.up.map_or(0, |up| 1 + u8::from(up)), Reverse(peer.age));
+    for peer in snapshots.iter().flat_map(|snapshot| &snapshot.upstreams.peers) {
+        let best = known.entry(&peer.name).or_insert(peer);
+        if rank(peer) > rank(best) {
+            *best = peer;
+        }
+    }
+    known.into_values().collect()
 }
 
 /// Every shard's DNS names.
@@ -174,16 +202,12 @@ fn encode_links(families: &mut Families<'_, '_>, snapshots: &[Snapshot]) -> Resu
         });
         families.write(name, help, lines)?;
     }
-    let mut peers = BTreeMap::new();
-    for link in links().filter(|link| link.kind == LinkKind::Peer) {
-        *peers.entry(link.name.as_str()).or_insert(false) |= link.state == LinkState::Open;
-    }
-    let peers = peers.into_iter().map(|(name, up)| (vec![("peer", own(name))], flag(up)));
-    families.write(
-        "hawser_peer_up",
-        "1 while a connection to the other site's proxy is open, once one was asked for.",
-        peers,
-    )?;
+    let known = known_peers(snapshots);
+    let peers = known.iter().map(|peer| (vec![("peer", own(&peer.name))], flag(peer.up != Some(false))));
+    families.write("hawser_peer_up", "0 when the other site's proxy was not there when it was last wanted.", peers)?;
+    let since = known.iter().filter(|peer| peer.up.is_some());
+    let since = since.map(|peer| (vec![("peer", own(&peer.name))], peer.age.as_secs_f64()));
+    families.write("hawser_peer_since_seconds", "For how long that has been so, once it was wanted.", since)?;
     let devices = LinkState::ALL.map(|state| {
         let count = links().filter(|link| link.kind == LinkKind::Device && link.state == state).count();
         (vec![("state", state.name().into())], count as u64)

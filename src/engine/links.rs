@@ -20,6 +20,9 @@ use crate::tls::identity::{Expected, TlsPeer};
 /// out costs a request its first repetition.
 const UNHEARD_COUNT_MAX: usize = 64;
 
+/// What ICMP says of a UDP address, as how a link ends.
+const UNREACHABLE: CloseReason = CloseReason::Connect(ConnectFailure::Refused);
+
 /// One address that a request may be sent to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hop {
@@ -87,6 +90,16 @@ impl Link {
     /// Whether it could not be opened, or its address not be reached, and must rest.
     pub(super) fn rests(&self, now: Time) -> bool {
         self.conn.is_none() && self.retry_at.is_some_and(|at| now < at)
+    }
+
+    /// Whether it is open; for UDP, where nothing is, that what was sent since has reached its address.
+    pub(super) fn is_there(&self) -> bool {
+        self.open || (self.why == Some(UNREACHABLE) && self.failures == 0)
+    }
+
+    /// Whether it could not be opened the last time, or its address not be reached.
+    pub(super) fn is_out(&self) -> bool {
+        self.failures > 0
     }
 
     /// Why it could not be opened, when that is how it ended.
@@ -276,6 +289,7 @@ impl Engine {
             return false;
         }
         let is_news = link.fail(now);
+        link.why = Some(UNREACHABLE);
         if is_news {
             self.event(whose_down(key.whose), Some(key.address), b"ICMP unreachable");
         }
@@ -311,14 +325,14 @@ impl Engine {
     }
 
     /// Something was heard from an address: it need not rest.
-    pub(super) fn link_heard(&mut self, key: LinkKey) {
+    pub(super) fn link_heard(&mut self, key: LinkKey, now: Time) {
         if self.links.is_empty() {
             return;
         }
         if let Some(link) = self.links.get_mut(&key)
             && std::mem::take(&mut link.failures) > 0
         {
-            link.retry_at = None;
+            (link.retry_at, link.since) = (None, now);
             self.tell(Level::Info, whose_up(key.whose), Some(key.address), b"");
         }
     }

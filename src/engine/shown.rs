@@ -1,11 +1,11 @@
 //! What an operator sees of servers, peers, devices and names: who is there, since when, and why.
 
-use super::Engine;
 use super::links::Whose;
+use super::{CloseReason, Engine};
 use crate::clock::Time;
 use crate::dns::{Failure, NameState as Known};
 use crate::ids::Side;
-use crate::stats::{LinkKind, LinkRow, LinkState, NameRow, NameState, Upstreams};
+use crate::stats::{LinkKind, LinkRow, LinkState, NameRow, NameState, PeerRow, Upstreams};
 
 impl Engine {
     /// The servers (on the shard that owns their verdict), this shard's connections to servers, peers and devices,
@@ -13,7 +13,24 @@ impl Engine {
     #[must_use]
     pub fn upstreams(&self, now: Time) -> Upstreams {
         let pairs = self.owner.as_ref().map_or_else(Vec::new, |owner| owner.rows(now));
-        Upstreams { pairs, links: self.link_rows(now), names: self.name_rows(now) }
+        Upstreams { pairs, links: self.link_rows(now), peers: self.peer_rows(now), names: self.name_rows(now) }
+    }
+
+    fn peer_rows(&self, now: Time) -> Vec<PeerRow> {
+        let row = |(at, peer): (usize, &crate::config::PeerProxy)| {
+            let whose = u8::try_from(at).map(Whose::Peer);
+            let links = || self.links.iter().filter(|(key, _)| Ok(key.whose) == whose).map(|(_, link)| link);
+            // One address of several is enough; what was closed while idle says nothing.
+            let well = links().filter(|link| link.is_there()).max_by_key(|link| link.since);
+            let bad = links().filter(|link| link.is_out()).max_by_key(|link| link.since);
+            let (up, since, why) = match (well, bad) {
+                (Some(link), _) => (Some(true), link.since, None),
+                (None, Some(link)) => (Some(false), link.since, link.why),
+                (None, None) => (None, now, None),
+            };
+            PeerRow { name: peer.name.clone(), up, age: now.since(since), why: words_of(why) }
+        };
+        self.settings.peers.iter().enumerate().map(row).collect()
     }
 
     fn link_rows(&self, now: Time) -> Vec<LinkRow> {
@@ -43,7 +60,7 @@ impl Engine {
                 transport: key.transport,
                 state,
                 age: now.since(link.since),
-                why: link.why.map_or_else(String::new, |why| why.name().to_owned()),
+                why: words_of(link.why),
             })
         };
         let mut rows: Vec<_> = self.links.iter().filter_map(row).collect();
@@ -81,6 +98,10 @@ impl Engine {
         rows.sort_by(|a, b| (&a.name, a.transport).cmp(&(&b.name, b.transport)));
         rows
     }
+}
+
+fn words_of(why: Option<CloseReason>) -> String {
+    why.map_or_else(String::new, |why| why.name().to_owned())
 }
 
 fn words(failure: Failure) -> &'static str {

@@ -91,7 +91,7 @@ impl Engine {
                 }
                 let Origin { side, is_peer } = origin;
                 if !self.links.is_empty() {
-                    self.heard_from(from);
+                    self.heard_from(from, now);
                 }
                 let bound = self.udp.get(point, from).map_or(&[][..], |flow| &flow.bound);
                 let binding = self.binding_of(bound, &message);

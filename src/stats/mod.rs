@@ -13,7 +13,7 @@ mod upstreams;
 
 pub use pick::HandshakeFailure;
 pub use table::{COUNTERS, Counter, GAUGES, Gauge};
-pub use upstreams::{LinkKind, LinkRow, LinkState, NameRow, NameState, PairRow, ServerRow, Upstreams};
+pub use upstreams::{LinkKind, LinkRow, LinkState, NameRow, NameState, PairRow, PeerRow, ServerRow, Upstreams};
 
 /// One line of the table: a metric name with one set of labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

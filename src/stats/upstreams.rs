@@ -16,6 +16,8 @@ pub struct Upstreams {
     pub pairs: Vec<PairRow>,
     /// This shard's own connections to servers, peers and devices, and those that it waits to open again.
     pub links: Vec<LinkRow>,
+    /// Every other site's proxy, as this shard has found it.
+    pub peers: Vec<PeerRow>,
     /// The names that this shard has asked for.
     pub names: Vec<NameRow>,
 }
@@ -55,6 +57,19 @@ pub struct ServerRow {
     /// For how long that has been so.
     pub age: Duration,
     /// What was last heard of it.
+    pub why: String,
+}
+
+/// Another site's proxy.
+#[derive(Clone, Debug)]
+pub struct PeerRow {
+    /// As in the settings.
+    pub name: String,
+    /// Whether it was there when it was last wanted; `None` when this shard has not wanted it yet.
+    pub up: Option<bool>,
+    /// For how long.
+    pub age: Duration,
+    /// Why it is not there; else empty.
     pub why: String,
 }
 

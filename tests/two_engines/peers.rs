@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use hawser::config::{Host, PeerProxy, PeerSetup, Verify};
-use hawser::engine::{ConnectFailure, Expected, Point, Settings, Sticky};
+use hawser::engine::{ConnectFailure, Expected, Input, Point, Settings, Sticky};
 use hawser::ids::{PointId, SetupId, Side, Transport};
 use hawser::stats::Counter;
 use hawser::tls::identity::Identities;
@@ -13,7 +13,7 @@ use crate::calls::{answered, registered_with};
 use crate::next_hop::request;
 use crate::resolver::RESOLVER;
 use crate::talk::{Dialog, Phone, answer, header, headers, start_line, uri};
-use crate::world::{SERVER, Setup, TCP, TLS, Wire, World};
+use crate::world::{SERVER, Setup, TCP, TLS, UDP, Wire, World};
 
 /// A server of the other site, and its proxy's address.
 const FAR: &str = "10.9.9.9";
@@ -98,6 +98,37 @@ fn what_is_for_the_other_site_goes_to_its_proxy_over_its_protocol_and_port() {
         assert_eq!(start_line(&world.read_server()), "SIP/2.0 200 OK");
         world.end();
     }
+}
+
+#[test]
+fn an_operator_sees_that_a_peer_over_udp_is_gone_and_that_it_is_back() {
+    let mut world = World::new(&by(Transport::Udp));
+    let seen = |world: &World| -> Vec<_> {
+        let rows = world.engines.iter().flat_map(|engine| engine.upstreams(world.now).peers);
+        rows.map(|peer| (peer.name, peer.up, peer.why)).collect()
+    };
+    let unknown = ("site2".to_owned(), None, String::new());
+    assert_eq!(seen(&world), [unknown.clone(), unknown]);
+    let proxy = SocketAddr::from((PEER, 5060));
+    world.datagram(0, SERVER, &request("MESSAGE", &format!("sip:x@{FAR}"), "a", ""));
+    world.read_udp(&proxy.to_string());
+    for shard in 0..2 {
+        world.input(shard, Input::Unreachable { point: UDP, to: proxy });
+    }
+    assert_eq!(start_line(&world.read_server()), "SIP/2.0 503 No Target Left");
+    let gone = ("site2".to_owned(), Some(false), "refused".to_owned());
+    assert_eq!(seen(&world), [gone.clone(), gone.clone()]);
+    world.pass_s(60);
+    assert_eq!(seen(&world), [gone.clone(), gone], "it was not wanted since");
+    for shard in 0..2 {
+        let far = from_far("MESSAGE", "sip:near@example.com", &format!("n{shard}"), "UDP 10.9.0.1", "");
+        world.datagram(shard, &proxy.to_string(), &far);
+        server_answers(&mut world, "200 OK", "");
+        world.read_udp(&proxy.to_string());
+    }
+    let back = ("site2".to_owned(), Some(true), String::new());
+    assert_eq!(seen(&world), [back.clone(), back]);
+    world.end();
 }
 
 #[test]

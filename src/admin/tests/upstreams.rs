@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::limits::ADMIN_LABEL_SETS_MAX;
-use crate::stats::{LinkKind, LinkRow, LinkState, NameRow, NameState, ServerRow, Upstreams};
+use crate::stats::{LinkKind, LinkRow, LinkState, NameRow, NameState, PeerRow, ServerRow, Upstreams};
 
 /// Two pairs: one that answers, with a backup that does not, and one that is out.
 pub fn pairs() -> Vec<PairRow> {
@@ -54,6 +54,21 @@ pub fn of_shard(shard: u8, names: usize) -> Upstreams {
         age: Duration::from_secs(3),
         why: "reset".to_owned(),
     };
+    let peer = |name: &str, up, age, why: &str| PeerRow {
+        name: name.to_owned(),
+        up,
+        age: Duration::from_secs(age),
+        why: why.to_owned(),
+    };
+    // One shard alone has found the third to be gone; nobody has wanted the fourth.
+    let second = match shard {
+        0 => peer("site2", Some(true), 3, ""),
+        _ => peer("site2", Some(false), 1, "refused"),
+    };
+    let third = match shard {
+        0 => peer("site3", None, 0, ""),
+        _ => peer("site3", Some(false), 5, "timeout"),
+    };
     let name = |nth| NameRow {
         name: format!("n{nth:04}.example.com"),
         transport: "tls",
@@ -71,6 +86,7 @@ pub fn of_shard(shard: u8, names: usize) -> Upstreams {
             link(LinkKind::Peer, "site2", if shard == 0 { LinkState::Open } else { LinkState::BackingOff }),
             link(LinkKind::Device, "", LinkState::Connecting),
         ],
+        peers: vec![second, third, peer("site4", None, 0, "")],
         names: (0..names).map(name).collect(),
     }
 }
@@ -92,6 +108,10 @@ fn metrics_show_them_by_name() {
         "hawser_server_connections{pair=\"sips2\",address=\"192.0.2.9:5061\",transport=\"tls\",state=\"open\"} 2",
         "hawser_peer_connections{peer=\"site2\",address=\"192.0.2.9:5061\",transport=\"tls\",state=\"backing off\"} 1",
         "hawser_peer_up{peer=\"site2\"} 1",
+        "hawser_peer_up{peer=\"site3\"} 0",
+        "hawser_peer_up{peer=\"site4\"} 1",
+        "hawser_peer_since_seconds{peer=\"site2\"} 3.0",
+        "hawser_peer_since_seconds{peer=\"site3\"} 5.0",
         "hawser_device_connections{state=\"connecting\"} 2",
         "hawser_dns_name_state{name=\"n0000.example.com\",transport=\"tls\",state=\"asking\"} 1",
         "hawser_label_sets_left_out 0",
@@ -154,6 +174,14 @@ fn json_shows_them_with_since_when_and_why() {
             "shard": 0, "kind": "peer", "name": "site2", "address": "192.0.2.9:5061", "transport": "tls",
             "state": "open", "since_s": 3, "why": "reset",
         })
+    );
+    assert_eq!(
+        stats["peers"],
+        serde_json::json!([
+            { "name": "site2", "up": true, "since_s": 3, "why": "" },
+            { "name": "site3", "up": false, "since_s": 5, "why": "timeout" },
+            { "name": "site4", "up": null, "since_s": null, "why": "" },
+        ])
     );
     assert_eq!(
         stats["names"][1],

@@ -10,7 +10,7 @@ use crate::flow::token::{Kind, Token};
 use std::net::{IpAddr, SocketAddr};
 
 use crate::ids::{BindingId, FlowRef, ShardId, Side, Transport};
-use crate::sip::{Message, Method, Name, NameAddr, Scheme, Uri};
+use crate::sip::{Host, Message, Method, Name, NameAddr, Scheme, Uri};
 use crate::stats::Counter;
 
 /// What a request is to be sent to, before any table is asked.
@@ -248,12 +248,22 @@ pub fn may_be_sent_to(ip: IpAddr) -> bool {
     !(ip.is_unspecified() || ip.is_multicast() || is_odd)
 }
 
+/// Whether a name can stand in the DNS (RFC 1035 §2.3.4): no part of it is empty, and none too long.
+fn may_be_asked_for(name: &[u8]) -> bool {
+    let name = name.strip_suffix(b".").unwrap_or(name);
+    name.len() <= 253 && name.split(|byte| *byte == b'.').all(|label| (1..=63).contains(&label.len()))
+}
+
 /// A URI as a target.
 ///
 /// # Errors
-/// Its host is no host's address, or its transport none that we speak, or one that sips excludes (RFC 3261 §26.2.2).
+/// Its host is no host's address, or no name that there can be, or its transport none that we speak, or one that sips excludes (RFC 3261 §26.2.2).
 pub fn reachable(uri: &Uri, buf: &[u8]) -> Result<Target, Refusal> {
-    if uri.host.ip().is_some_and(|ip| !may_be_sent_to(ip)) {
+    let may_be = match uri.host {
+        Host::Name(name) => may_be_asked_for(name.of(buf)),
+        host => host.ip().is_some_and(may_be_sent_to),
+    };
+    if !may_be {
         return Err(Refusal::new(400, "Bad host in Request-URI", Counter::FaultRequestUriHost));
     }
     match (uri.scheme, uri.transport(buf)) {

@@ -243,6 +243,7 @@ fn a_request_uri_without_usable_host_port_or_transport_is_told_so() {
         ("sip:x@[::]", "host"),
         ("sip:x@[ff02::1]", "host"),
         ("sip:x@[::ffff:127.0.0.1]", "host"),
+        ("sip:x@a..b:5060", "host"),
         ("sip:x@10.3.3.3:", "port"),
         ("sip:x@10.3.3.3:0", "port"),
         ("sip:x@10.3.3.3:65536", "port"),

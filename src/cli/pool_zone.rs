@@ -307,6 +307,10 @@ host-record=one.example.com,192.0.2.1,300
             ("pool-zone --domain a..b x=192.0.2.1", "--domain a..b: expected a host name"),
             ("pool-zone --domain a.b --weight y=3 x=192.0.2.1", "y.a.b: a preference for no member of this pool"),
             (
+                "pool-zone --domain a.b misspelt.toml",
+                "misspelt.toml: expected a configuration file, NAME=FILE, NAME=ADDRESS,… or a host name",
+            ),
+            (
                 "pool-zone --domain a.b x=192.0.2.1.1",
                 "x=192.0.2.1.1: expected a configuration file, NAME=FILE, NAME=ADDRESS,… or a host name",
             ),

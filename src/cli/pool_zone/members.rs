@@ -67,7 +67,7 @@ pub(super) fn read(line: &Line, domain: &str) -> Result<Vec<Member>, CliError> {
         let addresses: Option<Vec<IpAddr>> = source.split(',').map(|address| address.parse().ok()).collect();
         match (name, addresses) {
             (Some(target), Some(addresses)) => members.push(from_words(line, target, addresses)),
-            (None, None) if !Path::new(source).is_file() && !source.contains('/') => {
+            (None, None) if !Path::new(source).is_file() && !is_meant_as_file(source) => {
                 let target = canonical(source).ok_or_else(refuse)?;
                 members.push(from_words(line, complete(&target, domain), Vec::new()));
             }
@@ -80,6 +80,11 @@ pub(super) fn read(line: &Line, domain: &str) -> Result<Vec<Member>, CliError> {
         }
     }
     Ok(members)
+}
+
+/// A file that is not there must not become a name that phones are sent to.
+fn is_meant_as_file(word: &str) -> bool {
+    word.contains('/') || Path::new(word).extension().is_some_and(|extension| extension.eq_ignore_ascii_case("toml"))
 }
 
 fn from_words(line: &Line, target: String, addresses: Vec<IpAddr>) -> Member {

@@ -61,7 +61,8 @@ fn listeners(config: &Config, lines: &Lines) -> Result<(), ConfigError> {
             return fault("sip-port", Fault::NoListener);
         }
         if listener.address.is_unspecified() && listener.advertise.is_none() {
-            return fault("address", Fault::ExternalNeeded);
+            let what = if lines.has("listener", 0) { Fault::AdvertiseNeeded } else { Fault::ExternalNeeded };
+            return fault("address", what);
         }
         for (transport, address) in listener.sockets() {
             let key = if transport == Transport::Tls { "tls-port" } else { "sip-port" };

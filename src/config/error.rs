@@ -71,6 +71,8 @@ pub enum Fault {
     TimerOrder,
     /// The unspecified address cannot be written into a Via.
     ExternalNeeded,
+    /// An unspecified address of a listener needs `advertise`.
+    AdvertiseNeeded,
     /// A SIP Server or another site's proxy at our own address and port.
     ServerIsSelf,
     /// A SIP Server that cannot be reached from our address.
@@ -222,6 +224,9 @@ impl fmt::Display for Fault {
             Self::TimerOrder => f.write_str("expected at least timers.t1"),
             Self::ExternalNeeded => {
                 f.write_str("expected an address that peers can reach, or external-address to go with it")
+            }
+            Self::AdvertiseNeeded => {
+                f.write_str("expected an address that peers can reach, or advertise to go with it")
             }
             Self::ServerIsSelf => f.write_str("expected another address and port than our own"),
             Self::FamilyDiffers => {

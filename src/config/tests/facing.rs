@@ -120,6 +120,8 @@ fn the_wildcards_of_both_families_stand_side_by_side() {
         |address: &str| format!("[[listener]]\naddress = \"{address}\"\nadvertise = \"p.example.com\"\ntls-port = 0\n");
     let both = format!("{SERVER}{}{}", wildcard("0.0.0.0"), wildcard("::"));
     assert_eq!(checked(&both).unwrap().listeners.len(), 2);
+    let unnamed = both.replacen("advertise = \"p.example.com\"\n", "", 1);
+    assert_eq!(key_and_fault(&unnamed), keyed("listener.address", Fault::AdvertiseNeeded));
     let twice = format!("{SERVER}{}{}", wildcard("::"), wildcard("::1"));
     assert_eq!(key_and_fault(&twice).0, "listener.sip-port");
 }

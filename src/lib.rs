@@ -21,6 +21,7 @@
 //!  |  - - - - - - - - - - - - -  |                  |  - - - - - - - - - - - - -  |
 //!  |  engine      pure           |                  |  engine      pure           |
 //!  |   proxy/ transaction/ sip/  |                  |                             |
+//!  |   server_pool/ dns/         |                  |                             |
 //!  |   flow/: connection table,  |                  |                             |
 //!  |   this core's part of the   |                  |                             |
 //!  |   directory                 |                  |                             |
@@ -57,6 +58,11 @@
 //!
 //! The response finds its exchange by the branch, loses our Via, and goes back over the connection that the
 //! request came by, or the one that took its place for the same binding.
+//!
+//! A request of an endpoint takes the same steps, but that its target is a SIP Server: of its pair the active one
+//! ([`server_pool`]), of a name one of its targets ([`dns`]), over a connection of this shard's own. When that will
+//! not do, the exchange goes on to the next under a new branch, and what the one before still says is heard. One
+//! shard owns the health of the pairs; the others send it evidence and get its view, both by mail.
 //!
 //! # Layers
 //!

@@ -21,7 +21,8 @@
 //! | `/` | a page that shows the numbers and renews them |
 //!
 //! Left out on purpose: keep-alive (one request for each connection, so that nobody can hold one for ever),
-//! request bodies, and everything that changes state but for the pin, which an operator may need when nothing else helps.
+//! request bodies, and everything that changes state but for the pin, which an operator may need when nothing else
+//! helps.
 
 mod control;
 mod live;

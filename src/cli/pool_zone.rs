@@ -2,8 +2,9 @@
 //! (RFC 3263 §4, RFC 2782).
 //!
 //! Owns: the arguments of this command and the records that follow from them. Must not touch: the shards' resolver
-//! (`dns::Dns`), which has a cache and finds servers, not records; this command asks as a phone would. Left out on purpose: NAPTR, which
-//! says nothing here that the SRV names do not, and DNSSEC, which is the name server's own business.
+//! (`dns::Dns`), which has a cache and finds servers, not records; this command asks as a phone would. Left out on
+//! purpose: NAPTR, which says nothing here that the SRV names do not, and DNSSEC, which is the name server's own
+//! business.
 
 mod check;
 mod lookup;

@@ -1,7 +1,7 @@
 //! DNS messages: a question to bytes, an answer to what it says about that question.
 //!
-//! Owns: what this module takes of `hickory_proto`, which is used as a codec only. Must not touch: who is asked, and what
-//! is kept.
+//! Owns: what this module takes of `hickory_proto`, which is used as a codec only. Must not touch: who is asked, and
+//! what is kept.
 //!
 //! An answer is believed only where it belongs to the question: same id, same name, type and class, and records whose
 //! owner is that name or follows from it by CNAMEs of the answer section. The other sections count only for what

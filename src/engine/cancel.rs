@@ -62,7 +62,8 @@ impl Engine {
     }
 
     /// The shard that may hold what an endpoint's CANCEL is for, when this one does not: an INVITE stays where it
-    /// landed, and its sender's next connection may be another shard's. Each is asked once, from the one where the CANCEL landed.
+    /// landed, and its sender's next connection may be another shard's. Each is asked once, from the one where the
+    /// CANCEL landed.
     fn next_to_ask(&self, source: &Source) -> Option<ShardId> {
         placement::lasting_sender_of(source)?;
         let next = ShardId((self.me().0 + 1) % self.settings.shards);

@@ -226,7 +226,7 @@ impl Engine {
 
     /// Sets the connection's timer to its deadline. A timer that runs and is early enough is left alone: it
     /// looks again when it fires.
-    pub(super) fn update_deadline(&mut self, id: ConnId) {
+    fn update_deadline(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         match (conn.deadline(), conn.timer) {
             (None, None) => {}

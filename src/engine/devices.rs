@@ -35,7 +35,7 @@ pub(super) enum Place {
 }
 
 /// What a URI names, and the host that a certificate there must carry.
-pub(super) fn place_of(uri: &Uri, buf: &[u8]) -> (Place, Expected) {
+fn place_of(uri: &Uri, buf: &[u8]) -> (Place, Expected) {
     let secure = uri.scheme == Scheme::Sips;
     // sips with transport=tcp is TLS (RFC 3261 §26.2.2).
     let explicit = uri.transport(buf).flatten().map(|by| if secure { Transport::Tls } else { by });
@@ -225,8 +225,8 @@ impl Engine {
         })
     }
 
-    /// Whether the proxy sends requests to a device at this UDP address: what was too large for a datagram may have gone
-    /// to it over TCP.
+    /// Whether the proxy sends requests to a device at this UDP address: what was too large for a datagram may have
+    /// gone to it over TCP.
     fn aims_at(&self, hop: Hop) -> bool {
         let key = LinkKey { whose: self.whose_device(None), transport: Transport::Udp, address: hop.address };
         !hop.transport.is_stream() && self.links.contains_key(&key)

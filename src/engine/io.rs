@@ -120,8 +120,6 @@ pub enum Input<'a> {
     },
     /// The system reported that a UDP destination cannot be reached (ICMP).
     Unreachable {
-        /// The socket that it was sent from.
-        point: PointId,
         /// Where it was sent.
         to: SocketAddr,
     },
@@ -132,10 +130,8 @@ pub enum Input<'a> {
         /// What it says.
         mail: Mail,
     },
-    /// A mail that was to go to `to` did not fit its mailbox and is dropped (never for directory changes).
+    /// A mail did not fit its shard's mailbox and is dropped (never for directory changes).
     MailRefused {
-        /// The shard whose mailbox is full.
-        to: ShardId,
         /// The mail.
         mail: Mail,
     },

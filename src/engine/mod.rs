@@ -4,8 +4,8 @@
 //! connections, `fire` when `poll_timeout` has passed), then `poll_output` until it is empty, then flush.
 //!
 //! A message's way: [`Input`] → `conns` (framer, side) → `placement` (perhaps mail) → `requests` or
-//! `responses` (transactions, the phases of `proxy`), `forwarding` → `outbox` → [`Output`]. `home` holds this shard's part
-//! of the directory and answers where a binding is.
+//! `responses` (transactions, the phases of `proxy`), `forwarding` → `outbox` → [`Output`]. `home` holds this shard's
+//! part of the directory and answers where a binding is.
 
 mod ack;
 mod cancel;
@@ -223,12 +223,12 @@ impl Engine {
             Input::Ready { conn, identities } => self.on_ready(conn, identities, now),
             Input::Bytes { conn, bytes } => self.on_bytes(conn, bytes, now),
             Input::Closed { conn, reason } => self.on_closed(conn, reason, now),
-            Input::Unreachable { to, .. } => {
+            Input::Unreachable { to } => {
                 self.count(Counter::DatagramUnreachable);
                 self.on_unreachable(to, now);
             }
             Input::Mail { from, mail } => self.on_mail(from, mail, now),
-            Input::MailRefused { mail, .. } => self.on_mail_refused(mail, now),
+            Input::MailRefused { mail } => self.on_mail_refused(mail, now),
             Input::Dns(input) => self.dns.handle(input, now, &mut self.counters),
             Input::Drain => self.draining = true,
         }

@@ -124,14 +124,7 @@ impl Engine {
     }
 
     /// Ends an exchange with an answer of our own.
-    pub(super) fn finish_quietly(
-        &mut self,
-        id: TxnId,
-        exchange: &mut Exchange,
-        code: u16,
-        reason: &'static str,
-        now: Time,
-    ) {
+    fn finish_quietly(&mut self, id: TxnId, exchange: &mut Exchange, code: u16, reason: &'static str, now: Time) {
         self.abandon_client(id, exchange);
         let Some(request) = exchange.request.take().filter(|_| exchange.server.is_open()) else { return };
         let mut extra = Vec::new();

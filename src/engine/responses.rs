@@ -16,7 +16,8 @@ impl Engine {
     /// A response whose top Via holds a branch of this shard.
     pub(super) fn on_response(&mut self, message: Box<Message>, source: Source, branch: Branch, now: Time) {
         let id = branch.txn;
-        // Behind our own Via stands at least that of who asked; a CANCEL or a service check is our own, and has no other.
+        // Behind our own Via stands at least that of who asked; a CANCEL or a service check is our own, and has no
+        // other.
         let is_own = message.cseq().method == Method::Cancel || id == TxnId::NONE;
         let via_count_min = if is_own { 1 } else { 2 };
         if !self.names.is_own_via(message.top_via(), message.buf()) || message.count_values(Name::Via) < via_count_min {

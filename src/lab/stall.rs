@@ -138,8 +138,8 @@ pub fn run(line: &StallLine) -> Result<ExitCode, Box<dyn Error>> {
 
     let mut groups = Groups { mute: Group::default(), slow: Group::default(), deaf: Group::default() };
     let began_s = healthy.passed_s();
-    // One after the other, and the deaf a few at a time, for sealing what each of them asks takes the crowd a while. The
-    // mute ones last: while they hold what there is for handshakes, nobody else gets in.
+    // One after the other, and the deaf a few at a time, for sealing what each of them asks takes the crowd a while.
+    // The mute ones last: while they hold what there is for handshakes, nobody else gets in.
     let mut steps = vec![(Kind::Slow, line.slow)];
     let deaf = (0..line.deaf).step_by(DEAF_AT_ONCE as usize);
     steps.extend(deaf.map(|first| (Kind::Deaf(line.deaf_answers), DEAF_AT_ONCE.min(line.deaf - first))));

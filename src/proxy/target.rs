@@ -77,8 +77,7 @@ pub struct Incarnation {
 
 impl Incarnation {
     /// What an authentic token names.
-    #[must_use]
-    pub fn target_of(self, token: &Token) -> Target {
+    fn target_of(self, token: &Token) -> Target {
         let here = token.boot == self.boot && token.member == self.member;
         match (token.flow, token.binding) {
             (Some(flow), binding)

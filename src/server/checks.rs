@@ -14,9 +14,9 @@ use crate::transport::socket;
 /// glommio refuses to start with less locked memory.
 const MEMLOCK_LEN_MIN: u64 = 512 * 1024;
 /// Descriptors that are not for connections: files, rings and event descriptors, listeners, HTTP, servers.
-pub const DESCRIPTORS_RESERVED: u64 = 256;
+const DESCRIPTORS_RESERVED: u64 = 256;
 /// The same, for each shard, with its DNS questions.
-pub const DESCRIPTORS_RESERVED_BY_SHARD: u64 = 32 + DNS_EXCHANGES_COUNT_MAX as u64;
+const DESCRIPTORS_RESERVED_BY_SHARD: u64 = 32 + DNS_EXCHANGES_COUNT_MAX as u64;
 /// With fewer connections there is no sense in starting.
 const CONNECTIONS_COUNT_MIN: u64 = 64;
 /// What one connection takes of RAM: session, slot, kernel buffers under use.

@@ -1,4 +1,5 @@
-//! What a start needs of randomness and secrets: the keys of flow tokens and session tickets, the boot id, seeds, the member's number.
+//! What a start needs of randomness and secrets: the keys of flow tokens and session tickets, the boot id, seeds, the
+//! member's number.
 
 use std::fmt::{self, Write as _};
 use std::fs::{self, OpenOptions};

@@ -135,8 +135,8 @@ pub struct PairView {
     pub pinned: bool,
     /// Since when neither server answers; `None` while one does. It ends with a sign of life, not with a new address.
     pub outage: Option<Time>,
-    /// One of them has been heard of, or nothing is checked. Until then what is held against the active one is no reason to keep requests
-    /// from it (DESIGN.md, Health): it may only be late, or answer no OPTIONS.
+    /// One of them has been heard of, or nothing is checked. Until then what is held against the active one is no
+    /// reason to keep requests from it (DESIGN.md, Health): it may only be late, or answer no OPTIONS.
     pub heard: bool,
     /// Primary and backup.
     pub members: [MemberView; 2],

@@ -295,7 +295,7 @@ impl Core {
                 Ok(_) => return false,
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return false,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(_) => self.icmp(point, fd),
+                Err(_) => self.icmp(fd),
             }
         }
         true
@@ -334,16 +334,10 @@ impl Core {
     }
 
     /// Tells the engine which destinations the system says cannot be reached.
-    pub(super) fn icmp(&mut self, point: PointId, fd: std::os::fd::RawFd) {
-        let mut named = Vec::new();
-        udp::drain_errors(fd, |to| named.push(to));
-        self.unreachable(point, named);
-    }
-
-    fn unreachable(&mut self, point: PointId, named: Vec<SocketAddr>) {
-        for to in named {
-            self.input(Input::Unreachable { point, to });
-        }
+    pub(super) fn icmp(&mut self, fd: std::os::fd::RawFd) {
+        udp::drain_errors(fd, |to| {
+            self.input(Input::Unreachable { to });
+        });
     }
 
     /// Takes mail and requests of plain threads; says whether more may wait.
@@ -489,7 +483,7 @@ impl Core {
                 Posted::Waits => self.count(Counter::MailWaited),
                 Posted::Refused(mail) => {
                     self.count(Counter::MailRefused);
-                    self.input(Input::MailRefused { to, mail });
+                    self.input(Input::MailRefused { mail });
                 }
             },
             Output::Dns(dns::Output::Send { exchange, to, tcp, bytes }) => {
@@ -520,9 +514,9 @@ impl Core {
             engine.counters_mut().add(Counter::DatagramSocketFull, flushed.overflowed);
             engine.counters_mut().add(Counter::LimitDatagramsWaitingCount, flushed.overflowed);
             waits |= flushed.waiting;
-            // At most 255 points.
-            let point = PointId(u8::try_from(at).unwrap_or(u8::MAX));
-            self.unreachable(point, named);
+            for to in named {
+                self.input(Input::Unreachable { to });
+            }
         }
         waits
     }

@@ -257,7 +257,7 @@ pub(super) async fn datagrams(shard: Rc<Shard>, point: PointId, socket: Rc<UdpSo
             None => return,
             Some(Ok(_)) => {}
             Some(Err(_)) => {
-                shard.call(|core| core.icmp(point, fd));
+                shard.call(|core| core.icmp(fd));
                 yield_once().await;
             }
         }

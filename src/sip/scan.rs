@@ -1,8 +1,8 @@
 //! From bytes to a [`Message`]: start line, fields, and the few values that every message needs
 //! (RFC 3261 §7, §8.1.1, §18.3).
 //!
-//! A bare CR or LF, and a NUL outside of a quoted pair, are faults in the header block: others take them for the end of a line or of a
-//! string, and a request could hide behind them. Values of header fields that the proxy does not act on
+//! A bare CR or LF, and a NUL outside of a quoted pair, are faults in the header block: others take them for the end of
+//! a line or of a string, and a request could hide behind them. Values of header fields that the proxy does not act on
 //! are not looked at.
 
 use smallvec::SmallVec;

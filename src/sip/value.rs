@@ -296,7 +296,7 @@ impl<'a> Params<'a> {
     }
 
     /// The next parameter's name and value as spans.
-    pub fn next_spans(&mut self) -> Option<(Span, Option<Span>)> {
+    fn next_spans(&mut self) -> Option<(Span, Option<Span>)> {
         self.next_checked().map(|(name, value, _)| (name, value))
     }
 

@@ -1,8 +1,9 @@
 //! Plain counters and gauges of one shard.
 //!
 //! Owns: the table of metrics (`table`), each name declared once with its help, the arrays that hold their values,
-//! and what is shown of servers and others by name (`upstreams`). The engine and the shell add to a `&mut Counters`; `admin` prints a sum of [`Snapshot`]s. Pure: an
-//! index into an array, no registry, no atomics, no names looked up while a message is handled.
+//! and what is shown of servers and others by name (`upstreams`). The engine and the shell add to a `&mut Counters`;
+//! `admin` prints a sum of [`Snapshot`]s. Pure: an index into an array, no registry, no atomics, no names looked up
+//! while a message is handled.
 //!
 //! Which counter belongs to a reason is said in one place for each type of reason: here for the types of
 //! `ids`, in `sip::count` for methods and faults, in `engine::count` for closes and refused connections.

@@ -10,7 +10,7 @@ use crate::ids::ShardId;
 pub const MAGIC_COOKIE: &[u8] = b"z9hG4bK";
 const RAW_LEN: usize = 21;
 /// `z9hG4bK` and 28 characters.
-pub const TEXT_LEN: usize = MAGIC_COOKIE.len() + RAW_LEN / 3 * 4;
+const TEXT_LEN: usize = MAGIC_COOKIE.len() + RAW_LEN / 3 * 4;
 
 /// A transaction of one shard: a slot and its generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,5 +1,5 @@
-//! Real phones of two makes over TLS, with and without `tls-mutual`: each registers, and one of each is called by another
-//! phone through Kamailio. Their certificates are those of `scripts/make-certs`.
+//! Real phones of two makes over TLS, with and without `tls-mutual`: each registers, and one of each is called by
+//! another phone through Kamailio. Their certificates are those of `scripts/make-certs`.
 
 use std::net::Ipv4Addr;
 use std::process::Command;

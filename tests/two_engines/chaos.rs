@@ -304,7 +304,7 @@ impl Chaos {
                     let Some(user) = user else {
                         // The same over UDP; the shard that has sent it is told.
                         for shard in 0..u8::try_from(self.world.engines.len()).expect("few") {
-                            self.world.input(shard, Input::Unreachable { point: crate::world::UDP, to });
+                            self.world.input(shard, Input::Unreachable { to });
                         }
                         continue;
                     };

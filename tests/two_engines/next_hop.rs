@@ -13,7 +13,7 @@ use crate::calls::{answered, registered_with};
 use crate::registration::user_with_home;
 use crate::resolver::RESOLVER;
 use crate::talk::{Phone, answer, header, headers, start_line};
-use crate::world::{SERVER, Sent, Setup, TLS, UDP, World};
+use crate::world::{SERVER, Sent, Setup, TLS, World};
 
 /// The second pair.
 const OTHER: &str = "10.8.0.1:5070";
@@ -417,7 +417,7 @@ fn of_several_targets_the_next_is_tried_when_one_refuses_says_503_or_is_silent()
     assert_ne!(headers(&first, "Via")[0], headers(&second, "Via")[0]);
     // The system tells any of the sockets that share the port.
     let other = u8::from(world.engines[0].in_flight() > 0);
-    world.input(other, Input::Unreachable { point: UDP, to: "10.3.3.2:5061".parse().expect("one") });
+    world.input(other, Input::Unreachable { to: "10.3.3.2:5061".parse().expect("one") });
     let third = world.read_udp("10.3.3.3:5061");
     assert_eq!(headers(&third, "Record-Route").len(), 1, "{third}");
     // Nobody is left: an endpoint's 503 is the server's 500.
@@ -468,12 +468,12 @@ fn what_the_system_says_of_a_udp_device_is_heard_though_it_is_quicker_than_the_m
     let to = "10.3.3.3:5077".parse().expect("an address");
     world.hold_mail = true;
     // Whoever is nobody's target costs no mail.
-    world.input(0, Input::Unreachable { point: UDP, to: "10.0.0.9:5060".parse().expect("an address") });
+    world.input(0, Input::Unreachable { to: "10.0.0.9:5060".parse().expect("an address") });
     assert_eq!(world.mails(), 0);
     let home = u8::from(Keys::new(&[7; 32]).user16(b"x") % 2 == 1);
     world.datagram(home, SERVER, &request("MESSAGE", &format!("sip:x@{to}"), "a", ""));
     world.read_udp("10.3.3.3:5077");
-    world.input(1 - home, Input::Unreachable { point: UDP, to });
+    world.input(1 - home, Input::Unreachable { to });
     world.assert_silent();
     while world.mails() > 0 {
         world.deliver_mail(0, false);

@@ -13,7 +13,7 @@ use crate::calls::{answered, registered_with};
 use crate::next_hop::request;
 use crate::resolver::RESOLVER;
 use crate::talk::{Dialog, Phone, answer, header, headers, start_line, uri};
-use crate::world::{SERVER, Setup, TCP, TLS, UDP, Wire, World};
+use crate::world::{SERVER, Setup, TCP, TLS, Wire, World};
 
 /// A server of the other site, and its proxy's address.
 const FAR: &str = "10.9.9.9";
@@ -113,7 +113,7 @@ fn an_operator_sees_that_a_peer_over_udp_is_gone_and_that_it_is_back() {
     world.datagram(0, SERVER, &request("MESSAGE", &format!("sip:x@{FAR}"), "a", ""));
     world.read_udp(&proxy.to_string());
     for shard in 0..2 {
-        world.input(shard, Input::Unreachable { point: UDP, to: proxy });
+        world.input(shard, Input::Unreachable { to: proxy });
     }
     assert_eq!(start_line(&world.read_server()), "SIP/2.0 503 No Target Left");
     let gone = ("site2".to_owned(), Some(false), "refused".to_owned());

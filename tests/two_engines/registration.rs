@@ -319,7 +319,7 @@ fn a_udp_server_that_icmp_says_is_gone_refuses_at_once_and_is_tried_again_soon()
     let wire = world.connect(0, TLS);
     world.write(wire, &ask("MESSAGE", "u1"));
     world.read_server();
-    let gone = || hawser::engine::Input::Unreachable { point: crate::world::UDP, to: SERVER.parse().expect("one") };
+    let gone = || hawser::engine::Input::Unreachable { to: SERVER.parse().expect("one") };
     world.input(0, gone());
     world.expect(wire, "SIP/2.0 503");
     world.input(0, gone());

@@ -148,7 +148,7 @@ fn a_device_that_icmp_says_is_gone_ends_its_request_whichever_shard_hears_it() {
         world.datagram(0, SERVER, &request);
         world.read_udp("198.51.100.9:5070");
         let to = "198.51.100.9:5070".parse().expect("an address");
-        world.input(shard, hawser::engine::Input::Unreachable { point: crate::world::UDP, to });
+        world.input(shard, hawser::engine::Input::Unreachable { to });
         assert!(world.read_server().starts_with("SIP/2.0 503"), "heard by shard {shard}");
         world.end();
     }

@@ -11,7 +11,7 @@ use hawser::ids::Transport;
 use hawser::stats::Gauge;
 
 use crate::talk::{Dialog, Phone, answer, header, headers, uri};
-use crate::world::{SERVER, SERVER2, Setup, TCP, TLS, UDP, Wire, World};
+use crate::world::{SERVER, SERVER2, Setup, TCP, TLS, Wire, World};
 
 /// What a server does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -220,7 +220,7 @@ impl Stage {
                 moved = true;
                 if self.machines[at].mode == Mode::Gone {
                     let land = self.land % self.shards();
-                    self.world.input(land, Input::Unreachable { point: UDP, to: address(&name) });
+                    self.world.input(land, Input::Unreachable { to: address(&name) });
                 } else {
                     self.arrive(at, Arrived { text, wire: None });
                 }

@@ -1,5 +1,6 @@
-//! Devices, other sites and another pair under accidents: connections that open, fail and close at any moment, mail that is late or refused, answers
-//! of every kind or none, CANCELs that cross everything. Every INVITE gets its one final answer, and nothing is left.
+//! Devices, other sites and another pair under accidents: connections that open, fail and close at any moment, mail
+//! that is late or refused, answers of every kind or none, CANCELs that cross everything. Every INVITE gets its one
+//! final answer, and nothing is left.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -294,7 +294,7 @@ impl World {
         let (from, to, mail) = self.mail.remove(at).expect("found");
         let now = self.now;
         if refuse && !mail.is_directory() {
-            self.engines[usize::from(from.0)].handle(Input::MailRefused { to, mail }, now);
+            self.engines[usize::from(from.0)].handle(Input::MailRefused { mail }, now);
         } else {
             self.engines[usize::from(to.0)].handle(Input::Mail { from, mail }, now);
         }

@@ -20,8 +20,8 @@ const EVENT_MAX: Duration = Duration::from_secs(20);
 pub struct Linphone(Process);
 
 impl Linphone {
-    /// Starts a phone for `user`, which registers through the proxy's TLS port at `localhost`, with a certificate and key
-    /// of its own if there are any, and waits until the proxy knows it.
+    /// Starts a phone for `user`, which registers through the proxy's TLS port at `localhost`, with a certificate and
+    /// key of its own if there are any, and waits until the proxy knows it.
     pub fn start(
         scratch: &Scratch,
         user: &str,

@@ -83,7 +83,7 @@ pub const NAMES_AGAIN: Duration = Duration::from_secs(2);
 pub const POOL_CHECK_EVERY: Duration = Duration::from_secs(60);
 /// Shards of a process.
 pub const SHARDS_MAX: usize = 64;
-/// Connections to the HTTP port that are served at once; more wait to be accepted.
+/// Connections to the HTTP port that are served at once; for more, the oldest without a request gives way.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 /// The head of an HTTP request.
 pub const ADMIN_HEAD_LEN_MAX: usize = 8 * 1024;

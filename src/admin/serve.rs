@@ -1,8 +1,12 @@
 //! The thread, its listener, and the bounds of each connection.
+//!
+//! When all places are taken, whoever has waited longest without having sent the head of its request gives way: who
+//! only connects, token or not, must not keep probes and scrapes out.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -11,7 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio_rustls::TlsAcceptor;
 
 use super::route::Router;
@@ -110,10 +114,8 @@ fn run<S: Source>(
 
 async fn accept<S: Source>(listener: tokio::net::TcpListener, router: Arc<Router<S>>, tls: Option<TlsAcceptor>) {
     let places = Arc::new(Semaphore::new(ADMIN_CONNECTIONS_MAX));
+    let headless = Arc::new(Headless::default());
     loop {
-        // A place first: when all are taken, further connections wait in the listener's queue, and each place
-        // is free again after `ADMIN_CONNECTION_MAX` at the latest.
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(_) => {
@@ -121,28 +123,88 @@ async fn accept<S: Source>(listener: tokio::net::TcpListener, router: Arc<Router
                 continue;
             }
         };
+        let free = Arc::clone(&places).try_acquire_owned();
+        let place = match free {
+            Ok(place) => place,
+            Err(_) => {
+                headless.oldest_gives_way();
+                // Where all are being answered, further ones wait in the listener's queue, and each place is free
+                // again after `ADMIN_CONNECTION_MAX` at the latest.
+                let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+                place
+            }
+        };
         let (router, tls) = (Arc::clone(&router), tls.clone());
+        let waits = headless.add();
         tokio::spawn(async move {
             let _place = place;
+            let gives_way = Arc::clone(&waits.gives_way);
             let served = async {
                 match tls {
-                    None => serve(stream, &router).await,
+                    None => serve(stream, &router, &waits).await,
                     Some(tls) => {
                         // A handshake has as long as a request's head.
                         if let Ok(Ok(stream)) = tokio::time::timeout(ADMIN_HEAD_MAX, tls.accept(stream)).await {
-                            serve(stream, &router).await;
+                            serve(stream, &router, &waits).await;
                         }
                     }
                 }
             };
-            let _ = tokio::time::timeout(ADMIN_CONNECTION_MAX, served).await;
+            tokio::select! {
+                _ = tokio::time::timeout(ADMIN_CONNECTION_MAX, served) => {}
+                () = gives_way.notified() => {}
+            }
         });
     }
 }
 
+/// The connections whose request is still to come, the oldest first.
+#[derive(Debug, Default)]
+struct Headless(Mutex<VecDeque<Arc<Notify>>>);
+
+impl Headless {
+    fn add(self: &Arc<Self>) -> Waits {
+        let gives_way = Arc::new(Notify::new());
+        self.lock().push_back(Arc::clone(&gives_way));
+        Waits { among: Arc::clone(self), gives_way }
+    }
+
+    fn oldest_gives_way(&self) {
+        if let Some(oldest) = self.lock().pop_front() {
+            oldest.notify_one();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Notify>>> {
+        // It is whole at any time.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection's place among them.
+#[derive(Debug)]
+struct Waits {
+    among: Arc<Headless>,
+    gives_way: Arc<Notify>,
+}
+
+impl Waits {
+    /// Its request is there.
+    fn end(&self) {
+        self.among.lock().retain(|other| !Arc::ptr_eq(other, &self.gives_way));
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
 /// Answers one request. What goes wrong on one of these connections is its client's matter; the answers are counted.
-async fn serve<S: Source>(stream: impl AsyncRead + AsyncWrite + Unpin, router: &Arc<Router<S>>) {
+async fn serve<S: Source>(stream: impl AsyncRead + AsyncWrite + Unpin, router: &Arc<Router<S>>, waits: &Waits) {
     let service = service_fn(|request| {
+        waits.end();
         let router = Arc::clone(router);
         async move { Ok::<_, std::convert::Infallible>(router.answer(&request).await) }
     });

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::{About, Admin, Certificate, Crl, Readiness, Source, TlsPapers, Token, days_until, start};
 use crate::engine::Located;
 use crate::ids::{ConnId, FlowRef, PointId, ShardId, Transport};
-use crate::limits::{ADMIN_ANSWER_MAX, ADMIN_HEAD_LEN_MAX, ADMIN_HEAD_MAX};
+use crate::limits::{ADMIN_ANSWER_MAX, ADMIN_CONNECTIONS_MAX, ADMIN_HEAD_LEN_MAX, ADMIN_HEAD_MAX};
 use crate::server_pool::{Member, PinFault};
 use crate::stats::{Counter, Gauge, PairRow, Snapshot};
 
@@ -377,6 +377,16 @@ fn a_request_that_never_comes_is_not_waited_for() {
     slow.read_to_end(&mut rest).expect("the server closes");
     assert!(begun.elapsed() >= ADMIN_HEAD_MAX / 2, "it closed at once");
     assert!(!rest.starts_with(b"HTTP/1.1 200"));
+}
+
+#[test]
+fn connections_without_a_request_keep_nobody_out() {
+    let admin = serve(fake(), None);
+    let idle: Vec<_> = (0..2 * ADMIN_CONNECTIONS_MAX).map(|_| connect(admin.address())).collect();
+    let begun = Instant::now();
+    assert_eq!(get(admin.address(), "/healthz").0, 200);
+    assert!(begun.elapsed() < ADMIN_HEAD_MAX, "it has not waited for their end");
+    drop(idle);
 }
 
 #[test]

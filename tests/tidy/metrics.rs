@@ -29,7 +29,7 @@ const NOT_COUNTED: &[(&str, &str)] = &[
     ("PANICS_COUNT_MAX", "hawser_panics_total and hawser_ready"),
     ("PANIC_WINDOW", "hawser_panics_total and hawser_ready"),
     ("DRAIN_MAX", "the process ends; it is logged"),
-    ("ADMIN_CONNECTIONS_MAX", "further connections only wait"),
+    ("ADMIN_CONNECTIONS_MAX", "who gives way has not asked for anything"),
     ("TLS_FILE_LEN_MAX", "our own file; told with its name"),
     ("ADMIN_HEAD_LEN_MAX", "answered with 431 by the HTTP library"),
     ("ADMIN_HEAD_MAX", "the connection ends without a request to count"),

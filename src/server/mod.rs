@@ -309,8 +309,8 @@ fn say_what_runs(config: &Config, cores: &[usize], inventory: &Inventory, capaci
         capacity.connections_max,
         capacity.transactions_max
     );
-    if let Some(path) = config.sipproxy.http_token_file.as_deref().filter(|path| secrets::is_open_to_all(path)) {
-        log::warn!("{}: http-token-file can be read by every user of this machine: chmod o-r", shown(path));
+    for (path, setting) in secrets::open_to_all(config) {
+        log::warn!("{}: {setting} can be read by every user of this machine: chmod o-r", shown(&path));
     }
 }
 

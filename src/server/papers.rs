@@ -268,6 +268,12 @@ impl Reader {
 fn warnings(inventory: &Inventory, now: SystemTime) -> Vec<String> {
     let mut all = Vec::new();
     for leaf in &inventory.leaves {
+        if source::not_before(leaf).is_some_and(|begin| begin > now) {
+            all.push(format!(
+                "{}: the certificate is not valid yet: phones that verify it will not connect; is the clock right?",
+                leaf.path.display()
+            ));
+        }
         let days = source::not_after(leaf).map(|end| days_until(end, now));
         match days {
             Some(days) if days < 0 => all.push(format!(
@@ -305,6 +311,7 @@ fn warnings(inventory: &Inventory, now: SystemTime) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tls::setup::Leaf;
 
     fn stamps(of: u64) -> Vec<Stamp> {
         vec![Some((1, 1, of, (0, 0), (0, 0))), None]
@@ -355,5 +362,23 @@ mod tests {
         // What the set-up in use was made from is back.
         assert!(!watch.is_time(&stamps(1), false, start + Duration::from_secs(61)));
         assert!(!watch.is_time(&stamps(1), false, start + Duration::from_secs(62)));
+    }
+
+    #[test]
+    fn a_certificate_is_told_before_and_after_its_time_and_a_month_before_its_end() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(2030, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2030, 12, 31);
+        let chain = vec![params.self_signed(&key).unwrap().der().clone()];
+        let leaf = Leaf { side: Side::Endpoint, peer: None, path: "own.pem".into(), chain, domain: None };
+        let inventory = Inventory { leaves: vec![leaf], ..Inventory::default() };
+        let begin = SystemTime::UNIX_EPOCH + Duration::from_secs(1_893_456_000);
+        let day = Duration::from_secs(24 * 3_600);
+        let told = |now| warnings(&inventory, now).concat();
+        assert!(told(begin - day).starts_with("own.pem: the certificate is not valid yet"), "{}", told(begin - day));
+        assert_eq!(told(begin + day), "");
+        assert_eq!(told(begin + 354 * day), "own.pem: the certificate expires in 10 days");
+        assert!(told(begin + 365 * day).starts_with("own.pem: the certificate has expired"));
     }
 }

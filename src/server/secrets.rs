@@ -20,6 +20,7 @@ use crate::tls::tickets::TicketSecrets;
 const KEY_LEN: usize = 32;
 const TOKEN_SETTING: &str = "flow-token-key-file";
 const TICKET_SETTING: &str = "ticket-key-file";
+const KEY_SETTING: &str = "certificate-key";
 
 /// Why there is no key.
 #[derive(Debug)]
@@ -134,9 +135,27 @@ pub fn http_token(path: &Path) -> Result<Token, SecretError> {
     token.ok_or_else(|| SecretError::NoToken(path.to_owned()))
 }
 
-/// Whether everybody on this machine can read a file that holds a secret. That is told and not refused, for some
-/// ways to hand secrets to containers leave no choice.
-pub fn is_open_to_all(path: &Path) -> bool {
+/// The files with secrets that everybody on this machine can read, each with its setting. That is told and not refused,
+/// for some ways to hand secrets to containers leave no choice.
+pub fn open_to_all(config: &Config) -> Vec<(PathBuf, &'static str)> {
+    let mut all: Vec<(PathBuf, &'static str)> = Vec::new();
+    let mut look = |path: Option<&PathBuf>, setting| {
+        if let Some(path) = path.filter(|path| is_open_to_all(path) && !all.iter().any(|(other, _)| other == *path)) {
+            all.push((path.clone(), setting));
+        }
+    };
+    look(config.sipproxy.http_token_file.as_ref(), "http-token-file");
+    look(config.sipproxy.flow_token_key_file.as_ref(), TOKEN_SETTING);
+    for side in [Side::Endpoint, Side::Server] {
+        look(config.security.side(side).ticket_key_file.as_ref(), TICKET_SETTING);
+        look(config.security.side(side).certificate_key.as_ref(), KEY_SETTING);
+    }
+    config.security.peers.iter().for_each(|peer| look(peer.certificate_key.as_ref(), KEY_SETTING));
+    config.security.sni.iter().for_each(|sni| look(Some(&sni.certificate_key), KEY_SETTING));
+    all
+}
+
+fn is_open_to_all(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o004 != 0)
 }
 
@@ -252,6 +271,28 @@ mod tests {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             assert_eq!(is_open_to_all(&path), open);
         }
+    }
+
+    #[test]
+    fn secrets_that_everybody_can_read_are_told_with_their_setting() {
+        let folder = Folder::new("open");
+        let path = folder.0.join("key");
+        fs::write(&path, "").unwrap();
+        let mut config = config(&path);
+        for mode in [0o600, 0o640] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(open_to_all(&config), []);
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(open_to_all(&config), [(path.clone(), TICKET_SETTING)], "both sides have it, and it is told once");
+        let ticket = config.security.endpoint.ticket_key_file.take();
+        config.security.server.ticket_key_file = None;
+        config.security.endpoint.certificate_key = ticket.clone();
+        assert_eq!(open_to_all(&config), [(path.clone(), KEY_SETTING)]);
+        config.sipproxy.flow_token_key_file = ticket.clone();
+        assert_eq!(open_to_all(&config), [(path.clone(), TOKEN_SETTING)]);
+        config.sipproxy.http_token_file = ticket;
+        assert_eq!(open_to_all(&config), [(path, "http-token-file")]);
     }
 
     #[test]

@@ -41,9 +41,18 @@ fn certificate(leaf: &Leaf) -> Option<Certificate> {
     Some(Certificate { file: leaf.path.display().to_string(), not_after: not_after(leaf)? })
 }
 
+/// When a certificate of ours begins to be valid.
+pub(super) fn not_before(leaf: &Leaf) -> Option<SystemTime> {
+    let (_, certificate) = X509Certificate::from_der(leaf.der()).ok()?;
+    time(certificate.validity().not_before.timestamp())
+}
+
 /// When a certificate of ours stops to be valid.
 pub(super) fn not_after(leaf: &Leaf) -> Option<SystemTime> {
     let (_, certificate) = X509Certificate::from_der(leaf.der()).ok()?;
-    let seconds = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
-    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+    time(certificate.validity().not_after.timestamp())
+}
+
+fn time(seconds: i64) -> Option<SystemTime> {
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(seconds).ok()?))
 }

@@ -111,21 +111,15 @@ impl Dns {
                 None => return Some(Err(Failure::Bound)),
             },
         };
-        if let Some(known) = &self.names[index].known
-            && now < known.until
-        {
-            counters.count(if known.stale { Counter::DnsAskedStale } else { Counter::DnsAskedCache });
-            return Some(known.answer.clone());
+        if let Some(answer) = self.at_hand(index, now, counters) {
+            return Some(answer);
         }
         if self.names[index].job.is_none() {
             self.begin(index, now, counters);
             self.settle(now, counters);
             // The records may be there though the answer had expired; or expired ones are at hand.
-            if let Some(known) = &self.names[index].known
-                && now < known.until
-            {
-                counters.count(if known.stale { Counter::DnsAskedStale } else { Counter::DnsAskedCache });
-                return Some(known.answer.clone());
+            if let Some(answer) = self.at_hand(index, now, counters) {
+                return Some(answer);
             }
         }
         counters.count(Counter::DnsAskedResolvers);
@@ -141,6 +135,13 @@ impl Dns {
                 Some(Err(Failure::Bound))
             }
         }
+    }
+
+    /// What a name's requests are given now, if anything.
+    fn at_hand(&self, index: usize, now: Time, counters: &mut Counters) -> Option<Answer> {
+        let known = self.names[index].known.as_ref().filter(|known| now < known.until)?;
+        counters.count(if known.stale { Counter::DnsAskedStale } else { Counter::DnsAskedCache });
+        Some(known.answer.clone())
     }
 
     /// This waiter does not want to hear any more. What is asked for is still kept when it comes.

@@ -272,8 +272,7 @@ impl Core {
         }
     }
 
-    /// Reads what a UDP socket holds, within bounds. `Ok(true)` when there may be more; `Ok(false)` when it is
-    /// empty.
+    /// Reads what a UDP socket holds, within bounds; says whether there may be more.
     pub(super) fn receive(&mut self, point: PointId, fd: std::os::fd::RawFd) -> bool {
         let mut batch = self.batch.take().unwrap_or_default();
         let more = self.receive_into(&mut batch, point, fd);

@@ -81,14 +81,11 @@ impl Outgoing {
     }
 }
 
-/// Empties the error queue of a socket; says how many errors named a destination.
-pub fn drain_errors(fd: RawFd, mut unreachable: impl FnMut(SocketAddr)) -> u64 {
-    let mut count = 0;
+/// Empties the error queue of a socket; tells the destinations that its errors name.
+pub fn drain_errors(fd: RawFd, mut unreachable: impl FnMut(SocketAddr)) {
     while let Some((to, _)) = errqueue::next(fd) {
         unreachable(to);
-        count += 1;
     }
-    count
 }
 
 fn is_unreachable(error: &io::Error) -> bool {

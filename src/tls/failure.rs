@@ -1,7 +1,5 @@
 //! What a handshake came to: by which counter, and in which words for the operator. Pure.
 
-use std::path::Path;
-
 use rustls::{AlertDescription, CertificateError, CipherSuite, Error, PeerIncompatible, ProtocolVersion};
 
 use super::Files;
@@ -67,14 +65,11 @@ impl Failed<'_> {
     pub fn words(&self) -> String {
         use HandshakeFailure as Why;
         let mut words = self.fault.to_string();
-        let shown = |path: &Option<std::path::PathBuf>| {
-            path.as_deref().map_or_else(|| "none".to_owned(), |path: &Path| path.display().to_string())
-        };
         if let Error::AlertReceived(_) = self.fault {
             words.push_str(&match self.reason() {
                 // The peer has answered our first message, and has seen nothing else.
                 Why::Version | Why::Cipher if self.outbound => format!("; it was offered {OFFERED}"),
-                _ => format!("; the peer was shown the certificate in {}", shown(&self.files.certificate)),
+                _ => self.shown(),
             });
             return words;
         }
@@ -99,13 +94,31 @@ impl Failed<'_> {
                 "SHA-256 or more, and RSA of 2,048 bits or more, ECDSA by P-256 or P-384, or Ed25519".to_owned()
             }
             Why::None | Why::UnknownCa | Why::SelfSigned => {
-                format!("a certificate of a CA in {}", shown(&self.files.trusted_ca))
+                format!("a certificate of {}", self.trusted())
             }
             Why::Usage => "clientAuth in a client's certificate (see client-eku), serverAuth in a server's".to_owned(),
             _ => return words,
         };
         words.push_str(&format!("; wanted is {wanted}"));
         words
+    }
+
+    /// What the peer has seen of us.
+    fn shown(&self) -> String {
+        let Some(path) = &self.files.certificate else { return "; the peer was shown no certificate".to_owned() };
+        let other =
+            if self.files.domains && !self.outbound { " (or that of the domain that it asked for)" } else { "" };
+        format!("; the peer was shown the certificate in {}{other}", path.display())
+    }
+
+    /// Who may vouch for the peer.
+    fn trusted(&self) -> String {
+        match (&self.files.trusted_ca, self.files.system_roots) {
+            (Some(path), false) => format!("a CA in {}", path.display()),
+            (Some(path), true) => format!("a CA in {}, or one of the system's", path.display()),
+            // Without either nobody is asked for a certificate.
+            (None, _) => "one of the system's CAs".to_owned(),
+        }
     }
 }
 
@@ -233,9 +246,31 @@ fn received(alert: AlertDescription) -> HandshakeFailure {
 mod tests {
     use super::*;
 
+    fn files() -> Files {
+        let (certificate, trusted_ca) = (Some("own.pem".into()), Some("ca.pem".into()));
+        Files { certificate, trusted_ca, ..Files::default() }
+    }
+
+    #[test]
+    fn the_files_that_are_named_are_those_that_count() {
+        let words = |fault: Error, files: &Files| {
+            let (offer, refused, plain) = (None, None, None);
+            Failed { fault: &fault, offer, refused, plain, outbound: false, files }.words()
+        };
+        let unknown = || Error::from(CertificateError::UnknownIssuer);
+        let mut files = Files { system_roots: true, domains: true, ..files() };
+        assert!(words(unknown(), &files).ends_with("a certificate of a CA in ca.pem, or one of the system's"));
+        files.trusted_ca = None;
+        assert!(words(unknown(), &files).ends_with("a certificate of one of the system's CAs"));
+        let alert = || Error::AlertReceived(AlertDescription::UnknownCA);
+        assert!(words(alert(), &files).ends_with("in own.pem (or that of the domain that it asked for)"));
+        files.certificate = None;
+        assert!(words(alert(), &files).ends_with("; the peer was shown no certificate"));
+    }
+
     #[test]
     fn the_words_say_what_was_offered_what_is_wanted_and_which_file_is_concerned() {
-        let files = Files { certificate: Some("own.pem".into()), trusted_ca: Some("ca.pem".into()) };
+        let files = files();
         let failed = |fault, offer, refused: Option<&str>| {
             let refused = refused.map(str::to_owned);
             let failed = Failed { fault: &fault, offer, refused, plain: None, outbound: false, files: &files };
@@ -258,7 +293,7 @@ mod tests {
 
     #[test]
     fn the_words_lead_nobody_astray() {
-        let files = Files { certificate: Some("own.pem".into()), trusted_ca: Some("ca.pem".into()) };
+        let files = files();
         let words = |fault: Error, plain: Option<&str>| {
             let plain = plain.map(str::to_owned);
             Failed { fault: &fault, offer: None, refused: None, plain, outbound: true, files: &files }.words()

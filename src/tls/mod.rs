@@ -68,8 +68,12 @@ struct SideTls {
 pub struct Files {
     /// Our certificate.
     pub certificate: Option<PathBuf>,
+    /// Who asks for a domain of `[[security.sni]]` sees another.
+    pub domains: bool,
     /// The CAs that peers are verified against.
     pub trusted_ca: Option<PathBuf>,
+    /// Those of the system count too.
+    pub system_roots: bool,
 }
 
 /// One configuration serves all names: whom a connection must find is given with each.

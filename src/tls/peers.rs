@@ -75,7 +75,12 @@ impl Peers {
             let trust = shelf.trust(&files.trust)?;
             let key_log = key_logs.of(files.key_log_file.as_ref());
             let connect = trust.map(|trust| connect(&trust, own.as_ref(), &key_log)).transpose()?;
-            let files = Files { certificate: files.certificate.clone(), trusted_ca: files.trust.trusted_ca.clone() };
+            let files = Files {
+                certificate: files.certificate.clone(),
+                domains: false,
+                trusted_ca: files.trust.trusted_ca.clone(),
+                system_roots: files.trust.system_roots,
+            };
             setups.push(PeerTls { connect, files });
         }
         Ok(Self { setups: setups.into(), vouchers: vouchers(config, shelf)?.into() })

@@ -244,8 +244,12 @@ impl<'a> Parts<'a> {
 
     fn side(&self, vouchers: Vec<Arc<Voucher>>) -> Result<SideTls, TlsError> {
         let connect = self.trust.as_ref().map(|trust| connect(trust, self.own.as_ref(), &self.key_log)).transpose()?;
-        let files =
-            Files { certificate: self.security.certificate.clone(), trusted_ca: self.security.trusted_ca.clone() };
+        let files = Files {
+            certificate: self.security.certificate.clone(),
+            domains: !self.by_domain.is_empty(),
+            trusted_ca: self.security.trusted_ca.clone(),
+            system_roots: self.security.system_roots,
+        };
         Ok(SideTls { accept: self.accept(None, vouchers)?, connect, trusted: self.trusted(), files })
     }
 

@@ -101,6 +101,17 @@ fn half_an_empty_line_is_a_fault() {
 }
 
 #[test]
+fn what_no_message_begins_with_is_a_fault_at_once() {
+    // TLS on the port for TCP, and its old form; and whatever else is no text.
+    for begin in [&b"\x16\x03\x01\x02\x00"[..], b"\x80\x2E\x01", b"\0", b"\t", b"\x7F", b"\xC3\xA4"] {
+        assert_eq!(fault(begin), Fault::RequestLine, "{begin:?}");
+        assert_eq!(fault(&[b"\r\n", begin].concat()), Fault::RequestLine, "{begin:?}");
+    }
+    let (framer, found) = frame(b"~");
+    assert!(framer.begun() && found.is_empty(), "a method may be of any token");
+}
+
+#[test]
 fn content_length_is_found_however_it_is_written() {
     for line in ["l: 2", "L :\t2", "CONTENT-length:2", "Content-Length:\r\n  2", "l: 002", "l: 2\r\nContent-Length: 2"]
     {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::document::Lines;
 use super::error::{ConfigError, Fault};
-use super::value::{Host, ServerAddress};
+use super::value::{ClientAor, Host, ServerAddress};
 use super::{Config, Listener, PeerProxy, PeerSetup};
 use crate::ids::{Side, Transport};
 use crate::limits::{LISTENERS_MAX, PEERS_MAX};
@@ -126,6 +126,11 @@ fn certificates(config: &Config, lines: &Lines) -> Result<(), ConfigError> {
         if security.tls_mutual && security.trusted_ca.is_none() && !security.system_roots {
             return fault("tls-mutual", Fault::MutualRootsNeeded);
         }
+    }
+    if config.security.client_aor != ClientAor::Off && !config.security.endpoint.tls_mutual {
+        let own = "security.endpoint.client-aor";
+        let key = if lines.has(own, 0) { own } else { "security.client-aor" };
+        return Err(lines.error(key, 0, Fault::MutualNeeded));
     }
     for (index, sni) in config.security.sni.iter().enumerate() {
         if matches!(sni.domain, Host::Ip(_)) {

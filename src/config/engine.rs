@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::value::{Host, Verify};
+use super::value::{ClientAor, Host, Verify};
 use super::{Device, PeerProxy, Server};
 use crate::ids::{PointId, SetupId, ShardId, Side, Transport};
 
@@ -109,6 +109,8 @@ pub struct Settings {
     pub trusted: Vec<(IpAddr, u8)>,
     /// `domains`, in lower case.
     pub domains: Vec<String>,
+    /// `client-aor`.
+    pub client_aor: ClientAor,
     /// `sticky`.
     pub sticky: Sticky,
     /// `path-add-supported`.
@@ -170,6 +172,7 @@ impl Settings {
             devices: Vec::new(),
             trusted: Vec::new(),
             domains: vec!["example.com".to_owned()],
+            client_aor: ClientAor::Off,
             sticky: Sticky::Path,
             path_add_supported: true,
             flow_grace: Duration::from_secs(3),

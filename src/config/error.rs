@@ -61,6 +61,8 @@ pub enum Fault {
     RootsNeeded,
     /// Client certificates that nothing could verify.
     MutualRootsNeeded,
+    /// What certificates of clients must cover, while nobody asks for them.
+    MutualNeeded,
     /// An address where only a name can stand.
     NameNeeded,
     /// The HTTP port on an address that is not loopback, without protection and without saying so.
@@ -214,6 +216,7 @@ impl fmt::Display for Fault {
             Self::MutualRootsNeeded => {
                 f.write_str("1, expected security.trusted-ca or security.system-roots = true to go with it")
             }
+            Self::MutualNeeded => f.write_str("expected \"off\", or tls-mutual = 1 for endpoints to go with it"),
             Self::NameNeeded => f.write_str("expected a host name: no client asks for an address"),
             Self::HttpExposed => {
                 f.write_str("expected a loopback address, or http-tls and http-token-file, or http-in-the-clear = true")

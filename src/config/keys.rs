@@ -40,7 +40,8 @@ const fn key(name: &'static str, default: &'static str, meaning: &'static str) -
     Key { name, default, meaning }
 }
 
-/// Every key. Those of `[security]` stand in `[security.server]` and `[security.endpoint]` too.
+/// Every key. Those of `[security]` stand in `[security.server]` and `[security.endpoint]` too, but for what is said of
+/// one side only.
 pub const KEYS: &[Key] = &[
     key("sipproxy.sip-address", "\"127.0.0.1\"", "Address that is bound, and written into Via, Record-Route and Path."),
     key(
@@ -207,6 +208,11 @@ pub const KEYS: &[Key] = &[
         "Extended key usage of client certificates: strict (clientAuth or none) or any (serverAuth too).",
     ),
     key(
+        "security.client-aor",
+        "\"off\"",
+        "What a phone's certificate must cover, with tls-mutual = 1, of the address that it registers or sends from: off, domain (its domain or its user) or user. Not in [security.server].",
+    ),
+    key(
         "security.ticket-key-file",
         "\"\"",
         "Secret of session tickets, 64 hex digits; made when missing. \"\" = a secret of this start.",
@@ -232,6 +238,9 @@ pub const KEYS: &[Key] = &[
 /// The tables of one side, which override `[security]`.
 pub(super) const SIDE_TABLES: [&str; 2] = ["security.server", "security.endpoint"];
 
+/// What is said of one side only.
+const ENDPOINT_ONLY: [&str; 1] = ["security.server.client-aor"];
+
 /// What a name in the document stands for.
 pub(super) enum Kind {
     Table,
@@ -251,6 +260,9 @@ pub(super) fn kind(name: &str) -> Option<Kind> {
 }
 
 fn is_key(name: &str) -> bool {
+    if ENDPOINT_ONLY.contains(&name) {
+        return false;
+    }
     let side_key = SIDE_TABLES.iter().find_map(|table| name.strip_prefix(table)?.strip_prefix('.'));
     match side_key {
         Some(bare) => KEYS.iter().any(|key| key.name.strip_prefix("security.") == Some(bare) && !bare.contains('.')),

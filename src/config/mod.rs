@@ -24,7 +24,7 @@ use std::time::Duration;
 pub use engine::{Sticky, TlsPeer, UdpOversize};
 pub use error::{ConfigError, Expected, Fault};
 pub use keys::{KEYS, Key, markdown};
-pub use value::{ClientEku, Cores, CoresFault, Host, LogLevel, Network, ServerAddress, Verify};
+pub use value::{ClientAor, ClientEku, Cores, CoresFault, Host, LogLevel, Network, ServerAddress, Verify};
 
 use crate::ids::{SetupId, Side, Transport};
 
@@ -289,6 +289,8 @@ pub struct Security {
     pub server: SideSecurity,
     /// Towards endpoints.
     pub endpoint: SideSecurity,
+    /// What a certificate of an endpoint must cover.
+    pub client_aor: ClientAor,
     /// Certificates by domain.
     pub sni: Vec<Sni>,
     /// What peers have of their own, each different set-up once.

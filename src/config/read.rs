@@ -8,8 +8,8 @@ use super::document::{Document, Section};
 use super::error::{ConfigError, Expected, Fault};
 use super::value::{Cores, Host, Network, ServerAddress};
 use super::{
-    ClientEku, Config, Device, Dns, Listener, Log, LogLevel, PeerProxy, PeerSecurity, PeerSetup, Security, Server,
-    SideSecurity, SipProxy, Sni, Sticky, Timers, TrustFiles, UdpOversize, Verify,
+    ClientAor, ClientEku, Config, Device, Dns, Listener, Log, LogLevel, PeerProxy, PeerSecurity, PeerSetup, Security,
+    Server, SideSecurity, SipProxy, Sni, Sticky, Timers, TrustFiles, UdpOversize, Verify,
 };
 use crate::ids::{SetupId, Side, Transport};
 use crate::limits::TLS_SETUPS_MAX;
@@ -194,9 +194,12 @@ fn security(document: &Document<'_>) -> Result<Security, ConfigError> {
         key_log_file: None,
     };
     let both = side_security(&document.table("security"), &none)?;
+    let client_aor = |table| document.table(table).word("client-aor");
+    let client_aor = client_aor("security.endpoint")?.or(client_aor("security")?);
     Ok(Security {
         server: side_security(&document.table("security.server"), &both)?,
         endpoint: side_security(&document.table("security.endpoint"), &both)?,
+        client_aor: client_aor.unwrap_or(ClientAor::Off),
         sni: document.tables("security.sni").map(|t| sni(&t)).collect::<Result<_, _>>()?,
         peers: Vec::new(),
     })

@@ -25,6 +25,17 @@ pub enum ClientEku {
     Any,
 }
 
+/// How much of an address of record a client's certificate must cover.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientAor {
+    /// Nothing: who the server takes for whom is its own affair.
+    Off,
+    /// Its domain, or its user.
+    Domain,
+    /// Its user.
+    User,
+}
+
 /// How much is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the values of the setting `log.level`")]
@@ -79,13 +90,14 @@ words! {
     UdpOversize { "tcp" => Self::Tcp, "udp" => Self::Udp, "reject" => Self::Reject }
     Verify { "name" => Self::Name, "chain" => Self::Chain }
     ClientEku { "strict" => Self::Strict, "any" => Self::Any }
+    ClientAor { "off" => Self::Off, "domain" => Self::Domain, "user" => Self::User }
     LogLevel {
         "off" => Self::Off, "error" => Self::Error, "warn" => Self::Warn,
         "info" => Self::Info, "debug" => Self::Debug, "trace" => Self::Trace,
     }
     crate::ids::Transport { "udp" => Self::Udp, "tcp" => Self::Tcp, "tls" => Self::Tls }
 }
-display_words!(Sticky, UdpOversize, Verify, ClientEku, LogLevel);
+display_words!(Sticky, UdpOversize, Verify, ClientEku, ClientAor, LogLevel);
 
 /// An address, or a name to resolve.
 #[derive(Clone, Debug, PartialEq, Eq)]

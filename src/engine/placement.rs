@@ -6,8 +6,9 @@ use smallvec::SmallVec;
 
 use super::{Engine, Mail, Output, Source};
 use crate::clock::Time;
-use crate::ids::{BindingId, FlowRef, ShardId, Side};
-use crate::proxy::{Refusal, Walk, register, route, target};
+use crate::config::ClientAor;
+use crate::ids::{BindingId, FlowRef, ShardId, Side, Transport};
+use crate::proxy::{Refusal, Walk, client_aor, register, route, target};
 use crate::sip::{Message, Method};
 use crate::stats::Counter;
 use crate::transaction::Branch;
@@ -29,6 +30,9 @@ impl Engine {
             return self.refuse_stranger(message, &source);
         }
         let walk = route::walk(&message, source.side, &self.names, &self.keys);
+        if let Err(refusal) = self.check_aor(&message, &source, &walk) {
+            return self.refuse_impostor(message, &source, &refusal);
+        }
         match self.placement(&message, &walk, source.side) {
             Some(shard) if shard != self.me() => self.place(shard, message, source),
             _ => self.on_request(message, source, &walk, now),
@@ -44,6 +48,27 @@ impl Engine {
             let refusal = Refusal::new(403, "Wrong Listener", Counter::Refused403WrongListener);
             self.refuse(&request, source, &refusal);
         }
+        self.recycle_message(request);
+    }
+
+    /// Whom an endpoint may speak for by its certificate. Where the message landed is where the certificate is known.
+    fn check_aor(&self, request: &Message, source: &Source, walk: &Walk) -> Result<(), Refusal> {
+        let is_asked = self.settings.client_aor != ClientAor::Off
+            && !source.is_trusted()
+            && self.settings.point(source.flow.point()).transport == Transport::Tls
+            && request.fault().is_none()
+            // It says whether we are well, to anybody.
+            && !target::is_for_me(request, walk, &self.names);
+        match is_asked {
+            true => client_aor::check(request, self.settings.client_aor, &self.names, self.identities_of(source.flow)),
+            false => Ok(()),
+        }
+    }
+
+    fn refuse_impostor(&mut self, request: Box<Message>, source: &Source, refusal: &Refusal) {
+        let shown = self.identities_of(source.flow).map(|shown| shown.words().join(", ")).filter(|all| !all.is_empty());
+        let about = format!("; the certificate names {}", shown.as_deref().unwrap_or("nobody"));
+        self.refuse_saying(&request, source, refusal, about.as_bytes());
         self.recycle_message(request);
     }
 

@@ -38,8 +38,13 @@ impl Engine {
 
     /// Answers a request without a transaction: a repetition gets the same answer again.
     pub(super) fn refuse(&mut self, request: &Message, source: &Source, refusal: &Refusal) {
+        self.refuse_saying(request, source, refusal, b"");
+    }
+
+    /// The same, with more words for the operator.
+    pub(super) fn refuse_saying(&mut self, request: &Message, source: &Source, refusal: &Refusal, more: &[u8]) {
         self.counters.count_with_bound(refusal.counter);
-        let about = [refusal.reason.as_bytes(), b": ", &super::home::in_words(request)].concat();
+        let about = [refusal.reason.as_bytes(), b": ", &super::home::in_words(request), more].concat();
         self.event("request refused", Some(source.peer), &about);
         let mut extra = Vec::new();
         if refusal.unsupported {

@@ -5,6 +5,7 @@
 //! Owns: what the rules say. Must not touch: the tables of transactions, flows and bindings, which `engine`
 //! holds and asks these phases about.
 
+pub mod client_aor;
 pub mod forward;
 pub mod names;
 pub mod record_route;

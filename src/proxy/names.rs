@@ -166,6 +166,22 @@ impl Names {
         }
     }
 
+    /// Whether users at a host are ours or our servers': one of `domains`, or a name or address of ours or of a SIP
+    /// Server, whatever the port.
+    #[must_use]
+    pub fn has_users_at(&self, host: Host, buf: &[u8]) -> bool {
+        let is_name = |name: &[u8]| host_eq(&host, buf, name);
+        let server = |server: &ServerNames| match host.ip() {
+            Some(ip) => server.addresses.iter().any(|(_, at)| at.ip() == ip),
+            None => server.names.iter().any(|(name, _)| is_name(name.as_bytes())),
+        };
+        let own = match host.ip() {
+            Some(ip) => self.addresses.iter().any(|(own, _)| *own == ip),
+            None => self.texts.iter().any(|(own, _)| is_name(own)),
+        };
+        own || self.domains.iter().any(|domain| is_name(domain)) || self.servers.iter().any(server)
+    }
+
     /// Whether a URI's host and port mean one of our listening points.
     #[must_use]
     pub fn is_own_uri(&self, uri: &Uri, buf: &[u8]) -> bool {

@@ -138,7 +138,8 @@ pub fn address_in_header(request: &Message, names: &Names) -> Option<Target> {
 }
 
 /// Whether an OPTIONS asks the proxy itself: no user part, and a host that means us.
-fn is_for_me(request: &Message, walk: &Walk, names: &Names) -> bool {
+#[must_use]
+pub fn is_for_me(request: &Message, walk: &Walk, names: &Names) -> bool {
     request.method() == Some(Method::Options)
         && walk.foreign.is_none()
         && walk.token.is_none()

@@ -50,6 +50,7 @@ pub fn settings(config: &Config, shards: u8, capacity: Capacity) -> Result<Vec<S
         devices: config.devices.clone(),
         trusted: sipproxy.trusted_sources.iter().map(|network| (network.address, network.prefix_len)).collect(),
         domains: sipproxy.domains.clone(),
+        client_aor: config.security.client_aor,
         sticky: sipproxy.sticky,
         path_add_supported: sipproxy.path_add_supported,
         flow_grace: sipproxy.flow_grace,

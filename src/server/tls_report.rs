@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificate};
 use x509_parser::public_key::PublicKey;
 
-use crate::config::{Config, Listener, PeerSecurity};
+use crate::config::{ClientAor, Config, Listener, PeerSecurity};
 use crate::ids::{Side, Transport};
 use crate::tls::key_log;
 use crate::tls::setup::{Authority, Crl, Inventory, Leaf};
@@ -98,6 +98,10 @@ fn seen(out: &mut String, config: &Config, listener: &Listener) {
         let roots = if security.system_roots { " or of the system's" } else { "" };
         let eku = security.client_eku;
         write!(text, "; they show one of {}{roots} (client-eku {eku})", trusted.join(" or ")).unwrap_or_default();
+        if config.security.client_aor != ClientAor::Off && listener.side != Some(Side::Server) {
+            let rule = config.security.client_aor;
+            write!(text, ", which covers whom they speak for (client-aor {rule})").unwrap_or_default();
+        }
     }
     line!(out, "{text}");
 }

@@ -204,6 +204,7 @@ Counter, COUNTERS;
 // What was refused.
 
 "hawser_refusals_total", "Requests that Hawser itself answered with an error, by code and reason (for a malformed one: see hawser_faults_total).":
+    Refused403ClientAor { code = "403", reason = "client_aor" }
     Refused403ForeignRoute { code = "403", reason = "foreign_route" }
     Refused403ForgedToken { code = "403", reason = "forged_token" }
     Refused403WrongListener { code = "403", reason = "wrong_listener" }

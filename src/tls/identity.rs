@@ -1,18 +1,21 @@
-//! Whether a certificate names the peer that was meant (RFC 5922 §7.1 to §7.4).
+//! Whether a certificate names the peer that was meant (RFC 5922 §7.1 to §7.4), or a user.
 //!
 //! Pure: the names of a certificate come in as plain data, and whether its chain is trusted is another's
-//! question. Left out on purpose: wildcards, which RFC 5922 §7.2 forbids, and the CN, which it only tolerates.
+//! question. A URI with a user part is a user's and no domain's; it counts where users do (`client-aor`). Left out on purpose: wildcards, which RFC 5922 §7.2 forbids, and the CN, which it only tolerates.
 
 use std::net::IpAddr;
 
 pub use crate::config::engine::{Expected, TlsPeer};
 use crate::ids::{SetupId, Side};
+use crate::sip::{Span, Uri};
 
 /// The names of a certificate's subjectAltName that count.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identities {
     /// Hosts of its `sip:` URIs, in lower case.
     pub sip: Vec<String>,
+    /// Its `sip:` URIs with a user part, as canonical addresses of record.
+    pub users: Vec<Vec<u8>>,
     /// Its DNS names, in lower case.
     pub dns: Vec<String>,
     /// Its addresses.
@@ -27,10 +30,22 @@ pub struct Identities {
 }
 
 impl Identities {
-    /// Takes a URI in, if it is the identity of a SIP domain (RFC 5922 §7.1): scheme `sip` and no user part.
+    /// Takes a URI in, if it is the identity of a SIP domain (RFC 5922 §7.1), with scheme `sip` and no user part, or of
+    /// a user.
     pub fn add_uri(&mut self, uri: &str) {
         let Some((scheme, rest)) = uri.split_once(':') else { return };
-        if !scheme.eq_ignore_ascii_case("sip") || rest.contains('@') {
+        if !scheme.eq_ignore_ascii_case("sip") {
+            return;
+        }
+        if rest.contains('@') {
+            let text = uri.as_bytes();
+            if let Ok(user) = Uri::parse(text, Span::new(0, text.len()))
+                && !user.user.is_empty()
+            {
+                let mut aor = Vec::new();
+                user.write_aor(text, &mut aor);
+                self.users.push(aor);
+            }
             return;
         }
         let end = rest.find([';', '?']).unwrap_or(rest.len());
@@ -51,7 +66,10 @@ impl Identities {
     /// In words, for people.
     #[must_use]
     pub fn words(&self) -> Vec<String> {
-        let sip = self.sip.iter().map(|domain| format!("sip:{domain}"));
+        let users = self.users.iter().map(|user| String::from_utf8_lossy(user).into_owned());
+        // Escapes of a URI may stand for anything, and these words go to logs and terminals.
+        let users = users.map(|user| user.chars().map(|c| if c.is_control() { '?' } else { c }).collect());
+        let sip = users.chain(self.sip.iter().map(|domain| format!("sip:{domain}")));
         let dns = self.dns.iter().map(|name| format!("dns:{name}"));
         sip.chain(dns).chain(self.addresses.iter().map(|ip| format!("ip:{ip}"))).collect()
     }
@@ -64,6 +82,18 @@ impl Identities {
             Some(setup) => self.peers.contains(&(side, setup)),
             None => !self.of_peers_only && (side == Side::Endpoint || !self.of_endpoint),
         }
+    }
+
+    /// Whether it is a user's, by the canonical address of record.
+    #[must_use]
+    pub fn names_user(&self, aor: &[u8]) -> bool {
+        self.users.iter().any(|user| user == aor)
+    }
+
+    /// Whether it is a domain's by a `sip:` URI, which nobody is given by chance.
+    #[must_use]
+    pub fn names_domain_by_uri(&self, domain: &Expected) -> bool {
+        !self.sip.is_empty() && matches!(domain, Expected::Name(_)) && self.match_expected(domain)
     }
 
     /// Whether it is the peer that was meant. DNS names count only where there is no `sip:` URI, and a name with a

@@ -131,7 +131,7 @@ fn uri(uri: &str) -> SanType {
 }
 
 /// Runs OpenSSL to its end, for keys that rcgen does not make.
-fn openssl(arguments: &[&str]) {
+pub fn openssl(arguments: &[&str]) {
     let mut process = Process::start("openssl", Command::new("openssl").args(arguments));
     assert!(process.wait_exit(WITHIN).success(), "openssl {arguments:?}");
 }

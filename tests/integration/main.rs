@@ -8,6 +8,7 @@
 
 mod calls;
 mod certificates;
+mod client_aor;
 mod demo;
 mod device_calls;
 mod devices;

@@ -19,7 +19,7 @@ use crate::world::{SERVER, Setup, TCP, TLS, Wire, World};
 const FAR: &str = "10.9.9.9";
 const PEER: [u8; 4] = [10, 9, 0, 1];
 
-fn site(settings: &mut Settings, contact: &str, protocol: Transport, port_tls: Option<u16>) {
+pub fn site(settings: &mut Settings, contact: &str, protocol: Transport, port_tls: Option<u16>) {
     settings.peers.push(PeerProxy {
         name: "site2".into(),
         servers: vec![FAR.parse().expect("an address")],

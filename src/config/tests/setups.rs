@@ -1,4 +1,4 @@
-//! What single peers have of their own of TLS.
+//! What single peers have of their own of TLS, and what is said of endpoints alone.
 
 use super::*;
 
@@ -94,4 +94,23 @@ fn set_ups_are_counted() {
     let fault = checked(&with(1_025)).unwrap_err();
     assert_eq!((fault.key.as_str(), fault.fault), ("device", Fault::TooMany(1_024)));
     assert_eq!(fault.line, 6 + 1_024 * 3);
+}
+
+#[test]
+fn what_certificates_cover_is_said_of_endpoints_that_are_asked_for_one() {
+    let with = |security: &str| checked(&format!("{LEAST}[security]\ntrusted-ca = \"ca.pem\"\n{security}"));
+    let rule = |security: &str| with(security).map(|config| config.security.client_aor);
+    assert_eq!(rule(""), Ok(ClientAor::Off));
+    assert_eq!(rule("tls-mutual = 1\nclient-aor = \"user\"\n"), Ok(ClientAor::User));
+    let endpoint = "[security.endpoint]\ntls-mutual = 1\nclient-aor = \"domain\"\n";
+    assert_eq!(rule(endpoint), Ok(ClientAor::Domain));
+    assert_eq!(rule(&format!("tls-mutual = 1\nclient-aor = \"user\"\n{endpoint}")), Ok(ClientAor::Domain));
+    let fault = |security: &str| with(security).unwrap_err().to_string();
+    let wanted = "expected \"off\", or tls-mutual = 1 for endpoints to go with it";
+    assert_eq!(fault("client-aor = \"user\"\n"), format!("h.toml:8: security.client-aor: {wanted}"));
+    let endpoint = "tls-mutual = 1\n[security.endpoint]\nclient-aor = \"user\"\ntls-mutual = 0\n";
+    assert_eq!(fault(endpoint), format!("h.toml:10: security.endpoint.client-aor: {wanted}"));
+    let server = fault("tls-mutual = 1\n[security.server]\nclient-aor = \"user\"\n");
+    assert_eq!(server, "h.toml:10: security.server.client-aor: unknown key");
+    assert!(fault("client-aor = \"phone\"\n").contains("\"off\", \"domain\" or \"user\""));
 }

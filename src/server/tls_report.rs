@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn the_lines_say_what_we_show_whom_we_trust_and_what_clients_see() {
         let text = "[sipproxy]\nhttp-port = 0\n[[sip-server]]\nname = \"sips1\"\nprimary = \"127.0.0.1:7000\"\n\
-                    [security]\ntls-mutual = 1\ncertificate = \"a.pem\"\ncertificate-key = \"a.key\"\n\
+                    [security]\ntls-mutual = 1\nclient-aor = \"user\"\ncertificate = \"a.pem\"\ncertificate-key = \"a.key\"\n\
                     trusted-ca = \"ca.pem\"\n[[security.sni]]\ndomain = \"b.example.com\"\ncertificate = \"b.pem\"\n\
                     certificate-key = \"b.key\"\n";
         let config = Config::parse(text, "hawser.toml").unwrap();
@@ -227,7 +227,7 @@ trusted CA   ca.pem: CN=company CA, valid until Jan  1 00:00:00 2035 +00:00, wit
 revocations  crl.pem: of CN=x, next update in 3 days
 revocations  old.pem: of CN=y, IS PAST ITS NEXT UPDATE
 clients      of 127.0.0.1:5061 see a.pem, or b.pem when they ask for b.example.com; they show one of ca.pem \
-             (client-eku strict)
+             (client-eku strict), which covers whom they speak for (client-aor user)
 ";
         assert_eq!(lines(&config, &inventory, NOW), expected);
         let late = lines(&config, &inventory, 2_200_000_000);

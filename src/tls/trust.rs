@@ -180,14 +180,11 @@ impl Trust {
         }
     }
 
-    /// Whether one of these certificates says that a CA of these has issued it. That this is true is not verified.
-    fn issues<'a>(&self, mut chain: impl Iterator<Item = &'a CertificateDer<'a>>) -> bool {
-        chain.any(|certificate| {
-            // webpki names a subject by the content of its sequence, without the header.
-            X509Certificate::from_der(certificate).is_ok_and(|(_, certificate)| {
-                self.roots.roots.iter().any(|root| certificate.issuer().as_raw().ends_with(&root.subject))
-            })
-        })
+    /// Whether one of these names is that of a CA of ours. That it has issued anything is not verified by that.
+    fn is_any(&self, issuers: &[Vec<u8>]) -> bool {
+        // webpki names a subject by the content of its sequence, without the header.
+        let roots = &self.roots.roots;
+        issuers.iter().any(|issuer| roots.iter().any(|root| issuer.ends_with(&root.subject)))
     }
 
     /// A CA that has changed its key and kept its name has a list for each, and webpki asks the first of that name
@@ -237,6 +234,14 @@ impl Trust {
             .verify_for_usage(self.algorithms.all, &self.roots.roots, intermediates, now, usage, revocation, None)
             .map(|_| ())
     }
+}
+
+/// Whom these certificates say that they are issued by.
+fn issuers<'a>(chain: impl Iterator<Item = &'a CertificateDer<'a>>) -> Vec<Vec<u8>> {
+    let issuer = |der: &'a CertificateDer<'a>| {
+        X509Certificate::from_der(der).ok().map(|(_, certificate)| certificate.issuer().as_raw().to_vec())
+    };
+    chain.filter_map(issuer).collect()
 }
 
 fn len_of(hints: &[DistinguishedName]) -> usize {
@@ -398,10 +403,11 @@ impl ClientCheck {
         unknown: Error,
     ) -> Result<(), Error> {
         let identities = identities(end_entity)?;
+        let issuers = issuers([end_entity].into_iter().chain(intermediates));
         let mut fault = unknown;
         for voucher in &self.vouchers {
             if !voucher.is_for(&identities) {
-                if voucher.trust.issues([end_entity].into_iter().chain(intermediates)) {
+                if voucher.trust.is_any(&issuers) {
                     fault = CertificateError::Other(OtherError(Arc::new(NotThePeer))).into();
                 }
                 continue;

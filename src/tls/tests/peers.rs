@@ -165,6 +165,20 @@ fn a_peers_ca_lets_that_peer_in_and_nobody_else() {
 }
 
 #[test]
+fn cas_of_one_name_are_told_apart_by_their_keys() {
+    let two = Two { folder: Folder::new("peers-name"), ours: Ca::new("ca"), theirs: Ca::new("ca") };
+    let config = two.config("", "");
+    let ours = set_up(&config).unwrap().0;
+    for side in [None, Some(Side::Endpoint), Some(Side::Server)] {
+        let by = |ca: &Ca, names: &[&str]| accept(&ours, side, &party(&two, ca, names));
+        assert!(by(&two.theirs, &["site2.example.com"]).unwrap().of_peers_only, "{side:?}");
+        assert_eq!(by(&two.theirs, &["phone.example.com"]), Err(Why::Name));
+        assert!(!by(&two.ours, &["phone.example.com"]).unwrap().of_peers_only);
+        assert!(!by(&two.ours, &["site2.example.com"]).unwrap().is_vouched_for(Side::Endpoint, Some(SetupId(0))));
+    }
+}
+
+#[test]
 fn a_list_for_a_peer_counts_for_it_alone() {
     let two = Two::new("peers-crl");
     let crl = two.folder.write("crl.pem", &two.theirs.revokes(&[5], (2090, 1, 1)));

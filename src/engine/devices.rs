@@ -22,7 +22,7 @@ use crate::dns::Question;
 use crate::ids::{BindingId, FlowRef, ShardId, Side, Transport};
 use crate::limits::HOME_ANSWER_MAX;
 use crate::proxy::{Target, Walk, target};
-use crate::sip::{Message, Scheme, Uri};
+use crate::sip::{Host, Message, Scheme, Uri};
 use crate::tls::identity::{Expected, TlsPeer};
 use crate::transaction::branch::TxnId;
 
@@ -40,21 +40,24 @@ fn place_of(uri: &Uri, buf: &[u8]) -> (Place, Expected) {
     // sips with transport=tcp is TLS (RFC 3261 §26.2.2).
     let explicit = uri.transport(buf).flatten().map(|by| if secure { Transport::Tls } else { by });
     let default = if secure { Transport::Tls } else { Transport::Udp };
-    match (uri.host, uri.host.ip()) {
-        (_, Some(ip)) => {
+    // Without a dot at its end.
+    let text = |host: Host| {
+        let mut name = Vec::new();
+        host.write(buf, &mut name);
+        String::from_utf8_lossy(&name).into_owned()
+    };
+    // `maddr` says where to ask, and nothing of who is to answer (RFC 5922 §7.3 compares the URI's host).
+    let expected = uri.host.ip().map_or_else(|| Expected::Name(text(uri.host)), Expected::Address);
+    let host = uri.host_to_ask(buf).unwrap_or(uri.host);
+    let place = match host.ip() {
+        Some(ip) => {
             let transport = explicit.unwrap_or(default);
             let port = uri.port.unwrap_or_else(|| transport.default_port());
-            (Place::At(Hop { transport, address: SocketAddr::new(ip, port) }), Expected::Address(ip))
+            Place::At(Hop { transport, address: SocketAddr::new(ip, port) })
         }
-        (host, None) => {
-            let mut name = Vec::new();
-            // Without a dot at its end.
-            host.write(buf, &mut name);
-            let name = String::from_utf8_lossy(&name).into_owned();
-            let question = Question { host: name.as_str().into(), port: uri.port, transport: explicit, secure };
-            (Place::Named(question), Expected::Name(name))
-        }
-    }
+        None => Place::Named(Question { host: text(host).into(), port: uri.port, transport: explicit, secure }),
+    };
+    (place, expected)
 }
 
 impl Engine {

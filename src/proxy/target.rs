@@ -202,11 +202,17 @@ fn from_server(request: &Message, walk: &Walk, names: &Names, here: Incarnation)
 
 /// What a URI of the server side names: servers of ours, another site's, or somebody else.
 fn named(uri: Uri, buf: &[u8], names: &Names) -> Target {
-    match (names.server_of_uri(&uri, buf), names.peer_of_uri(&uri)) {
+    let asked = to_ask(&uri, buf);
+    match (names.server_of_uri(&asked, buf), names.peer_of_uri(&asked)) {
         (Some(pair), _) => Target::Server { pair },
         (None, Some(peer)) => Target::Peer { peer },
         (None, None) => Target::Uri(uri),
     }
+}
+
+/// The URI with the host of its `maddr` in place of its own (RFC 3261 §16.5); [`reachable`] refuses one without a host.
+fn to_ask(uri: &Uri, buf: &[u8]) -> Uri {
+    Uri { host: uri.host_to_ask(buf).unwrap_or(uri.host), ..*uri }
 }
 
 /// Where a request of the server side goes whose Request-URI nobody has registered: another pair of ours, another
@@ -218,7 +224,8 @@ pub fn beyond_table(request: &Message, names: &Names) -> Result<Target, Refusal>
     let buf = request.buf();
     let nobody = || Refusal::new(480, "Not Registered Here", Counter::Refused480NotBound);
     let uri = request.request_uri().ok_or_else(nobody)?;
-    if names.is_own_uri(uri, buf) || names.is_domain(uri.host, buf) {
+    let asked = to_ask(uri, buf);
+    if names.is_own_uri(&asked, buf) || names.is_domain(asked.host, buf) {
         return Err(nobody());
     }
     match named(*uri, buf, names) {
@@ -259,9 +266,10 @@ fn may_be_asked_for(name: &[u8]) -> bool {
 /// # Errors
 /// Its host is no host's address, or no name that there can be, or its transport none that we speak, or one that sips excludes (RFC 3261 §26.2.2).
 pub fn reachable(uri: &Uri, buf: &[u8]) -> Result<Target, Refusal> {
-    let may_be = match uri.host {
-        Host::Name(name) => may_be_asked_for(name.of(buf)),
-        host => host.ip().is_some_and(may_be_sent_to),
+    let may_be = match uri.host_to_ask(buf) {
+        Some(Host::Name(name)) => may_be_asked_for(name.of(buf)),
+        Some(host) => host.ip().is_some_and(may_be_sent_to),
+        None => false,
     };
     if !may_be {
         return Err(Refusal::new(400, "Bad host in Request-URI", Counter::FaultRequestUriHost));

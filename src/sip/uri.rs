@@ -176,6 +176,18 @@ impl Uri {
         params(self.params.of(buf)).find(|(found, _)| eq_unescaped_ignore_case(found, name.as_bytes())).map(|it| it.1)
     }
 
+    /// The host that a request with this URI is sent to: that of `maddr`, else the URI's own (RFC 3263 §4). `None` when
+    /// `maddr` holds none.
+    #[must_use]
+    pub fn host_to_ask(&self, buf: &[u8]) -> Option<Host> {
+        let Some(value) = self.param(buf, "maddr") else { return Some(self.host) };
+        if value.is_empty() {
+            return None;
+        }
+        let start = value.as_ptr().addr().wrapping_sub(buf.as_ptr().addr());
+        Host::parse(buf, Span::new(start, start + value.len()))
+    }
+
     /// The `transport` parameter: `None` without one, `Some(None)` when it is none of ours.
     #[must_use]
     pub fn transport(&self, buf: &[u8]) -> Option<Option<Transport>> {

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use hawser::config::{Host, PeerProxy, Server, Verify};
-use hawser::engine::{ConnectFailure, Input, Settings, Sticky};
+use hawser::engine::{ConnectFailure, Expected, Input, Settings, Sticky};
 use hawser::flow::keys::Keys;
 use hawser::ids::Transport;
 use hawser::stats::Counter;
@@ -227,6 +227,30 @@ fn x_genesys_route_opens_a_connection_to_a_device_and_to_no_phone() {
     }
 }
 
+/// RFC 3261 §16.5, RFC 3263 §4.
+#[test]
+fn maddr_says_where_a_uri_leads() {
+    let mut world = World::new(&setup());
+    let named = "sip:x@10.3.3.3:5071;maddr=10.4.4.4";
+    let sent = goes_to(&mut world, "10.4.4.4:5071", &request("MESSAGE", named, "a", ""));
+    assert_eq!(start_line(&sent), format!("MESSAGE {named} SIP/2.0"));
+    let fields = "Route: <sip:10.2.2.2;maddr=10.4.4.4;lr>\r\n";
+    goes_to(&mut world, "10.4.4.4:5060", &request("MESSAGE", "sip:x@10.3.3.3", "b", fields));
+    // It may name a server, or one of another site.
+    let (host, port) = OTHER.split_once(':').expect("with a port");
+    goes_to(&mut world, OTHER, &request("MESSAGE", &format!("sip:x@10.3.3.3:{port};maddr={host}"), "c", ""));
+    goes_to(&mut world, PEER, &request("MESSAGE", &format!("sip:x@10.3.3.3;maddr={PEERS_SERVER}"), "d", ""));
+    // The certificate carries what the URI says.
+    world.datagram(0, SERVER, &request("MESSAGE", "sip:x@10.3.3.3;transport=tls;maddr=10.4.4.4", "e", ""));
+    let (wire, to, tls) = world.dialled();
+    assert_eq!(to.to_string(), "10.4.4.4:5061");
+    let expected = Expected::Address("10.3.3.3".parse().expect("an address"));
+    assert_eq!(tls.expect("whom to expect").expected, expected);
+    world.fail(wire, ConnectFailure::Refused);
+    world.read_server();
+    world.end();
+}
+
 // --- what a URI leaves open ----------------------------------------------------------------------------------------
 
 #[test]
@@ -244,6 +268,8 @@ fn a_request_uri_without_usable_host_port_or_transport_is_told_so() {
         ("sip:x@[ff02::1]", "host"),
         ("sip:x@[::ffff:127.0.0.1]", "host"),
         ("sip:x@a..b:5060", "host"),
+        ("sip:x@10.3.3.3;maddr=", "host"),
+        ("sip:x@10.3.3.3;maddr=0.0.0.0", "host"),
         ("sip:x@10.3.3.3:", "port"),
         ("sip:x@10.3.3.3:0", "port"),
         ("sip:x@10.3.3.3:65536", "port"),

@@ -154,6 +154,29 @@ fn a_third_colon_before_an_ipv4_part_is_let_pass() {
 }
 
 #[test]
+fn maddr_is_the_host_to_ask() {
+    let asked = |text: &str| {
+        let uri = Uri::parse(text.as_bytes(), Span::new(0, text.len())).expect("a URI");
+        uri.host_to_ask(text.as_bytes()).map(|host| {
+            let mut out = Vec::new();
+            host.write(text.as_bytes(), &mut out);
+            String::from_utf8(out).expect("text")
+        })
+    };
+    for (text, host) in [
+        ("sip:a@b.c;lr", Some("b.c")),
+        ("sip:a@b.c;MADDR=192.0.2.1;lr", Some("192.0.2.1")),
+        ("sip:a@b.c;maddr=D.e?x=y", Some("d.e")),
+        ("sip:a@b.c;maddr=[2001:db8::1]", Some("[2001:db8::1]")),
+        ("sip:a@b.c;maddr", None),
+        ("sip:a@b.c;maddr=", None),
+        ("sip:a@b.c;maddr=192.0.2", None),
+    ] {
+        assert_eq!(asked(text).as_deref(), host, "{text}");
+    }
+}
+
+#[test]
 fn hosts_are_compared_as_what_they_mean() {
     let host = |text: &str| Host::parse(text.as_bytes(), Span::new(0, text.len())).expect("a host");
     let eq = |a: &str, b: &str| host_eq(&host(a), a.as_bytes(), b.as_bytes());

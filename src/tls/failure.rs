@@ -113,12 +113,17 @@ impl Failed<'_> {
 
     /// Who may vouch for the peer.
     fn trusted(&self) -> String {
-        match (&self.files.trusted_ca, self.files.system_roots) {
+        let mut words = match (&self.files.trusted_ca, self.files.system_roots) {
             (Some(path), false) => format!("a CA in {}", path.display()),
             (Some(path), true) => format!("a CA in {}, or one of the system's", path.display()),
             // Without either nobody is asked for a certificate.
             (None, _) => "one of the system's CAs".to_owned(),
+        };
+        // A SIP Server's CA has no place in the file for phones.
+        if let (Some(path), false) = (&self.files.servers_ca, self.outbound) {
+            words.push_str(&format!(" (for a SIP Server, in {})", path.display()));
         }
+        words
     }
 }
 
@@ -260,6 +265,9 @@ mod tests {
         let unknown = || Error::from(CertificateError::UnknownIssuer);
         let mut files = Files { system_roots: true, domains: true, ..files() };
         assert!(words(unknown(), &files).ends_with("a certificate of a CA in ca.pem, or one of the system's"));
+        files.servers_ca = Some("servers.pem".into());
+        assert!(words(unknown(), &files).ends_with("one of the system's (for a SIP Server, in servers.pem)"));
+        files.servers_ca = None;
         files.trusted_ca = None;
         assert!(words(unknown(), &files).ends_with("a certificate of one of the system's CAs"));
         let alert = || Error::AlertReceived(AlertDescription::UnknownCA);

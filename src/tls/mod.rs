@@ -74,6 +74,8 @@ pub struct Files {
     pub trusted_ca: Option<PathBuf>,
     /// Those of the system count too.
     pub system_roots: bool,
+    /// The CAs of SIP Servers, where these come to the same port.
+    pub servers_ca: Option<PathBuf>,
 }
 
 /// One configuration serves all names: whom a connection must find is given with each.

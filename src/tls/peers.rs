@@ -80,6 +80,7 @@ impl Peers {
                 domains: false,
                 trusted_ca: files.trust.trusted_ca.clone(),
                 system_roots: files.trust.system_roots,
+                servers_ca: None,
             };
             setups.push(PeerTls { connect, files });
         }

@@ -179,10 +179,14 @@ pub fn set_up(config: &Config, tickets: &TicketSecrets, key_logs: &KeyLogs) -> R
     let (ends, servers) = (config.security.side(Side::Endpoint), config.security.side(Side::Server));
     let same_trust = ends.trust() == servers.trust() && ends.client_eku == servers.client_eku;
     let vouches_for_servers = server.trusted().filter(|_| !same_trust);
+    let mut of_endpoint = endpoint.side(peers.vouchers(Some(Side::Endpoint)))?;
+    if vouches_for_servers.is_some() && config.listeners.iter().any(|listener| listener.side.is_none()) {
+        of_endpoint.files.servers_ca.clone_from(&servers.trusted_ca);
+    }
     Ok((
         Tls {
             accept_both: endpoint.accept(vouches_for_servers.clone(), peers.vouchers(None))?,
-            endpoint: endpoint.side(peers.vouchers(Some(Side::Endpoint)))?,
+            endpoint: of_endpoint,
             server: server.side(peers.vouchers(Some(Side::Server)))?,
             vouches_for_servers,
             peers,
@@ -249,6 +253,7 @@ impl<'a> Parts<'a> {
             domains: !self.by_domain.is_empty(),
             trusted_ca: self.security.trusted_ca.clone(),
             system_roots: self.security.system_roots,
+            servers_ca: None,
         };
         Ok(SideTls { accept: self.accept(None, vouchers)?, connect, trusted: self.trusted(), files })
     }

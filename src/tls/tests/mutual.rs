@@ -191,6 +191,8 @@ fn a_port_for_both_sides_takes_what_either_trusts_and_an_endpoints_ca_names_no_s
     };
     assert_eq!(by(&ends, None), Ok(true));
     assert_eq!(by(&servers, None), Ok(false));
+    assert_eq!(tls.files(Side::Endpoint, None).servers_ca, Some(ca), "a SIP Server's CA is not for the phones' file");
+    assert_eq!(tls.files(Side::Server, None).servers_ca, None);
     assert_eq!(by(&ends, Some(Side::Endpoint)), Ok(true));
     assert_eq!(by(&servers, Some(Side::Endpoint)), Err(Why::UnknownCa));
     assert_eq!(by(&servers, Some(Side::Server)), Ok(false));

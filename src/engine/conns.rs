@@ -335,9 +335,7 @@ impl Engine {
         let from = message.first(crate::sip::Name::From)?;
         let value = crate::sip::NameAddr::parse(message.buf(), from.value).ok()?;
         let uri = crate::sip::Uri::parse(message.buf(), value.uri).ok()?;
-        let mut user = Vec::new();
-        uri.user_unescaped(message.buf(), &mut user);
-        Some(self.keys.user16(&user))
+        Some(self.user16_of(&uri, message.buf()))
     }
 
     fn on_stream_message(&mut self, id: ConnId, buf: Vec<u8>, now: Time) {

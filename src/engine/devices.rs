@@ -310,7 +310,7 @@ impl Engine {
             Target::Peer { peer } => {
                 let targets = self.peers.get(usize::from(peer)).cloned().unwrap_or_default();
                 let order = self.dns.order(&targets, now);
-                let hops = order.iter().map(|at| Hop { transport: at.transport, address: at.address });
+                let hops = order.iter().map(Hop::from);
                 let flow = hops.into_iter().find_map(|hop| self.flow_to(hop, Whose::Peer(peer), None, now));
                 flow.map_or(AckWay::Nowhere, AckWay::to)
             }

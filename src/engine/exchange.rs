@@ -6,11 +6,11 @@ use std::net::SocketAddr;
 use smallvec::SmallVec;
 
 use crate::clock::Time;
-use crate::ids::{BindingId, FlowRef, ShardId, Side};
+use crate::ids::{BindingId, ConnId, FlowRef, ShardId, Side};
 use crate::proxy::register::Registration;
 use crate::sip::{Message, Method};
 use crate::transaction::branch::TxnId;
-use crate::transaction::{Effects, InviteClient, InviteServer, PlainClient, PlainServer, TimerOp};
+use crate::transaction::{Effects, InviteClient, InviteServer, PlainClient, PlainServer, Resend, TimerOp};
 use crate::wheel::TimerId;
 
 use super::io::Source;
@@ -335,7 +335,7 @@ impl Engine {
         }
     }
 
-    fn apply_timer(&mut self, id: TxnId, exchange: &mut Exchange, which: Which, op: TimerOp, now: Time) {
+    pub(super) fn apply_timer(&mut self, id: TxnId, exchange: &mut Exchange, which: Which, op: TimerOp, now: Time) {
         match op {
             TimerOp::Keep => {}
             TimerOp::Arm(wait) => self.arm(id, exchange, which, now.after(wait)),
@@ -361,7 +361,7 @@ impl Engine {
         self.apply_timer(id, exchange, Which::ClientRetransmit, effects.retransmit, now);
         self.apply_timer(id, exchange, Which::ClientDeadline, effects.deadline, now);
         match effects.resend {
-            Some(crate::transaction::Resend::Same) => {
+            Some(Resend::Same) => {
                 let moved = exchange.next.and_then(|flow| self.moved_from(flow, exchange.binding));
                 if let Some(flow) = moved.filter(|flow| exchange.onward == Onward::Flow && Some(*flow) != exchange.next)
                 {
@@ -370,7 +370,7 @@ impl Engine {
                 let bytes = self.pool.copy(&exchange.sent);
                 self.send_next(id, exchange, bytes, now);
             }
-            Some(crate::transaction::Resend::Ack) if !exchange.ack.is_empty() => {
+            Some(Resend::Ack) if !exchange.ack.is_empty() => {
                 let bytes = self.pool.copy(&exchange.ack);
                 self.send_next(id, exchange, bytes, now);
             }
@@ -412,7 +412,7 @@ impl Engine {
         self.unwatch_flow(id, shard, conn);
     }
 
-    fn unwatch_flow(&mut self, id: TxnId, shard: ShardId, conn: crate::ids::ConnId) {
+    fn unwatch_flow(&mut self, id: TxnId, shard: ShardId, conn: ConnId) {
         if let Some(list) = self.watchers.get_mut(&(shard, conn)) {
             // A connection to a server may have thousands.
             if let Some(at) = list.iter().position(|other| *other == id) {
@@ -426,11 +426,11 @@ impl Engine {
 }
 
 /// The table of exchanges has the slots of the table of connections.
-pub(super) fn slot_of(id: TxnId) -> crate::ids::ConnId {
-    crate::ids::ConnId { slot: id.slot, generation: id.generation }
+pub(super) fn slot_of(id: TxnId) -> ConnId {
+    ConnId { slot: id.slot, generation: id.generation }
 }
 
 /// The reverse of [`slot_of`].
-pub(super) fn txn_of(slot: crate::ids::ConnId) -> TxnId {
+pub(super) fn txn_of(slot: ConnId) -> TxnId {
     TxnId { slot: slot.slot, generation: slot.generation }
 }

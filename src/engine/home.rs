@@ -119,7 +119,7 @@ impl Engine {
                     cseq,
                     ob: contact.reg_id.is_some(),
                 },
-                contact_user16(self, &contact.uri, request.buf()),
+                self.user16_of(&contact.uri, request.buf()),
             );
         }
     }
@@ -248,7 +248,7 @@ impl Engine {
                 self.count(if not.is_some() { Counter::ResolvedMoved } else { Counter::ResolvedFound });
                 self.mail(from, Mail::Resolved { txn, flow: Some(flow) });
             }
-            None if wait.is_zero() || !self.wait_for(binding, wait, Waits::Txn { shard: from, txn }, now) => {
+            None if !self.wait_for(binding, wait, Waits::Txn { shard: from, txn }, now) => {
                 self.count(Counter::ResolvedMissing);
                 self.mail(from, Mail::Resolved { txn, flow: None });
             }
@@ -258,8 +258,7 @@ impl Engine {
 
     pub(super) fn on_deliver(&mut self, bytes: Vec<u8>, binding: BindingId, not: Option<FlowRef>, now: Time) {
         let Some(flow) = self.flow_of(binding, not) else {
-            let wait = self.settings.flow_grace;
-            if wait.is_zero() || !self.wait_for(binding, wait, Waits::Bytes(bytes), now) {
+            if !self.wait_for(binding, self.settings.flow_grace, Waits::Bytes(bytes), now) {
                 self.count(Counter::ResponseConnectionGone);
             }
             return;
@@ -281,8 +280,7 @@ impl Engine {
         match self.flow_of(binding, not) {
             Some(flow) => self.forward_ack_on(message, &source, flow, Some(binding)),
             None => {
-                let wait = self.settings.flow_grace;
-                if wait.is_zero() || !self.wait_for(binding, wait, Waits::Ack { message, source }, now) {
+                if !self.wait_for(binding, self.settings.flow_grace, Waits::Ack { message, source }, now) {
                     self.count(Counter::AckFlowGone);
                 }
             }
@@ -291,7 +289,11 @@ impl Engine {
 
     // --- waiting for a phone to come back ----------------------------------------------------------------
 
+    /// `false` when nobody may wait, or too many do.
     fn wait_for(&mut self, binding: BindingId, wait: Duration, what: Waits, now: Time) -> bool {
+        if wait.is_zero() {
+            return false;
+        }
         // The timer needs the slot's name.
         let Some(id) = self.waiters.insert(Waiter { binding, timer: None, what }) else {
             self.count(Counter::LimitTransactions);
@@ -411,9 +413,16 @@ impl Engine {
         self.keys.hash64(Tag::Contact, &[&canonical])
     }
 
+    /// What of a URI's user chooses the home shard.
+    pub(super) fn user16_of(&self, uri: &Uri, buf: &[u8]) -> u16 {
+        let mut user = Vec::new();
+        uri.user_unescaped(buf, &mut user);
+        self.keys.user16(&user)
+    }
+
     pub(super) fn contact_user16_of(&self, contact: &[u8]) -> u16 {
         match Uri::parse(contact, Span::new(0, contact.len())) {
-            Ok(uri) => contact_user16(self, &uri, contact),
+            Ok(uri) => self.user16_of(&uri, contact),
             Err(_) => 0,
         }
     }
@@ -462,12 +471,6 @@ impl Engine {
             None => false,
         }
     }
-}
-
-fn contact_user16(engine: &Engine, uri: &Uri, buf: &[u8]) -> u16 {
-    let mut user = Vec::new();
-    uri.user_unescaped(buf, &mut user);
-    engine.keys.user16(&user)
 }
 
 /// Who wants what of whom, for events: `INVITE from sip:alice@example.com to sip:bob@example.com`.

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use super::{CloseReason, ConnectFailure, Engine, Level, Mail};
 use crate::clock::Time;
 use crate::config::Verify;
+use crate::dns;
 use crate::flow::keys::Tag;
 use crate::ids::{ConnId, FlowRef, ShardId, Side, Transport};
 use crate::limits::{LINK_RETRY_MAX, LINK_RETRY_MIN, LINKS_COUNT_MAX};
@@ -30,6 +31,12 @@ pub struct Hop {
     pub transport: Transport,
     /// The address and port.
     pub address: SocketAddr,
+}
+
+impl From<&dns::Target> for Hop {
+    fn from(target: &dns::Target) -> Self {
+        Self { transport: target.transport, address: target.address }
+    }
 }
 
 /// Whom a link leads to.

@@ -41,6 +41,12 @@ impl Hops {
     pub(super) fn to_device(list: SmallVec<[Hop; 2]>, host: Expected, port: u16) -> Self {
         Self { list, next: 0, peer: None, host, port, failure: None }
     }
+
+    /// Another site's, whose certificate its settings name.
+    fn to_peer(list: SmallVec<[Hop; 2]>, peer: u8) -> Self {
+        let host = Expected::Name(String::new());
+        Self { list, next: 0, peer: Some(peer), host, port: 0, failure: None }
+    }
 }
 
 /// Why a target would not do.
@@ -227,26 +233,15 @@ impl Engine {
     pub(super) fn usable(&mut self, targets: &[dns::Target], now: Time) -> SmallVec<[Hop; 2]> {
         let order = self.dns.order(targets, now);
         let may_be = order.iter().filter(|at| target::may_be_sent_to(at.address.ip()));
-        may_be.take(TARGETS_COUNT_MAX).map(|at| Hop { transport: at.transport, address: at.address }).collect()
+        may_be.take(TARGETS_COUNT_MAX).map(Hop::from).collect()
     }
 
     /// Sends a request to another site's proxy.
     pub(super) fn aim_at_peer(&mut self, id: TxnId, exchange: &mut Exchange, walk: Option<&Walk>, peer: u8, now: Time) {
         exchange.onward = Onward::Hops;
         let targets = self.peers.get(usize::from(peer)).cloned().unwrap_or_default();
-        let list = self.dns.order(&targets, now);
-        exchange.hops = Some(Box::new(Hops {
-            list: list
-                .iter()
-                .take(TARGETS_COUNT_MAX)
-                .map(|at| Hop { transport: at.transport, address: at.address })
-                .collect(),
-            next: 0,
-            peer: Some(peer),
-            host: Expected::Name(String::new()),
-            port: 0,
-            failure: None,
-        }));
+        let list = self.dns.order(&targets, now).iter().take(TARGETS_COUNT_MAX).map(Hop::from).collect();
+        exchange.hops = Some(Box::new(Hops::to_peer(list, peer)));
         self.try_hop(id, exchange, walk, now);
     }
 

@@ -93,6 +93,22 @@ impl Engine {
     }
 }
 
+/// What tells the senders of requests apart in a transaction's key: a connection, a UDP source's address (a
+/// NAT may change its port), or the server side as a whole (a pair may send from both of its addresses).
+pub(super) fn sender_of(source: &Source) -> SmallVec<[u8; 16]> {
+    let mut sender = SmallVec::new();
+    match (source.side, source.flow) {
+        (Side::Server, _) => sender.push(b's'),
+        (Side::Endpoint, FlowRef::Stream { shard, conn, .. }) => {
+            sender.push(shard.0);
+            sender.extend_from_slice(&conn.slot.to_be_bytes());
+            sender.extend_from_slice(&conn.generation.to_be_bytes());
+        }
+        (Side::Endpoint, FlowRef::Udp { remote, .. }) => push_ip(&mut sender, remote.ip()),
+    }
+    sender
+}
+
 /// The same for those who are known by more than their connection, and keep it when that changes: a phone by its
 /// binding, another site's proxy by its address.
 pub(super) fn lasting_sender_of(source: &Source) -> Option<SmallVec<[u8; 17]>> {
@@ -117,20 +133,4 @@ fn push_ip<A: smallvec::Array<Item = u8>>(out: &mut SmallVec<A>, ip: IpAddr) {
         IpAddr::V4(ip) => out.extend_from_slice(&ip.octets()),
         IpAddr::V6(ip) => out.extend_from_slice(&ip.octets()),
     }
-}
-
-/// What tells the senders of requests apart in a transaction's key: a connection, a UDP source's address (a
-/// NAT may change its port), or the server side as a whole (a pair may send from both of its addresses).
-pub(super) fn sender_of(source: &Source) -> SmallVec<[u8; 16]> {
-    let mut sender = SmallVec::new();
-    match (source.side, source.flow) {
-        (Side::Server, _) => sender.push(b's'),
-        (Side::Endpoint, FlowRef::Stream { shard, conn, .. }) => {
-            sender.push(shard.0);
-            sender.extend_from_slice(&conn.slot.to_be_bytes());
-            sender.extend_from_slice(&conn.generation.to_be_bytes());
-        }
-        (Side::Endpoint, FlowRef::Udp { remote, .. }) => push_ip(&mut sender, remote.ip()),
-    }
-    sender
 }

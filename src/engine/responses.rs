@@ -285,14 +285,8 @@ impl Engine {
     }
 
     pub(super) fn apply_cancel(&mut self, id: TxnId, exchange: &mut Exchange, effects: Effects, now: Time) {
-        use crate::transaction::TimerOp;
-        for (which, op) in [(Which::CancelRetransmit, effects.retransmit), (Which::CancelDeadline, effects.deadline)] {
-            match op {
-                TimerOp::Keep => {}
-                TimerOp::Arm(wait) => self.arm(id, exchange, which, now.after(wait)),
-                TimerOp::Stop => self.stop(exchange, which),
-            }
-        }
+        self.apply_timer(id, exchange, Which::CancelRetransmit, effects.retransmit, now);
+        self.apply_timer(id, exchange, Which::CancelDeadline, effects.deadline, now);
         if effects.resend.is_some()
             && let Cancelling::Sent { bytes, .. } = &exchange.cancelling
         {

@@ -65,7 +65,8 @@ pub struct ServerRow {
 pub struct PeerRow {
     /// As in the settings.
     pub name: String,
-    /// Whether it was there when it was last wanted; `None` when this shard has not wanted it yet.
+    /// Whether it was there when it was last wanted; `None` when this shard has not wanted it yet, or over UDP as long
+    /// as nothing was held against it.
     pub up: Option<bool>,
     /// For how long.
     pub age: Duration,

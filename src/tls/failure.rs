@@ -64,7 +64,13 @@ impl Failed<'_> {
     #[must_use]
     pub fn words(&self) -> String {
         use HandshakeFailure as Why;
-        let mut words = self.fault.to_string();
+        let mut words = match self.fault {
+            // rustls prints these as a programmer would.
+            Error::InvalidCertificate(CertificateError::Other(other)) => {
+                format!("invalid peer certificate: {}", other.0)
+            }
+            fault => fault.to_string(),
+        };
         if let Error::AlertReceived(_) = self.fault {
             words.push_str(&match self.reason() {
                 // The peer has answered our first message, and has seen nothing else.
@@ -249,6 +255,7 @@ fn received(alert: AlertDescription) -> HandshakeFailure {
 
 #[cfg(test)]
 mod tests {
+    use super::super::trust::{NotThePeer, SelfSigned};
     use super::*;
 
     fn files() -> Files {
@@ -310,6 +317,12 @@ mod tests {
         assert!(
             words(other(webpki::Error::CaUsedAsEndEntity), None).contains("wanted is a certificate that is no CA's")
         );
+        let ours = |fault| Error::from(CertificateError::Other(rustls::OtherError(fault)));
+        let own = words(ours(std::sync::Arc::new(SelfSigned)), None);
+        assert!(own.starts_with("invalid peer certificate: it is self-signed; wanted is a certificate of"), "{own}");
+        let presented = vec!["dns:a.example".to_owned(), "ip:192.0.2.1".to_owned()];
+        let peer = words(ours(std::sync::Arc::new(NotThePeer { presented })), None);
+        assert!(peer.ends_with("it does not name that peer but dns:a.example, ip:192.0.2.1"), "{peer}");
         let list = words(other(webpki::Error::InvalidCrlSignatureForPublicKey), None);
         assert!(list.contains("wanted is a list in the file of crl"), "{list}");
         // Nothing of ours was shown to who does not even take our first message.

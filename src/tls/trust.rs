@@ -51,12 +51,16 @@ impl std::fmt::Display for SelfSigned {
 impl std::error::Error for SelfSigned {}
 
 /// A client's certificate is of a CA that is trusted for a peer only, and does not name that peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NotThePeer;
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotThePeer {
+    /// The names that it has.
+    pub presented: Vec<String>,
+}
 
 impl std::fmt::Display for NotThePeer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("it is of a CA that is trusted for a peer only, and it does not name that peer")
+        f.write_str("it is of a CA that is trusted for a peer only, and it does not name that peer but ")?;
+        f.write_str(&if self.presented.is_empty() { "nobody".to_owned() } else { self.presented.join(", ") })
     }
 }
 
@@ -282,15 +286,18 @@ fn names(certificate: &CertificateDer<'_>, name: &ServerName<'_>) -> Result<(), 
         Some(expected) if identities.match_expected(&expected) => Ok(()),
         _ => Err(CertificateError::NotValidForNameContext {
             expected: name.to_owned(),
-            presented: identities.words().iter().take(PRESENTED_MAX).map(|name| printable(name)).collect(),
+            presented: presented(&identities),
         }
         .into()),
     }
 }
 
-/// It may hold any text, and this goes into a log.
-fn printable(name: &str) -> String {
-    name.chars().take(PRESENTED_LEN_MAX).map(|c| if c.is_control() { '?' } else { c }).collect()
+/// The names of a certificate, for a log: they may hold any text.
+fn presented(identities: &Identities) -> Vec<String> {
+    let printable = |name: &String| {
+        name.chars().take(PRESENTED_LEN_MAX).map(|c| if c.is_control() { '?' } else { c }).collect::<String>()
+    };
+    identities.words().iter().take(PRESENTED_MAX).map(printable).collect()
 }
 
 fn is_self_signed(certificate: &CertificateDer<'_>) -> bool {
@@ -408,7 +415,8 @@ impl ClientCheck {
         for voucher in &self.vouchers {
             if !voucher.is_for(&identities) {
                 if voucher.trust.is_any(&issuers) {
-                    fault = CertificateError::Other(OtherError(Arc::new(NotThePeer))).into();
+                    let presented = presented(&identities);
+                    fault = CertificateError::Other(OtherError(Arc::new(NotThePeer { presented }))).into();
                 }
                 continue;
             }

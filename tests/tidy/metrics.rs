@@ -117,14 +117,18 @@ pub fn rows_are_counted(files: &[File]) -> Vec<Fault> {
     };
     let product = |file: &&File| file.path.starts_with("src/") && !file.path.starts_with("src/lab/");
     let users = files.iter().filter(product).filter(|f| f.path != table.path && !CHOOSERS.contains(&&*f.path));
-    let mut used: BTreeSet<&str> = users.flat_map(words).collect();
+    let mut used: BTreeSet<&str> = users.clone().flat_map(words).collect();
+    let mut called: BTreeSet<(&str, bool)> = users.flat_map(calls).collect();
     let choosers: Vec<_> = files.iter().filter(|file| CHOOSERS.contains(&&*file.path)).flat_map(functions).collect();
     // A chooser may be called by another one (`bound` by `count_with_bound`), so until nothing is added.
     loop {
         let before = used.len();
         for (name, body) in &choosers {
-            if used.contains(name) {
+            // Behind its own name.
+            let takes_self = body.get(1) == Some(&"self");
+            if called.contains(&(*name, takes_self)) {
                 used.extend(body);
+                called.extend(body.iter().flat_map(|word| [(*word, false), (*word, true)]));
             }
         }
         if used.len() == before {
@@ -149,6 +153,15 @@ fn functions(file: &File) -> Vec<(&str, Vec<&str>)> {
         }
     }
     out
+}
+
+/// What a file calls as a function of `Counter`, and what as a method (`true`): a word alone may be anything's name.
+fn calls(file: &File) -> impl Iterator<Item = (&str, bool)> {
+    file.code.windows(4).filter_map(|four| {
+        let of_counter = four[0].is("Counter") && four[1].kind == Kind::Path;
+        let is_method = four[1].is_sign('.') && four[3].is_sign('(');
+        four[2].word().filter(|_| of_counter || is_method).map(|word| (word, is_method))
+    })
 }
 
 fn words(file: &File) -> impl Iterator<Item = &str> {
@@ -176,6 +189,8 @@ mod tests {
         let user = ("src/engine/mod.rs", "fn f() { count(Counter::Used); count(Counter::choose()) }");
         let faults = rows_are_counted(&tree(&[table, pick, user]));
         assert!(faults.len() == 1 && faults[0].contains("Unused"), "{faults:?}");
+        let namesake = ("src/flow/mod.rs", "fn f(other: u32) { self.other = other }");
+        assert_eq!(rows_are_counted(&tree(&[table, pick, user, namesake])).len(), 1);
         let test = ("src/flow/mod.rs", "#[cfg(test)] mod tests { fn f() { Counter::Unused } }");
         assert_eq!(rows_are_counted(&tree(&[table, pick, user, test])).len(), 1);
         let other = ("src/flow/mod.rs", "fn f() { Counter::other() }");

@@ -381,11 +381,16 @@ impl Engine {
         }
     }
 
-    /// The client half is given up: its timers stop, and what it may have sent again is let go.
-    pub(super) fn abandon_client(&mut self, id: TxnId, exchange: &mut Exchange) {
+    /// Stops all that runs for the client half, and what it waits for.
+    pub(super) fn stop_client(&mut self, exchange: &mut Exchange) {
         for which in [Which::ClientRetransmit, Which::ClientDeadline, Which::Patience, Which::Wait] {
             self.stop(exchange, which);
         }
+    }
+
+    /// The client half is given up: its timers stop, and what it may have sent again is let go.
+    pub(super) fn abandon_client(&mut self, id: TxnId, exchange: &mut Exchange) {
+        self.stop_client(exchange);
         self.unwatch(id, exchange);
         exchange.client = ClientTxn::Over;
         exchange.resolving = false;

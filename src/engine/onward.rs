@@ -337,9 +337,7 @@ impl Engine {
         }
         self.unwatch(id, exchange);
         self.leave(exchange, now);
-        for which in [Which::ClientRetransmit, Which::ClientDeadline, Which::Patience, Which::Wait] {
-            self.stop(exchange, which);
-        }
+        self.stop_client(exchange);
         self.pool.give(std::mem::take(&mut exchange.ack));
         exchange.client = ClientTxn::Waiting;
         exchange.cancelling = Cancelling::No;
@@ -385,9 +383,7 @@ impl Engine {
                         hops.next = hops.next.saturating_sub(1);
                     }
                     exchange.client = ClientTxn::Waiting;
-                    for which in [Which::ClientRetransmit, Which::ClientDeadline, Which::Patience] {
-                        self.stop(exchange, which);
-                    }
+                    self.stop_client(exchange);
                     return self.try_hop(id, exchange, None, now);
                 }
             },

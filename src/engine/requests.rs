@@ -318,9 +318,7 @@ impl Engine {
             return self.finish_cancelled(id, exchange, now);
         }
         let not = exchange.next.take();
-        for which in [Which::ClientRetransmit, Which::ClientDeadline, Which::Patience] {
-            self.stop(exchange, which);
-        }
+        self.stop_client(exchange);
         exchange.client = ClientTxn::Waiting;
         self.resolve(id, exchange, not, now);
     }

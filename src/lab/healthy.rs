@@ -69,12 +69,24 @@ struct Mark {
     busy_us: u64,
 }
 
+/// What the calls of a phase cost.
+#[derive(Clone, Copy, Debug)]
+pub struct Phase {
+    pub seconds: f64,
+    pub calls: u64,
+    /// Processor time of the proxy, for whatever it did.
+    pub busy_us: u64,
+}
+
 /// Phones and their calls.
 pub struct Healthy<'a> {
     line: &'a HealthyLine,
     pub bench: Bench,
     began_us: u64,
     placed: u64,
+    /// The schedule counts from here: when, and how many had been placed.
+    from: (u64, u64),
+    is_paused: bool,
     behind: Histogram,
     phase: Mark,
     phases: Vec<Value>,
@@ -100,8 +112,18 @@ impl<'a> Healthy<'a> {
         let metrics = line.metrics.as_deref().map_or(Ok(Vec::new()), watch::metrics)?;
         let began_us = bench.stack.read_clock();
         let phase = Mark { at_us: began_us, ended: 0, busy_us: watch::busy_us(&line.watch_pid) };
-        let healthy =
-            Self { line, bench, began_us, placed: 0, behind: Histogram::default(), phase, phases: Vec::new(), metrics };
+        let healthy = Self {
+            line,
+            bench,
+            began_us,
+            placed: 0,
+            from: (began_us, 0),
+            is_paused: false,
+            behind: Histogram::default(),
+            phase,
+            phases: Vec::new(),
+            metrics,
+        };
         Ok((healthy, tls))
     }
 
@@ -110,12 +132,22 @@ impl<'a> Healthy<'a> {
         (self.bench.stack.now_us.max(self.began_us) - self.began_us) as f64 / 1e6
     }
 
+    /// Places no more calls until told otherwise.
+    pub fn pause(&mut self, is_paused: bool) {
+        self.from = (self.bench.stack.read_clock(), self.placed);
+        self.is_paused = is_paused;
+    }
+
     /// Places what is due, and lets the network have its turn.
     ///
     /// # Errors
     /// The poll itself failed.
     pub fn turn(&mut self) -> Result<(), Box<dyn Error>> {
-        let due_of = |nth: u64| self.began_us + (nth as f64 * 1e6 / self.line.rate) as u64;
+        if self.is_paused {
+            return Ok(self.bench.turn(Duration::from_micros(WAIT_MAX_US))?);
+        }
+        let (from_us, first) = self.from;
+        let due_of = |nth: u64| from_us + ((nth - first) as f64 * 1e6 / self.line.rate) as u64;
         let mut now_us = self.bench.stack.read_clock();
         let mut in_turn = 0;
         while due_of(self.placed) <= now_us && in_turn < PLACED_PER_TURN_MAX {
@@ -134,7 +166,7 @@ impl<'a> Healthy<'a> {
     }
 
     /// Ends a phase: what its calls took and cost is set down under this name.
-    pub fn end_phase(&mut self, name: &str) {
+    pub fn end_phase(&mut self, name: &str) -> Phase {
         let now = self.mark();
         let tally = &mut self.bench.stack.tally;
         let setup = std::mem::take(&mut tally.setup);
@@ -159,6 +191,7 @@ impl<'a> Healthy<'a> {
             "proxy_resident_bytes": usage.resident,
         }));
         self.phase = now;
+        Phase { seconds, calls: ended, busy_us }
     }
 
     fn mark(&self) -> Mark {

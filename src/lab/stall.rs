@@ -1,10 +1,13 @@
 //! Peers that stall: in the middle of their handshake, at one byte a second, and without ever reading, while registered
 //! phones are called.
 //!
+//! They come several times, for what a crowd leaves behind must not add up; and once more while nobody calls, for what
+//! they cost by themselves is to be told from what they make the calls cost.
+//!
 //! Owns: the order of events, and the report. Must not touch: SIP.
 
 use crate::crowd::{Crowd, Fact, Kind, What};
-use crate::healthy::{Healthy, HealthyLine};
+use crate::healthy::{Healthy, HealthyLine, Phase};
 use crate::storm::said;
 use crate::tally::{Histogram, Tally};
 use clap::Args;
@@ -17,7 +20,9 @@ use std::process::ExitCode;
 const COMING_MAX_S: f64 = 20.0;
 const DEAF_AT_ONCE: u32 = 50;
 /// After the last is closed, for what was kept for them to be given back.
-const AFTER_S: f64 = 8.0;
+const AFTER_S: f64 = 6.5;
+/// For the last calls to end when no more are placed.
+const CALLS_END_S: f64 = 2.0;
 
 #[derive(Args)]
 pub struct StallLine {
@@ -33,9 +38,21 @@ pub struct StallLine {
     /// Answers of 12 KiB that each of those asks for; fewer may all find room in the proxy's socket.
     #[arg(long, default_value_t = 24)]
     deaf_answers: u32,
-    /// Seconds of calls before that.
-    #[arg(long, default_value_t = 10.0)]
+    /// Seconds of calls before all else, until transactions end as fast as they begin (32 s for those over UDP).
+    #[arg(long, default_value_t = 34.0)]
+    settle: f64,
+    /// How often they come while there are calls.
+    #[arg(long, default_value_t = 2)]
+    crowds: u32,
+    /// Seconds of calls before each time, to compare with.
+    #[arg(long, default_value_t = 6.0)]
     before: f64,
+    /// Seconds that are compared with them, from when all of them are there; the first leave after 10 s.
+    #[arg(long, default_value_t = 6.0)]
+    beside: f64,
+    /// Leaves out the time that they come without calls.
+    #[arg(long)]
+    only_with_calls: bool,
     /// Fails when one of them is still there after so many seconds.
     #[arg(long, default_value_t = 60.0)]
     within: f64,
@@ -124,6 +141,90 @@ impl Groups {
     }
 }
 
+/// What was measured of each comparison.
+#[derive(Default)]
+struct Costs {
+    before: Vec<Phase>,
+    beside: Vec<Phase>,
+    alone: Option<Phase>,
+}
+
+impl Costs {
+    /// Microseconds of each call before and beside them; the latter less what they take by themselves.
+    fn report(&self) -> Value {
+        let sum = |phases: &[Phase]| {
+            let busy_us: u64 = phases.iter().map(|phase| phase.busy_us).sum();
+            (busy_us as f64, phases.iter().map(|p| p.calls).sum::<u64>().max(1) as f64)
+        };
+        let ((before_us, before), (beside_us, beside)) = (sum(&self.before), sum(&self.beside));
+        let seconds: f64 = self.beside.iter().map(|phase| phase.seconds).sum();
+        let alone_us_per_s = self.alone.map(|phase| phase.busy_us as f64 / phase.seconds);
+        let call_us = before_us / before;
+        let call_us_beside = alone_us_per_s.map(|alone| (beside_us - alone * seconds) / beside);
+        json!({
+            "call_us": call_us,
+            "call_us_beside_with_all": beside_us / beside,
+            "stalled_us_per_s": alone_us_per_s,
+            "call_us_beside": call_us_beside,
+            "more_percent": call_us_beside.map(|beside| (beside / call_us - 1.0) * 100.0),
+        })
+    }
+}
+
+/// One crowd, from its coming until its memory should be given back.
+struct Crowded<'a, 'b> {
+    line: &'a StallLine,
+    healthy: &'b mut Healthy<'a>,
+    crowd: &'b Crowd,
+    groups: Groups,
+}
+
+impl Crowded<'_, '_> {
+    fn turn_for(&mut self, seconds: f64) -> Result<(), Box<dyn Error>> {
+        let from_s = self.healthy.passed_s();
+        while self.healthy.passed_s() - from_s < seconds {
+            self.healthy.turn()?;
+            self.groups.take(self.crowd)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the phase in which all of them were there, and whether all were closed in time.
+    fn play(&mut self, name: &str) -> Result<(Phase, bool), Box<dyn Error>> {
+        let line = self.line;
+        let began_s = self.healthy.passed_s();
+        // One after the other, and the deaf a few at a time, for sealing what each of them asks takes the crowd a while.
+        // The mute ones last: while they hold what there is for handshakes, nobody else gets in.
+        let mut steps = vec![(Kind::Slow, line.slow)];
+        let deaf = (0..line.deaf).step_by(DEAF_AT_ONCE as usize);
+        steps.extend(deaf.map(|first| (Kind::Deaf(line.deaf_answers), DEAF_AT_ONCE.min(line.deaf - first))));
+        steps.push((Kind::Mute, line.mute));
+        for (kind, count) in steps {
+            self.groups.of(kind).meant += count;
+            self.crowd.open(kind, count);
+            let from_s = self.healthy.passed_s();
+            while !self.groups.are_there() && self.healthy.passed_s() - from_s < COMING_MAX_S {
+                self.healthy.turn()?;
+                self.groups.take(self.crowd)?;
+            }
+        }
+        // The last answers of the deaf are still being made.
+        self.turn_for(1.0)?;
+        self.healthy.end_phase(&format!("coming{name}"));
+        self.turn_for(line.beside)?;
+        let beside = self.healthy.end_phase(&format!("stalled{name}"));
+        while !self.groups.are_gone() && self.healthy.passed_s() - began_s < line.within {
+            self.healthy.turn()?;
+            self.groups.take(self.crowd)?;
+        }
+        let are_gone = self.groups.are_gone();
+        self.healthy.end_phase(&format!("going{name}"));
+        self.turn_for(AFTER_S)?;
+        self.healthy.end_phase(&format!("after{name}"));
+        Ok((beside, are_gone))
+    }
+}
+
 /// Runs it; fails when a call came to harm, or a stalled one stays.
 ///
 /// # Errors
@@ -131,40 +232,27 @@ impl Groups {
 pub fn run(line: &StallLine) -> Result<ExitCode, Box<dyn Error>> {
     let (mut healthy, tls) = Healthy::start(&line.healthy)?;
     let crowd = Crowd::start(line.healthy.proxy.addr, &tls, line.healthy.crowd_source.clone())?;
-    while healthy.passed_s() < line.before {
-        healthy.turn()?;
+    let groups = Groups { mute: Group::default(), slow: Group::default(), deaf: Group::default() };
+    let mut crowded = Crowded { line, healthy: &mut healthy, crowd: &crowd, groups };
+    let mut costs = Costs::default();
+    let mut are_gone = true;
+    crowded.turn_for(line.settle)?;
+    crowded.healthy.end_phase("settling");
+    for nth in 1..=line.crowds {
+        crowded.turn_for(line.before)?;
+        costs.before.push(crowded.healthy.end_phase(&format!("before {nth}")));
+        let (beside, gone) = crowded.play(&format!(" {nth}"))?;
+        costs.beside.push(beside);
+        are_gone &= gone;
     }
-    healthy.end_phase("before");
-
-    let mut groups = Groups { mute: Group::default(), slow: Group::default(), deaf: Group::default() };
-    let began_s = healthy.passed_s();
-    // One after the other, and the deaf a few at a time, for sealing what each of them asks takes the crowd a while.
-    // The mute ones last: while they hold what there is for handshakes, nobody else gets in.
-    let mut steps = vec![(Kind::Slow, line.slow)];
-    let deaf = (0..line.deaf).step_by(DEAF_AT_ONCE as usize);
-    steps.extend(deaf.map(|first| (Kind::Deaf(line.deaf_answers), DEAF_AT_ONCE.min(line.deaf - first))));
-    steps.push((Kind::Mute, line.mute));
-    for (kind, count) in steps {
-        groups.of(kind).meant += count;
-        crowd.open(kind, count);
-        let from_s = healthy.passed_s();
-        while !groups.are_there() && healthy.passed_s() - from_s < COMING_MAX_S {
-            healthy.turn()?;
-            groups.take(&crowd)?;
-        }
+    if !line.only_with_calls {
+        crowded.healthy.pause(true);
+        crowded.turn_for(CALLS_END_S)?;
+        let (alone, gone) = crowded.play(", no calls")?;
+        costs.alone = Some(alone);
+        are_gone &= gone;
     }
-    healthy.end_phase("coming");
-    while !groups.are_gone() && healthy.passed_s() - began_s < line.within {
-        healthy.turn()?;
-        groups.take(&crowd)?;
-    }
-    healthy.end_phase("stalled");
-    let are_gone = groups.are_gone();
-    let over_s = healthy.passed_s();
-    while healthy.passed_s() - over_s < AFTER_S {
-        healthy.turn()?;
-    }
-    healthy.end_phase("after");
+    let groups = crowded.groups;
 
     let metrics =
         healthy.grown(&["hawser_connections_closed", "hawser_limit_hits", "hawser_tls_handshake_failures"])?;
@@ -172,6 +260,8 @@ pub fn run(line: &StallLine) -> Result<ExitCode, Box<dyn Error>> {
     report["stalled"] =
         json!({"mute": groups.mute.report(), "slow": groups.slow.report(), "deaf": groups.deaf.report()});
     report["metrics"] = metrics;
+    report["cost"] = costs.report();
+    eprintln!("cost: {}", report["cost"]);
     println!("{report}");
     Ok(if is_clean && are_gone { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

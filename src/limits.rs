@@ -106,6 +106,11 @@ pub const DATAGRAMS_WAITING_COUNT_MAX: usize = 1_024;
 pub const READ_LEN_MAX: usize = 16 * 1024;
 /// Reads from one connection before others have their turn.
 pub const READS_PER_PASS_MAX: usize = 4;
+/// Reads of a pass from phones' connections that have more to say than one read takes; 16 KiB of large messages cost about
+/// 0.1 ms.
+pub const BULK_READS_PER_PASS_MAX: usize = 32;
+/// Connections that are accepted in a row before others have their turn.
+pub const ACCEPTS_IN_A_ROW_MAX: usize = 32;
 /// Batches of datagrams from one socket before others have their turn.
 pub const BATCHES_PER_PASS_MAX: usize = 4;
 /// Steps of TLS handshakes for each pass of a shard: one costs about 0.1 ms of cryptography.

@@ -272,6 +272,23 @@ impl Engine {
         self.pool.give(buffer);
     }
 
+    /// Lets go of the buffers and of the room in tables that a crowd has left behind. Slots and timers keep theirs: what
+    /// they hold is known by its place.
+    pub fn shrink(&mut self) {
+        fn halve<K: Eq + std::hash::Hash, V>(map: &mut HashMap<K, V, KeyedState>) {
+            map.shrink_to(map.len() * 2);
+        }
+        self.pool = Pool::default();
+        self.outputs.shrink_to_fit();
+        self.local.shrink_to_fit();
+        halve(&mut self.by_peer);
+        halve(&mut self.unregistered);
+        halve(&mut self.by_key);
+        halve(&mut self.watchers);
+        halve(&mut self.binding_timers);
+        halve(&mut self.waiting);
+    }
+
     /// The counters, which the shell adds its own to.
     pub fn counters_mut(&mut self) -> &mut Counters {
         &mut self.counters
@@ -386,5 +403,42 @@ impl Engine {
 
     fn key_from(&self, request: &crate::sip::Message, method: &[u8], sender: &[u8]) -> u128 {
         crate::transaction::key::hashed(request, method, sender, |parts| self.keys.hash128(Tag::Transaction, parts))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::engine::Point;
+    use crate::ids::PointId;
+
+    #[test]
+    fn a_crowd_that_has_left_leaves_no_room_in_tables_and_no_buffers() {
+        let address: SocketAddr = "192.0.2.1:5060".parse().expect("an address");
+        let point = Point {
+            transport: Transport::Tcp,
+            bind: address,
+            advertised_host: address.ip().to_string(),
+            advertised_port: address.port(),
+            side: None,
+        };
+        let (connections_max, unregistered_per_source_max) = (2_000, 2_000);
+        let plain = Settings::plain(vec![point], Vec::new());
+        let mut engine = Engine::new(Settings { connections_max, unregistered_per_source_max, ..plain }, Time(0));
+        let come = |engine: &mut Engine, count: u16| -> Vec<ConnId> {
+            let accept = |port| Accept { point: PointId(0), peer: SocketAddr::new([198, 51, 100, 1].into(), port) };
+            (1..=count).map(|port| engine.accept(accept(port), Time(0)).expect("there is room")).collect()
+        };
+        for conn in come(&mut engine, 1_000) {
+            engine.recycle(Vec::with_capacity(4_096));
+            engine.handle(Input::Closed { conn, reason: CloseReason::Peer }, Time(0));
+        }
+        while engine.poll_output().is_some() {}
+        let stays = come(&mut engine, 10);
+        assert!(engine.by_peer.capacity() >= 1_000);
+        engine.shrink();
+        assert!(engine.by_peer.capacity() < 100, "{}", engine.by_peer.capacity());
+        assert_eq!(engine.pool.take().capacity(), Pool::default().take().capacity(), "a fresh buffer");
+        assert!(stays.iter().all(|conn| engine.conns.get(*conn).is_some()) && engine.by_peer.len() == 10);
     }
 }

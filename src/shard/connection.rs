@@ -19,7 +19,8 @@ use crate::clock::Time;
 use crate::engine::{Accept, CloseReason, ConnectFailure, Engine, Input, TlsPeer};
 use crate::ids::{ConnId, PointId, SetupId, Side, Transport};
 use crate::limits::{
-    HANDSHAKE_STEPS_PER_PASS_MAX, LINGER_MAX, READS_PER_PASS_MAX, SEND_QUEUE_LEN_MAX, SERVER_SEND_QUEUE_LEN_MAX,
+    BULK_READS_PER_PASS_MAX, HANDSHAKE_STEPS_PER_PASS_MAX, LINGER_MAX, READ_LEN_MAX, READS_PER_PASS_MAX,
+    SEND_QUEUE_LEN_MAX, SERVER_SEND_QUEUE_LEN_MAX,
 };
 use crate::stats::{Counter, HandshakeFailure};
 use crate::sys;
@@ -82,6 +83,10 @@ pub(super) struct Conn {
     /// Of its task.
     waker: Option<Waker>,
     pub(super) flush_queued: bool,
+    /// Its last read filled the buffer: more waits, and its reads are of those that are bounded for each pass.
+    is_bulky: bool,
+    /// It waits in one of the core's queues for its turn in a later pass.
+    is_deferred: bool,
     /// See [`super::progress`].
     pub(super) watched: bool,
 }
@@ -127,6 +132,8 @@ impl Core {
             stream,
             waker: None,
             flush_queued: false,
+            is_bulky: false,
+            is_deferred: false,
             watched: false,
         });
         let slot = id.slot as usize;
@@ -351,14 +358,9 @@ impl Core {
             return Poll::Ready(());
         }
         let mut reads = 0;
-        while let Some(conn) = self.conn(key) {
-            if conn.phase == Phase::Handshaking {
-                if self.handshake_steps_left == 0 {
-                    self.deferred.push_back(key);
-                    self.set_dirty();
-                    return Poll::Pending;
-                }
-                self.handshake_steps_left -= 1;
+        while self.conn(key).is_some() {
+            if !self.has_turn(key) {
+                return Poll::Pending;
             }
             if reads == READS_PER_PASS_MAX {
                 cx.waker().wake_by_ref();
@@ -370,6 +372,30 @@ impl Core {
             }
         }
         Poll::Ready(())
+    }
+
+    /// Whether a read may be made in this pass; if not, the connection is resumed in a later one. So the length of a
+    /// pass, and with it how long everybody waits, is bounded while thousands shake hands or send all that they can.
+    fn has_turn(&mut self, key: Key) -> bool {
+        let Self { conns, handshake_steps_left, bulk_reads_left, deferred, bulky, dirty, .. } = self;
+        let Some(conn) = conns.get_mut(key.index).filter(|conn| conn.serial == key.serial) else { return true };
+        let (left, queue) = if conn.phase == Phase::Handshaking {
+            (handshake_steps_left, deferred)
+        } else if conn.is_bulky && conn.side == Side::Endpoint {
+            (bulk_reads_left, bulky)
+        } else {
+            // All calls go through a server's connection, however many phones send too much.
+            return true;
+        };
+        if let Some(less) = left.checked_sub(1) {
+            *left = less;
+            return true;
+        }
+        if !std::mem::replace(&mut conn.is_deferred, true) {
+            queue.push_back(key);
+        }
+        *dirty = true;
+        false
     }
 
     /// The peer took our SYN.
@@ -416,6 +442,7 @@ impl Core {
                 return Poll::Ready(());
             }
         };
+        conn.is_bulky = end - part_len == READ_LEN_MAX;
         if end == part_len {
             if conn.phase == Phase::Open {
                 // What it asked right before its FIN is answered: it may read on.
@@ -591,13 +618,39 @@ impl Core {
         self.lost(older, reason);
     }
 
-    /// Lets the handshakes go on that had to wait for the next pass.
-    pub(super) fn resume_handshakes(&mut self) {
+    /// Lets those go on that had to wait for the next pass.
+    pub(super) fn resume_deferred(&mut self) {
         self.handshake_steps_left = HANDSHAKE_STEPS_PER_PASS_MAX;
+        self.bulk_reads_left = BULK_READS_PER_PASS_MAX;
         for _ in 0..HANDSHAKE_STEPS_PER_PASS_MAX {
             let Some(key) = self.deferred.pop_front() else { break };
-            self.conn(key).into_iter().for_each(Conn::wake);
+            self.resume(key);
         }
+        // Each has several reads in its turn.
+        for _ in 0..BULK_READS_PER_PASS_MAX / READS_PER_PASS_MAX {
+            let Some(key) = self.bulky.pop_front() else { break };
+            self.resume(key);
+        }
+    }
+
+    fn resume(&mut self, key: Key) {
+        let Some(conn) = self.conn(key) else { return };
+        conn.is_deferred = false;
+        conn.wake();
+    }
+
+    /// Lets go of the room that a crowd has left behind.
+    pub(super) fn shrink(&mut self) {
+        self.engine.shrink();
+        self.lent = Vec::new();
+        self.conns.shrink_to_fit();
+        let end = self.by_slot.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+        self.by_slot.truncate(end);
+        self.by_slot.shrink_to_fit();
+        self.to_flush.shrink_to_fit();
+        self.deferred.shrink_to_fit();
+        self.bulky.shrink_to_fit();
+        self.lingers.shrink_to_fit();
     }
 
     /// Ends what has lingered for too long.

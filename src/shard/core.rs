@@ -26,7 +26,8 @@ use crate::dns;
 use crate::engine::{CloseReason, Engine, Input, Mail, Output, Settings};
 use crate::ids::{ConnId, FlowRef, PointId, ShardId};
 use crate::limits::{
-    BATCHES_PER_PASS_MAX, HANDSHAKE_STEPS_PER_PASS_MAX, MAILS_PER_PASS_MAX, PANIC_WINDOW, PANICS_COUNT_MAX,
+    BATCHES_PER_PASS_MAX, BULK_READS_PER_PASS_MAX, HANDSHAKE_STEPS_PER_PASS_MAX, MAILS_PER_PASS_MAX, PANIC_WINDOW,
+    PANICS_COUNT_MAX,
 };
 use crate::stats::{Counter, Gauge, Snapshot};
 use crate::sys::batch::{BATCH_COUNT_MAX, RecvBatch};
@@ -112,11 +113,15 @@ pub(super) struct Core {
     pub(super) lingers: VecDeque<(Time, Key)>,
     pub(super) handshakes: Handshakes,
     pub(super) handshake_steps_left: usize,
+    /// Handshakes that wait for a later pass.
     pub(super) deferred: VecDeque<Key>,
+    pub(super) bulk_reads_left: usize,
+    /// The same, of connections that send more than a read takes.
+    pub(super) bulky: VecDeque<Key>,
     pub(super) reporter: Reporter,
     panics: VecDeque<Time>,
     inputs: u32,
-    dirty: bool,
+    pub(super) dirty: bool,
     drained: Option<Sender<()>>,
     draining: Option<Draining>,
     stopped: bool,
@@ -186,6 +191,8 @@ impl Core {
             handshakes: Handshakes::default(),
             handshake_steps_left: HANDSHAKE_STEPS_PER_PASS_MAX,
             deferred: VecDeque::new(),
+            bulk_reads_left: BULK_READS_PER_PASS_MAX,
+            bulky: VecDeque::new(),
             reporter,
             panics: VecDeque::new(),
             inputs: 0,
@@ -376,6 +383,7 @@ impl Core {
                 self.input(Input::Drain);
             }
             Control::Tls(tls) => self.tls = *tls,
+            Control::Shrink => self.shrink(),
             Control::Stop => {
                 self.close_listeners();
                 self.close_all();
@@ -431,10 +439,11 @@ impl Core {
         waits |= self.post.retry();
         let woken = self.post.wake();
         self.engine.counters_mut().add(Counter::MailWakes, woken);
-        self.resume_handshakes();
+        self.resume_deferred();
         let drained = self.tell_drained(now);
-        let retry = (waits || self.dirty || !self.deferred.is_empty() || !self.inbox.is_empty())
-            .then(|| now.after(RETRY_AFTER));
+        let retry =
+            (waits || self.dirty || !self.deferred.is_empty() || !self.bulky.is_empty() || !self.inbox.is_empty())
+                .then(|| now.after(RETRY_AFTER));
         let due = [self.engine.poll_timeout(), self.next_expiry(), retry, drained].into_iter().flatten().min();
         self.shared.set_due(due.map(|due| due.0));
         self.shared.set_connections(self.conns.len());

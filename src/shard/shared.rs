@@ -161,6 +161,8 @@ pub(super) enum Control {
     Drain(Sender<()>),
     /// New handshakes are made with this; open connections stay.
     Tls(Box<Tls>),
+    /// Let go of the room that a crowd has left behind.
+    Shrink,
     /// Close everything and end.
     Stop,
 }
@@ -284,6 +286,11 @@ impl Handle {
     /// Lets every shard make new handshakes with this.
     pub fn set_tls(&self, tls: &Tls) {
         self.send_all(|| Control::Tls(Box::new(tls.clone())));
+    }
+
+    /// Asks all shards to let go of the room that a crowd has left behind.
+    pub(super) fn shrink(&self) {
+        self.send_all(|| Control::Shrink);
     }
 
     /// Asks all shards to close their connections and to end.

@@ -24,6 +24,7 @@ use crate::clock::Time;
 use crate::dns;
 use crate::engine::Input;
 use crate::ids::PointId;
+use crate::limits::ACCEPTS_IN_A_ROW_MAX;
 use crate::stats::Counter;
 
 /// How long a stopped shard waits for its peers to close too.
@@ -280,6 +281,7 @@ async fn yield_once() {
 /// Accepts for one listener, for as long as the shard lives: a cancelled accept would leak descriptors. Ends when the
 /// listener is shut down.
 pub(super) async fn accept(shard: Rc<Shard>, point: PointId, listener: TcpListener) {
+    let mut in_a_row = 0;
     loop {
         let error = match listener.shared_accept().await {
             Ok(accepted) => {
@@ -295,7 +297,12 @@ pub(super) async fn accept(shard: Rc<Shard>, point: PointId, listener: TcpListen
                         shard.spawn_conn(key);
                     }
                 }
-                glommio::yield_if_needed().await;
+                // A crowd in the listener's queue is accepted without a wait between.
+                in_a_row += 1;
+                if in_a_row == ACCEPTS_IN_A_ROW_MAX {
+                    in_a_row = 0;
+                    yield_once().await;
+                }
                 continue;
             }
             Err(error) => error.raw_os_error(),

@@ -6,7 +6,8 @@
 //! every fifth of a second all the same, which costs next to nothing, is not counted, and comes before the first
 //! retransmission over UDP (T1). While all are quiet, the looks are fewer too.
 //!
-//! As the one plain thread that looks at all shards it also gives memory back when a crowd of connections has left.
+//! As the one plain thread that looks at all shards it also sees to it that memory is given back when a crowd of
+//! connections has left: the shards let go of the room in their tables, and then the allocator of what is free.
 
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -29,6 +30,8 @@ const QUIET_MAX: Duration = Duration::from_millis(200);
 
 /// With fewer connections less there is not much to give back.
 const CROWD_MIN: u64 = 500;
+/// Looks that the shards have to let go of what they keep, before it goes to the system.
+const LOOKS_TO_SHRINK: u64 = 4;
 /// For how long they must be gone: phones that lost their network come back.
 const CROWD_GONE_AFTER: Duration = Duration::from_secs(5);
 
@@ -115,6 +118,7 @@ pub(super) fn start(
         let mut seen: Vec<Seen> = inboxes.iter().map(|_| Seen::default()).collect();
         let mut every = LOOK_EVERY;
         let mut crowd = Crowd::default();
+        let (mut looks, mut gives_at) = (0_u64, u64::MAX);
         while stop.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
             let mut idle = true;
             for (at, (seen, inbox)) in seen.iter_mut().zip(&inboxes).enumerate() {
@@ -131,8 +135,13 @@ pub(super) fn start(
             }
             let connections = (0..seen.len()).map(|at| handle.shared(at).connections()).sum();
             if crowd.look(connections, every) {
+                handle.shrink();
+                gives_at = looks + LOOKS_TO_SHRINK;
+            }
+            if looks == gives_at {
                 sys::give_memory_back();
             }
+            looks += 1;
             every = if idle { LOOK_EVERY_QUIET } else { LOOK_EVERY };
         }
     })

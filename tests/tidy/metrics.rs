@@ -23,6 +23,8 @@ const NOT_COUNTED: &[(&str, &str)] = &[
     ("HANDSHAKE_STEPS_PER_PASS_MAX", "a turn ends and the next one goes on"),
     ("MAILS_PER_PASS_MAX", "a turn ends and the next one goes on"),
     ("LOOKS_PER_PASS_MAX", "a turn ends and the next one goes on"),
+    ("BULK_READS_PER_PASS_MAX", "a turn ends and the next one goes on"),
+    ("ACCEPTS_IN_A_ROW_MAX", "a turn ends and the next one goes on"),
     ("LINGER_MAX", "the connection was closed and counted before"),
     ("CONTROLS_COUNT_MAX", "the shard that would count it does not answer; it is logged"),
     ("LOG_LINES_PER_SECOND_MAX", "hawser_log_suppressed_total"),

@@ -18,8 +18,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{self, Config, ConfigError, Cores, CoresFault, LogLevel};
-use crate::server::{self, StartError};
+use crate::config::{self, Config, ConfigError, Cores, CoresFault};
+use crate::server::{self, SettingsFile, StartError};
 
 /// A SIP proxy that keeps every phone moored to the connection that it registered over.
 #[derive(Debug, Parser)]
@@ -158,14 +158,17 @@ fn run(cli: Cli) -> Result<(), CliError> {
             say(&servers::pin(&name, None, &running.proxy()?).map_err(CliError::Pin)?)
         }
         (None, Some(path)) => {
-            let config = load(&path)?;
+            let file = read(&path)?;
+            let config = file.config().map_err(CliError::Config)?;
             let cores = cli.cores.as_ref().unwrap_or(&config.sipproxy.cores);
             let cores = cores.resolve(&cores_available().map_err(CliError::Affinity)?).map_err(CliError::Cores)?;
             if cli.check {
                 return say(&server::check(&config, &cores).map_err(CliError::Start)?.to_string());
             }
-            env_logger::Builder::new().filter_level(level(config.log.level)).init();
-            server::run(config, cores).map_err(CliError::Start)
+            // The level may change while it runs, the logger's own cannot.
+            env_logger::Builder::new().filter_level(log::LevelFilter::Trace).init();
+            log::set_max_level(server::level(config.log.level));
+            server::run(config, file, cores).map_err(CliError::Start)
         }
         // clap has asked for --config where there is no subcommand.
         (None, None) => Ok(()),
@@ -192,9 +195,13 @@ fn say(text: &str) -> Result<(), CliError> {
     }
 }
 
-fn load(path: &Path) -> Result<Config, CliError> {
+fn read(path: &Path) -> Result<SettingsFile, CliError> {
     let text = fs::read_to_string(path).map_err(|fault| CliError::Read(path.to_owned(), fault))?;
-    Config::parse(&text, &path.display().to_string()).map_err(CliError::Config)
+    Ok(SettingsFile { path: path.to_owned(), text })
+}
+
+fn load(path: &Path) -> Result<Config, CliError> {
+    read(path)?.config().map_err(CliError::Config)
 }
 
 const AFFINITY_FILE: &str = "/proc/self/status";
@@ -214,17 +221,6 @@ fn cores_allowed(status: &str) -> Option<Vec<usize>> {
         cores.extend(first.parse::<usize>().ok()?..=last.parse::<usize>().ok()?);
     }
     Some(cores)
-}
-
-fn level(level: LogLevel) -> log::LevelFilter {
-    match level {
-        LogLevel::Off => log::LevelFilter::Off,
-        LogLevel::Error => log::LevelFilter::Error,
-        LogLevel::Warn => log::LevelFilter::Warn,
-        LogLevel::Info => log::LevelFilter::Info,
-        LogLevel::Debug => log::LevelFilter::Debug,
-        LogLevel::Trace => log::LevelFilter::Trace,
-    }
 }
 
 /// clap tells a fault in a paragraph; this is its gist on one line.

@@ -29,10 +29,18 @@ impl Lines {
 
     /// A fault at a key; when the key is not there, at its table.
     pub(super) fn error(&self, name: &str, index: usize, fault: Fault) -> ConfigError {
+        ConfigError { file: self.file.clone(), line: self.line(name, index), key: name.to_owned(), fault }
+    }
+
+    /// Where a key stands; when it is not there, its table: `FILE:LINE: key`.
+    pub(super) fn place(&self, name: &str, index: usize) -> String {
+        format!("{}:{}: {name}", self.file, self.line(name, index))
+    }
+
+    fn line(&self, name: &str, index: usize) -> u32 {
         let at = |name: &str, index| self.lines.get(&(name.to_owned(), index)).copied();
         let table = || at(name.rsplit_once('.')?.0, index);
-        let line = at(name, index).or_else(table).unwrap_or(1);
-        ConfigError { file: self.file.clone(), line, key: name.to_owned(), fault }
+        at(name, index).or_else(table).unwrap_or(1)
     }
 }
 
@@ -60,6 +68,11 @@ impl<'t> Document<'t> {
         let mut lines = Lines { file: file.to_owned(), lines: BTreeMap::new() };
         place(text, &root, "", 0, &mut lines)?;
         Ok(Self { text, root, lines })
+    }
+
+    /// All of it.
+    pub(super) fn root(&self) -> &DeTable<'t> {
+        &self.root
     }
 
     /// `[name]`, with every key absent when the table is.

@@ -84,41 +84,21 @@ pub struct DnsSettings {
     pub ttl_stale: Duration,
 }
 
-/// Everything that an engine is told from outside.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// This shard.
-    pub shard: ShardId,
-    /// How many shards there are.
-    pub shards: u8,
-    /// Listening points; the same list on every shard.
-    pub points: Vec<Point>,
-    /// `[[sip-server]]`, at least one.
-    pub servers: Vec<Server>,
-    /// Which of them gets the requests of endpoints.
-    pub serving: u8,
+/// What may change while an engine runs. A change counts for what comes after it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Live {
     /// `oos-check`; zero for off.
     pub oos_check: Duration,
     /// `oos-force`.
     pub oos_force: Duration,
-    /// `[[peer-proxy]]`.
-    pub peers: Vec<PeerProxy>,
-    /// `[[device]]`.
-    pub devices: Vec<Device>,
     /// `trusted-sources`: (network address, prefix length).
     pub trusted: Vec<(IpAddr, u8)>,
     /// `domains`, in lower case.
     pub domains: Vec<String>,
-    /// `client-aor`.
-    pub client_aor: ClientAor,
-    /// `sticky`.
-    pub sticky: Sticky,
     /// `path-add-supported`.
     pub path_add_supported: bool,
     /// `flow-grace`; zero for off.
     pub flow_grace: Duration,
-    /// `[dns]`.
-    pub dns: DnsSettings,
     /// `[timers]` t1, t2, t4 and c.
     pub t1: Duration,
     #[allow(missing_docs, reason = "RFC 3261 table 4")]
@@ -129,6 +109,33 @@ pub struct Settings {
     pub timer_c: Duration,
     /// `udp-oversize-action = "reject"`, `"udp"` or `"tcp"`.
     pub udp_oversize: UdpOversize,
+}
+
+/// Everything that an engine is told from outside.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What may change.
+    pub live: Live,
+    /// This shard.
+    pub shard: ShardId,
+    /// How many shards there are.
+    pub shards: u8,
+    /// Listening points; the same list on every shard.
+    pub points: Vec<Point>,
+    /// `[[sip-server]]`, at least one.
+    pub servers: Vec<Server>,
+    /// Which of them gets the requests of endpoints.
+    pub serving: u8,
+    /// `[[peer-proxy]]`.
+    pub peers: Vec<PeerProxy>,
+    /// `[[device]]`.
+    pub devices: Vec<Device>,
+    /// `client-aor`.
+    pub client_aor: ClientAor,
+    /// `sticky`.
+    pub sticky: Sticky,
+    /// `[dns]`.
+    pub dns: DnsSettings,
     /// The key of tokens (`flow-token-key-file`): the same on all shards and, if the file is shared, in the pool.
     pub token_key: [u8; 32],
     /// Random, of this start; the same on all shards.
@@ -160,28 +167,31 @@ impl Settings {
     /// benchmarks, which say what they want otherwise.
     #[must_use]
     pub fn plain(points: Vec<Point>, servers: Vec<Server>) -> Self {
-        Self {
-            shard: ShardId(0),
-            shards: 1,
-            points,
-            servers,
-            serving: 0,
+        let live = Live {
             oos_check: Duration::ZERO,
             oos_force: Duration::from_secs(5),
-            peers: Vec::new(),
-            devices: Vec::new(),
             trusted: Vec::new(),
             domains: vec!["example.com".to_owned()],
-            client_aor: ClientAor::Off,
-            sticky: Sticky::Path,
             path_add_supported: true,
             flow_grace: Duration::from_secs(3),
-            dns: DnsSettings::default(),
             t1: Duration::from_millis(500),
             t2: Duration::from_secs(4),
             t4: Duration::from_secs(5),
             timer_c: Duration::from_secs(180),
             udp_oversize: UdpOversize::Tcp,
+        };
+        Self {
+            live,
+            shard: ShardId(0),
+            shards: 1,
+            points,
+            servers,
+            serving: 0,
+            peers: Vec::new(),
+            devices: Vec::new(),
+            client_aor: ClientAor::Off,
+            sticky: Sticky::Path,
+            dns: DnsSettings::default(),
             token_key: [7; 32],
             boot: 1,
             member: 2,

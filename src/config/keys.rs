@@ -31,7 +31,8 @@ pub fn markdown() -> String {
             "" => "*required*".to_owned(),
             text => format!("`{text}`"),
         };
-        table.push_str(&format!("| `{name}` | {default} | {meaning} |\n"));
+        let live = if is_live(name) { " *Live.*" } else { "" };
+        table.push_str(&format!("| `{name}` | {default} | {meaning}{live} |\n"));
     }
     table
 }
@@ -234,6 +235,32 @@ pub const KEYS: &[Key] = &[
     key("timers.c", "180000", "Milliseconds, may be less than 3 minutes; 100–86400000."),
     key("log.level", "\"info\"", "off, error, warn, info, debug or trace."),
 ];
+
+/// What a running proxy takes up when it is told to read its settings again; all else counts from the next start on.
+pub(super) const LIVE: &[&str] = &[
+    "sipproxy.domains",
+    "sipproxy.path-add-supported",
+    "sipproxy.flow-grace",
+    "sipproxy.oos-check",
+    "sipproxy.oos-force",
+    "sipproxy.trusted-sources",
+    "sipproxy.udp-oversize-action",
+    "timers.t1",
+    "timers.t2",
+    "timers.t4",
+    "timers.c",
+    "log.level",
+];
+
+/// Whether a key is one of [`LIVE`].
+pub(super) fn is_live(name: &str) -> bool {
+    LIVE.contains(&name)
+}
+
+/// What a key says when it is not written, as in [`Key::default`].
+pub(super) fn default(name: &str) -> &'static str {
+    KEYS.iter().find(|key| key.name == name).map_or("", |key| key.default)
+}
 
 /// The tables of one side, which override `[security]`.
 pub(super) const SIDE_TABLES: [&str; 2] = ["security.server", "security.endpoint"];

@@ -6,6 +6,7 @@
 //!
 //! Left out on purpose: faults are told one at a time, as a start that fails has one line to say so.
 
+mod change;
 mod check;
 mod document;
 pub mod engine;
@@ -21,6 +22,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use change::{Change, InUse};
 pub use engine::{Sticky, TlsPeer, UdpOversize};
 pub use error::{ConfigError, Expected, Fault};
 pub use keys::{KEYS, Key, markdown};

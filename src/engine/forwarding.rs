@@ -26,11 +26,11 @@ impl Engine {
 
         let reliable = self.is_reliable(flow);
         if !reliable && exchange.sent.len() > UDP_REQUEST_LEN_MAX {
-            if self.settings.udp_oversize == UdpOversize::Reject {
+            if self.settings.live.udp_oversize == UdpOversize::Reject {
                 self.count(Counter::OversizeReject);
                 return self.finish(id, exchange, 513, "Message Too Large", Counter::Refused513Oversize, now);
             }
-            if self.settings.udp_oversize == UdpOversize::Tcp
+            if self.settings.live.udp_oversize == UdpOversize::Tcp
                 && let Some(hop) = exchange.hop
                 && let Some(flow) = self.large_flow(exchange.side_onward(), hop.address, now)
             {
@@ -52,7 +52,7 @@ impl Engine {
         exchange.client = client;
         exchange.next = Some(flow);
         if exchange.method == Method::Invite && exchange.given_up == GivenUp::No {
-            self.arm(id, exchange, Which::Patience, now.after(self.settings.timer_c));
+            self.arm(id, exchange, Which::Patience, now.after(self.settings.live.timer_c));
         }
         if exchange.onward == Onward::Flow {
             self.count(match flow.shard() == self.me() {
@@ -112,7 +112,7 @@ impl Engine {
             let ob = is_first_hop && first.is_some_and(|contact| contact.reg_id.is_some());
             let way = Way {
                 sticky: self.settings.sticky,
-                add_supported: self.settings.path_add_supported,
+                add_supported: self.settings.live.path_add_supported,
                 token: self.token(Kind::Path, ob, source.flow, first.map(|contact| contact.id)),
                 server_point: point,
             };

@@ -258,7 +258,7 @@ impl Engine {
 
     pub(super) fn on_deliver(&mut self, bytes: Vec<u8>, binding: BindingId, not: Option<FlowRef>, now: Time) {
         let Some(flow) = self.flow_of(binding, not) else {
-            if !self.wait_for(binding, self.settings.flow_grace, Waits::Bytes(bytes), now) {
+            if !self.wait_for(binding, self.settings.live.flow_grace, Waits::Bytes(bytes), now) {
                 self.count(Counter::ResponseConnectionGone);
             }
             return;
@@ -280,7 +280,7 @@ impl Engine {
         match self.flow_of(binding, not) {
             Some(flow) => self.forward_ack_on(message, &source, flow, Some(binding)),
             None => {
-                if !self.wait_for(binding, self.settings.flow_grace, Waits::Ack { message, source }, now) {
+                if !self.wait_for(binding, self.settings.live.flow_grace, Waits::Ack { message, source }, now) {
                     self.count(Counter::AckFlowGone);
                 }
             }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::links::Hop;
 use crate::clock::Time;
+use crate::config::engine::Live;
 use crate::dns::Target;
 use crate::ids::{BindingId, ConnId, FlowRef, PointId, ShardId, Side, Transport};
 use crate::server_pool::{Evidence, View};
@@ -139,6 +140,8 @@ pub enum Input<'a> {
     Dns(crate::dns::Input<'a>),
     /// No new work from now on; what is in flight goes on.
     Drain,
+    /// Settings that may change have changed.
+    Live(Box<Live>),
 }
 
 /// What comes out.

@@ -37,7 +37,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use smallvec::SmallVec;
 
-pub use crate::config::engine::{Expected, Point, Settings, Sticky, TlsPeer, UdpOversize};
+pub use crate::config::engine::{Expected, Live, Point, Settings, Sticky, TlsPeer, UdpOversize};
 pub use io::{
     Accept, CloseReason, ConnectFailure, Event, Input, Level, Located, Mail, Output, Refusal, Source, Upstream,
 };
@@ -156,6 +156,10 @@ impl std::hash::BuildHasher for KeyedState {
     }
 }
 
+fn times(live: &Live) -> Times {
+    Times { t1: live.t1, t2: live.t2, t4: live.t4 }
+}
+
 impl Engine {
     /// An engine without connections or transactions.
     #[must_use]
@@ -173,7 +177,7 @@ impl Engine {
                 shards: settings.shards,
                 points: settings.points.len(),
             },
-            times: Times { t1: settings.t1, t2: settings.t2, t4: settings.t4 },
+            times: times(&settings.live),
             counters: Counters::default(),
             wheel: Wheel::new(now),
             outputs: VecDeque::new(),
@@ -210,7 +214,21 @@ impl Engine {
         engine
     }
 
-    /// What it was made with.
+    /// Settings have changed. What is in the air ends by them too, but for the timers that run. Whether there are service
+    /// checks at all stays as it was: what is known of a server with them and without is not the same.
+    fn set_live(&mut self, mut live: Live, now: Time) {
+        let former = self.settings.live.oos_check;
+        if former.is_zero() != live.oos_check.is_zero() {
+            live.oos_check = former;
+        }
+        self.times = times(&live);
+        self.names.set_live(&live);
+        let (check, force) = (live.oos_check, live.oos_force);
+        self.settings.live = live;
+        self.as_owner(now, |pool| pool.set_times(check, force, now));
+    }
+
+    /// What it was made with, and what has changed since.
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.settings
@@ -231,6 +249,7 @@ impl Engine {
             Input::MailRefused { mail } => self.on_mail_refused(mail, now),
             Input::Dns(input) => self.dns.handle(input, now, &mut self.counters),
             Input::Drain => self.draining = true,
+            Input::Live(live) => self.set_live(*live, now),
         }
         self.settle(now);
     }

@@ -206,7 +206,7 @@ impl Engine {
         let under_way = exchange.next.is_some();
         match (exchange.method, under_way, exchange.in_dialog) {
             (Method::Invite, true, _) => INVITE_LOST_MAX,
-            (_, _, true) => self.settings.flow_grace,
+            (_, _, true) => self.settings.live.flow_grace,
             (_, _, false) => Duration::ZERO,
         }
     }

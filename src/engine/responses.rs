@@ -107,7 +107,7 @@ impl Engine {
             return;
         }
         if exchange.given_up == GivenUp::No {
-            self.arm(id, exchange, Which::Patience, now.after(self.settings.timer_c));
+            self.arm(id, exchange, Which::Patience, now.after(self.settings.live.timer_c));
         }
         self.stop(exchange, Which::Trying);
         exchange.said_provisional = true;
@@ -216,7 +216,7 @@ impl Engine {
         }
         if let Some(request) = register {
             let sticky = self.settings.sticky;
-            let take_path = register::says_path_for_it(request, sticky, self.settings.path_add_supported);
+            let take_path = register::says_path_for_it(request, sticky, self.settings.live.path_add_supported);
             register::edit_response(message, sticky, take_path, &self.keys, &mut edits, |id, out| {
                 self.write_own_contact(id, out)
             });

@@ -104,8 +104,8 @@ impl Owner {
         };
         let pool = PoolSettings {
             pairs: settings.servers.iter().map(pair).collect(),
-            oos_check: settings.oos_check,
-            oos_force: settings.oos_force,
+            oos_check: settings.live.oos_check,
+            oos_force: settings.live.oos_force,
         };
         Self {
             pool: Pool::new(pool, now),
@@ -141,13 +141,13 @@ fn watches(settings: &Settings) -> Vec<Watch> {
     let shown = [Transport::Tls, Transport::Udp, Transport::Tcp];
     let shown = shown.into_iter().find(|by| settings.points.iter().any(|p| p.transport == *by));
     // Without a resolver nothing is known of what is published.
-    if let (Some(shown), false) = (shown, settings.dns.resolvers.is_empty() || settings.domains.is_empty()) {
+    if let (Some(shown), false) = (shown, settings.dns.resolvers.is_empty() || settings.live.domains.is_empty()) {
         for point in settings.points.iter().filter(|point| point.transport == shown) {
             if let Some(Host::Name(name)) = Host::parse(&point.advertised_host) {
                 all.push(watch(Watched::Own, &name, Some(point.advertised_port), shown));
             }
         }
-        for domain in settings.domains.iter().filter(|domain| domain.parse::<IpAddr>().is_err()) {
+        for domain in settings.live.domains.iter().filter(|domain| domain.parse::<IpAddr>().is_err()) {
             all.push(watch(Watched::Domain { said: false }, domain, None, shown));
         }
     }
@@ -182,7 +182,7 @@ impl Engine {
     }
 
     /// Does something with the owner's part, and carries out what follows.
-    fn as_owner(&mut self, now: Time, what: impl FnOnce(&mut Pool)) {
+    pub(super) fn as_owner(&mut self, now: Time, what: impl FnOnce(&mut Pool)) {
         if let Some(owner) = &mut self.owner {
             what(&mut owner.pool);
             self.pump_pool(now);
@@ -563,7 +563,7 @@ impl Engine {
     pub(super) fn doubt_server(&mut self, exchange: &Exchange) {
         if let (Onward::Server(pair), Some(hop)) = (exchange.onward, exchange.hop)
             && exchange.client.is_unanswered()
-            && !self.settings.oos_check.is_zero()
+            && !self.settings.live.oos_check.is_zero()
         {
             self.tell_evidence(pair, hop.address, Evidence::Silent);
         }

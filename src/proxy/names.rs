@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::Target;
-use crate::config::engine::{Expected, Settings, TlsPeer};
+use crate::config::engine::{Expected, Live, Settings, TlsPeer};
 use crate::config::{Host as Named, PeerSetup, ServerAddress, Verify};
 use crate::ids::{SetupId, Side, Transport};
 use crate::server_pool::{Member, View};
@@ -102,12 +102,13 @@ impl Names {
         let mut names = Self {
             texts: Vec::new(),
             addresses: Vec::new(),
-            domains: settings.domains.iter().map(|domain| domain.to_ascii_lowercase().into_bytes()).collect(),
+            domains: Vec::new(),
             servers: servers.collect(),
             serving: settings.serving,
             peers: peers.collect(),
-            trusted: settings.trusted.clone(),
+            trusted: Vec::new(),
         };
+        names.set_live(&settings.live);
         for point in &settings.points {
             names.addresses.push((point.bind.ip(), point.bind.port()));
             let host = point.advertised_host.trim_start_matches('[').trim_end_matches(']');
@@ -119,6 +120,12 @@ impl Names {
             }
         }
         names
+    }
+
+    /// What is ours and who is trusted from now on. Connections stay on the side that they were found to be on.
+    pub fn set_live(&mut self, live: &Live) {
+        self.domains = live.domains.iter().map(|domain| domain.to_ascii_lowercase().into_bytes()).collect();
+        self.trusted.clone_from(&live.trusted);
     }
 
     /// Where the servers are now.

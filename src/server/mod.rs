@@ -10,6 +10,7 @@ mod plan;
 mod report;
 pub(crate) mod resolvers;
 mod secrets;
+mod settings;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -31,9 +32,10 @@ use signal_hook::iterator::Signals;
 use papers::{Before, Papers};
 pub use report::Report;
 pub use secrets::{SecretError, http_token};
+pub use settings::{SettingsFile, level};
 
 use crate::admin;
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::ids::Side;
 use crate::limits::{DRAIN_MAX, SHARDS_MAX};
 use crate::shard::{Common, Setup, Shards};
@@ -78,6 +80,8 @@ pub enum StartError {
         #[allow(missing_docs, reason = "what the system says")]
         fault: io::Error,
     },
+    /// The settings.
+    Settings(ConfigError),
     /// Certificates, keys or CAs.
     Tls(TlsError),
     /// Keys and random numbers.
@@ -117,6 +121,7 @@ impl fmt::Display for StartError {
             Self::Port { transport, address, fault } => {
                 write!(f, "{transport} {address}: cannot be bound: {fault}{}", mend_of_bind(fault))
             }
+            Self::Settings(fault) => fault.fmt(f),
             Self::Tls(fault) => fault.fmt(f),
             Self::Secret(fault) => fault.fmt(f),
             Self::Cores(0) => f.write_str("cores: none to run on"),
@@ -141,6 +146,12 @@ fn mend_of_bind(fault: &io::Error) -> &'static str {
 }
 
 impl std::error::Error for StartError {}
+
+impl From<ConfigError> for StartError {
+    fn from(fault: ConfigError) -> Self {
+        Self::Settings(fault)
+    }
+}
 
 impl From<TlsError> for StartError {
     fn from(fault: TlsError) -> Self {
@@ -190,13 +201,18 @@ fn shards(cores: &[usize]) -> Result<u8, StartError> {
 ///
 /// # Errors
 /// Whatever ends the start; a shard that ended by itself.
-pub fn run(config: Config, cores: Vec<usize>) -> Result<(), StartError> {
+pub fn run(config: Config, file: SettingsFile, cores: Vec<usize>) -> Result<(), StartError> {
     let (signals, armed) = signals().map_err(StartError::Executor)?;
+    let mut settings = settings::Current::new(file, &config)?;
     let running = Running::start(&config, &cores)?;
     let ended = loop {
         select! {
             recv(signals) -> signal => match signal {
-                Ok(SIGHUP) => running.on_sighup(),
+                Ok(SIGHUP) => {
+                    log::info!("SIGHUP: settings, certificates, keys, CAs and revocation lists are read again");
+                    settings.read_again(&running.shards.handle());
+                    running.papers.read_again();
+                }
                 _ => break None,
             },
             recv(running.shards.ended()) -> _ => break Some(StartError::ShardEnded),
@@ -285,11 +301,6 @@ impl Running {
         let papers =
             Papers::watch((config.clone(), tickets, key_logs), before, &inventory, shards.handle(), shown, https);
         Ok(Self { shards, admin, papers: papers.map_err(StartError::Executor)? })
-    }
-
-    fn on_sighup(&self) {
-        log::info!("SIGHUP: certificates, keys, CAs and revocation lists are read again; settings at a start only");
-        self.papers.read_again();
     }
 
     fn stop(self) {

@@ -5,7 +5,7 @@ use super::checks::Capacity;
 use super::resolvers;
 use super::secrets;
 use crate::config::Config;
-use crate::engine::{Point, Settings};
+use crate::engine::{Live, Point, Settings};
 use crate::ids::{ShardId, Transport};
 use crate::limits::UNREGISTERED_PER_SOURCE_MAX;
 use crate::shard::Socket;
@@ -30,6 +30,25 @@ pub fn points(config: &Config) -> Vec<Point> {
     config.listeners.iter().flat_map(|l| l.sockets().map(move |socket| point(l, socket))).collect()
 }
 
+/// What may change while the shards run.
+#[must_use]
+pub fn live(config: &Config) -> Live {
+    let sipproxy = &config.sipproxy;
+    Live {
+        oos_check: sipproxy.oos_check,
+        oos_force: sipproxy.oos_force,
+        trusted: sipproxy.trusted_sources.iter().map(|network| (network.address, network.prefix_len)).collect(),
+        domains: sipproxy.domains.clone(),
+        path_add_supported: sipproxy.path_add_supported,
+        flow_grace: sipproxy.flow_grace,
+        t1: config.timers.t1,
+        t2: config.timers.t2,
+        t4: config.timers.t4,
+        timer_c: config.timers.c,
+        udp_oversize: sipproxy.udp_oversize_action,
+    }
+}
+
 /// The settings of each shard's engine.
 ///
 /// # Errors
@@ -39,27 +58,17 @@ pub fn settings(config: &Config, shards: u8, capacity: Capacity) -> Result<Vec<S
     let points = points(config);
     let (host, port) = points.first().map_or(("", 0), |p| (p.advertised_host.as_str(), p.advertised_port));
     let common = Settings {
+        live: live(config),
         shard: ShardId(0),
         shards,
         member: secrets::member(host, port),
         servers: config.servers.clone(),
         serving: sipproxy.serving_sipserver.and_then(|at| u8::try_from(at).ok()).unwrap_or(0),
-        oos_check: sipproxy.oos_check,
-        oos_force: sipproxy.oos_force,
         peers: config.peers.clone(),
         devices: config.devices.clone(),
-        trusted: sipproxy.trusted_sources.iter().map(|network| (network.address, network.prefix_len)).collect(),
-        domains: sipproxy.domains.clone(),
         client_aor: config.security.client_aor,
         sticky: sipproxy.sticky,
-        path_add_supported: sipproxy.path_add_supported,
-        flow_grace: sipproxy.flow_grace,
         dns: resolvers::settings(&config.dns),
-        t1: config.timers.t1,
-        t2: config.timers.t2,
-        t4: config.timers.t4,
-        timer_c: config.timers.c,
-        udp_oversize: sipproxy.udp_oversize_action,
         token_key: secrets::token_key(sipproxy.flow_token_key_file.as_deref())?,
         boot: u32::from_ne_bytes(secrets::random()?),
         seed: [0; 32],

@@ -183,6 +183,15 @@ impl Pool {
         pool
     }
 
+    /// `oos-check` and `oos-force` have changed; whether there are checks at all may not.
+    pub fn set_times(&mut self, oos_check: Duration, oos_force: Duration, now: Time) {
+        self.times = Times { check: oos_check, force: oos_force };
+        for pair in &mut self.pairs {
+            pair.keep_to(self.times, now);
+        }
+        self.plan();
+    }
+
     /// The pairs of this moment.
     #[must_use]
     pub fn view(&self) -> &View {

@@ -142,6 +142,17 @@ impl Pair {
         self.has_backup
     }
 
+    /// What was to come later than the new times have it comes by them.
+    pub(super) fn keep_to(&mut self, times: Times, now: Time) {
+        for probe in self.probes.iter_mut().flatten() {
+            probe.next = probe.next.map(|at| at.min(now.after(times.check)));
+            probe.retry = probe.retry.map(|at| at.min(now.after(times.force)));
+        }
+        if let Some(search) = &mut self.search {
+            search.at = search.at.min(now.after(times.force));
+        }
+    }
+
     /// When something is due.
     pub(super) fn due(&self, view: &PairView, times: Times) -> Option<Time> {
         let each = self.probes.iter().flatten().flat_map(|probe| {

@@ -384,6 +384,9 @@ impl Core {
             }
             Control::Tls(tls) => self.tls = *tls,
             Control::Shrink => self.shrink(),
+            Control::Live(live) => {
+                self.input(Input::Live(live));
+            }
             Control::Stop => {
                 self.close_listeners();
                 self.close_all();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use atomic_waker::AtomicWaker;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
-use crate::engine::Located;
+use crate::engine::{Live, Located};
 use crate::ids::{FlowRef, Transport};
 use crate::limits::CONTROLS_COUNT_MAX;
 use crate::server_pool::{Member, PinFault};
@@ -163,6 +163,8 @@ pub(super) enum Control {
     Tls(Box<Tls>),
     /// Let go of the room that a crowd has left behind.
     Shrink,
+    /// Settings have changed.
+    Live(Box<Live>),
     /// Close everything and end.
     Stop,
 }
@@ -291,6 +293,11 @@ impl Handle {
     /// Asks all shards to let go of the room that a crowd has left behind.
     pub(super) fn shrink(&self) {
         self.send_all(|| Control::Shrink);
+    }
+
+    /// Gives all shards settings that have changed.
+    pub fn set_live(&self, live: &Live) {
+        self.send_all(|| Control::Live(Box::new(live.clone())));
     }
 
     /// Asks all shards to close their connections and to end.

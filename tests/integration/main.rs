@@ -30,4 +30,5 @@ mod pool_zone;
 mod real_phones;
 mod registration;
 mod scenes;
+mod settings;
 mod startup;

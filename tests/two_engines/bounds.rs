@@ -143,7 +143,7 @@ fn a_datagram_that_only_keeps_a_nat_open_is_no_fault() {
 fn over_udp_an_endpoint_is_answered_at_its_source_and_a_server_at_its_via() {
     let mut world = World::new(&Setup {
         shards: 1,
-        mutate: |settings| settings.trusted.push(("10.7.0.1".parse().expect("an address"), 32)),
+        mutate: |settings| settings.live.trusted.push(("10.7.0.1".parse().expect("an address"), 32)),
         ..Setup::default()
     });
     for (at, (from, via, to)) in [

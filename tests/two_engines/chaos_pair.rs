@@ -378,7 +378,7 @@ impl Chaos {
     fn assert_none_is_stuck(&self) {
         let now = self.stage.world.now;
         // Without service checks each silent server is waited for until timer B.
-        let checks = !self.stage.world.engines[0].settings().oos_check.is_zero();
+        let checks = !self.stage.world.engines[0].settings().live.oos_check.is_zero();
         let is_well = self.modes.iter().any(|mode| answers(*mode));
         let waits = |one: &&Issued| one.finals.is_empty() && !one.excused && one.text.starts_with("INVITE ");
         for issued in self.issued.values().filter(|one| checks && is_well && waits(one)) {

@@ -81,7 +81,7 @@ fn all_shards_follow_and_stay_when_the_primary_is_back_until_the_backup_dies() {
 fn an_invite_that_nobody_answers_has_its_server_checked_at_once() {
     let patient = |settings: &mut Settings| {
         paired(settings);
-        settings.oos_force = Duration::from_secs(5);
+        settings.live.oos_force = Duration::from_secs(5);
     };
     everywhere(patient, |mut stage| {
         let wire = stage.phone();

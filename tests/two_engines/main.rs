@@ -9,11 +9,11 @@ mod chaos;
 mod chaos_pair;
 mod client_aor;
 mod contacts;
-
 mod devices;
 mod failover;
 mod hostile;
 mod listeners;
+mod live;
 mod moves;
 mod next_hop;
 mod oversize;

@@ -73,8 +73,8 @@ fn a_server_that_refuses_tcp_is_not_taken_for_one_that_is_gone() {
 fn the_action_udp_asks_for_no_connection_and_reject_answers_513() {
     for (action, code) in [(UdpOversize::Udp, "200"), (UdpOversize::Reject, "513")] {
         let mutate: fn(&mut hawser::engine::Settings) = match action {
-            UdpOversize::Udp => |settings| settings.udp_oversize = UdpOversize::Udp,
-            _ => |settings| settings.udp_oversize = UdpOversize::Reject,
+            UdpOversize::Udp => |settings| settings.live.udp_oversize = UdpOversize::Udp,
+            _ => |settings| settings.live.udp_oversize = UdpOversize::Reject,
         };
         let mut world = World::new(&Setup { shards: 1, mutate, ..Setup::default() });
         let wire = world.connect(0, TLS);

@@ -280,10 +280,10 @@ fn a_pair_that_fails_takes_its_own_dialogs_along_and_leaves_the_others_alone() {
 /// The only server has a name.
 fn named(settings: &mut Settings) {
     settings.servers[0].primary = ServerAddress::Name("sips.test".to_owned(), None);
-    settings.oos_check = Duration::from_secs(5);
+    settings.live.oos_check = Duration::from_secs(5);
     settings.dns.resolvers = vec![address(crate::resolver::RESOLVER)];
     settings.dns.ttl_stale = Duration::from_secs(3_600);
-    settings.domains.clear();
+    settings.live.domains.clear();
 }
 
 impl Stage {
@@ -500,7 +500,7 @@ fn with_peer(settings: &mut Settings) {
         setup: None,
     });
     settings.dns.resolvers = vec![address(crate::resolver::RESOLVER)];
-    settings.domains.clear();
+    settings.live.domains.clear();
 }
 
 #[test]

@@ -62,14 +62,14 @@ pub struct Stage {
 /// One pair with service checks: every 5 s, every second in a search.
 pub fn paired(settings: &mut Settings) {
     settings.servers[0].backup = Some(ServerAddress::Address(address(SERVER2)));
-    settings.oos_check = Duration::from_secs(5);
-    settings.oos_force = Duration::from_secs(1);
+    settings.live.oos_check = Duration::from_secs(5);
+    settings.live.oos_force = Duration::from_secs(1);
 }
 
 /// The same without service checks.
 pub fn unchecked(settings: &mut Settings) {
     paired(settings);
-    settings.oos_check = Duration::ZERO;
+    settings.live.oos_check = Duration::ZERO;
 }
 
 pub fn address(text: &str) -> SocketAddr {

@@ -103,14 +103,14 @@ fn settings(shard: u8, setup: &Setup) -> Settings {
         shard: ShardId(shard),
         shards: setup.shards,
         sticky: setup.sticky,
-        path_add_supported: setup.add_supported,
-        flow_grace: setup.flow_grace,
         boot: setup.boot,
         member: setup.member,
         seed: [shard + 1; 32],
-        oos_force: Duration::from_secs(1),
         ..Settings::plain(points, vec![server])
     };
+    settings.live.path_add_supported = setup.add_supported;
+    settings.live.flow_grace = setup.flow_grace;
+    settings.live.oos_force = Duration::from_secs(1);
     (setup.mutate)(&mut settings);
     settings
 }

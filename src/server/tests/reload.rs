@@ -120,7 +120,7 @@ fn changed_files_are_taken_by_every_shard_and_a_bad_file_is_refused_while_the_ol
     wait_until("the third is shown", || papers.shown(tls) == third);
 
     // SIGHUP reads what has not changed.
-    running.on_sighup();
+    running.papers.read_again();
     let taken = "hawser_tls_files_read_total{outcome=\"taken\"} 3\n";
     wait_until("they are read again", || get(http, "/metrics").contains(taken));
     assert_eq!(papers.shown(tls), third);

@@ -21,7 +21,10 @@ macro_rules! line {
 /// The lines, each with its end. `now` is in seconds since 1970.
 pub(super) fn lines(config: &Config, inventory: &Inventory, now: i64) -> String {
     let mut out = String::new();
-    inventory.leaves.iter().for_each(|leaf| certificate(&mut out, leaf, now));
+    for leaf in &inventory.leaves {
+        certificate(&mut out, leaf, now);
+        usage(&mut out, config, leaf);
+    }
     inventory.authorities.iter().for_each(|ca| authority(&mut out, ca, now));
     inventory.crls.iter().for_each(|list| crl(&mut out, list, now));
     config.listeners.iter().for_each(|listener| seen(&mut out, config, listener));
@@ -62,6 +65,21 @@ fn certificate(out: &mut String, leaf: &Leaf, now: i64) {
     if let Some(domain) = &leaf.domain {
         let covers = names.iter().any(|name| covers(name, domain));
         line!(out, "             for {domain}{}", if covers { "" } else { ", WHICH IT DOES NOT NAME" });
+    }
+}
+
+/// A certificate that is good for nothing where it is shown: Hawser itself would not notice, its peers do.
+fn usage(out: &mut String, config: &Config, leaf: &Leaf) {
+    let Ok((_, own)) = X509Certificate::from_der(leaf.der()) else { return };
+    // Without this extension it is good for everything.
+    let Ok(Some(usage)) = own.extended_key_usage() else { return };
+    let is_seen = |listener: &Listener| listener.tls_port != 0 && listener.side.unwrap_or(Side::Endpoint) == leaf.side;
+    let accepts = leaf.peer.is_none() && config.listeners.iter().any(is_seen);
+    if accepts && !usage.value.server_auth && !usage.value.any {
+        line!(out, "             WITHOUT serverAuth: clients that verify it refuse it");
+    }
+    if leaf.peer.is_some() && !usage.value.client_auth && !usage.value.any {
+        line!(out, "             without clientAuth: a peer that verifies clients may refuse it");
     }
 }
 
@@ -253,6 +271,36 @@ own TLS      device 10.1.0.0/16: is shown c.pem; shows one of ca.pem or the syst
 KEY LOG      keys.log: whoever reads it can read all traffic
 ";
         assert!(all.ends_with(expected), "{all}");
+    }
+
+    #[test]
+    fn a_certificate_for_another_use_is_told_where_it_is_shown() {
+        use rcgen::ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
+        let text = |listener: &str| {
+            let text = format!(
+                "[sipproxy]\nhttp-port = 0\n{listener}[[sip-server]]\nname = \"a\"\nprimary = \"10.0.0.1:5060\"\n"
+            );
+            let own = "[security]\ncertificate = \"a.pem\"\ncertificate-key = \"a.key\"\n";
+            Config::parse(&format!("{text}{own}"), "hawser.toml").unwrap()
+        };
+        let (on, off) = (text(""), text("tls-port = 0\n"));
+        let ca = ca();
+        let told = |config: &Config, peer: Option<&str>, usages: &[rcgen::ExtendedKeyUsagePurpose]| {
+            let mut params = CertificateParams::new(vec!["sip.example.com".to_owned()]).unwrap();
+            params.extended_key_usages = usages.to_vec();
+            let chain = vec![params.signed_by(&KeyPair::generate().unwrap(), &ca).unwrap().der().clone()];
+            let (side, peer) = (Side::Endpoint, peer.map(str::to_owned));
+            let leaf = Leaf { side, peer, path: "a.pem".into(), chain, domain: None };
+            let all = lines(config, &Inventory { leaves: vec![leaf], ..Inventory::default() }, NOW);
+            (all.contains("WITHOUT serverAuth"), all.contains("without clientAuth"))
+        };
+        assert_eq!(told(&on, None, &[ClientAuth]), (true, false));
+        assert_eq!(told(&off, None, &[ClientAuth]), (false, false), "it is shown as a client only");
+        for usages in [&[][..], &[ServerAuth], &[ServerAuth, ClientAuth]] {
+            assert_eq!(told(&on, None, usages), (false, false));
+        }
+        assert_eq!(told(&on, Some("device 10.1.0.0/16"), &[ServerAuth]), (false, true));
+        assert_eq!(told(&on, Some("device 10.1.0.0/16"), &[ClientAuth]), (false, false));
     }
 
     #[test]

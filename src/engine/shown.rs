@@ -3,6 +3,7 @@
 use super::links::Whose;
 use super::{CloseReason, Engine};
 use crate::clock::Time;
+use crate::config::{Host, PeerProxy};
 use crate::dns::{Failure, NameState as Known};
 use crate::ids::Side;
 use crate::stats::{LinkKind, LinkRow, LinkState, NameRow, NameState, PeerRow, Upstreams};
@@ -17,7 +18,18 @@ impl Engine {
     }
 
     fn peer_rows(&self, now: Time) -> Vec<PeerRow> {
-        let row = |(at, peer): (usize, &crate::config::PeerProxy)| {
+        // The shard that asks for the peers' names knows of one that leads nowhere.
+        let nowhere = |name: &str| {
+            let asked = self.dns.names(now).into_iter().find(|row| &*row.question.host == name)?;
+            asked.answer?.err().map(|failure| (failure, asked.age))
+        };
+        let row = |(at, peer): (usize, &PeerProxy)| {
+            if let (Host::Name(name), Some([])) = (&peer.contact, self.peers.get(at).map(Vec::as_slice))
+                && let Some((failure, age)) = nowhere(name)
+            {
+                let why = format!("its name does not resolve: {}", words(failure));
+                return PeerRow { name: peer.name.clone(), up: Some(false), age, why };
+            }
             let whose = u8::try_from(at).map(Whose::Peer);
             let links = || self.links.iter().filter(|(key, _)| Ok(key.whose) == whose).map(|(_, link)| link);
             // One address of several is enough; what was closed while idle says nothing.

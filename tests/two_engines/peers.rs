@@ -138,6 +138,11 @@ fn a_peer_by_name_is_found_by_srv_and_its_targets_are_tried_in_turn() {
     // Its name does not resolve yet.
     world.datagram(0, SERVER, &request("MESSAGE", &target, "a", ""));
     assert_eq!(start_line(&world.read_server()), "SIP/2.0 503 No Target Left");
+    let shown = |world: &World| world.engines[0].upstreams(world.now).peers.remove(0);
+    assert_eq!(
+        (shown(&world).up, shown(&world).why.as_str()),
+        (Some(false), "its name does not resolve: does not exist")
+    );
     world.resolver.set_zone(&[
         "_sips._tls.proxy.site2.test SRV 1 1 5071 a.site2.test",
         "_sips._tcp.proxy.site2.test SRV 2 1 5072 b.site2.test",

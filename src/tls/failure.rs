@@ -9,6 +9,9 @@ use crate::stats::{Counter, HandshakeFailure};
 /// What our first message says.
 const OFFERED: &str = "TLS 1.2 and 1.3, and ECDHE by X25519, P-256 or P-384 with AES-GCM or ChaCha20";
 
+/// What is wrong with a certificate of SHA-1, or with a key that is too short.
+const ALGORITHM: &str = "it is signed by an algorithm or has a key that is not taken";
+
 /// The counters of what the two have agreed on.
 #[must_use]
 pub fn agreed(version: ProtocolVersion, suite: CipherSuite) -> [Counter; 2] {
@@ -64,13 +67,7 @@ impl Failed<'_> {
     #[must_use]
     pub fn words(&self) -> String {
         use HandshakeFailure as Why;
-        let mut words = match self.fault {
-            // rustls prints these as a programmer would.
-            Error::InvalidCertificate(CertificateError::Other(other)) => {
-                format!("invalid peer certificate: {}", other.0)
-            }
-            fault => fault.to_string(),
-        };
+        let mut words = verdict(self.fault);
         if let Error::AlertReceived(_) = self.fault {
             words.push_str(&match self.reason() {
                 // The peer has answered our first message, and has seen nothing else.
@@ -131,6 +128,23 @@ impl Failed<'_> {
         }
         words
     }
+}
+
+/// rustls' verdict, where it does not print it as a programmer would.
+fn verdict(fault: &Error) -> String {
+    let what = match fault {
+        Error::InvalidCertificate(CertificateError::Other(other)) => match other.0.downcast_ref::<webpki::Error>() {
+            // Its details are all algorithms by their numbers, those that are taken too.
+            Some(fault) if chain(fault) == HandshakeFailure::Signature => ALGORITHM.to_owned(),
+            _ => other.0.to_string(),
+        },
+        Error::InvalidCertificate(
+            CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+            | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. },
+        ) => ALGORITHM.to_owned(),
+        fault => return fault.to_string(),
+    };
+    format!("invalid peer certificate: {what}")
 }
 
 /// What is wanted, where the reason alone would lead its reader astray.
@@ -320,6 +334,12 @@ mod tests {
         let ours = |fault| Error::from(CertificateError::Other(rustls::OtherError(fault)));
         let own = words(ours(std::sync::Arc::new(SelfSigned)), None);
         assert!(own.starts_with("invalid peer certificate: it is self-signed; wanted is a certificate of"), "{own}");
+        let weak = webpki::UnsupportedSignatureAlgorithmContext {
+            signature_algorithm_id: vec![6],
+            supported_algorithms: Vec::new(),
+        };
+        let weak = words(other(webpki::Error::UnsupportedSignatureAlgorithmContext(weak)), None);
+        assert!(weak.starts_with("invalid peer certificate: it is signed by an algorithm or has a key"), "{weak}");
         let presented = vec!["dns:a.example".to_owned(), "ip:192.0.2.1".to_owned()];
         let peer = words(ours(std::sync::Arc::new(NotThePeer { presented })), None);
         assert!(peer.ends_with("it does not name that peer but dns:a.example, ip:192.0.2.1"), "{peer}");

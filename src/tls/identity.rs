@@ -1,7 +1,8 @@
 //! Whether a certificate names the peer that was meant (RFC 5922 §7.1 to §7.4), or a user.
 //!
 //! Pure: the names of a certificate come in as plain data, and whether its chain is trusted is another's
-//! question. A URI with a user part is a user's and no domain's; it counts where users do (`client-aor`). Left out on purpose: wildcards, which RFC 5922 §7.2 forbids, and the CN, which it only tolerates.
+//! question. A URI with a user part is a user's and no domain's; it counts where users do (`client-aor`). Left out on
+//! purpose: wildcards, which RFC 5922 §7.2 forbids, and the CN, which it only tolerates.
 
 use std::net::IpAddr;
 

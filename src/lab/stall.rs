@@ -38,14 +38,12 @@ pub struct StallLine {
     /// Answers of 12 KiB that each of those asks for; fewer may all find room in the proxy's socket.
     #[arg(long, default_value_t = 24)]
     deaf_answers: u32,
-    /// Seconds of calls before all else, until transactions end as fast as they begin (32 s for those over UDP).
-    #[arg(long, default_value_t = 34.0)]
-    settle: f64,
     /// How often they come while there are calls.
     #[arg(long, default_value_t = 2)]
     crowds: u32,
-    /// Seconds of calls before each time, to compare with.
-    #[arg(long, default_value_t = 6.0)]
+    /// Seconds of calls before each time, to compare with. After 32 s transactions end as fast as they begin, and with
+    /// them those of the last crowd's time have gone.
+    #[arg(long, default_value_t = 35.0)]
     before: f64,
     /// Seconds that are compared with them, from when all of them are there; the first leave after 10 s.
     #[arg(long, default_value_t = 6.0)]
@@ -236,8 +234,6 @@ pub fn run(line: &StallLine) -> Result<ExitCode, Box<dyn Error>> {
     let mut crowded = Crowded { line, healthy: &mut healthy, crowd: &crowd, groups };
     let mut costs = Costs::default();
     let mut are_gone = true;
-    crowded.turn_for(line.settle)?;
-    crowded.healthy.end_phase("settling");
     for nth in 1..=line.crowds {
         crowded.turn_for(line.before)?;
         costs.before.push(crowded.healthy.end_phase(&format!("before {nth}")));

@@ -34,6 +34,9 @@ const CROWD_MIN: u64 = 500;
 const LOOKS_TO_SHRINK: u64 = 4;
 /// For how long they must be gone: phones that lost their network come back.
 const CROWD_GONE_AFTER: Duration = Duration::from_secs(5);
+/// Memory is given back once more after this: transactions that were made in the crowd's time lie between what it has
+/// left, and live for 64*T1, 32 s (RFC 3261 §17).
+const AGAIN_AFTER: Duration = Duration::from_secs(35);
 
 /// What the last looks at a shard saw.
 #[derive(Debug, Default)]
@@ -88,6 +91,8 @@ struct Crowd {
     most: u64,
     /// For how long there have been less than half of that.
     gone: Duration,
+    /// Until memory is given back once more.
+    again_in: Option<Duration>,
 }
 
 impl Crowd {
@@ -96,11 +101,12 @@ impl Crowd {
         self.most = self.most.max(connections);
         let left = self.most - connections;
         self.gone = if left >= CROWD_MIN && left > connections { self.gone + since_last } else { Duration::ZERO };
-        let is_over = self.gone >= CROWD_GONE_AFTER;
-        if is_over {
-            *self = Self { most: connections, ..Self::default() };
+        if self.gone >= CROWD_GONE_AFTER {
+            *self = Self { most: connections, again_in: Some(AGAIN_AFTER), ..Self::default() };
+            return true;
         }
-        is_over
+        self.again_in = self.again_in.map(|left| left.saturating_sub(since_last));
+        self.again_in.take_if(|left| left.is_zero()).is_some()
     }
 }
 
@@ -165,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_given_back_once_when_a_crowd_has_left_for_good() {
+    fn memory_is_given_back_when_a_crowd_has_left_for_good_and_when_its_transactions_have_ended() {
         let mut crowd = Crowd::default();
         let second = Duration::from_secs(1);
         assert!(!crowd.look(3_000, second));
@@ -175,7 +181,8 @@ mod tests {
         assert!(!crowd.look(2_900, second), "as it does");
         assert!((0..4).all(|_| !crowd.look(300, second)));
         assert!(crowd.look(300, second));
-        assert!((0..60).all(|_| !crowd.look(300, second)), "once");
+        let given: Vec<u32> = (1..=120).filter(|_| crowd.look(300, second)).collect();
+        assert_eq!(given, [35], "once more, after so many seconds");
         assert!((0..60).all(|_| !crowd.look(100, second)), "too few to matter");
         let mut half = Crowd { most: 3_000, ..Crowd::default() };
         assert!((0..60).all(|_| !half.look(1_600, second)), "most are still there");

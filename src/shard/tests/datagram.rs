@@ -19,10 +19,10 @@ fn keep_alives_are_answered_on_every_shard() {
         phone.send_to(b"\r\n", rig.udp).unwrap();
     }
     for phone in &phones {
-        let (len, from) = phone.recv_from(&mut buffer).unwrap();
+        let (len, from) = uninterrupted(|| phone.recv_from(&mut buffer)).unwrap();
         assert_eq!(from, rig.udp);
         assert_eq!((len, &buffer[..2]), (32, &[1, 1][..]));
-        assert_eq!(phone.recv(&mut buffer).unwrap(), 2);
+        assert_eq!(uninterrupted(|| phone.recv(&mut buffer)).unwrap(), 2);
         assert_eq!(&buffer[..2], b"\r\n");
     }
     let counters = rig.total().counters;
@@ -43,7 +43,7 @@ fn a_burst_of_datagrams_larger_than_any_batch_is_answered_whole() {
     }
     let mut buffer = [0; 100];
     for at in 0..150 {
-        assert_eq!(phone.recv(&mut buffer).unwrap(), 2, "answer {at}");
+        assert_eq!(uninterrupted(|| phone.recv(&mut buffer)).unwrap(), 2, "answer {at}");
     }
     rig.shards.stop();
 }
@@ -69,7 +69,7 @@ fn draining_refuses_new_connections_and_is_done_when_nothing_is_in_flight() {
     assert!(!handle.ready() && handle.draining());
     let gone = TcpStream::connect(rig.tcp).and_then(|mut stream| {
         stream.set_read_timeout(Some(DEADLINE))?;
-        stream.read(&mut [0; 1])
+        uninterrupted(|| stream.read(&mut [0; 1]))
     });
     assert!(matches!(gone, Err(_) | Ok(0)), "{gone:?}");
     rig.shards.stop();

@@ -6,6 +6,7 @@ mod server_side;
 mod stream;
 mod tls;
 
+use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -137,6 +138,17 @@ fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     while !done() {
         assert!(Instant::now() < deadline, "in vain: {what}");
         std::thread::park_timeout(LOOK_EVERY);
+    }
+}
+
+/// Repeats what a signal has cut short: a read with a timeout ends so when this process is stopped and continued, or an
+/// io_uring in it has work (signal(7)).
+fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(fault) if fault.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
     }
 }
 

@@ -19,7 +19,7 @@ pub(super) fn responses(from: &mut impl Read, count: usize) -> String {
     let mut text = Vec::new();
     let mut buffer = [0; 4096];
     while text.windows(4).filter(|part| part == b"\r\n\r\n").count() < count {
-        let n = from.read(&mut buffer).expect("a response in time");
+        let n = uninterrupted(|| from.read(&mut buffer)).expect("a response in time");
         assert!(n > 0, "closed after {:?}", String::from_utf8_lossy(&text));
         text.extend_from_slice(&buffer[..n]);
     }
@@ -188,7 +188,7 @@ fn a_half_closed_peer_and_a_reset_are_counted_by_reason() {
     half.write_all(b"\r\n\r\n").unwrap();
     half.read_exact(&mut [0; 2]).unwrap();
     half.shutdown(Shutdown::Write).unwrap();
-    assert_eq!(half.read(&mut [0; 1]).unwrap(), 0);
+    assert_eq!(uninterrupted(|| half.read(&mut [0; 1])).unwrap(), 0);
     rig.wait_for(Counter::ClosedPeer, 1);
     let mut reset = connect(rig.tcp);
     reset.write_all(b"\r\n\r\n").unwrap();

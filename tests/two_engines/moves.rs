@@ -19,6 +19,16 @@ fn move_to(world: &mut World, phone: &mut Phone, shard: u8, first_close: bool) {
     phone.register(world, 3_600);
 }
 
+/// The phone calls somebody itself.
+fn own_invite(phone: &Phone) -> String {
+    format!(
+        "INVITE sip:bob@example.com SIP/2.0\r\nVia: SIP/2.0/TLS 192.0.2.7:5060;branch=z9hG4bKi1\r\n\
+         From: <sip:{0}@example.com>;tag=a\r\nTo: <sip:bob@example.com>\r\nCall-ID: p1\r\nCSeq: 1 INVITE\r\n\
+         Contact: <{1}>\r\nContent-Length: 0\r\n\r\n",
+        phone.user, phone.contact
+    )
+}
+
 const MOVES: [(u8, bool); 4] = [(0, false), (1, false), (0, true), (1, true)];
 
 #[test]
@@ -207,12 +217,7 @@ fn with_flow_grace_off_it_fails_at_once() {
 fn a_response_follows_its_phone_to_the_connection_that_it_comes_back_over() {
     for (shard, first_close) in MOVES {
         let (mut world, mut phone) = registered();
-        let invite = format!(
-            "INVITE sip:bob@example.com SIP/2.0\r\nVia: SIP/2.0/TLS 192.0.2.7:5060;branch=z9hG4bKi1\r\n\
-             From: <sip:{0}@example.com>;tag=a\r\nTo: <sip:bob@example.com>\r\nCall-ID: p1\r\nCSeq: 1 INVITE\r\n\
-             Contact: <{1}>\r\nContent-Length: 0\r\n\r\n",
-            phone.user, phone.contact
-        );
+        let invite = own_invite(&phone);
         world.write(phone.wire, &invite);
         let sent = world.read_server();
         move_to(&mut world, &mut phone, shard, first_close);
@@ -239,12 +244,7 @@ fn a_phone_that_moves_while_its_call_rings_hangs_up_over_the_new_connection_and_
             let wire = world.connect(shard, TLS);
             let mut other = Phone::new("mallory", wire);
             other.register(&mut world, 3_600);
-            let invite = format!(
-                "INVITE sip:bob@example.com SIP/2.0\r\nVia: SIP/2.0/TLS 192.0.2.7:5060;branch=z9hG4bKi1\r\n\
-                 From: <sip:{0}@example.com>;tag=a\r\nTo: <sip:bob@example.com>\r\nCall-ID: p1\r\nCSeq: 1 INVITE\r\n\
-                 Contact: <{1}>\r\nContent-Length: 0\r\n\r\n",
-                phone.user, phone.contact
-            );
+            let invite = own_invite(&phone);
             world.write(phone.wire, &invite);
             let sent = world.read_server();
             world.datagram(0, SERVER, &answer(&sent, "180 Ringing", "s1", ""));

@@ -102,7 +102,7 @@ impl Engine {
         flow: FlowRef,
         binding: Option<BindingId>,
     ) {
-        let walk = crate::proxy::route::walk(&ack, source.side, &self.names, &self.keys);
+        let walk = crate::proxy::route::walk(&ack, source, &self.names, &self.keys);
         let key = self.key_of(&ack, b"INVITE", source);
         let loop_hash = validate::loop_hash(&ack, source.side, &self.keys);
         self.send_ack(ack, source, &walk, flow, binding, key, loop_hash);

@@ -318,22 +318,24 @@ impl Engine {
         Some(Source { flow, peer: conn.peer, side, is_peer: conn.is_peer, binding })
     }
 
-    /// The binding that a message of a flow belongs to: its only one, or the one of its From's user.
+    /// The binding that a message of a flow belongs to: its only one, or the one of its sender's user, who stands in From
+    /// of a request and in To of a response.
     pub(super) fn binding_of(&self, bound: &[Bound], message: &Message) -> Option<BindingId> {
         match bound {
             [] => None,
             [only] => Some(only.binding),
             several => {
-                let user = self.user16_of_from(message);
+                let user = self.user16_of_sender(message);
                 let of_user = several.iter().find(|bound| Some(bound.binding.user) == user);
                 of_user.or(several.first()).map(|bound| bound.binding)
             }
         }
     }
 
-    fn user16_of_from(&self, message: &Message) -> Option<u16> {
-        let from = message.first(crate::sip::Name::From)?;
-        let value = crate::sip::NameAddr::parse(message.buf(), from.value).ok()?;
+    fn user16_of_sender(&self, message: &Message) -> Option<u16> {
+        let sender = if message.is_request() { crate::sip::Name::From } else { crate::sip::Name::To };
+        let field = message.first(sender)?;
+        let value = crate::sip::NameAddr::parse(message.buf(), field.value).ok()?;
         let uri = crate::sip::Uri::parse(message.buf(), value.uri).ok()?;
         Some(self.user16_of(&uri, message.buf()))
     }
@@ -364,7 +366,9 @@ impl Engine {
         if conn.side.is_some() || !message.is_request() {
             return;
         }
-        let mut origin = self.names.origin_of_stream(conn.peer, message.top_via(), message.buf());
+        let transport = self.settings.point(conn.point).transport;
+        let shown = conn.identities.as_deref();
+        let mut origin = self.names.origin_of_stream(conn.peer, transport, shown, message.top_via(), message.buf());
         if !self.settings.point(conn.point).serves(Side::Server) && origin.side == Side::Server {
             origin = Origin::ENDPOINT;
         }
@@ -570,6 +574,14 @@ impl Engine {
             self.close(id, CloseReason::Idle, now);
         }
         self.settle(now);
+    }
+
+    /// Whether a flow is not known here to be gone.
+    pub(super) fn is_there(&self, flow: FlowRef) -> bool {
+        match flow {
+            FlowRef::Stream { shard, conn, .. } if shard == self.me() => self.conns.get(conn).is_some(),
+            _ => true,
+        }
     }
 
     /// Whether a stream message of this transport is sent whole and in order.

@@ -121,7 +121,7 @@ impl Engine {
     /// is that phone's address of before, and no connection is opened to a phone; else it is a device's.
     fn aim_without_flow(&mut self, id: TxnId, exchange: &mut Exchange, hop: Hop, now: Time) {
         let Some(request) = exchange.request.as_deref() else { return };
-        let walk = crate::proxy::route::walk(request, exchange.source.side, &self.names, &self.keys);
+        let walk = crate::proxy::route::walk(request, &exchange.source, &self.names, &self.keys);
         let phone = target::of_phone(request, &walk, &self.names, self.here);
         let phone = phone.filter(|target| match target {
             Target::Table => self.look_up(request) != super::home::Found::Nobody,
@@ -209,7 +209,7 @@ impl Engine {
         }
         match self.beyond_lost(request, lost) {
             Some(target) => {
-                let walk = crate::proxy::route::walk(request, Side::Server, &self.names, &self.keys);
+                let walk = crate::proxy::route::walk(request, &exchange.source, &self.names, &self.keys);
                 self.aim(id, exchange, &walk, target, now);
             }
             None => self.finish_gone(id, exchange, now),

@@ -45,19 +45,6 @@ pub(super) enum Found {
     Nobody,
 }
 
-/// Whether two names mean the same flow: a connection is known by its shard and slot alone.
-fn same_flow(a: FlowRef, b: FlowRef) -> bool {
-    match (a, b) {
-        (FlowRef::Stream { shard, conn, .. }, FlowRef::Stream { shard: shard_b, conn: conn_b, .. }) => {
-            (shard, conn) == (shard_b, conn_b)
-        }
-        (FlowRef::Udp { point, remote, .. }, FlowRef::Udp { point: point_b, remote: remote_b, .. }) => {
-            (point, remote) == (point_b, remote_b)
-        }
-        _ => false,
-    }
-}
-
 impl Engine {
     // --- binding ---------------------------------------------------------------------------------------
 
@@ -204,7 +191,7 @@ impl Engine {
 
     /// The owner of a flow says that it is gone.
     pub(super) fn on_flow_gone(&mut self, flow: FlowRef, binding: BindingId) {
-        let is_still = self.directory.find(binding).map(|found| found.flow).filter(|found| same_flow(*found, flow));
+        let is_still = self.directory.find(binding).map(|found| found.flow).filter(|found| found.is_same(flow));
         if let Some(found) = is_still
             && let Some(binding) = self.directory.flow_gone(binding, found)
         {
@@ -219,7 +206,7 @@ impl Engine {
     /// The flow of a binding; one that is known to be gone counts as none, and is taken out.
     fn flow_of(&mut self, binding: BindingId, not: Option<FlowRef>) -> Option<FlowRef> {
         let flow = self.directory.find(binding)?.flow;
-        if not.is_some_and(|not| same_flow(not, flow)) {
+        if not.is_some_and(|not| not.is_same(flow)) {
             self.on_flow_gone(flow, binding);
             return None;
         }

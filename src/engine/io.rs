@@ -8,6 +8,7 @@ use crate::clock::Time;
 use crate::config::engine::Live;
 use crate::dns::Target;
 use crate::ids::{BindingId, ConnId, FlowRef, PointId, ShardId, Side, Transport};
+pub use crate::proxy::Source;
 use crate::server_pool::{Evidence, View};
 use crate::sip::{Message, Method};
 use crate::tls::identity::{Identities, TlsPeer};
@@ -198,29 +199,6 @@ pub enum Output {
     Dns(crate::dns::Output),
     /// Something that an operator should hear: logged at a bounded rate.
     Event(Event),
-}
-
-/// Where a message that is passed to another shard came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Source {
-    /// The flow that it arrived on.
-    pub flow: FlowRef,
-    /// The peer's address and port as seen.
-    pub peer: SocketAddr,
-    /// The side that its sender was found to be on.
-    pub side: Side,
-    /// Its sender is another site's proxy.
-    pub is_peer: bool,
-    /// The binding of the flow that it arrived on, if it has one.
-    pub binding: Option<BindingId>,
-}
-
-impl Source {
-    /// Whether a server sent it, here or at another site.
-    #[must_use]
-    pub fn is_trusted(&self) -> bool {
-        self.side == Side::Server || self.is_peer
-    }
 }
 
 /// What shards say to each other. Directory changes (`is_directory`) are never dropped.

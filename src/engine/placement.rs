@@ -17,6 +17,10 @@ impl Engine {
     /// A message has been parsed where it landed.
     pub(super) fn on_message(&mut self, message: Box<Message>, source: Source, now: Time) {
         if !message.is_request() {
+            // Before another shard is troubled with what anybody can write in the form of a branch of ours.
+            if !self.names.is_own_via(message.top_via(), message.buf()) {
+                return self.drop_response(message, Counter::ResponseForeignVia);
+            }
             match Branch::read(message.text(message.top_via().branch)) {
                 Some(branch) if branch.shard == self.me() => self.on_response(message, source, branch, now),
                 Some(branch) if branch.shard.0 < self.settings.shards => self.place(branch.shard, message, source),
@@ -29,7 +33,7 @@ impl Engine {
         {
             return self.refuse_stranger(message, &source);
         }
-        let walk = route::walk(&message, source.side, &self.names, &self.keys);
+        let walk = route::walk(&message, &source, &self.names, &self.keys);
         if let Err(refusal) = self.check_aor(&message, &source, &walk) {
             return self.refuse_impostor(message, &source, &refusal);
         }

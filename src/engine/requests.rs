@@ -10,7 +10,7 @@ use crate::clock::Time;
 use crate::ids::{FlowRef, ShardId, Side};
 use crate::limits::{FLOW_ATTEMPTS_MAX, HOME_ANSWER_MAX, INVITE_LOST_MAX, TRYING_AFTER};
 use crate::proxy::register;
-use crate::proxy::{Refusal, Target, Walk, target, validate};
+use crate::proxy::{Refusal, Target, Walk, target, trust, validate};
 use crate::sip::{Message, Method};
 use crate::stats::Counter;
 use crate::transaction::branch::TxnId;
@@ -93,7 +93,7 @@ impl Engine {
         target: Target,
         now: Time,
     ) {
-        let registration = if request.method() == Some(Method::Register) && source.side == Side::Endpoint {
+        let registration = if request.method() == Some(Method::Register) && trust::may_bind(&source, &target) {
             match register::read(&request, &self.keys) {
                 Ok(registration) => Some(Box::new(registration)),
                 Err(fault) => {
@@ -262,7 +262,7 @@ impl Engine {
         // The machine that is made anew may have no need of it.
         self.stop(exchange, Which::ClientRetransmit);
         let Some(request) = exchange.request.as_deref() else { return };
-        let walk = crate::proxy::route::walk(request, exchange.source.side, &self.names, &self.keys);
+        let walk = crate::proxy::route::walk(request, &exchange.source, &self.names, &self.keys);
         self.send_request(id, exchange, &walk, flow, now);
     }
 

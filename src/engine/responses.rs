@@ -6,6 +6,7 @@ use super::{Engine, Source};
 use crate::clock::Time;
 use crate::proxy::register;
 use crate::proxy::response::{self, Fate};
+use crate::proxy::trust::{self, SentTo, Whose};
 use crate::server_pool::Evidence;
 use crate::sip::{Message, Method, Name, Span};
 use crate::stats::Counter;
@@ -13,51 +14,92 @@ use crate::transaction::branch::TxnId;
 use crate::transaction::{Branch, Effects, Tell};
 
 impl Engine {
-    /// A response whose top Via holds a branch of this shard.
+    /// A response whose top Via is ours, with a branch of this shard.
     pub(super) fn on_response(&mut self, message: Box<Message>, source: Source, branch: Branch, now: Time) {
         let id = branch.txn;
         // Behind our own Via stands at least that of who asked; a CANCEL or a service check is our own, and has no
         // other.
         let is_own = message.cseq().method == Method::Cancel || id == TxnId::NONE;
         let via_count_min = if is_own { 1 } else { 2 };
-        if !self.names.is_own_via(message.top_via(), message.buf()) || message.count_values(Name::Via) < via_count_min {
+        if message.count_values(Name::Via) < via_count_min {
             return self.drop_response(message, Counter::ResponseForeignVia);
         }
-        let code = message.status().unwrap_or(0);
         if id == TxnId::NONE && message.cseq().method == Method::Options {
-            self.on_pong(branch.nonce, code, now);
+            self.on_pong(branch.nonce, &message, &source, now);
             return self.recycle_message(message);
         }
         let Some(mut exchange) = self.take_exchange(id) else {
             return self.drop_response(message, Counter::ResponseStray);
         };
-        if exchange.nonce != branch.nonce {
-            match exchange.former.iter().position(|former| former.nonce == branch.nonce) {
-                Some(at) => {
-                    self.count(Counter::response_from(source.side, code));
-                    if message.cseq().method == exchange.method {
-                        self.on_former_response(id, &mut exchange, at, &message, code, now);
-                    }
-                    self.recycle_message(message);
-                }
-                None => self.drop_response(message, Counter::ResponseStray),
-            }
-        } else if message.cseq().method == Method::Cancel && exchange.method == Method::Invite {
-            self.count(Counter::response_from(source.side, code));
-            self.on_cancel_response(id, &mut exchange, code, now);
-            self.recycle_message(message);
-        } else if message.cseq().method != exchange.method {
-            self.drop_response(message, Counter::ResponseStray);
-        } else {
-            self.count(Counter::response_from(source.side, code));
-            exchange.of_peer = source.is_peer;
-            if let (Onward::Hops, Some(hop)) = (exchange.onward, exchange.hop) {
-                self.dns.unblock(hop.transport, hop.address);
-            }
-            self.on_own_response(id, &mut exchange, &message, code, now);
-            self.recycle_message(message);
+        match self.sent_to(&exchange, branch) {
+            None => self.count(Counter::ResponseStray),
+            Some((sent, _)) if !trust::may_answer(sent, &source) => self.note_elsewhere(&message, &source),
+            Some((_, former)) => self.on_answer(id, &mut exchange, former, &message, &source, now),
         }
         self.put_back(id, exchange);
+        self.recycle_message(message);
+    }
+
+    /// Where the client transaction with a branch was sent, and which of the given-up ones that is; `None` when there is
+    /// none with that branch.
+    fn sent_to(&self, exchange: &Exchange, branch: Branch) -> Option<(SentTo, Option<usize>)> {
+        let (former, flow, hop) = if exchange.nonce == branch.nonce {
+            (None, exchange.next, exchange.hop)
+        } else {
+            let at = exchange.former.iter().position(|former| former.nonce == branch.nonce)?;
+            (Some(at), Some(exchange.former[at].flow), exchange.former[at].hop)
+        };
+        let peer = exchange.hops.as_ref().and_then(|hops| hops.peer);
+        let whose = match (exchange.onward, hop) {
+            (Onward::Flow, _) | (_, None) => {
+                return Some((SentTo { flow, whose: Whose::Endpoint(exchange.binding) }, former));
+            }
+            (Onward::Server(_), Some(hop)) => Whose::Server(hop.address),
+            (Onward::Hops, Some(hop)) if peer.is_some() => Whose::Peer(hop.address),
+            (Onward::Hops, Some(hop)) => Whose::Device(hop.address),
+        };
+        // A connection that there is now need not be the one that it was sent over.
+        let was_lost = former.is_none() && exchange.attempts > 0;
+        let flow = flow.filter(|flow| !flow.is_stream() || (!was_lost && self.is_there(*flow)));
+        Some((SentTo { flow, whose }, former))
+    }
+
+    /// A response that has the branch of a request, and does not come from where that was sent.
+    pub(super) fn note_elsewhere(&mut self, message: &Message, source: &Source) {
+        self.count(Counter::ResponseElsewhere);
+        let what = "response dropped: it does not come from where its request was sent";
+        self.event(what, Some(source.peer), &super::home::in_words(message));
+    }
+
+    /// A response to one of an exchange's client transactions, from where that was sent.
+    fn on_answer(
+        &mut self,
+        id: TxnId,
+        exchange: &mut Exchange,
+        former: Option<usize>,
+        message: &Message,
+        source: &Source,
+        now: Time,
+    ) {
+        let code = message.status().unwrap_or(0);
+        let method = message.cseq().method;
+        let is_cancels = former.is_none() && method == Method::Cancel && exchange.method == Method::Invite;
+        if method != exchange.method && !is_cancels && former.is_none() {
+            return self.count(Counter::ResponseStray);
+        }
+        self.count(Counter::response_from(source.side, code));
+        match former {
+            Some(at) if method == exchange.method => self.on_former_response(id, exchange, at, message, code, now),
+            Some(_) => {}
+            None if is_cancels => self.on_cancel_response(id, exchange, code, now),
+            None => {
+                exchange.of_peer = source.is_peer;
+                if let (Onward::Hops, Some(hop)) = (exchange.onward, exchange.hop) {
+                    self.dns.unblock(hop.transport, hop.address);
+                }
+                self.on_own_response(id, exchange, message, code, now);
+            }
+        }
     }
 
     pub(super) fn drop_response(&mut self, message: Box<Message>, why: Counter) {

@@ -195,7 +195,7 @@ impl Engine {
     /// A message that another shard has placed here.
     fn on_placed(&mut self, message: Box<crate::sip::Message>, source: super::Source, now: Time) {
         if message.is_request() {
-            let walk = crate::proxy::route::walk(&message, source.side, &self.names, &self.keys);
+            let walk = crate::proxy::route::walk(&message, &source, &self.names, &self.keys);
             self.on_request(message, source, &walk, now);
         } else {
             match crate::transaction::Branch::read(message.text(message.top_via().branch)) {

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 use super::record_route;
 use crate::config::engine::{Point, Sticky};
 use crate::flow::keys::{Identity, Keys};
-use crate::flow::token::{Kind, Token};
+use crate::flow::token::{Dialog, Kind, Token};
 use crate::ids::BindingId;
 use crate::limits::CONTACTS_MAX;
 use crate::sip::value::{parse_u32, unquoted};
@@ -173,7 +173,8 @@ pub fn edit_request(request: &Message, registration: &Registration, way: Way<'_>
                     if bare {
                         out.push(b'<');
                     }
-                    record_route::write_uri(&Token::alias(contact.id), way.server_point, false, keys, b"", out);
+                    let alias = Token::alias(contact.id);
+                    record_route::write_uri(&alias, way.server_point, false, keys, Dialog::NONE, out);
                     if bare {
                         out.push(b'>');
                     }
@@ -240,7 +241,7 @@ fn alias_in(uri: &Uri, buf: &[u8], sticky: Sticky, keys: &Keys) -> Option<Bindin
     if sticky != Sticky::Contact {
         return None;
     }
-    let token = Token::decode(uri.user.of(buf), keys, b"").ok()?;
+    let token = Token::decode(uri.user.of(buf), keys, Dialog::NONE).ok()?;
     (token.kind == Kind::Alias).then_some(token.binding).flatten()
 }
 

@@ -10,7 +10,7 @@ use crate::flow::token::{Kind, Token};
 use std::net::{IpAddr, SocketAddr};
 
 use crate::ids::{BindingId, FlowRef, ShardId, Side, Transport};
-use crate::sip::{Host, Message, Method, Name, NameAddr, Scheme, Uri};
+use crate::sip::{Host, Message, Method, Name, NameAddr, Scheme, Span, Uri};
 use crate::stats::Counter;
 
 /// What a request is to be sent to, before any table is asked.
@@ -152,23 +152,40 @@ fn from_endpoint(request: &Message, walk: &Walk, names: &Names, here: Incarnatio
     if walk.forged {
         return Err(Refusal::new(403, "Route Not Accepted", Counter::Refused403ForgedToken));
     }
+    let in_dialog = !request.to_tag().is_empty();
+    // A registration is for the SIP Server alone: it belongs to no dialog whose route set could lead elsewhere.
+    if walk.has_more_than_its_own && request.method() == Some(Method::Register) {
+        return Err(Refusal::new(403, "Route Not Accepted", Counter::Refused403ForgedToken));
+    }
     if let Some(token) = &walk.token {
         // It is good in its dialog, which an INVITE with the same Call-ID and no To tag is not: that one would ring
         // somebody past the server.
-        if request.to_tag().is_empty() {
+        if !in_dialog {
             return Err(Refusal::new(403, "Route Not Accepted", Counter::Refused403ForgedToken));
         }
         return Ok(here.target_of(token));
     }
-    if let Some(uri) = &walk.foreign {
-        let buf = request.buf();
-        if !(names.server_of_uri(uri, buf).is_some() || names.is_domain(uri.host, buf)) {
-            return Err(Refusal::new(403, "Route Not Accepted", Counter::Refused403ForeignRoute));
-        }
-    } else if is_for_me(request, walk, names) {
+    if walk.foreign.is_none() && is_for_me(request, walk, names) {
         return Ok(Target::Myself);
     }
+    // What stands behind the first foreign value is a dialog's route set, which its other elements have written. Without
+    // a dialog the endpoint has made it up, and a server that goes by it would be its relay.
+    let beyond = request.route_uris().get(walk.own_count..).unwrap_or_default();
+    let checked = if in_dialog { beyond.get(..1).unwrap_or_default() } else { beyond };
+    if !checked.iter().all(|&route| is_towards_servers(request, route, names)) {
+        return Err(Refusal::new(403, "Route Not Accepted", Counter::Refused403ForeignRoute));
+    }
     Ok(Target::Server { pair: pair_of(request, walk, names) })
+}
+
+/// Whether a Route value of an endpoint names a SIP Server, one of `domains`, or ourselves. A token of ours in it would
+/// come back from the server as if the server had named its target.
+fn is_towards_servers(request: &Message, route: Span, names: &Names) -> bool {
+    let buf = request.buf();
+    Uri::parse_checked(buf, route).is_ok_and(|uri| match names.is_own_uri(&uri, buf) {
+        true => uri.user.is_empty(),
+        false => names.server_of_uri(&uri, buf).is_some() || names.is_domain(uri.host, buf),
+    })
 }
 
 /// The pair that a request of an endpoint goes to: the serving one, or in a dialog the one that its Route or

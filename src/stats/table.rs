@@ -244,6 +244,7 @@ Counter, COUNTERS;
 "hawser_responses_dropped_total", "Responses dropped, by reason.":
     ResponseStray { reason = "stray" }
     ResponseForeignVia { reason = "foreign_via" }
+    ResponseElsewhere { reason = "elsewhere" }
     ResponseConnectionGone { reason = "connection_gone" }
     ResponseUnsendable { reason = "unsendable" }
     ResponseMailbox { reason = "mailbox" };

@@ -71,6 +71,8 @@ struct Chaos {
     issued: BTreeMap<String, Issued>,
     received: Vec<Received>,
     seen: BTreeSet<String>,
+    /// What was said to requests other than INVITE, for those that come again (RFC 3261 §17.2.2).
+    answered: BTreeMap<String, String>,
     dialogs: Vec<(usize, Dialog, Dialog)>,
     /// Datagrams under way to the engines.
     net: Vec<(u8, String, String)>,
@@ -154,6 +156,7 @@ impl Chaos {
             issued: BTreeMap::new(),
             received: Vec::new(),
             seen: BTreeSet::new(),
+            answered: BTreeMap::new(),
             dialogs: Vec::new(),
             net: Vec::new(),
             count: 0,
@@ -195,7 +198,9 @@ impl Chaos {
             _ => latest,
         };
         self.note(format!("u{user} {wire:?} > {} {}", start_line(text), header(text, "Call-ID")));
-        if let Some(port) = port {
+        if let Some(latest) = port {
+            // What came by one mapping of a NAT is answered by it.
+            let port = if let Some(Place::Udp(port)) = place { port } else { latest };
             let shard = u8::try_from((usize::from(port) + user) % self.world.engines.len()).expect("few");
             self.net.push((shard, format!("10.9.0.{user}:{port}"), text.to_owned()));
             return true;
@@ -220,7 +225,8 @@ impl Chaos {
                     let shard = self.rng.u8(..self.shards());
                     self.count += 1;
                     let port = 20_000 + u16::try_from(self.count % 10_000).expect("small");
-                    let wire = self.world.connect_from(shard, TCP, ([127, 0, 0, 1], port).into());
+                    let point = if (self.setup)(self.seed).internal == Transport::Tls { TLS } else { TCP };
+                    let wire = self.world.connect_from(shard, point, ([127, 0, 0, 1], port).into());
                     self.server_wires.push(wire);
                     wire
                 }
@@ -419,6 +425,9 @@ impl Chaos {
             for received in self.received.iter_mut().filter(|received| key_of(&received.text) == key_of(&text)) {
                 received.place = place;
             }
+            if let Some(again) = self.answered.get(&key_of(&text)).cloned() {
+                self.send(by, Some(place), &again);
+            }
             return;
         }
         match (method.as_str(), by) {
@@ -586,8 +595,12 @@ impl Chaos {
             Party::Server => format!("Contact: <sip:{SERVER}>\r\n"),
             Party::User(user) => format!("Contact: <{}>\r\n", self.users[user].phone.contact),
         };
-        if !self.send(by, Some(place), &answer(&text, status, "x", &contact)) {
+        let response = answer(&text, status, "x", &contact);
+        if !self.send(by, Some(place), &response) {
             self.excuse(None);
+        }
+        if method != "INVITE" {
+            self.answered.insert(key_of(&text), response);
         }
     }
 

@@ -86,11 +86,12 @@ fn a_record_route_token_is_worth_nothing_in_another_dialog() {
     let (_, invite) = phone.asked(&mut world, "INVITE", "c1");
     let routes: Vec<String> = headers(&invite, "Record-Route").iter().map(ToString::to_string).collect();
     let wire = world.connect(0, TLS);
-    for call_id in ["other", "c1"] {
+    for (call_id, tag) in [("other", "c1"), ("c1", "m"), ("c1", "c1")] {
         let extra = format!("Route: <sip:127.0.0.1:5061;lr>\r\nRoute: {}\r\nRoute: {}\r\n", routes[0], routes[1]);
-        world.write(wire, &request("MESSAGE", "sip:bob@example.com", call_id, &extra));
-        // In its own dialog the first traversal only says how the request came.
-        if call_id == "c1" {
+        let text = request("MESSAGE", "sip:bob@example.com", call_id, &extra).replace("tag=m", &format!("tag={tag}"));
+        world.write(wire, &text);
+        // In its own dialog, with the tag of who began it, the first traversal only says how the request came.
+        if (call_id, tag) == ("c1", "c1") {
             world.expect_server("MESSAGE ");
         } else {
             world.expect(wire, "SIP/2.0 403");

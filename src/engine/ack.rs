@@ -3,6 +3,7 @@
 use super::exchange::ServerTxn;
 use super::forwarding::plan;
 use super::home::{Found, in_words};
+use super::io::{By, Letter};
 use super::links::Hop;
 use super::{Engine, Mail, Source};
 use crate::clock::Time;
@@ -54,7 +55,7 @@ impl Engine {
                 return self.recycle_message(ack);
             }
             Ok(Target::Flow { flow, binding, .. }) => match (self.moved_from(flow, binding), binding) {
-                (Some(flow), binding) => AckWay::Flow { flow, binding },
+                (Some(to), binding) => AckWay::Flow { flow: to, binding, named: flow },
                 (None, Some(binding)) => AckWay::Home { binding, not: Some(flow).filter(|flow| flow.is_stream()) },
                 (None, None) => self.ack_beyond_lost(&ack, &source, Some(flow), now),
             },
@@ -68,13 +69,16 @@ impl Engine {
                 },
             },
             Ok(Target::Address { transport, remote }) => match self.flow_at(transport, remote) {
-                Some((flow, binding)) => AckWay::Flow { flow, binding },
+                Some((flow, binding)) => AckWay::Flow { flow, binding, named: flow },
                 None => AckWay::Nowhere,
             },
             Ok(target) => self.ack_to(&ack, target, now),
         };
         match way {
-            AckWay::Flow { flow, binding } => self.send_ack(ack, &source, walk, flow, binding, key, loop_hash),
+            AckWay::Flow { flow, binding, named } => {
+                let by = By::binding_or(named, flow);
+                self.send_ack(ack, &source, walk, flow, binding, by, key, loop_hash);
+            }
             AckWay::Home { binding, not } => {
                 let home = binding.home(self.settings.shards);
                 self.mail(home, Mail::Ack { message: ack, source, binding, not });
@@ -105,7 +109,7 @@ impl Engine {
         let walk = crate::proxy::route::walk(&ack, source, &self.names, &self.keys);
         let key = self.key_of(&ack, b"INVITE", source);
         let loop_hash = validate::loop_hash(&ack, source.side, &self.keys);
-        self.send_ack(ack, source, &walk, flow, binding, key, loop_hash);
+        self.send_ack(ack, source, &walk, flow, binding, By::Binding, key, loop_hash);
     }
 
     #[allow(clippy::too_many_arguments, reason = "everything that is known of an ACK, used once")]
@@ -116,12 +120,13 @@ impl Engine {
         walk: &Walk,
         flow: FlowRef,
         binding: Option<BindingId>,
+        by: By,
         key: u128,
         loop_hash: u32,
     ) {
         let bytes = self.ack_bytes(&ack, source, walk, flow.point(), key, loop_hash);
-        if let Err(bytes) = self.send_on(flow, binding, bytes, None) {
-            self.deliver(binding, Some(flow), bytes);
+        if let Err(letter) = self.send(flow, Letter { bytes, binding, txn: None, by }) {
+            self.deliver(Some(flow), letter);
         }
         self.recycle_message(ack);
     }
@@ -155,6 +160,8 @@ pub(super) enum AckWay {
     Flow {
         flow: FlowRef,
         binding: Option<BindingId>,
+        /// The flow that its token names.
+        named: FlowRef,
     },
     /// To a phone, as its home knows it.
     Home {
@@ -173,6 +180,6 @@ pub(super) enum AckWay {
 impl AckWay {
     /// Over a flow that no binding has.
     pub(super) fn to(flow: FlowRef) -> Self {
-        Self::Flow { flow, binding: None }
+        Self::Flow { flow, binding: None, named: flow }
     }
 }

@@ -474,7 +474,7 @@ impl Engine {
         }
     }
 
-    fn step(&self, flow: FlowRef, binding: Option<BindingId>) -> Option<FlowRef> {
+    pub(super) fn step(&self, flow: FlowRef, binding: Option<BindingId>) -> Option<FlowRef> {
         match flow {
             FlowRef::Stream { shard, conn, point } if shard == self.me() => self.follow(conn, point, binding),
             FlowRef::Udp { point, remote, shard } if shard == self.me() => {
@@ -498,13 +498,18 @@ impl Engine {
         Some((FlowRef::Stream { shard, conn: id, point: conn.point }, binding))
     }
 
-    /// The flow that a binding has now, by what is known of a flow of this shard that it had.
+    /// The flow that a binding has now, by what its home says where that is this shard, else by what is known of a flow
+    /// of this shard that it had.
     pub(super) fn moved_from(&self, flow: FlowRef, binding: Option<BindingId>) -> Option<FlowRef> {
+        let found = binding.and_then(|binding| self.directory.find(binding)).map(|found| found.flow);
+        if let Some(found) = found.filter(|found| self.is_there(*found)) {
+            return Some(found);
+        }
         let mut flow = self.step(flow, binding)?;
         for _ in 0..FLOW_ATTEMPTS_MAX {
             // A flow that it moved to and that is gone is for the caller to find: it may name a newer one.
             match self.step(flow, binding) {
-                Some(next) if next != flow => flow = next,
+                Some(next) if !next.is_same(flow) => flow = next,
                 _ => break,
             }
         }

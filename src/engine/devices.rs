@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 
 use super::ack::AckWay;
 use super::exchange::{Exchange, Onward, Which};
+use super::io::Letter;
 use super::links::{Hop, LinkKey, Whose};
 use super::onward::Hops;
 use super::{ConnectFailure, Engine, Mail, Source};
@@ -254,7 +255,7 @@ impl Engine {
             None => Some(bytes),
         };
         if let Some(bytes) = unsent {
-            self.deliver(None, None, bytes);
+            self.drop_letter(bytes);
         }
     }
 
@@ -271,17 +272,17 @@ impl Engine {
     /// A CANCEL, or an ACK to an error, of a request whose connection is gone.
     pub(super) fn send_anew(&mut self, exchange: &Exchange, bytes: Vec<u8>, now: Time) {
         let (Some(hops), Some(hop)) = (exchange.hops.as_deref(), exchange.hop) else {
-            return self.deliver(exchange.binding, exchange.next, bytes);
+            return self.deliver(exchange.next, Letter { binding: exchange.binding, ..Letter::plain(bytes) });
         };
         match hops.peer {
             None => self.send_to_device(hop, &hops.host.clone(), hops.port, bytes, now),
             Some(peer) => match self.flow_to(hop, Whose::Peer(peer), None, now) {
                 Some(flow) => {
                     if let Err(bytes) = self.send_on(flow, None, bytes, None) {
-                        self.deliver(None, None, bytes);
+                        self.drop_letter(bytes);
                     }
                 }
-                None => self.deliver(None, None, bytes),
+                None => self.drop_letter(bytes),
             },
         }
     }

@@ -362,8 +362,10 @@ impl Engine {
         self.apply_timer(id, exchange, Which::ClientDeadline, effects.deadline, now);
         match effects.resend {
             Some(Resend::Same) => {
-                let moved = exchange.next.and_then(|flow| self.moved_from(flow, exchange.binding));
-                if let Some(flow) = moved.filter(|flow| exchange.onward == Onward::Flow && Some(*flow) != exchange.next)
+                if exchange.onward == Onward::Flow
+                    && let Some(former) = exchange.next
+                    && let Some(flow) = self.moved_from(former, exchange.binding)
+                    && !flow.is_same(former)
                 {
                     return self.follow_to(id, exchange, flow, now);
                 }

@@ -65,7 +65,7 @@ impl Engine {
         let bytes = self.pool.copy(&exchange.sent);
         if self.send_on(flow, exchange.binding, bytes, Some(id)).is_err() {
             self.unwatch(id, exchange);
-            self.on_unsent(id, exchange, now);
+            self.on_unsent(id, exchange, Some(flow), now);
         }
     }
 

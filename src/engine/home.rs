@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::io::{By, Letter};
 use super::{Engine, Level, Located, Mail, Source, Timer};
 use crate::clock::Time;
 use crate::flow::directory::{Binding, Change, Replaced};
@@ -243,16 +244,17 @@ impl Engine {
         }
     }
 
-    pub(super) fn on_deliver(&mut self, bytes: Vec<u8>, binding: BindingId, not: Option<FlowRef>, now: Time) {
-        let Some(flow) = self.flow_of(binding, not) else {
-            if !self.wait_for(binding, self.settings.live.flow_grace, Waits::Bytes(bytes), now) {
-                self.count(Counter::ResponseConnectionGone);
-            }
-            return;
+    pub(super) fn on_deliver(&mut self, binding: BindingId, not: Option<FlowRef>, letter: Letter, now: Time) {
+        let by = not.map_or(letter.by, |gone| letter.by.without(gone));
+        let unsent = match (self.flow_of(binding, not), by) {
+            (Some(flow), _) => self.send(flow, Letter { by, ..letter }),
+            (None, By::BindingOr(named)) => self.send(named, Letter { by: By::Flow, ..letter }),
+            (None, By::Binding | By::Flow) => Err(letter),
         };
-        if let Err(bytes) = self.send_on(flow, Some(binding), bytes, None) {
+        if let Err(letter) = unsent
+            && !self.wait_for(binding, self.settings.live.flow_grace, Waits::Bytes(letter.bytes), now)
+        {
             self.count(Counter::ResponseConnectionGone);
-            self.pool.give(bytes);
         }
     }
 

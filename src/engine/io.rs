@@ -201,6 +201,56 @@ pub enum Output {
     Event(Event),
 }
 
+/// A message that is ready to go, on its way to an endpoint.
+#[derive(Debug)]
+pub struct Letter {
+    /// The message.
+    pub bytes: Vec<u8>,
+    /// The binding that it is for: it may have moved to another flow.
+    pub binding: Option<BindingId>,
+    /// Who wants to hear that it was not sent on its flow; it ends there then.
+    pub txn: Option<TxnId>,
+    #[allow(missing_docs, reason = "see By")]
+    pub by: By,
+}
+
+/// How a letter looks for whom it is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// Where the binding is; it waits for a phone that is away.
+    Binding,
+    /// Where the binding is; when it has no flow, by this one, as long as that is there: the one that a response was
+    /// asked for over, or that a request of a dialog names.
+    BindingOr(FlowRef),
+    /// By the flow that it is sent on, though the binding has left it; when that is gone, where the binding is.
+    Flow,
+}
+
+impl By {
+    /// Where the binding is, or by this flow, when that is another one.
+    #[must_use]
+    pub fn binding_or(named: FlowRef, tried: FlowRef) -> Self {
+        if named.is_same(tried) { Self::Binding } else { Self::BindingOr(named) }
+    }
+
+    /// A flow has been found to be gone.
+    #[must_use]
+    pub fn without(self, gone: FlowRef) -> Self {
+        match self {
+            Self::BindingOr(named) => Self::binding_or(named, gone),
+            Self::Binding | Self::Flow => Self::Binding,
+        }
+    }
+}
+
+impl Letter {
+    /// For who has no binding, or need not be looked for when it has moved.
+    #[must_use]
+    pub fn plain(bytes: Vec<u8>) -> Self {
+        Self { bytes, binding: None, txn: None, by: By::Binding }
+    }
+}
+
 /// What shards say to each other. Directory changes (`is_directory`) are never dropped.
 #[derive(Debug)]
 pub enum Mail {
@@ -211,17 +261,13 @@ pub enum Mail {
         #[allow(missing_docs, reason = "see Source")]
         source: Source,
     },
-    /// Send these bytes on that connection of yours. Answered only when it is gone: with `Failed` when `txn`
-    /// is given; else the bytes go to the home of `binding`, if there is one.
+    /// Send this on that flow of yours. Answered only when the flow is gone or its binding has left it: with `Failed` when
+    /// the letter's `txn` is given; else the letter goes to the home of its binding, if it has one.
     Send {
-        #[allow(missing_docs, reason = "see ConnId")]
-        conn: ConnId,
-        /// The message.
-        bytes: Vec<u8>,
-        /// The binding that it is for: it may have moved to another flow.
-        binding: Option<BindingId>,
-        /// Who wants to hear of a failure.
-        txn: Option<TxnId>,
+        /// The flow.
+        flow: FlowRef,
+        #[allow(missing_docs, reason = "see Letter")]
+        letter: Letter,
     },
     /// Send this response to a server or another site's proxy on that connection of yours, over which it was asked
     /// for; when that is gone, to where its Via says that its sender is (RFC 3261 §18.2.2).
@@ -231,12 +277,14 @@ pub enum Mail {
         /// The response.
         bytes: Vec<u8>,
     },
-    /// To the sender of `Send`: that connection is gone.
+    /// To the sender of `Send`: it was not sent, for that flow is gone, or the binding has left it.
     Failed {
         /// As given.
         txn: TxnId,
-        /// The connection of the answering shard.
-        conn: ConnId,
+        /// As given.
+        flow: FlowRef,
+        /// It is there, and the binding has moved to another.
+        left: bool,
     },
     /// A connection of the sender's, which the receiver has sent on, has closed.
     ConnGone {
@@ -344,14 +392,14 @@ pub enum Mail {
         /// A flow that is known to be gone.
         not: Option<FlowRef>,
     },
-    /// To a binding's home: a response whose connection is gone.
+    /// To a binding's home: a message whose flow is gone, or has been left by the binding.
     Deliver {
-        /// The response, without our Via.
-        bytes: Vec<u8>,
         /// Whom it is for.
         binding: BindingId,
         /// A flow that is known to be gone.
         not: Option<FlowRef>,
+        #[allow(missing_docs, reason = "see Letter")]
+        letter: Letter,
     },
     /// Home to owner: your flow has this binding now.
     Bound {

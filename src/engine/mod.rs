@@ -39,7 +39,8 @@ use smallvec::SmallVec;
 
 pub use crate::config::engine::{Expected, Live, Point, Settings, Sticky, TlsPeer, UdpOversize};
 pub use io::{
-    Accept, CloseReason, ConnectFailure, Event, Input, Level, Located, Mail, Output, Refusal, Source, Upstream,
+    Accept, By, CloseReason, ConnectFailure, Event, Input, Letter, Level, Located, Mail, Output, Refusal, Source,
+    Upstream,
 };
 
 use crate::clock::Time;

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::exchange::{Arrival, ClientTxn, Exchange, GivenUp, Onward, ServerTxn, Which, txn_of};
+use super::exchange::{Arrival, Cancelling, ClientTxn, Exchange, GivenUp, Onward, ServerTxn, Which, txn_of};
 use super::home::Found;
 use super::links::Hop;
 use super::{ConnectFailure, Engine, Mail, Source};
 use crate::clock::Time;
-use crate::ids::{FlowRef, ShardId, Side};
+use crate::ids::{FlowRef, Side};
 use crate::limits::{FLOW_ATTEMPTS_MAX, HOME_ANSWER_MAX, INVITE_LOST_MAX, TRYING_AFTER};
 use crate::proxy::register;
 use crate::proxy::{Refusal, Target, Walk, target, trust, validate};
@@ -122,7 +122,7 @@ impl Engine {
         let arrival = Arrival { key, arrived: now, source, reply, request, loop_hash, nonce, reliable };
         let mut exchange = Box::new(Exchange::new(arrival));
         exchange.registration = registration;
-        exchange.stays = self.moved_from(source.flow, source.binding).is_some_and(|flow| flow != source.flow);
+        exchange.stays = self.moved_from(source.flow, source.binding).is_some_and(|flow| !flow.is_same(source.flow));
         self.by_key.insert(key, id);
         if exchange.method == Method::Invite
             && let Some(key) = exchange.request.as_deref().and_then(|invite| self.lasting_key_of(invite, &source))
@@ -224,7 +224,11 @@ impl Engine {
                 _ => self.finish_gone(id, exchange, now),
             };
         };
-        let wait = self.patience_of(exchange);
+        // Nobody has to be waited for while there is another way.
+        let wait = match self.flow_named(exchange) {
+            Some(named) if exchange.next.is_none_or(|next| !next.is_same(named)) => Duration::ZERO,
+            _ => self.patience_of(exchange),
+        };
         exchange.resolving = true;
         self.arm(id, exchange, Which::Wait, now.after(wait + HOME_ANSWER_MAX));
         let home = binding.home(self.settings.shards);
@@ -241,10 +245,34 @@ impl Engine {
             match (flow, exchange.next) {
                 (Some(flow), None) => self.send_after_wait(id, &mut exchange, None, flow, now),
                 (Some(flow), Some(_)) => self.follow_to(id, &mut exchange, flow, now),
-                (None, _) => self.finish_gone(id, &mut exchange, now),
+                (None, _) => self.on_binding_gone(id, &mut exchange, now),
             }
         }
         self.put_back(id, exchange);
+    }
+
+    /// Its binding has no flow any more. A dialog goes on over the flow that it names, as long as that is there: neither
+    /// the end of a registration nor a connection that came and went ends a call.
+    fn on_binding_gone(&mut self, id: TxnId, exchange: &mut Exchange, now: Time) {
+        let named = self.flow_named(exchange);
+        // From here on nothing is asked about the binding, and so nothing comes back here.
+        exchange.binding = None;
+        match (named, exchange.next) {
+            (None, _) => self.finish_gone(id, exchange, now),
+            (Some(flow), None) => self.send_after_wait(id, exchange, None, flow, now),
+            (Some(flow), Some(_)) => self.follow_to(id, exchange, flow, now),
+        }
+    }
+
+    /// The flow that a request of a dialog names by its token, unless that is known to be gone.
+    fn flow_named(&self, exchange: &Exchange) -> Option<FlowRef> {
+        exchange.binding.filter(|_| exchange.in_dialog)?;
+        let request = exchange.request.as_deref()?;
+        let walk = crate::proxy::route::walk(request, &exchange.source, &self.names, &self.keys);
+        match target::target(request, &walk, exchange.source.side, &self.names, self.here) {
+            Ok(Target::Flow { flow, .. }) if self.is_there(flow) => Some(flow),
+            _ => None,
+        }
     }
 
     /// Sends a request that has waited, or is sent anew, on a flow.
@@ -280,6 +308,11 @@ impl Engine {
             return self.send_after_wait(id, exchange, None, flow, now);
         }
         self.watch(id, flow);
+        if let Cancelling::Sent { bytes, .. } = &exchange.cancelling {
+            // It went where the phone is no longer.
+            let bytes = self.pool.copy(bytes);
+            self.send_next(id, exchange, bytes, now);
+        }
         if exchange.client.is_unanswered() {
             self.count(Counter::ResentRequest);
             let bytes = self.pool.copy(&exchange.sent);
@@ -308,8 +341,8 @@ impl Engine {
     }
 
     /// The request could not be sent on the flow that it was meant for: nobody has it yet, so that it waits no
-    /// longer than one whose flow was known to be gone.
-    pub(super) fn on_unsent(&mut self, id: TxnId, exchange: &mut Exchange, now: Time) {
+    /// longer than one whose flow was known to be gone. `not` is the flow, when that is gone.
+    pub(super) fn on_unsent(&mut self, id: TxnId, exchange: &mut Exchange, not: Option<FlowRef>, now: Time) {
         let is_phones = exchange.onward == Onward::Flow;
         if !is_phones || exchange.resolving || !exchange.client.is_unanswered() || exchange.attempts > 0 {
             return self.on_next_lost(id, exchange, None, now);
@@ -317,7 +350,7 @@ impl Engine {
         if exchange.given_up != GivenUp::No {
             return self.finish_cancelled(id, exchange, now);
         }
-        let not = exchange.next.take();
+        exchange.next = None;
         self.stop_client(exchange);
         exchange.client = ClientTxn::Waiting;
         self.resolve(id, exchange, not, now);
@@ -332,14 +365,16 @@ impl Engine {
         self.put_back(id, exchange);
     }
 
-    /// Another shard could not send on its connection.
-    pub(super) fn on_failed(&mut self, from: ShardId, id: TxnId, conn: crate::ids::ConnId, now: Time) {
+    /// Another shard could not send on its flow, or knows that the binding has left it.
+    pub(super) fn on_failed(&mut self, id: TxnId, flow: FlowRef, left: bool, now: Time) {
         let Some(mut exchange) = self.take_exchange(id) else { return };
-        let is_current = matches!(exchange.next, Some(FlowRef::Stream { shard, conn: next, .. })
-            if (shard, next) == (from, conn));
-        if is_current {
+        if exchange.next.is_some_and(|next| next.is_same(flow)) {
             self.unwatch(id, &mut exchange);
-            self.on_unsent(id, &mut exchange, now);
+            if left && exchange.client.is_pending() && !exchange.resolving {
+                self.resolve(id, &mut exchange, None, now);
+            } else {
+                self.on_unsent(id, &mut exchange, Some(flow), now);
+            }
         }
         self.put_back(id, exchange);
     }

@@ -150,9 +150,9 @@ impl Engine {
     pub(super) fn on_mail(&mut self, from: ShardId, mail: Mail, now: Time) {
         match mail {
             Mail::Message { message, source } => self.on_placed(message, source, now),
-            Mail::Send { conn, bytes, binding, txn } => self.on_send(from, conn, bytes, binding, txn),
+            Mail::Send { flow, letter } => self.on_send(from, flow, letter),
             Mail::Respond { conn, bytes } => self.on_respond(conn, bytes, now),
-            Mail::Failed { txn, conn } => self.on_failed(from, txn, conn, now),
+            Mail::Failed { txn, flow, left } => self.on_failed(txn, flow, left, now),
             Mail::ConnGone { conn, failure } => self.on_conn_gone(from, conn, failure, now),
             Mail::Resolve { txn, binding, not, wait } => self.on_resolve(from, txn, binding, not, wait, now),
             Mail::Resolved { txn, flow } => self.on_resolved(txn, flow, now),
@@ -171,7 +171,7 @@ impl Engine {
             Mail::Evidence { pair, address, evidence } => self.on_evidence(pair, address, evidence, now),
             Mail::View { upstream } => self.on_view(*upstream, now),
             Mail::Ack { message, source, binding, not } => self.on_ack_mail(message, source, binding, not, now),
-            Mail::Deliver { bytes, binding, not } => self.on_deliver(bytes, binding, not, now),
+            Mail::Deliver { binding, not, letter } => self.on_deliver(binding, not, letter, now),
             Mail::Bound { flow, binding, until } => {
                 let held = match flow {
                     FlowRef::Stream { conn, .. } => self.bind_conn(conn, binding),

@@ -12,8 +12,9 @@ use hawser::clock::Time;
 use hawser::engine::{CloseReason, ConnectFailure, Input, Sticky};
 use hawser::ids::Transport;
 
+use crate::seeds::play;
 use crate::talk::{Dialog, Phone, answer, header, headers, start_line, uri};
-use crate::world::{SERVER, Sent, Setup, TCP, TLS, Wire, World, seeds};
+use crate::world::{SERVER, Sent, Setup, TCP, TLS, Wire, World};
 
 const USERS: [&str; 6] = ["u0", "u1", "u2", "u3", "u4", "u5"];
 
@@ -86,7 +87,8 @@ struct Chaos {
 impl Drop for Chaos {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let from = self.trace.len().saturating_sub(200);
+            let lines = if std::env::var_os("HAWSER_TRACE").is_some() { usize::MAX } else { 200 };
+            let from = self.trace.len().saturating_sub(lines);
             eprintln!("{}\nHAWSER_SEED={} fails", self.trace[from..].join("\n"), self.seed);
         }
     }
@@ -494,7 +496,10 @@ impl Chaos {
             if refuse {
                 self.excuse(None);
             }
-            self.world.deliver_mail(self.rng.usize(..mails), refuse);
+            let nth = self.rng.usize(..mails);
+            let mail = self.world.mail_in_words(nth);
+            self.note(format!("mail {mail}{}", if refuse { " is refused" } else { "" }));
+            self.world.deliver_mail(nth, refuse);
         }
         if !self.net.is_empty() {
             let at = self.rng.usize(..self.net.len());
@@ -734,7 +739,5 @@ const STEPS: usize = 200;
 
 #[test]
 fn whatever_phones_and_server_do_every_message_reaches_its_own_and_every_table_empties() {
-    for seed in seeds(50) {
-        Chaos::new(seed).run(STEPS);
-    }
+    play("chaos", 50, |seed| Chaos::new(seed).run(STEPS));
 }

@@ -245,8 +245,28 @@ fn what_cannot_be_answered_is_an_error() {
     ] {
         assert_eq!(error_of(&request(&[("", line)])), ScanError::Unanswerable, "{line}");
     }
-    for change in [("CSeq", ""), ("To", ""), ("Content-Length", "l: 5"), ("+", "a\nb: c"), ("+", "CSeq: 2 INVITE")] {
+    for change in [("CSeq", ""), ("Content-Length", "l: 5"), ("+", "a\nb: c"), ("+", "CSeq: 2 INVITE")] {
         assert_eq!(error_of(&request(&[("", "SIP/2.0 200 OK"), change])), ScanError::Unanswerable, "{change:?}");
+    }
+}
+
+#[test]
+fn a_response_needs_a_via_and_a_cseq_and_nothing_else() {
+    for change in [
+        ("From", ""),
+        ("From", "From: <sip:a>;tag="),
+        ("+", "f: <sip:b>"),
+        ("To", ""),
+        ("To", "To: \"x <sip:b>"),
+        ("Call-ID", ""),
+        ("Call-ID", "Call-ID: a b"),
+        ("Max-Forwards", "Max-Forwards: x"),
+    ] {
+        let response = scan_ok(&request(&[("", "SIP/2.0 486 Busy Here"), change]));
+        assert_eq!((response.fault(), response.cseq().method), (None, Method::Invite), "{change:?}");
+        // A fault behind it is found all the same.
+        let also = request(&[("", "SIP/2.0 486 Busy Here"), change, ("CSeq", "CSeq: x")]);
+        assert_eq!(error_of(&also), ScanError::Unanswerable, "{change:?}");
     }
 }
 

@@ -177,9 +177,9 @@ fn a_stranger_cannot_answer_or_cancel_anothers_transaction() {
     assert_eq!(world.try_read(phone.wire), None);
     // A response with a branch of our form, and another nonce.
     let via = headers(&invite_at_phone, "Via")[0].to_owned();
-    let at = via.find("branch=").expect("a branch") + 7 + 7 + 14;
+    let at = via.find("branch=").expect("a branch") + 7 + 7 + 20;
     let mut other = via.clone();
-    let swapped = if &other[at..=at] == "A" { "B" } else { "A" };
+    let swapped = if &other[at..=at] == "a" { "b" } else { "a" };
     other.replace_range(at..=at, swapped);
     let forged = answer(&invite_at_phone, "603 Decline", "m", "").replace(&via, &other);
     world.write(wire, &forged);

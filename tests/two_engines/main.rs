@@ -27,4 +27,5 @@ mod talk;
 mod target_chaos;
 mod timers;
 mod torture;
+mod transactions;
 mod world;

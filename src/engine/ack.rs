@@ -45,7 +45,7 @@ impl Engine {
     /// An ACK to a 2xx is its own transaction, forwarded without state (RFC 3261 §16.11).
     fn forward_ack(&mut self, ack: Box<Message>, source: Source, walk: &Walk, key: u128, now: Time) {
         let loop_hash = validate::loop_hash(&ack, source.side, &self.keys);
-        let target = validate::validate(&ack, loop_hash, &self.names)
+        let target = validate::validate(&ack, false, loop_hash, &self.names)
             .and_then(|()| target::target(&ack, walk, source.side, &self.names, self.here));
         let way = match target {
             Err(_) | Ok(Target::Myself | Target::Gone { .. }) => {

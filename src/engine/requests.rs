@@ -43,10 +43,10 @@ impl Engine {
             self.note_server_request(&request, source.peer);
         }
         let loop_hash = validate::loop_hash(&request, source.side, &self.keys);
-        let target = validate::validate(&request, loop_hash, &self.names)
-            .and_then(|()| self.admit(&request))
-            .and_then(|()| target::target(&request, walk, source.side, &self.names, self.here));
-        match target {
+        let target = target::target(&request, walk, source.side, &self.names, self.here);
+        let is_mine = matches!(target, Ok(Target::Myself));
+        let checked = validate::validate(&request, is_mine, loop_hash, &self.names);
+        match checked.and_then(|()| self.admit(&request)).and(target) {
             Err(refusal) => {
                 self.refuse(&request, &source, &refusal);
                 self.recycle_message(request);

@@ -289,6 +289,34 @@ fn the_service_check_is_answered_on_every_transport_and_while_draining() {
 }
 
 #[test]
+fn the_service_check_is_answered_with_no_hops_left_and_what_would_go_on_is_not() {
+    let (mut world, phone) = registered();
+    let none = "Max-Forwards: 0\r\nMax-Breadth: 0\r\n";
+    let by_server = |text: &str| text.replace("SIP/2.0/TLS 192.0.2.66:5060", &format!("SIP/2.0/UDP {SERVER}"));
+    for target in ["sip:127.0.0.1:5060", "sip:example.com"] {
+        let options = request("OPTIONS", target, &format!("o{}", target.len()), none);
+        world.write(phone.wire, &options);
+        assert_eq!(headers(&world.expect(phone.wire, "SIP/2.0 200"), "Allow").len(), 1);
+        world.datagram(0, SERVER, &by_server(&options));
+        world.expect_server("SIP/2.0 200");
+    }
+    world.write(phone.wire, &request("OPTIONS", "sip:bob@example.com", "p1", none));
+    world.expect(phone.wire, "SIP/2.0 483");
+    world.write(phone.wire, &request("MESSAGE", "sip:example.com", "p2", none));
+    world.expect(phone.wire, "SIP/2.0 483");
+    // The server names somebody else.
+    for (call, fields) in
+        [("p3", "X-Genesys-Route: sip:10.1.1.1:5070\r\n"), ("p4", "Route: <sip:10.1.1.1:5070;lr>\r\n")]
+    {
+        let text = by_server(&request("OPTIONS", "sip:127.0.0.1:5060", call, &format!("{none}{fields}")));
+        world.datagram(0, SERVER, &text);
+        world.expect_server("SIP/2.0 483");
+    }
+    world.assert_silent();
+    world.end();
+}
+
+#[test]
 fn in_dialog_requests_go_on_while_draining_and_new_ones_do_not() {
     let (mut world, phone) = registered();
     let (mut server, _) = answered(&mut world, &phone, "c1");

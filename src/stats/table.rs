@@ -477,6 +477,7 @@ Counter, COUNTERS;
     LimitBindingsPerFlow { limit = "bindings_per_flow" }
     LimitContacts { limit = "contacts" }
     LimitFlowAttempts { limit = "flow_attempts" }
+    LimitStrangerAnswerFactor { limit = "stranger_answer_factor" }
     LimitHomeAnswer { limit = "home_answer" }
     LimitLinksCount { limit = "links_count" }
     LimitTargetsCount { limit = "targets_count" }

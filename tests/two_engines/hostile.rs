@@ -4,7 +4,7 @@ use hawser::stats::Counter;
 
 use crate::calls::{answered, registered};
 use crate::stage::cancel;
-use crate::talk::{Phone, answer, headers, start_line, uri};
+use crate::talk::{Phone, answer, header, headers, start_line, uri};
 use crate::world::{SERVER, Setup, TCP, TLS, World};
 
 fn request(method: &str, uri: &str, call_id: &str, extra: &str) -> String {
@@ -241,16 +241,39 @@ fn a_wrong_content_length_ends_a_stream_after_its_400() {
     world.end();
 }
 
+/// A request of as few bytes as can be.
+fn tiny(uri: &str, via: &str, more: &str) -> String {
+    format!("OPTIONS {uri} SIP/2.0\r\nv:SIP/2.0/UDP {via}\r\nf:a:b\r\nt:a:b\r\ni:1\r\nCSeq:1 OPTIONS\r\n{more}\r\n")
+}
+
 #[test]
-fn an_error_to_a_stranger_over_udp_is_never_larger_than_what_provoked_it() {
+fn what_a_stranger_gets_over_udp_is_whole_up_to_three_times_what_it_sent_and_else_the_shortest() {
     let mut world = World::new(&Setup::default());
-    let text = "OPTIONS sip:a@b SIP/3.0\r\nv:SIP/2.0/UDP 10.0.0.9;branch=z9hG4bKa\r\nf:<sip:a@b>;tag=1\r\nt:<sip:a@b>\r\n\
-                i:1\r\nCSeq:1 OPTIONS\r\n\r\n";
-    world.datagram(0, "10.0.0.9:5060", text);
-    if let Some(answer) = world.try_read_udp("10.0.0.9:5060") {
-        assert!(answer.len() <= text.len(), "{answer}");
-    }
-    assert!(world.counted(Counter::ResponseUnsendable) <= 1);
+    let mut ask = |text: &str| {
+        world.datagram(0, "10.0.0.9:5060", text);
+        let answer = world.read_udp("10.0.0.9:5060");
+        assert!(answer.len() <= text.len() * 3, "{} for {}: {answer}", answer.len(), text.len());
+        assert!(header(&answer, "To").starts_with("a:b;tag="), "RFC 3261 §8.2.6.2: {answer}");
+        answer
+    };
+    let refused = ask(&tiny("sip:a@b", "10.0.0.9", "Proxy-Require:x,y\r\n"));
+    assert_eq!((start_line(&refused), header(&refused, "Unsupported")), ("SIP/2.0 420 Bad Extension", "x,y"));
+    let whole = ask(&tiny("sip:127.0.0.1", "h", "Subject: how are you, so early in the morning?\r\n"));
+    assert_eq!((start_line(&whole), headers(&whole, "Allow").len()), ("SIP/2.0 200 OK", 1));
+    let short = ask(&tiny("sip:127.0.0.1", "h", ""));
+    assert_eq!((start_line(&short), headers(&short, "Allow").len()), ("SIP/2.0 200 ", 0), "{short}");
+    assert_eq!(world.counted(Counter::LimitStrangerAnswerFactor), 1);
+    assert_eq!(world.counted(Counter::ResponseUnsendable), 0);
+    world.end();
+}
+
+#[test]
+fn who_is_known_gets_the_whole_answer_however_little_it_sent() {
+    let mut world = World::new(&Setup::default());
+    let text = tiny("sip:127.0.0.1", "h:7000", "");
+    world.datagram(0, SERVER, &text);
+    let whole = world.read_server();
+    assert!(headers(&whole, "Allow").len() == 1 && whole.len() > text.len() * 3, "{whole}");
     world.end();
 }
 

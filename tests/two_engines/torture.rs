@@ -3,7 +3,7 @@
 
 use hawser::engine::{CloseReason, Input};
 
-use crate::talk::start_line;
+use crate::talk::{headers, start_line};
 use crate::world::{SERVER, Sent, Setup, TCP, UDP, World};
 
 /// What a message brings about.
@@ -43,7 +43,9 @@ fn send(bytes: &[u8], stream: bool) -> (Outcome, bool) {
             .collect()
     };
     if let Some(answer) = answers.first() {
-        assert!(stream || answer.len() <= bytes.len(), "a stranger gets more than it sent: {answer}");
+        assert!(stream || answer.len() <= bytes.len() * 3, "a stranger gets too much for what it sent: {answer}");
+        let to = headers(answer, "To");
+        assert!(to.iter().all(|to| to.contains("tag")), "RFC 3261 §8.2.6.2: {answer}");
         assert_eq!(outcome, Outcome::Nothing, "forwarded and answered: {answer}");
         let code = start_line(answer)[8..11].parse().expect("a code");
         outcome = Outcome::Answered(code);

@@ -100,7 +100,10 @@ impl Engine {
                     if fault == register::RegisterFault::TooMany {
                         self.count(Counter::LimitContacts);
                     }
-                    let refusal = Refusal::new(400, "Bad Contact", Counter::FaultContactSyntax);
+                    let refusal = match fault {
+                        register::RegisterFault::To => Refusal::new(400, "Bad To", Counter::FaultToSyntax),
+                        _ => Refusal::new(400, "Bad Contact", Counter::FaultContactSyntax),
+                    };
                     self.refuse(&request, &source, &refusal);
                     return self.recycle_message(request);
                 }

@@ -125,7 +125,7 @@ pub enum Fault {
     Version,
     RequestLine,
     RequestUri,
-    /// A scheme other than sip and sips: 416.
+    /// A scheme other than sip, sips, tel and urn: 416.
     Scheme,
     HeaderSyntax,
     TooManyValues,

@@ -197,7 +197,7 @@ fn the_checks_of_16_3_answer_with_their_codes() {
     let good = request("OPTIONS", "sip:x@example.com", "k", "Max-Forwards: 7\r\n");
     for (text, status) in [
         (good.replace("SIP/2.0\r\nVia", "SIP/3.0\r\nVia"), "SIP/2.0 505"),
-        (good.replace("sip:x@example.com", "tel:+123"), "SIP/2.0 416"),
+        (good.replace("sip:x@example.com", "mailto:x@example.com"), "SIP/2.0 416"),
         (good.replace("Max-Forwards: 7", "Max-Forwards: 0"), "SIP/2.0 483"),
         (good.replace("Max-Forwards", "Max-Breadth: 0\r\nMax-Forwards"), "SIP/2.0 440"),
         (good.replace("Max-Forwards", "Proxy-Require: a, b\r\nMax-Forwards"), "SIP/2.0 420"),

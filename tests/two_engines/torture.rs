@@ -111,7 +111,7 @@ const TABLE: &[(&str, Outcome, Outcome, bool)] = &[
     ("rfc4475/transports", Forwarded, Forwarded, false),
     ("rfc4475/trws", Answered(400), Answered(400), false),
     ("rfc4475/unkscm", Answered(416), Answered(416), false),
-    ("rfc4475/unksm2", Answered(400), Answered(400), false),
+    ("rfc4475/unksm2", Forwarded, Forwarded, false),
     ("rfc4475/unreason", Nothing, Nothing, false),
     ("rfc4475/wsinv", Answered(403), Answered(403), false),
     ("rfc4475/zeromf", Answered(483), Answered(483), false),

@@ -157,10 +157,11 @@ fn each_fault_of_a_request_has_its_variant() {
         (&[("", "INVITE <sip:b> SIP/2.0")], F::RequestUri),
         (&[("", "INVITE sip:%4@b SIP/2.0")], F::RequestUri),
         (&[("", "INVITE sip:b?x=y SIP/2.0")], F::RequestUri),
+        (&[("", "INVITE tel: SIP/2.0")], F::RequestUri),
         (&[("", "INVITE sip:1.2.3 SIP/2.0")], F::RequestUriHost),
         (&[("", "INVITE sip:b:0 SIP/2.0")], F::RequestUriPort),
         (&[("", &long_uri)], F::RequestUriTooLong),
-        (&[("", "INVITE tel:+1 SIP/2.0")], F::Scheme),
+        (&[("", "INVITE mailto:a@b SIP/2.0")], F::Scheme),
         (&[("+", "X y: z")], F::HeaderSyntax),
         (&[("+", "no colon")], F::HeaderSyntax),
         (&[("+", "a\nb: c")], F::HeaderSyntax),
@@ -203,6 +204,9 @@ fn each_fault_of_a_request_has_its_variant() {
         assert_eq!(fault_of(changes), Some(*fault), "{changes:?}");
     }
     assert_eq!(fault_of(&[]), None);
+    for line in ["INVITE tel:+1;phone-context=x SIP/2.0", "INVITE urn:service:sos SIP/2.0"] {
+        assert_eq!(fault_of(&[("", line)]), None, "{line}");
+    }
     assert_eq!(fault_of(&[("CSeq", "CSeq: 2147483647\r\n\tINVITE"), ("Max-Forwards", "Max-Forwards: 255")]), None);
 }
 

@@ -31,6 +31,7 @@ impl Engine {
         let Some(mut exchange) = self.take_exchange(id) else {
             return self.drop_response(message, Counter::ResponseStray);
         };
+        exchange.answer_is_trusted = source.is_trusted();
         if exchange.nonce != branch.nonce {
             match exchange.former.iter().position(|former| former.nonce == branch.nonce) {
                 Some(at) => {
@@ -50,7 +51,6 @@ impl Engine {
             self.drop_response(message, Counter::ResponseStray);
         } else {
             self.count(Counter::response_from(source.side, code));
-            exchange.of_peer = source.is_peer;
             if let (Onward::Hops, Some(hop)) = (exchange.onward, exchange.hop) {
                 self.dns.unblock(hop.transport, hop.address);
             }
@@ -206,8 +206,11 @@ impl Engine {
         if as_500 {
             edits.replace(Span::new(0, message.first_field_at()), b"SIP/2.0 500 Server Internal Error\r\n");
         }
-        let trusted = exchange.to_server() || exchange.of_peer;
+        let trusted = exchange.answer_is_trusted;
         response::edit(message, trusted, self.transport_of(exchange.reply), &mut edits);
+        if !trusted && message.first(Name::XGenesysRoute).is_some() {
+            self.count(Counter::XGenesysStrippedEndpoint);
+        }
         if code == 503 && !as_500 && message.first(Name::RetryAfter).is_none() {
             // Or all phones would come back at once (RFC 5390).
             let mut line = Vec::new();

@@ -152,7 +152,7 @@ Counter, COUNTERS;
 "hawser_path_support_added_total", "REGISTERs that got Supported: path added, for their phone does not say it.":
     PathSupportAdded {};
 
-"hawser_x_genesys_stripped_total", "Messages that X-Genesys header fields were taken out of.":
+"hawser_x_genesys_stripped_total", "Requests and responses that X-Genesys-Route was taken out of.":
     XGenesysStrippedServer { side = "server" }
     XGenesysStrippedEndpoint { side = "endpoint" };
 

@@ -101,16 +101,10 @@ fn a_record_route_token_is_worth_nothing_in_another_dialog() {
     world.end();
 }
 
-#[test]
-fn two_phones_talk_past_a_server_that_does_not_stay_by_the_second_traversal() {
-    // The server forwards the INVITE of one phone to another without a Record-Route of its own.
-    let (mut world, phone) = registered();
-    let wire = world.connect(0, TLS);
-    let mut bob = Phone::new("bob", wire);
-    bob.params = "";
-    bob.register(&mut world, 600);
-    let invite = request("INVITE", "sip:x@example.com", "pp", "");
-    world.write(wire, &invite);
+/// The server forwards the INVITE of one phone, over `wire`, to another without a Record-Route of its own: the called
+/// one's end of the dialog.
+fn past_the_server(world: &mut World, phone: &Phone, wire: crate::world::Wire) -> crate::talk::Dialog {
+    world.write(wire, &request("INVITE", "sip:x@example.com", "pp", ""));
     let sent = world.read_server();
     let second = {
         let path = &phone.path[0];
@@ -124,7 +118,17 @@ fn two_phones_talk_past_a_server_that_does_not_stay_by_the_second_traversal() {
     world.datagram(0, SERVER, &second);
     let at_phone = world.read(phone.wire);
     assert_eq!(headers(&at_phone, "Record-Route").len(), 4, "{at_phone}");
-    let mut callee = crate::talk::Dialog::callee(&at_phone, "p");
+    crate::talk::Dialog::callee(&at_phone, "p")
+}
+
+#[test]
+fn two_phones_talk_past_a_server_that_does_not_stay_by_the_second_traversal() {
+    let (mut world, phone) = registered();
+    let wire = world.connect(0, TLS);
+    let mut bob = Phone::new("bob", wire);
+    bob.params = "";
+    bob.register(&mut world, 600);
+    let mut callee = past_the_server(&mut world, &phone, wire);
     let bye = callee.request("BYE", "TLS 192.0.2.7:5060");
     world.write(phone.wire, &bye);
     let bye = world.expect(wire, "BYE sip:mallory@192.0.2.66 ");
@@ -225,6 +229,88 @@ fn a_request_that_comes_back_unchanged_is_a_loop() {
     world.datagram(0, "10.0.0.9:5060", &sent.replacen("Via:", "Via: SIP/2.0/UDP 10.0.0.9;branch=z9hG4bKq\r\nVia:", 1));
     let response = world.read_udp("10.0.0.9:5060");
     assert!(response.starts_with("SIP/2.0 482"), "{response}");
+    world.drain();
+    world.end();
+}
+
+/// RFC 5393 §4.2.2: what decides where a request goes is part of what tells a loop from a spiral.
+#[test]
+fn what_the_server_sends_elsewhere_by_x_genesys_route_is_no_loop() {
+    let mut world = World::new(&Setup::default());
+    let named = |text: &str, address: &str| {
+        let own = format!("Via: SIP/2.0/UDP {SERVER};branch=z9hG4bKl{}\r\n", headers(text, "Via").len());
+        text.replacen("Via:", &format!("X-Genesys-Route: sip:{address}\r\n{own}Via:"), 1)
+    };
+    let first = named(&request("MESSAGE", "sip:x@example.com", "l2", ""), "10.1.1.1:5070");
+    world.datagram(0, SERVER, &first);
+    let sent = world.read_udp("10.1.1.1:5070");
+    // It comes back to the server, which names another, and then the first again.
+    world.datagram(1, SERVER, &named(&sent, "10.1.1.1:5071"));
+    let sent = world.read_udp("10.1.1.1:5071");
+    world.datagram(0, SERVER, &named(&sent, "10.1.1.1:5070"));
+    world.expect_server("SIP/2.0 482");
+    // An endpoint's word decides nothing, and hides no loop.
+    let evil = "10.0.0.9:5060";
+    world.datagram(0, evil, &request("MESSAGE", "sip:x@example.com", "l3", "X-Genesys-Route: sip:10.1.1.1:5070\r\n"));
+    let sent = world.expect_server("MESSAGE ");
+    let via = "X-Genesys-Route: sip:10.1.1.1:5071\r\nVia: SIP/2.0/UDP 10.0.0.9;branch=z9hG4bKq\r\nVia:";
+    world.datagram(0, evil, &sent.replacen("Via:", via, 1));
+    assert!(world.read_udp(evil).starts_with("SIP/2.0 482"));
+    world.drain();
+    world.end();
+}
+
+/// DESIGN.md, Next hop: only X-Genesys-Route is the proxy's own.
+#[test]
+fn x_genesys_route_of_an_endpoint_passes_in_no_message_and_all_else_of_x_genesys_does_both_ways() {
+    const FIELDS: &str =
+        "X-Genesys-GVP-Session-ID: 1\r\nX-Genesys-Route: sip:10.3.3.3:5060\r\nx-genesys-CallUUID: 2\r\n";
+    fn said(text: &str) -> (usize, usize) {
+        let rest = ["X-Genesys-GVP-Session-ID", "X-Genesys-CallUUID"].map(|name| headers(text, name).len());
+        (rest.iter().sum(), headers(text, "X-Genesys-Route").len())
+    }
+    let (mut world, phone) = registered();
+    let with = |text: &str| text.replacen("CSeq:", &format!("{FIELDS}CSeq:"), 1);
+    // What the phone asks, and what it is answered.
+    world.write(phone.wire, &with(&request("MESSAGE", "sip:x@example.com", "g1", "")));
+    let sent = world.expect_server("MESSAGE ");
+    assert_eq!(said(&sent), (2, 0), "{sent}");
+    world.datagram(0, SERVER, &with(&answer(&sent, "200 OK", "s", "")));
+    let ok = world.expect(phone.wire, "SIP/2.0 200");
+    assert_eq!(said(&ok), (2, 1), "{ok}");
+    // What the server asks, and what it is answered, by and by.
+    let invite = phone.server_request("INVITE", "g2", 1).replacen(
+        "CSeq:",
+        "X-Genesys-GVP-Session-ID: 1\r\nx-genesys-callUUID: 2\r\nCSeq:",
+        1,
+    );
+    world.datagram(0, SERVER, &invite);
+    let came = world.expect(phone.wire, "INVITE ");
+    assert_eq!(said(&came), (2, 0), "{came}");
+    for status in ["180 Ringing", "200 OK"] {
+        world.write(phone.wire, &with(&answer(&came, status, "p", "Contact: <sip:p@192.0.2.7>\r\n")));
+        let response = world.expect_server(&format!("SIP/2.0 {status}"));
+        assert_eq!(said(&response), (2, 0), "{response}");
+    }
+    assert_eq!(world.counted(Counter::XGenesysStrippedEndpoint), 3);
+    world.drain();
+    world.end();
+}
+
+#[test]
+fn an_answer_of_an_endpoint_to_an_endpoint_loses_x_genesys_route_too() {
+    let (mut world, phone) = registered();
+    let wire = world.connect(0, TLS);
+    let mut bob = Phone::new("bob", wire);
+    bob.params = "";
+    bob.register(&mut world, 600);
+    let mut callee = past_the_server(&mut world, &phone, wire);
+    world.write(phone.wire, &callee.request("INFO", "TLS 192.0.2.7:5060"));
+    let info = world.expect(wire, "INFO ");
+    let fields = "X-Genesys-Route: sip:10.3.3.3:5060\r\nX-Genesys-CallUUID: 2\r\n";
+    world.write(wire, &answer(&info, "200 OK", "", fields));
+    let ok = world.expect(phone.wire, "SIP/2.0 200");
+    assert_eq!((headers(&ok, "X-Genesys-Route").len(), headers(&ok, "X-Genesys-CallUUID").len()), (0, 1), "{ok}");
     world.drain();
     world.end();
 }

@@ -65,6 +65,9 @@ pub const INVITE_LOST_MAX: Duration = Duration::from_millis(1_800);
 pub const FLOW_ATTEMPTS_MAX: u8 = 8;
 /// Beyond its wait, how long an answer from a binding's home is waited for.
 pub const HOME_ANSWER_MAX: Duration = Duration::from_secs(1);
+/// How many times as long as its request an answer over UDP may be whose receiver nothing is known of: its address may be
+/// somebody else's (RFC 9000 §8.1 has the same bound).
+pub const STRANGER_ANSWER_FACTOR_MAX: usize = 3;
 /// The size from which a request over UDP counts as too large (RFC 3261 §18.1.1).
 pub const UDP_REQUEST_LEN_MAX: usize = 1_300;
 /// After a failed attempt to reach a server, peer or device, the first pause before the next.

@@ -19,7 +19,7 @@ use crate::transaction::branch::TxnId;
 impl Engine {
     pub(super) fn on_ack(&mut self, ack: Box<Message>, source: Source, walk: &Walk, now: Time) {
         let invite = self.invite_of(&ack, &source);
-        let key = invite.map_or_else(|| self.key_of(&ack, b"INVITE", &source), |(_, key)| key);
+        let key = invite.map_or_else(|| self.key_of(&ack, Method::Invite, &source), |(_, key)| key);
         if let Some((id, _)) = invite
             && let Some(mut exchange) = self.take_exchange(id)
         {
@@ -36,7 +36,7 @@ impl Engine {
         }
         self.count(Counter::request(source.side, Method::Ack));
         // An ACK to an error that we made without a transaction ends here.
-        if ack.to_tag() == super::replies::tag_of(key) {
+        if ack.to_tag().eq_ignore_ascii_case(&super::replies::tag_of(key)) {
             self.count(Counter::AbsorbedAck);
             return self.recycle_message(ack);
         }
@@ -46,7 +46,7 @@ impl Engine {
     /// An ACK to a 2xx is its own transaction, forwarded without state (RFC 3261 §16.11).
     fn forward_ack(&mut self, ack: Box<Message>, source: Source, walk: &Walk, key: u128, now: Time) {
         let loop_hash = validate::loop_hash(&ack, source.side, &self.keys);
-        let target = validate::validate(&ack, loop_hash, &self.names)
+        let target = validate::validate(&ack, false, loop_hash, &self.names)
             .and_then(|()| target::target(&ack, walk, source.side, &self.names, self.here));
         let way = match target {
             Err(_) | Ok(Target::Myself | Target::Gone { .. }) => {
@@ -107,7 +107,7 @@ impl Engine {
         binding: Option<BindingId>,
     ) {
         let walk = crate::proxy::route::walk(&ack, source, &self.names, &self.keys);
-        let key = self.key_of(&ack, b"INVITE", source);
+        let key = self.key_of(&ack, Method::Invite, source);
         let loop_hash = validate::loop_hash(&ack, source.side, &self.keys);
         self.send_ack(ack, source, &walk, flow, binding, By::Binding, key, loop_hash);
     }

@@ -416,7 +416,9 @@ impl Engine {
         if conn.counts_as_unregistered() {
             self.uncount_source(conn.peer.ip());
         }
-        let quiet = reason == CloseReason::Peer && !conn.is_registered();
+        // What could not be opened is said of its address, once.
+        let is_unopened = conn.link.is_some() && matches!(reason, CloseReason::Connect(_));
+        let quiet = is_unopened || (reason == CloseReason::Peer && !conn.is_registered());
         if !quiet {
             let ordinary = matches!(reason, CloseReason::Peer | CloseReason::Idle);
             let level = if ordinary { Level::Info } else { Level::Warn };

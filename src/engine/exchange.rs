@@ -193,8 +193,8 @@ pub(super) struct Exchange {
     pub(super) resolving: bool,
     /// Shards that were asked for a flow by its peer's address, and have not answered.
     pub(super) peers_asked: u8,
-    /// Another site's proxy has answered it.
-    pub(super) of_peer: bool,
+    /// A server, here or at another site, has sent the response at hand.
+    pub(super) answer_is_trusted: bool,
     /// Flows tried.
     pub(super) attempts: u8,
     pub(super) registration: Option<Box<Registration>>,
@@ -261,7 +261,7 @@ impl Exchange {
             given_up: GivenUp::No,
             resolving: false,
             peers_asked: 0,
-            of_peer: false,
+            answer_is_trusted: false,
             attempts: 0,
             registration: None,
             timers: [None; TIMERS],
@@ -370,11 +370,11 @@ impl Engine {
                     return self.follow_to(id, exchange, flow, now);
                 }
                 let bytes = self.pool.copy(&exchange.sent);
-                self.send_next(id, exchange, bytes, now);
+                self.send_next(id, exchange, bytes, true, now);
             }
             Some(Resend::Ack) if !exchange.ack.is_empty() => {
                 let bytes = self.pool.copy(&exchange.ack);
-                self.send_next(id, exchange, bytes, now);
+                self.send_next(id, exchange, bytes, false, now);
             }
             _ => {}
         }

@@ -129,7 +129,7 @@ impl Engine {
         if says_path {
             self.count(Counter::PathSupportAdded);
         }
-        if strips_genesys(request, source.is_trusted()) {
+        if request.first(Name::XGenesysRoute).is_some() {
             self.count(match source.side {
                 Side::Server => Counter::XGenesysStrippedServer,
                 Side::Endpoint => Counter::XGenesysStrippedEndpoint,
@@ -151,10 +151,6 @@ impl Engine {
     }
 }
 
-fn strips_genesys(request: &Message, trusted: bool) -> bool {
-    request.first(Name::XGenesysRoute).is_some() || (!trusted && request.first(Name::XGenesys).is_some())
-}
-
 /// What decides the edits of a request that leaves from `point`.
 pub(super) fn plan<'a>(
     source: &Source,
@@ -163,13 +159,5 @@ pub(super) fn plan<'a>(
     branch: Branch,
     request_uri: Option<&'a [u8]>,
 ) -> forward::Plan<'a> {
-    forward::Plan {
-        peer: source.peer,
-        side: source.side,
-        trusted: source.is_trusted(),
-        walk,
-        point,
-        branch,
-        request_uri,
-    }
+    forward::Plan { peer: source.peer, side: source.side, walk, point, branch, request_uri }
 }

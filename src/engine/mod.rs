@@ -54,7 +54,7 @@ use crate::proxy::Names;
 use crate::proxy::target::Incarnation;
 use crate::rng::Rng;
 use crate::server_pool::View;
-use crate::sip::Edits;
+use crate::sip::{Edits, Method};
 use crate::stats::{Counter, Counters, Gauge, Snapshot};
 use crate::transaction::Times;
 use crate::transaction::branch::TxnId;
@@ -412,16 +412,16 @@ impl Engine {
         self.outputs.push_back(Output::Event(Event { level, what, peer, about: about.collect() }));
     }
 
-    fn key_of(&self, request: &crate::sip::Message, method: &[u8], source: &Source) -> u128 {
+    fn key_of(&self, request: &crate::sip::Message, method: Method, source: &Source) -> u128 {
         self.key_from(request, method, &placement::sender_of(source))
     }
 
     /// The key of an INVITE that its sender's other connections know it by, too.
     fn lasting_key_of(&self, request: &crate::sip::Message, source: &Source) -> Option<u128> {
-        placement::lasting_sender_of(source).map(|sender| self.key_from(request, b"INVITE", &sender))
+        placement::lasting_sender_of(source).map(|sender| self.key_from(request, Method::Invite, &sender))
     }
 
-    fn key_from(&self, request: &crate::sip::Message, method: &[u8], sender: &[u8]) -> u128 {
+    fn key_from(&self, request: &crate::sip::Message, method: Method, sender: &[u8]) -> u128 {
         crate::transaction::key::hashed(request, method, sender, |parts| self.keys.hash128(Tag::Transaction, parts))
     }
 }

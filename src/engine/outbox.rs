@@ -78,9 +78,16 @@ impl Engine {
     }
 
     /// Sends a message of an exchange's client transaction (the request again, its ACK, its CANCEL) to where
-    /// the phone is now, or to the SIP Server. One that cannot be sent is looked after by the binding's home, and else left
-    /// to the timers.
-    pub(super) fn send_next(&mut self, id: TxnId, exchange: &mut Exchange, bytes: Vec<u8>, now: Time) {
+    /// the phone is now, or to the SIP Server. What cannot be sent there is looked after by the binding's home, and else left
+    /// to the timers; but for the request itself (`is_request`), whose exchange has to know where it went.
+    pub(super) fn send_next(
+        &mut self,
+        id: TxnId,
+        exchange: &mut Exchange,
+        bytes: Vec<u8>,
+        is_request: bool,
+        now: Time,
+    ) {
         if let (Onward::Server(pair), Some(hop)) = (exchange.onward, exchange.hop)
             && exchange.next.is_some_and(|flow| self.moved_from(flow, None).is_none())
         {
@@ -96,8 +103,9 @@ impl Engine {
             return self.send_anew(exchange, bytes, now);
         };
         let by = exchange.next.map_or(By::Binding, |next| By::binding_or(next, flow));
-        if let Err(letter) = self.send(flow, Letter { bytes, binding: exchange.binding, txn: None, by }) {
-            self.deliver(Some(flow), letter);
+        let letter = Letter { bytes, binding: exchange.binding, txn: is_request.then_some(id), by };
+        if let Err(letter) = self.send(flow, letter) {
+            self.deliver(Some(flow), Letter { txn: None, ..letter });
         }
     }
 

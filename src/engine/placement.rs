@@ -89,11 +89,13 @@ impl Engine {
             let user16 = |user: &[u8]| self.keys.user16(user);
             return target::placement_from_server(request, walk, &self.names, self.here, user16);
         }
-        if request.method() == Some(Method::Register) {
-            let user = self.keys.user16(&register::aor_user(request)?);
-            return Some(BindingId { user, hash: 0 }.home(self.settings.shards));
-        }
-        None
+        if request.method() == Some(Method::Register) { self.home_of_to(request) } else { None }
+    }
+
+    /// The shard that handles a REGISTER.
+    pub(super) fn home_of_to(&self, request: &Message) -> Option<ShardId> {
+        let user = self.keys.user16(&register::aor_user(request)?);
+        Some(BindingId { user, hash: 0 }.home(self.settings.shards))
     }
 }
 

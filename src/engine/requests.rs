@@ -43,10 +43,10 @@ impl Engine {
             self.note_server_request(&request, source.peer);
         }
         let loop_hash = validate::loop_hash(&request, source.side, &self.keys);
-        let target = validate::validate(&request, loop_hash, &self.names)
-            .and_then(|()| self.admit(&request))
-            .and_then(|()| target::target(&request, walk, source.side, &self.names, self.here));
-        match target {
+        let target = target::target(&request, walk, source.side, &self.names, self.here);
+        let is_mine = matches!(target, Ok(Target::Myself));
+        let checked = validate::validate(&request, is_mine, loop_hash, &self.names);
+        match checked.and_then(|()| self.admit(&request)).and(target) {
             Err(refusal) => {
                 self.refuse(&request, &source, &refusal);
                 self.recycle_message(request);
@@ -100,7 +100,10 @@ impl Engine {
                     if fault == register::RegisterFault::TooMany {
                         self.count(Counter::LimitContacts);
                     }
-                    let refusal = Refusal::new(400, "Bad Contact", Counter::FaultContactSyntax);
+                    let refusal = match fault {
+                        register::RegisterFault::To => Refusal::new(400, "Bad To", Counter::FaultToSyntax),
+                        _ => Refusal::new(400, "Bad Contact", Counter::FaultContactSyntax),
+                    };
                     self.refuse(&request, &source, &refusal);
                     return self.recycle_message(request);
                 }
@@ -311,7 +314,7 @@ impl Engine {
         if let Cancelling::Sent { bytes, .. } = &exchange.cancelling {
             // It went where the phone is no longer.
             let bytes = self.pool.copy(bytes);
-            self.send_next(id, exchange, bytes, now);
+            self.send_next(id, exchange, bytes, false, now);
         }
         if exchange.client.is_unanswered() {
             self.count(Counter::ResentRequest);

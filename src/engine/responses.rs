@@ -88,12 +88,12 @@ impl Engine {
             return self.count(Counter::ResponseStray);
         }
         self.count(Counter::response_from(source.side, code));
+        exchange.answer_is_trusted = source.is_trusted();
         match former {
             Some(at) if method == exchange.method => self.on_former_response(id, exchange, at, message, code, now),
             Some(_) => {}
             None if is_cancels => self.on_cancel_response(id, exchange, code, now),
             None => {
-                exchange.of_peer = source.is_peer;
                 if let (Onward::Hops, Some(hop)) = (exchange.onward, exchange.hop) {
                     self.dns.unblock(hop.transport, hop.address);
                 }
@@ -248,8 +248,11 @@ impl Engine {
         if as_500 {
             edits.replace(Span::new(0, message.first_field_at()), b"SIP/2.0 500 Server Internal Error\r\n");
         }
-        let trusted = exchange.to_server() || exchange.of_peer;
+        let trusted = exchange.answer_is_trusted;
         response::edit(message, trusted, self.transport_of(exchange.reply), &mut edits);
+        if !trusted && message.first(Name::XGenesysRoute).is_some() {
+            self.count(Counter::XGenesysStrippedEndpoint);
+        }
         if code == 503 && !as_500 && message.first(Name::RetryAfter).is_none() {
             // Or all phones would come back at once (RFC 5390).
             let mut line = Vec::new();
@@ -334,7 +337,7 @@ impl Engine {
         {
             let copy = self.pool.copy(bytes);
             self.count(Counter::ResentRequest);
-            self.send_next(id, exchange, copy, now);
+            self.send_next(id, exchange, copy, false, now);
         }
         if effects.ended
             && let Cancelling::Sent { bytes, .. } = std::mem::replace(&mut exchange.cancelling, Cancelling::No)

@@ -10,7 +10,7 @@ use crate::flow::token::{Dialog, Kind, Token};
 use crate::ids::BindingId;
 use crate::limits::CONTACTS_MAX;
 use crate::sip::value::{parse_u32, unquoted};
-use crate::sip::{Edits, Message, Name, NameAddr, Scheme, Span, Uri};
+use crate::sip::{Edits, Message, Name, NameAddr, Span, Uri};
 
 /// One Contact of a REGISTER.
 #[derive(Clone, Copy, Debug)]
@@ -32,13 +32,13 @@ pub struct Contact {
 /// What a REGISTER asks for.
 #[derive(Clone, Debug)]
 pub struct Registration {
-    /// The canonical AOR of To.
+    /// The canonical AOR of To; a URI of another scheme as written.
     pub aor: Vec<u8>,
     /// Its user part, unescaped.
     pub user: Vec<u8>,
     /// `Contact: *`.
     pub star: bool,
-    /// The Contacts; empty for a query.
+    /// The Contacts that may be bound; empty for a query, and for an AOR of another scheme.
     pub contacts: SmallVec<[Contact; 1]>,
     /// The Expires header field.
     pub expires: Option<u32>,
@@ -47,7 +47,7 @@ pub struct Registration {
 /// Why a REGISTER cannot be understood; 400.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RegisterFault {
-    /// To holds no SIP URI.
+    /// To holds no URI.
     To,
     /// A Contact cannot be parsed.
     Contact,
@@ -55,7 +55,7 @@ pub enum RegisterFault {
     TooMany,
 }
 
-/// The AOR's user part as it names the home shard; `None` when To holds no SIP URI.
+/// The AOR's user part as it names the home shard, a URI of another scheme whole; `None` when To holds no URI.
 #[must_use]
 pub fn aor_user(request: &Message) -> Option<Vec<u8>> {
     let uri = to_uri(request)?;
@@ -64,12 +64,12 @@ pub fn aor_user(request: &Message) -> Option<Vec<u8>> {
     Some(user)
 }
 
-/// The URI of To, when it is a SIP URI.
+/// The URI of To, of whichever scheme.
 #[must_use]
 pub fn to_uri(request: &Message) -> Option<Uri> {
     let to = request.first(Name::To)?;
     let value = NameAddr::parse(request.buf(), to.value).ok()?;
-    Uri::parse(request.buf(), value.uri).ok().filter(|uri| uri.scheme != Scheme::Other)
+    Uri::parse(request.buf(), value.uri).ok()
 }
 
 /// Reads a REGISTER.
@@ -85,6 +85,10 @@ pub fn read(request: &Message, keys: &Keys) -> Result<Registration, RegisterFaul
     to.user_unescaped(buf, &mut user);
     let mut registration =
         Registration { aor, user, star: false, contacts: SmallVec::new(), expires: request.expires() };
+    if !to.scheme.is_sip() {
+        // Nobody could ask for it here (RFC 4475 §3.3.4).
+        return Ok(registration);
+    }
     for span in request.values(Name::Contact) {
         if span.of(buf) == b"*" {
             registration.star = true;
@@ -95,7 +99,7 @@ pub fn read(request: &Message, keys: &Keys) -> Result<Registration, RegisterFaul
         }
         let value = NameAddr::parse(buf, span).map_err(|_| RegisterFault::Contact)?;
         let uri = Uri::parse(buf, value.uri).map_err(|_| RegisterFault::Contact)?;
-        if uri.scheme == Scheme::Other {
+        if !uri.scheme.is_sip() {
             // A telephone number or a mail address leads nowhere over this flow.
             continue;
         }

@@ -4,13 +4,16 @@
 //! Route; the token in the Request-URI; the connection table; another site's proxy; the Request-URI itself, which is
 //! a device that did not register. A Route that stands *behind* our token is not ours to follow: the token names the
 //! flow towards it (RFC 5626 §5.3).
+//!
+//! A Request-URI that is a telephone number or a name (tel, urn; an emergency call is `urn:service:sos`, RFC 5031) goes
+//! on unchanged wherever something else decides: of an endpoint always, of the server side by the first four.
 
 use super::{Names, Refusal, Walk};
 use crate::flow::token::{Kind, Token};
 use std::net::{IpAddr, SocketAddr};
 
 use crate::ids::{BindingId, FlowRef, ShardId, Side, Transport};
-use crate::sip::{Host, Message, Method, Name, NameAddr, Scheme, Span, Uri};
+use crate::sip::{Fault, Host, Message, Method, Name, NameAddr, Scheme, Span, Uri, response};
 use crate::stats::Counter;
 
 /// What a request is to be sent to, before any table is asked.
@@ -236,11 +239,16 @@ fn to_ask(uri: &Uri, buf: &[u8]) -> Uri {
 /// site's proxy, or the device that it names.
 ///
 /// # Errors
-/// 480 for a URI of ours, 400 for one without a usable transport (RFC 3263 §4.1).
+/// 416 for a number or a name, which leads nowhere by itself; 480 for a URI of ours; 400 for one without a usable
+/// transport (RFC 3263 §4.1).
 pub fn beyond_table(request: &Message, names: &Names) -> Result<Target, Refusal> {
     let buf = request.buf();
     let nobody = || Refusal::new(480, "Not Registered Here", Counter::Refused480NotBound);
     let uri = request.request_uri().ok_or_else(nobody)?;
+    if !uri.scheme.is_sip() {
+        let (code, reason) = response::fault_reply(Fault::Scheme);
+        return Err(Refusal::new(code, reason, Counter::FaultScheme));
+    }
     let asked = to_ask(uri, buf);
     if names.is_own_uri(&asked, buf) || names.is_domain(asked.host, buf) {
         return Err(nobody());

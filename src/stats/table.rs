@@ -152,7 +152,7 @@ Counter, COUNTERS;
 "hawser_path_support_added_total", "REGISTERs that got Supported: path added, for their phone does not say it.":
     PathSupportAdded {};
 
-"hawser_x_genesys_stripped_total", "Messages that X-Genesys header fields were taken out of.":
+"hawser_x_genesys_stripped_total", "Requests and responses that X-Genesys-Route was taken out of.":
     XGenesysStrippedServer { side = "server" }
     XGenesysStrippedEndpoint { side = "endpoint" };
 
@@ -478,6 +478,7 @@ Counter, COUNTERS;
     LimitBindingsPerFlow { limit = "bindings_per_flow" }
     LimitContacts { limit = "contacts" }
     LimitFlowAttempts { limit = "flow_attempts" }
+    LimitStrangerAnswerFactor { limit = "stranger_answer_factor" }
     LimitHomeAnswer { limit = "home_answer" }
     LimitLinksCount { limit = "links_count" }
     LimitTargetsCount { limit = "targets_count" }

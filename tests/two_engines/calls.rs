@@ -101,7 +101,8 @@ fn a_call_from_the_phone_reaches_the_server_with_two_record_routes() {
     assert!(sent.ends_with("\r\n\r\nv=0"));
     assert_eq!(header(&sent, "Max-Forwards"), "70");
     assert_eq!(header(&sent, "Max-Breadth"), "60");
-    assert!(!sent.contains("X-Genesys"), "{sent}");
+    assert!(headers(&sent, "X-Genesys-Route").is_empty(), "{sent}");
+    assert_eq!(header(&sent, "X-Genesys-Other"), "1");
     let vias = headers(&sent, "Via");
     assert!(vias[0].starts_with("SIP/2.0/UDP 127.0.0.1:5060;branch="), "{}", vias[0]);
     assert!(vias[1].contains("received=10.0.0.1"), "{}", vias[1]);

@@ -70,6 +70,42 @@ fn a_server_that_refuses_tcp_is_not_taken_for_one_that_is_gone() {
 }
 
 #[test]
+fn that_a_server_takes_no_tcp_is_said_once() {
+    let mut world = World::new(&Setup { shards: 1, ..Setup::default() });
+    let wire = world.connect(0, TLS);
+    for call in ["o1", "o2", "o3", "o4"] {
+        world.write(wire, &message(call, 1_200));
+        let sent = world.read_server();
+        let (tcp, _, _) = world.dialled();
+        world.fail(tcp, ConnectFailure::Refused);
+        world.datagram(0, SERVER, &answer(&sent, "200 OK", "s", ""));
+        world.expect(wire, "SIP/2.0 200");
+        world.pass_s(10);
+    }
+    assert_eq!(world.events.len(), 1, "{:?}", world.events);
+    assert!(world.events[0].contains("no TCP"), "{:?}", world.events);
+    assert_eq!((world.counted(Counter::OversizeUdp), world.counted(Counter::ConnectRefused)), (4, 4));
+    // One that is there, and then is not, is news again.
+    for failure in [None, Some(ConnectFailure::Refused)] {
+        world.write(wire, &message(if failure.is_some() { "o6" } else { "o5" }, 1_200));
+        let sent = world.read_server();
+        let (tcp, _, _) = world.dialled();
+        match failure {
+            Some(failure) => world.fail(tcp, failure),
+            None => {
+                world.ready(tcp);
+                world.hang_up(tcp);
+            }
+        }
+        world.datagram(0, SERVER, &answer(&sent, "200 OK", "s", ""));
+        world.expect(wire, "SIP/2.0 200");
+    }
+    let about_tcp = |event: &&String| event.contains("too large for a datagram");
+    assert_eq!(world.events.iter().filter(about_tcp).count(), 3, "{:?}", world.events);
+    world.end();
+}
+
+#[test]
 fn the_action_udp_asks_for_no_connection_and_reject_answers_513() {
     for (action, code) in [(UdpOversize::Udp, "200"), (UdpOversize::Reject, "513")] {
         let mutate: fn(&mut hawser::engine::Settings) = match action {

@@ -307,7 +307,7 @@ impl Engine {
     /// Where an ACK to a 2xx goes that is for no phone. It cannot wait for a name: one that is not known is of no use.
     pub(super) fn ack_to(&mut self, ack: &Message, target: Target, now: Time) -> AckWay {
         match target {
-            Target::Server { pair } => self.server_flow(pair, ack, now).map_or(AckWay::Nowhere, AckWay::to),
+            Target::Server { pair, at } => self.server_flow(pair, at, ack, now).map_or(AckWay::Nowhere, AckWay::to),
             Target::Peer { peer } => {
                 let targets = self.peers.get(usize::from(peer)).cloned().unwrap_or_default();
                 let order = self.dns.order(&targets, now);

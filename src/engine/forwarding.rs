@@ -144,6 +144,7 @@ impl Engine {
             boot: self.settings.boot,
             kind,
             facing: if kind == Kind::Path { Facing::Server } else { Facing::Both },
+            late: false,
             ob,
             flow: Some(flow),
             binding,

@@ -161,7 +161,7 @@ impl Engine {
     pub(super) fn aim(&mut self, id: TxnId, exchange: &mut Exchange, walk: &Walk, target: Target, now: Time) {
         match target {
             Target::Myself => {}
-            Target::Server { pair } => self.try_server(id, exchange, pair, Some(walk), now),
+            Target::Server { pair, at } => self.try_server_at(id, exchange, pair, at, Some(walk), now),
             Target::Peer { peer } => self.aim_at_peer(id, exchange, Some(walk), peer, now),
             Target::Uri(uri) => self.aim_at_uri(id, exchange, walk, uri, now),
             Target::Flow { flow, binding, ob } => {

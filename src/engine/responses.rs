@@ -4,6 +4,8 @@ use super::exchange::{Cancelling, ClientTxn, Exchange, GivenUp, Onward, ServerTx
 use super::onward::Why;
 use super::{Engine, Source};
 use crate::clock::Time;
+use crate::ids::Side;
+use crate::proxy::record_route;
 use crate::proxy::register;
 use crate::proxy::response::{self, Fate};
 use crate::proxy::trust::{self, SentTo, Whose};
@@ -153,7 +155,7 @@ impl Engine {
         }
         self.stop(exchange, Which::Trying);
         exchange.said_provisional = true;
-        let bytes = self.response_bytes(exchange, message, None);
+        let bytes = self.response_bytes(exchange, message, None, false);
         self.keep_last(exchange, &bytes);
         self.put_upstream(exchange, code, bytes);
     }
@@ -170,7 +172,7 @@ impl Engine {
             // A 2xx to an INVITE always goes back, also the second one, or one that crossed our own answer
             // (RFC 3261 §16.7 step 5).
             if is_invite && code < 300 {
-                self.pass_success(exchange, message);
+                self.pass_success(exchange, message, false);
             }
             return;
         }
@@ -198,9 +200,9 @@ impl Engine {
             }
         };
         if code < 300 {
-            self.on_late_success(id, exchange, message, code, now);
+            self.on_success(id, exchange, message, code, false, now);
         } else {
-            let bytes = self.response_bytes(exchange, message, None);
+            let bytes = self.response_bytes(exchange, message, None, false);
             self.answer(id, exchange, code, bytes, now);
         }
         if is_invite && !exchange.in_dialog {
@@ -212,20 +214,21 @@ impl Engine {
         }
     }
 
-    /// A 2xx goes back as the final response; that of a REGISTER binds.
-    pub(super) fn on_late_success(
+    /// A 2xx goes back as the final response; that of a REGISTER binds. `late`: it is of a server that had been given up.
+    pub(super) fn on_success(
         &mut self,
         id: TxnId,
         exchange: &mut Exchange,
         message: &Message,
         code: u16,
+        late: bool,
         now: Time,
     ) {
         let register = exchange.request.take_if(|_| exchange.registration.is_some());
         if let (Some(registration), Some(request)) = (exchange.registration.take(), &register) {
             self.bind_contacts(request, &registration, message, &exchange.source, exchange.arrived, now);
         }
-        let bytes = self.response_bytes(exchange, message, register.as_deref());
+        let bytes = self.response_bytes(exchange, message, register.as_deref(), late);
         if register.is_some() {
             exchange.request = register;
         }
@@ -233,13 +236,19 @@ impl Engine {
     }
 
     /// A 2xx to an INVITE that was answered already goes back all the same.
-    pub(super) fn pass_success(&mut self, exchange: &Exchange, message: &Message) {
-        let bytes = self.response_bytes(exchange, message, None);
+    pub(super) fn pass_success(&mut self, exchange: &Exchange, message: &Message, late: bool) {
+        let bytes = self.response_bytes(exchange, message, None, late);
         self.respond_for(exchange, bytes);
     }
 
-    /// The response as it goes back. `register` is the REGISTER that a 2xx answers.
-    fn response_bytes(&mut self, exchange: &Exchange, message: &Message, register: Option<&Message>) -> Vec<u8> {
+    /// The response as it goes back. `register` is the REGISTER that a 2xx answers; `late` as for [`Engine::on_success`].
+    fn response_bytes(
+        &mut self,
+        exchange: &Exchange,
+        message: &Message,
+        register: Option<&Message>,
+        late: bool,
+    ) -> Vec<u8> {
         let from = exchange.side_onward();
         let mut edits = std::mem::take(&mut self.edits);
         edits.clear();
@@ -258,6 +267,9 @@ impl Engine {
             let mut line = Vec::new();
             self.write_retry_after(&mut line);
             edits.insert(message.head_end(), &line);
+        }
+        if late && exchange.to_server() && exchange.source.side == Side::Endpoint {
+            record_route::mark_late(message, &self.keys, &mut edits);
         }
         if let Some(request) = register {
             let sticky = self.settings.sticky;

@@ -25,6 +25,7 @@ fn token(kind: Kind, rng: &mut fastrand::Rng) -> Token {
         boot: rng.u32(..),
         kind,
         facing: Facing::Endpoint,
+        late: false,
         ob: rng.bool(),
         flow: Some(FlowRef::Stream { shard: ShardId(rng.u8(..64)), conn, point: PointId(1) }),
         binding: Some(BindingId { user: rng.u16(..), hash: rng.u64(..) }),

@@ -7,7 +7,7 @@
 //!
 //! | bytes | what |
 //! | --- | --- |
-//! | 1 | kind (2 bits from the top), facing (2), `ob` (1), form of the flow (2), has a binding (1) |
+//! | 1 | kind (2 bits from the top; 3 for a late Record-Route), facing (2), `ob` (1), form of the flow (2), has a binding (1) |
 //! | 2 | pool member |
 //! | 4 | boot id |
 //! | 0, 10, 8 or 20 | flow: none; shard, point, slot, generation; shard, point, IPv4 or IPv6 address, port |
@@ -69,6 +69,9 @@ pub struct Token {
     pub kind: Kind,
     #[allow(missing_docs, reason = "see Facing")]
     pub facing: Facing,
+    /// A Record-Route of a dialog that a SIP Server has made by a 2xx after it had been given up for its partner: what
+    /// the phone sends in it goes to the server that its remote target names, whichever is active.
+    pub late: bool,
     /// The phone registered with `ob`, or with a reg-id (RFC 5626 §5.3.1 asks for 430 then).
     pub ob: bool,
     /// The flow; `None` in a Record-Route that faces servers only.
@@ -111,6 +114,7 @@ impl Token {
             boot: 0,
             kind: Kind::Alias,
             facing: Facing::Both,
+            late: false,
             ob: false,
             flow: None,
             binding: Some(binding),
@@ -171,7 +175,8 @@ impl Token {
                 Some(FlowRef::Udp { remote: SocketAddr::V4(_), .. }) => Form::Udp4,
                 Some(FlowRef::Udp { remote: SocketAddr::V6(_), .. }) => Form::Udp6,
             };
-            let (kind, facing) = (self.kind as u8, self.facing as u8);
+            debug_assert!(!self.late || self.kind == Kind::RecordRoute, "nothing else belongs to a dialog");
+            let (kind, facing) = (if self.late { LATE } else { self.kind as u8 }, self.facing as u8);
             let bound = u8::from(self.binding.is_some());
             raw.put(&[kind << 6 | facing << 4 | u8::from(self.ob) << 3 | (form as u8) << 1 | bound]);
             raw.put(&self.member.to_le_bytes());
@@ -209,7 +214,7 @@ impl Token {
         } else {
             let kind = match first >> 6 {
                 0 => Kind::Path,
-                1 => Kind::RecordRoute,
+                1 | LATE => Kind::RecordRoute,
                 _ => return None,
             };
             let facing = match first >> 4 & 3 {
@@ -223,11 +228,15 @@ impl Token {
             let form = first >> 1 & 3;
             let flow = if form == Form::None as u8 { None } else { Some(take_flow(form, &mut rest)?) };
             let binding = if first & 1 == 0 { None } else { Some(take_binding(&mut rest)?) };
-            Self { member, boot, kind, facing, ob: first & 8 != 0, flow, binding }
+            let late = first >> 6 == LATE;
+            Self { member, boot, kind, facing, late, ob: first & 8 != 0, flow, binding }
         };
         rest.is_empty().then_some(token)
     }
 }
+
+/// In the place of the kind: a Record-Route that is late.
+const LATE: u8 = 3;
 
 /// The first byte of an alias: its kind, and that it has a binding.
 const ALIAS: u8 = (Kind::Alias as u8) << 6 | 1;
@@ -321,12 +330,13 @@ mod tests {
         ];
         let bindings = [None, Some(BindingId { user: 0xfffe, hash: 0x0123_4567_89ab_cdef })];
         let mut all = vec![Token::alias(BindingId { user: 1, hash: u64::MAX })];
-        for kind in [Kind::Path, Kind::RecordRoute] {
+        for (kind, late) in [(Kind::Path, false), (Kind::RecordRoute, false), (Kind::RecordRoute, true)] {
             for facing in [Facing::Server, Facing::Endpoint, Facing::Both] {
                 for ob in [false, true] {
                     for flow in flows {
                         for binding in bindings {
-                            all.push(Token { member: 0xabcd, boot: 0xdead_beef, kind, facing, ob, flow, binding });
+                            let (member, boot) = (0xabcd, 0xdead_beef);
+                            all.push(Token { member, boot, kind, facing, late, ob, flow, binding });
                         }
                     }
                 }

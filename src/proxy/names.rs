@@ -236,7 +236,7 @@ impl Names {
             return Some(Target::Myself);
         }
         if let Some((pair, _)) = self.server_at(address) {
-            return Some(Target::Server { pair });
+            return Some(Target::Server { pair, at: None });
         }
         let peer = self.peers.iter().position(|peer| peer.servers.contains(&address.ip()))?;
         u8::try_from(peer).ok().map(|peer| Target::Peer { peer })

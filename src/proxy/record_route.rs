@@ -4,7 +4,7 @@ use crate::config::engine::Point;
 use crate::flow::keys::Keys;
 use crate::flow::token::{Dialog, Facing, Kind, Token};
 use crate::ids::{PointId, Side, Transport};
-use crate::sip::{Message, Method, Scheme, value::write_u32};
+use crate::sip::{Edits, Message, Method, Name, NameAddr, Scheme, Uri, value::write_u32};
 
 /// Whether requests of this method are given a Record-Route: those that make dialogs, and methods that we
 /// do not know, in and out of dialogs.
@@ -39,6 +39,22 @@ pub fn write(request: &Message, token: Token, came: Facet<'_>, leaves: Facet<'_>
     } else {
         one(facing(leaves.side), leaves.point);
         one(facing(came.side), came.point);
+    }
+}
+
+/// Adds the edits that mark our own values in a 2xx of a server that had been given up ([`Token::late`]): in the route set
+/// that its receiver makes of them (RFC 3261 §12.1.2) they say so in each of its requests. A proxy may change its own
+/// values in a response (§16.7 step 8).
+pub fn mark_late(response: &Message, keys: &Keys, edits: &mut Edits) {
+    let dialog = Dialog { call_id: response.call_id(), tag: response.from_tag() };
+    for span in response.values(Name::RecordRoute) {
+        let Ok(value) = NameAddr::parse(response.buf(), span) else { continue };
+        let Ok(uri) = Uri::parse(response.buf(), value.uri) else { continue };
+        if let Ok(token) = Token::decode(response.text(uri.user), keys, dialog)
+            && token.kind == Kind::RecordRoute
+        {
+            edits.replace_with(uri.user, |out| Token { late: true, ..token }.encode(keys, dialog, out));
+        }
     }
 }
 

@@ -31,6 +31,8 @@ pub struct Walk {
     pub token: Option<Token>,
     /// From an endpoint: a token stands behind those of one traversal, a repeated one or a target.
     pub has_more_than_its_own: bool,
+    /// From an endpoint: its dialog is one that a server made after it had been given up ([`Token::late`]).
+    pub is_late: bool,
     /// A Route carries our address and a user part that is no authentic token of this dialog, or a kind of
     /// token that is no target there.
     pub forged: bool,
@@ -110,6 +112,7 @@ impl Came<'_> {
         let (first, first_begun_by) = *self.first.get_or_insert((token, begun_by));
         if self.says_how_it_came(&first, &token) {
             self.values += 1;
+            walk.is_late |= token.late;
             // RFC 5658 §4: a traversal has one value, or one for each side.
             walk.has_more_than_its_own |= self.values > 2 || (self.values == 2 && first.facing == token.facing);
             return;

@@ -8,6 +8,7 @@
 //! A Request-URI that is a telephone number or a name (tel, urn; an emergency call is `urn:service:sos`, RFC 5031) goes
 //! on unchanged wherever something else decides: of an endpoint always, of the server side by the first four.
 
+use super::names::port_of;
 use super::{Names, Refusal, Walk};
 use crate::flow::token::{Kind, Token};
 use std::net::{IpAddr, SocketAddr};
@@ -25,6 +26,8 @@ pub enum Target {
     Server {
         /// Index into the settings.
         pair: u8,
+        /// The one of its servers that it goes to first, though another may be active.
+        at: Option<SocketAddr>,
     },
     /// A flow that a token of this start names.
     Flow {
@@ -178,7 +181,8 @@ fn from_endpoint(request: &Message, walk: &Walk, names: &Names, here: Incarnatio
     if !checked.iter().all(|&route| is_towards_servers(request, route, names)) {
         return Err(Refusal::new(403, "Route Not Accepted", Counter::Refused403ForeignRoute));
     }
-    Ok(Target::Server { pair: pair_of(request, walk, names) })
+    Ok(late_server(request, walk, names)
+        .unwrap_or_else(|| Target::Server { pair: pair_of(request, walk, names), at: None }))
 }
 
 /// Whether a Route value of an endpoint names a SIP Server, one of `domains`, or ourselves. A token of ours in it would
@@ -189,6 +193,13 @@ fn is_towards_servers(request: &Message, route: Span, names: &Names) -> bool {
         true => uri.user.is_empty(),
         false => names.server_of_uri(&uri, buf).is_some() || names.is_domain(uri.host, buf),
     })
+}
+
+/// The server that the remote target of a late dialog names: its partner knows nothing of that.
+fn late_server(request: &Message, walk: &Walk, names: &Names) -> Option<Target> {
+    let uri = request.request_uri().filter(|_| walk.is_late)?;
+    let address = SocketAddr::new(uri.host.ip()?, port_of(uri, request.buf()));
+    names.server_at(address).map(|(pair, _)| Target::Server { pair, at: Some(address) })
 }
 
 /// The pair that a request of an endpoint goes to: the serving one, or in a dialog the one that its Route or
@@ -224,7 +235,7 @@ fn from_server(request: &Message, walk: &Walk, names: &Names, here: Incarnation)
 fn named(uri: Uri, buf: &[u8], names: &Names) -> Target {
     let asked = to_ask(&uri, buf);
     match (names.server_of_uri(&asked, buf), names.peer_of_uri(&asked)) {
-        (Some(pair), _) => Target::Server { pair },
+        (Some(pair), _) => Target::Server { pair, at: None },
         (None, Some(peer)) => Target::Peer { peer },
         (None, None) => Target::Uri(uri),
     }

@@ -79,9 +79,10 @@ impl Engine {
             }
         };
         if acks {
-            exchange.ack = self.pool.take();
+            let mut ack = self.pool.take();
             // What we sent was parsed once; it cannot fail. Without an ACK the phone's own timer H ends it.
-            let _ = crate::sip::response::build_ack(&exchange.sent, message, &mut exchange.ack);
+            let _ = crate::sip::response::build_ack(&exchange.sent, message, &mut ack);
+            exchange.ack = self.pool.exact(ack);
         }
         if effects.tell.is_none() {
             self.count(Counter::AbsorbedResponse);
@@ -232,11 +233,8 @@ impl Engine {
         if self.is_reliable(exchange.reply) {
             return;
         }
-        if exchange.last.capacity() == 0 {
-            exchange.last = self.pool.take();
-        }
-        exchange.last.clear();
-        exchange.last.extend_from_slice(bytes);
+        // It stays for up to 64*T1 behind a final response.
+        exchange.last = bytes.to_vec();
     }
 
     pub(super) fn put_upstream(&mut self, exchange: &Exchange, code: u16, bytes: Vec<u8>) {
@@ -252,7 +250,7 @@ impl Engine {
         };
         // A 2xx to an INVITE is repeated by who made it, not by its transactions (RFC 6026 §7.1).
         if exchange.method == Method::Invite && code < 300 {
-            self.pool.give(std::mem::take(&mut exchange.last));
+            exchange.last = Vec::new();
         } else {
             self.keep_last(exchange, &bytes);
         }
@@ -294,10 +292,8 @@ impl Engine {
             self.count(Counter::ResentRequest);
             self.send_next(id, exchange, copy, now);
         }
-        if effects.ended
-            && let Cancelling::Sent { bytes, .. } = std::mem::replace(&mut exchange.cancelling, Cancelling::No)
-        {
-            self.pool.give(bytes);
+        if effects.ended && matches!(exchange.cancelling, Cancelling::Sent { .. }) {
+            exchange.cancelling = Cancelling::No;
         }
     }
 }

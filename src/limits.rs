@@ -29,6 +29,11 @@ pub const SERVER_SEND_QUEUE_LEN_MAX: usize = 16 * 1024 * 1024;
 pub const SEND_STALL_MAX: Duration = Duration::from_secs(10);
 /// Until what the system holds for a peer is acknowledged, however slowly: 64*T1 (RFC 3261 §17.1.1.1).
 pub const SEND_AGE_MAX: Duration = Duration::from_secs(32);
+/// A connection whose peer has closed its half, while answers are owed over it: 64*T1, when no transaction waits any more
+/// but a ringing INVITE.
+pub const HALF_CLOSED_MAX: Duration = Duration::from_secs(32);
+/// CRLFCRLF in one read of a connection; a phone sends one in half a minute or less often (RFC 5626 §4.4.1).
+pub const PINGS_PER_READ_MAX: usize = 16;
 /// Connections whose progress is looked at before others have their turn.
 pub const LOOKS_PER_PASS_MAX: usize = 512;
 /// Without a message and without a binding.

@@ -64,6 +64,10 @@ pub enum CloseReason {
     SendStalled,
     /// The peer acknowledges, but so slowly that what it was sent has grown too old.
     SendSlow,
+    /// The peer had closed its half, and an answer that it was owed did not come in time.
+    HalfClosed,
+    /// More pings in one read than any phone sends.
+    Pings,
     /// A panic was caught while its message was handled.
     Panic,
     /// It could not be opened.
@@ -111,6 +115,12 @@ pub enum Input<'a> {
         conn: ConnId,
         /// The bytes.
         bytes: &'a [u8],
+    },
+    /// The peer of a connection says nothing more, and may still read: its FIN, or over TLS its close_notify. Comes once.
+    /// Ends in an [`Output::Close`], unless the connection is gone before.
+    HalfClosed {
+        #[allow(missing_docs, reason = "see ConnId")]
+        conn: ConnId,
     },
     /// A connection is gone, not at the engine's request (an [`Output::Close`] is not echoed).
     Closed {

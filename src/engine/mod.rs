@@ -15,6 +15,7 @@ mod devices;
 mod exchange;
 mod former;
 mod forwarding;
+mod halves;
 mod home;
 mod io;
 mod links;
@@ -240,6 +241,7 @@ impl Engine {
             Input::Datagram { point, from, bytes } => self.on_datagram(point, from, bytes, now),
             Input::Ready { conn, identities } => self.on_ready(conn, identities, now),
             Input::Bytes { conn, bytes } => self.on_bytes(conn, bytes, now),
+            Input::HalfClosed { conn } => self.on_half_closed(conn, now),
             Input::Closed { conn, reason } => self.on_closed(conn, reason, now),
             Input::Unreachable { to } => {
                 self.count(Counter::DatagramUnreachable);

@@ -31,10 +31,12 @@ impl Engine {
         let transport = self.settings.point(point).transport;
         self.count(Counter::messages_out(transport));
         self.counters.add(Counter::bytes_out(transport), bytes.len() as u64);
+        self.note_sent(conn, &bytes);
         self.outputs.push_back(Output::Bytes { conn, bytes });
     }
 
-    /// Sends a request's bytes on a flow. When the flow is known here to be gone, gives the bytes back; when
+    /// Sends a message's bytes on a flow. When the flow is known here to be gone (for a request: its peer has closed its
+    /// half, too), gives the bytes back; when
     /// another shard finds that out, `Mail::Failed` comes back to `txn`.
     ///
     /// # Errors
@@ -49,7 +51,7 @@ impl Engine {
         match flow {
             FlowRef::Udp { point, remote, .. } => self.put_datagram(point, remote, bytes),
             FlowRef::Stream { shard, conn, point } if shard == self.me() => {
-                if self.conns.get(conn).is_none() {
+                if self.carries(conn, &bytes).is_none() {
                     return Err(bytes);
                 }
                 self.put_bytes(conn, point, bytes);
@@ -189,8 +191,7 @@ impl Engine {
         binding: Option<BindingId>,
         txn: Option<TxnId>,
     ) {
-        let point = self.conns.get(conn).map(|here| here.point);
-        let Some(point) = point else {
+        let Some(point) = self.carries(conn, &bytes) else {
             match txn {
                 Some(txn) => {
                     self.pool.give(bytes);

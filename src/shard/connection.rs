@@ -4,7 +4,8 @@
 //! accept ──► Handshaking ──► Open ──► Leaving ──► gone
 //! connect ─► Connecting ─┴──────┘         (what waits, close_notify, FIN, the peer's FIN or 2 s)
 //! ```
-//! TCP skips the handshake. A connection that the peer, the system or a bound ends goes at once.
+//! TCP skips the handshake. A connection that the system or a bound ends goes at once. One whose peer says nothing more
+//! (its FIN, its close_notify) is told to the engine, which lets it go on, leaving, when no answer is owed over it.
 //!
 //! What they send is in `sending`. The engine owns every deadline but three: a peer that does not take what it is sent
 //! (`progress`), the lingering after our FIN, and how many handshakes may be in the air (`handshakes`).
@@ -87,6 +88,10 @@ pub(super) struct Conn {
     is_bulky: bool,
     /// It waits in one of the core's queues for its turn in a later pass.
     is_deferred: bool,
+    /// The engine has been told that the peer says nothing more.
+    half_closed: bool,
+    /// The peer's FIN was read. The socket shows it to every read from then on.
+    fin_seen: bool,
     /// See [`super::progress`].
     pub(super) watched: bool,
 }
@@ -134,6 +139,8 @@ impl Core {
             flush_queued: false,
             is_bulky: false,
             is_deferred: false,
+            half_closed: false,
+            fin_seen: false,
             watched: false,
         });
         let slot = id.slot as usize;
@@ -358,7 +365,15 @@ impl Core {
             return Poll::Ready(());
         }
         let mut reads = 0;
-        while self.conn(key).is_some() {
+        while let Some(conn) = self.conn(key) {
+            if conn.fin_seen {
+                // Nothing is left to read; what is left to send is waited for.
+                if conn.phase == (Phase::Leaving { fin_sent: true }) {
+                    self.remove(key);
+                    return Poll::Ready(());
+                }
+                return Poll::Pending;
+            }
             if !self.has_turn(key) {
                 return Poll::Pending;
             }
@@ -444,13 +459,13 @@ impl Core {
         };
         conn.is_bulky = end - part_len == READ_LEN_MAX;
         if end == part_len {
-            if conn.phase == Phase::Open {
-                // What it asked right before its FIN is answered: it may read on.
-                self.carry_out();
-                self.flush(key);
+            conn.fin_seen = true;
+            match conn.phase {
+                Phase::Open => self.half_closed(key),
+                Phase::Leaving { .. } => {}
+                Phase::Connecting | Phase::Handshaking => self.ended(key, CloseReason::Peer),
             }
-            self.ended(key, CloseReason::Peer);
-        } else if matches!(conn.phase, Phase::Leaving { .. }) {
+        } else if conn.half_closed || matches!(conn.phase, Phase::Leaving { .. }) {
             // Nobody reads it any more.
         } else if conn.stream.session.is_some() {
             self.records(key, end);
@@ -544,22 +559,24 @@ impl Core {
             self.queue_flush(key);
         }
         if progress == Progress::PeerClosed {
-            self.peer_closed(key);
+            match self.conn(key).map(|conn| conn.phase) {
+                Some(Phase::Open) => self.half_closed(key),
+                Some(Phase::Handshaking) => self.ended(key, CloseReason::Peer),
+                Some(Phase::Connecting | Phase::Leaving { .. }) | None => {}
+            }
         }
     }
 
-    /// The peer's close_notify: ours goes back, and that is all.
-    fn peer_closed(&mut self, key: Key) {
+    /// The peer says nothing more: its FIN, or its close_notify, which a FIN may follow. It is the engine that knows
+    /// whether it is still owed something.
+    fn half_closed(&mut self, key: Key) {
         let Some(conn) = self.conn(key) else { return };
-        let (id, phase) = (conn.id, conn.phase);
-        match phase {
-            Phase::Open => {
-                self.free_slot(id, key);
-                self.leave(key);
-                self.tell_closed(id, CloseReason::Peer);
-            }
-            Phase::Handshaking => self.ended(key, CloseReason::Peer),
-            Phase::Connecting | Phase::Leaving { .. } => {}
+        if std::mem::replace(&mut conn.half_closed, true) {
+            return;
+        }
+        let id = conn.id;
+        if !self.input(Input::HalfClosed { conn: id }) {
+            self.lost(key, CloseReason::Panic);
         }
     }
 

@@ -322,6 +322,8 @@ Counter, COUNTERS;
     ClosedSendQueueFull { reason = "send_queue_full" }
     ClosedSendStalled { reason = "send_stalled" }
     ClosedSendSlow { reason = "send_slow" }
+    ClosedHalfClosed { reason = "half_closed" }
+    ClosedPings { reason = "pings" }
     ClosedPanic { reason = "panic" };
 
 "hawser_connect_failures_total", "Connections that could not be opened, by reason.":
@@ -467,6 +469,8 @@ Counter, COUNTERS;
     LimitSendQueueLen { limit = "send_queue_len" }
     LimitSendStall { limit = "send_stall" }
     LimitSendAge { limit = "send_age" }
+    LimitHalfClosed { limit = "half_closed" }
+    LimitPingsPerRead { limit = "pings_per_read" }
     LimitIdleUnregistered { limit = "idle_unregistered" }
     LimitUnregisteredPerSource { limit = "unregistered_per_source" }
     LimitMailboxCount { limit = "mailbox_count" }

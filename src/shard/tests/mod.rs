@@ -1,6 +1,7 @@
 //! Shards with real sockets on loopback, and the real engine in them. Every wait has a deadline.
 
 mod datagram;
+mod halves;
 mod panic;
 mod server_side;
 mod stream;
@@ -213,11 +214,16 @@ impl Papers {
 
     /// A phone's side of TLS, that trusts our CA.
     fn phone(&self) -> Arc<rustls::ClientConfig> {
+        self.phone_of(rustls::DEFAULT_VERSIONS)
+    }
+
+    /// The same with these versions only.
+    fn phone_of(&self, versions: &[&'static rustls::SupportedProtocolVersion]) -> Arc<rustls::ClientConfig> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.ca.der().clone()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(versions)
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();

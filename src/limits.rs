@@ -72,6 +72,8 @@ pub const FLOW_ATTEMPTS_MAX: u8 = 8;
 pub const HOME_ANSWER_MAX: Duration = Duration::from_secs(1);
 /// The size from which a request over UDP counts as too large (RFC 3261 §18.1.1).
 pub const UDP_REQUEST_LEN_MAX: usize = 1_300;
+/// What a datagram can carry: 65,535 bytes less the headers of UDP and IPv4.
+pub const UDP_DATAGRAM_LEN_MAX: usize = 65_507;
 /// After a failed attempt to reach a server, peer or device, the first pause before the next.
 pub const LINK_RETRY_MIN: Duration = Duration::from_millis(500);
 /// The longest such pause; each failure doubles it.

@@ -89,6 +89,15 @@ pub enum ConnectFailure {
     Tls,
 }
 
+/// Why the system has refused a datagram, for a cause that does not pass by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendFault {
+    /// It is larger than a datagram, or than the way allows (EMSGSIZE).
+    TooLarge,
+    /// Anything else: no route, a packet filter, an address that nothing can be sent to.
+    Refused,
+}
+
 /// What goes in.
 #[derive(Debug)]
 pub enum Input<'a> {
@@ -133,6 +142,15 @@ pub enum Input<'a> {
     Unreachable {
         /// Where it was sent.
         to: SocketAddr,
+    },
+    /// A datagram that the system has refused for good.
+    Unsent {
+        /// Where it was to go.
+        to: SocketAddr,
+        /// Its payload.
+        bytes: &'a [u8],
+        /// Why.
+        fault: SendFault,
     },
     /// Mail from another shard.
     Mail {

@@ -32,6 +32,7 @@ mod servers;
 mod shown;
 mod timers;
 mod udp;
+mod unsent;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -40,7 +41,8 @@ use smallvec::SmallVec;
 
 pub use crate::config::engine::{Expected, Live, Point, Settings, Sticky, TlsPeer, UdpOversize};
 pub use io::{
-    Accept, CloseReason, ConnectFailure, Event, Input, Level, Located, Mail, Output, Refusal, Source, Upstream,
+    Accept, CloseReason, ConnectFailure, Event, Input, Level, Located, Mail, Output, Refusal, SendFault, Source,
+    Upstream,
 };
 
 use crate::clock::Time;
@@ -247,6 +249,7 @@ impl Engine {
                 self.count(Counter::DatagramUnreachable);
                 self.on_unreachable(to, now);
             }
+            Input::Unsent { to, bytes, fault } => self.on_unsent_datagram(to, bytes, fault, now),
             Input::Mail { from, mail } => self.on_mail(from, mail, now),
             Input::MailRefused { mail } => self.on_mail_refused(mail, now),
             Input::Dns(input) => self.dns.handle(input, now, &mut self.counters),

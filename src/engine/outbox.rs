@@ -7,6 +7,7 @@ use super::links::{Hop, Whose};
 use super::{Engine, Mail, Output};
 use crate::clock::Time;
 use crate::ids::{BindingId, ConnId, FlowRef, PointId, ShardId, Transport};
+use crate::limits::UDP_DATAGRAM_LEN_MAX;
 use crate::sip::Message;
 use crate::stats::Counter;
 use crate::transaction::branch::TxnId;
@@ -22,6 +23,11 @@ impl Engine {
     }
 
     fn put_datagram(&mut self, point: PointId, to: SocketAddr, bytes: Vec<u8>) {
+        if bytes.len() > UDP_DATAGRAM_LEN_MAX {
+            // What can be answered was, before it came to this: see `unsent`.
+            self.count(Counter::DatagramTooLarge);
+            return self.pool.give(bytes);
+        }
         self.count(Counter::MessagesOutUdp);
         self.counters.add(Counter::BytesOutUdp, bytes.len() as u64);
         self.outputs.push_back(Output::Datagram { point, to, bytes });

@@ -244,6 +244,10 @@ impl Engine {
 
     /// Sends the final response of an exchange, and lets go of what it no longer needs.
     pub(super) fn answer(&mut self, id: TxnId, exchange: &mut Exchange, code: u16, bytes: Vec<u8>, now: Time) {
+        let (code, bytes) = match self.fits(exchange.reply, bytes.len()) {
+            true => (code, bytes),
+            false => self.short_answer(exchange, bytes),
+        };
         let effects = match &mut exchange.server {
             ServerTxn::Invite(machine) => machine.on_final(code, self.times),
             ServerTxn::Plain(machine) => machine.on_final(self.times),

@@ -35,7 +35,7 @@ use crate::tls::Tls;
 use crate::tls::identity::Identities;
 use crate::transport::stream::SCRATCH_LEN;
 use crate::transport::stun::{self, Stun};
-use crate::transport::udp::{self, Outgoing};
+use crate::transport::udp::{self, Outgoing, Unsent};
 
 /// When something waits for room that nobody announces (a full socket, a full mailbox), it is tried again after
 /// this.
@@ -431,9 +431,10 @@ impl Core {
         let mut waits = false;
         for _ in 0..ROUNDS_MAX {
             let did = self.carry_out();
-            waits = self.flush_datagrams();
+            let told;
+            (waits, told) = self.flush_datagrams();
             let flushed = self.flush_conns();
-            if !did && !flushed {
+            if !did && !flushed && !told {
                 // What was put in meanwhile has been carried out too.
                 self.dirty = false;
                 break;
@@ -513,23 +514,28 @@ impl Core {
         }
     }
 
-    /// Says whether datagrams wait for room.
-    fn flush_datagrams(&mut self) -> bool {
-        let mut waits = false;
+    /// Says whether datagrams wait for room, and whether the engine was told of some that came back.
+    fn flush_datagrams(&mut self) -> (bool, bool) {
+        let (mut waits, mut told) = (false, false);
         for at in 0..self.udp.len() {
             let Self { udp, engine, .. } = self;
             let Some(out) = &mut udp[at] else { continue };
-            let mut named = Vec::new();
-            let flushed = out.flush(|bytes| engine.recycle(bytes), |to| named.push(to));
+            let (mut named, mut unsent) = (Vec::new(), Vec::new());
+            let flushed = out.flush(|bytes| engine.recycle(bytes), |to| named.push(to), |one| unsent.push(one));
             engine.counters_mut().add(Counter::DatagramSendError, flushed.dropped);
             engine.counters_mut().add(Counter::DatagramSocketFull, flushed.overflowed);
             engine.counters_mut().add(Counter::LimitDatagramsWaitingCount, flushed.overflowed);
             waits |= flushed.waiting;
+            told |= !named.is_empty() || !unsent.is_empty();
             for to in named {
                 self.input(Input::Unreachable { to });
             }
+            for Unsent { to, bytes, fault } in unsent {
+                self.input(Input::Unsent { to, bytes: &bytes, fault });
+                self.engine.recycle(bytes);
+            }
         }
-        waits
+        (waits, told)
     }
 
     /// Forgets which connection a slot stands for, if it still is this one.

@@ -230,6 +230,7 @@ Counter, COUNTERS;
     Refused503NameUnanswered { code = "503", reason = "name_unanswered" }
     Refused503NoTarget { code = "503", reason = "no_target" }
     Refused503Draining { code = "503", reason = "draining" }
+    Refused503Unsendable { code = "503", reason = "unsendable" }
     Refused513Oversize { code = "513", reason = "oversize" };
 
 "hawser_failovers_total", "Requests that went on to the next server or target, by why the one before would not do.":
@@ -246,6 +247,7 @@ Counter, COUNTERS;
     ResponseForeignVia { reason = "foreign_via" }
     ResponseConnectionGone { reason = "connection_gone" }
     ResponseUnsendable { reason = "unsendable" }
+    ResponseTooLarge { reason = "too_large" }
     ResponseMailbox { reason = "mailbox" };
 
 "hawser_acks_dropped_total", "ACKs dropped, by reason: nothing may answer them.":
@@ -412,6 +414,7 @@ Counter, COUNTERS;
 "hawser_datagrams_dropped_total", "Datagrams that could not be sent, by reason.":
     DatagramSocketFull { reason = "socket_full" }
     DatagramUnreachable { reason = "unreachable" }
+    DatagramTooLarge { reason = "too_large" }
     DatagramSendError { reason = "send_error" };
 
 "hawser_accept_errors_total", "Times that the system refused to hand over a new connection (descriptors, memory).":

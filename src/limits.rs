@@ -124,8 +124,12 @@ pub const BATCHES_PER_PASS_MAX: usize = 4;
 pub const HANDSHAKE_STEPS_PER_PASS_MAX: usize = 16;
 /// TLS handshakes in the air of one shard; more wait to be accepted, and those that stall give way.
 pub const HANDSHAKES_COUNT_MAX: usize = 256;
-/// Of those, from one source address; then the oldest of that source gives way. Many phones may share an address.
+/// Of those, from one source address; more of it wait apart, and the oldest of that source gives way. Many phones may
+/// share an address.
 pub const HANDSHAKES_PER_SOURCE_MAX: usize = HANDSHAKES_COUNT_MAX / 4 * 3;
+/// Connections of a shard that wait for their source's turn to shake hands; then the newest of the source that has the
+/// most is let go.
+pub const HANDSHAKES_PARKED_COUNT_MAX: usize = 4_096;
 /// From our FIN until a connection is closed for good, so that the peer can read what came before it.
 pub const LINGER_MAX: Duration = Duration::from_secs(2);
 /// Mails that are handled before others have their turn.

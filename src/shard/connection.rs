@@ -16,6 +16,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context, Poll, Waker};
 
 use super::core::Core;
+use super::parked::Parked;
 use crate::clock::Time;
 use crate::engine::{Accept, CloseReason, ConnectFailure, Engine, Input, TlsPeer};
 use crate::ids::{ConnId, PointId, SetupId, Side, Transport};
@@ -157,13 +158,6 @@ impl Core {
         (self.conns.get(key.index)?.id == id).then_some(key)
     }
 
-    /// Whether a connection that was accepted has to wait before its handshake may begin.
-    pub(super) fn must_wait(&self, point: PointId, peer: SocketAddr) -> bool {
-        let is_tls = self.engine.settings().point(point).transport == Transport::Tls;
-        let busy = !self.deferred.is_empty();
-        is_tls && !self.stopped() && !self.handshakes.may_begin(peer.ip(), busy, self.clock.now())
-    }
-
     /// Takes an accepted connection in, or lets it go at once. Its task must be started when it is taken.
     pub(super) fn accepted(
         &mut self,
@@ -286,6 +280,7 @@ impl Core {
     pub(super) fn remove_all(&mut self) {
         let keys: Vec<Key> = self.conns.iter().map(|(index, conn)| Key { index, serial: conn.serial }).collect();
         keys.into_iter().for_each(|key| self.remove(key));
+        self.parked = Parked::default();
         self.resolving.end_all();
     }
 
@@ -617,7 +612,7 @@ impl Core {
         self.tell_closed(id, reason);
     }
 
-    fn handshake_failed(&mut self, side: Side, peer: SocketAddr, why: HandshakeFailure, detail: &str) {
+    pub(super) fn handshake_failed(&mut self, side: Side, peer: SocketAddr, why: HandshakeFailure, detail: &str) {
         self.count(Counter::handshake_failed(side, why));
         self.say("a TLS handshake failed", Some(peer), format!("{}: {detail}", why.name()));
     }

@@ -14,9 +14,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 use slab::Slab;
 
+use super::arrivals::Arrival;
 use super::connection::{Conn, Key, Opening};
 use super::handshakes::Handshakes;
 use super::mailbox::{Inbox, Post, Posted};
+use super::parked::Parked;
 use super::progress::Watches;
 use super::reporter::Reporter;
 use super::resolving::{Ask, Resolving};
@@ -112,6 +114,8 @@ pub(super) struct Core {
     /// In the order of time: connections that wait for the peer's FIN.
     pub(super) lingers: VecDeque<(Time, Key)>,
     pub(super) handshakes: Handshakes,
+    /// Connections whose source has as many of them as it may have.
+    pub(super) parked: Parked<Arrival>,
     pub(super) handshake_steps_left: usize,
     /// Handshakes that wait for a later pass.
     pub(super) deferred: VecDeque<Key>,
@@ -189,6 +193,7 @@ impl Core {
             watches: Watches::default(),
             lingers: VecDeque::new(),
             handshakes: Handshakes::default(),
+            parked: Parked::default(),
             handshake_steps_left: HANDSHAKE_STEPS_PER_PASS_MAX,
             deferred: VecDeque::new(),
             bulk_reads_left: BULK_READS_PER_PASS_MAX,
@@ -403,6 +408,7 @@ impl Core {
         snapshot.upstreams = self.engine.upstreams(self.clock.now());
         snapshot.gauges.set_len(Gauge::MailboxLength, self.inbox.len());
         snapshot.gauges.set_len(Gauge::HandshakesInProgress, self.handshakes.len());
+        snapshot.gauges.set_len(Gauge::HandshakesParked, self.parked.len());
         let waiting = self.conns.iter().map(|(_, conn)| conn.waiting_len()).sum();
         snapshot.gauges.set_len(Gauge::SendQueueBytes, waiting);
         snapshot
@@ -426,6 +432,7 @@ impl Core {
                 self.on_panic(panic.as_ref());
             }
         }
+        let unparks = self.unpark(now);
         self.look_at_progress(now);
         self.expire_lingers(now);
         let mut waits = false;
@@ -448,7 +455,7 @@ impl Core {
         let retry =
             (waits || self.dirty || !self.deferred.is_empty() || !self.bulky.is_empty() || !self.inbox.is_empty())
                 .then(|| now.after(RETRY_AFTER));
-        let due = [self.engine.poll_timeout(), self.next_expiry(), retry, drained].into_iter().flatten().min();
+        let due = [self.engine.poll_timeout(), self.next_expiry(), retry, drained, unparks].into_iter().flatten().min();
         self.shared.set_due(due.map(|due| due.0));
         self.shared.set_connections(self.conns.len());
         Passed { due, gather: std::mem::take(&mut self.inputs) >= GATHER_INPUTS_MIN }

@@ -491,6 +491,7 @@ Counter, COUNTERS;
     LimitDatagramsWaitingCount { limit = "datagrams_waiting_count" }
     LimitHandshakesCount { limit = "handshakes_count" }
     LimitHandshakesPerSource { limit = "handshakes_per_source" }
+    LimitHandshakesParkedCount { limit = "handshakes_parked_count" }
     LimitDnsLookup { limit = "dns_lookup" }
     LimitDnsName { limit = "dns_name" }
     LimitDnsAliases { limit = "dns_aliases" }
@@ -539,6 +540,8 @@ Gauge, GAUGES;
     ConnectionsLimit {};
 "hawser_tls_handshakes_in_progress", "TLS handshakes begun and not finished.":
     HandshakesInProgress {};
+"hawser_tls_handshakes_waiting", "Connections whose source address has as many handshakes in the air as it may have: they wait for its next.":
+    HandshakesParked {};
 "hawser_registered_flows", "Flows that hold at least one binding, by transport.":
     RegisteredFlowsUdp { transport = "udp" }
     RegisteredFlowsTcp { transport = "tcp" }

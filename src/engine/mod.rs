@@ -25,6 +25,7 @@ mod onward;
 mod outbox;
 mod placement;
 mod pool;
+mod recover;
 mod replies;
 mod requests;
 mod responses;

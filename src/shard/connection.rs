@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context, Poll, Waker};
 
-use super::core::Core;
+use super::core::{Core, Panic, hand};
 use super::parked::Parked;
 use crate::clock::Time;
 use crate::engine::{Accept, CloseReason, ConnectFailure, Engine, Input, TlsPeer};
@@ -260,7 +260,7 @@ impl Core {
                 conn.stream.abort();
                 self.remove(key);
             }
-            (Phase::Open, _) => self.leave(key),
+            (Phase::Open, _) => self.guarded(key, |core| core.leave(key)),
             (Phase::Connecting | Phase::Handshaking, _) => self.remove(key),
             (Phase::Leaving { .. }, _) => {}
         }
@@ -271,7 +271,7 @@ impl Core {
         let keys: Vec<Key> = self.conns.iter().map(|(index, conn)| Key { index, serial: conn.serial }).collect();
         for key in keys {
             if self.conn(key).is_some_and(|conn| conn.phase == Phase::Open) {
-                self.leave(key);
+                self.guarded(key, |core| core.leave(key));
             }
         }
     }
@@ -475,10 +475,9 @@ impl Core {
 
     /// Hands a part of the scratch buffer to the engine.
     fn bytes(&mut self, id: ConnId, start: usize, end: usize) -> bool {
-        let scratch = std::mem::take(&mut self.scratch);
-        let fine = self.input(Input::Bytes { conn: id, bytes: &scratch[start..end] });
-        self.scratch = scratch;
-        fine
+        let Self { engine, scratch, clock, .. } = self;
+        let handled = hand(engine, Input::Bytes { conn: id, bytes: &scratch[start..end] }, clock.now());
+        self.handled(handled)
     }
 
     /// The peer or the system has ended the connection.
@@ -496,25 +495,16 @@ impl Core {
     /// Feeds the session with the scratch buffer up to `end`.
     fn records(&mut self, key: Key, end: usize) {
         let now = self.clock.now();
-        let mut scratch = std::mem::take(&mut self.scratch);
-        let mut lent = std::mem::take(&mut self.lent);
-        lent.clear();
         let mut panicked = None;
-        let Self { conns, engine, .. } = self;
-        let result = match conns.get_mut(key.index).filter(|conn| conn.serial == key.serial) {
-            Some(Conn { id, stream: Stream { session: Some(session), .. }, phase, .. }) => {
-                let id = *id;
-                let opened = *phase == Phase::Open;
-                Some(feed(session, &mut scratch[..end], &mut lent, engine, id, opened, now, &mut panicked))
-            }
-            _ => None,
-        };
-        self.scratch = scratch;
-        self.set_dirty();
-        if let (Some(conn), false) = (self.conn(key), lent.is_empty()) {
-            conn.stream.push_wire(&lent);
-        }
-        self.lent = lent;
+        let Self { conns, engine, scratch, lent, dirty, .. } = self;
+        lent.clear();
+        *dirty = true;
+        let Some(conn) = conns.get_mut(key.index).filter(|conn| conn.serial == key.serial) else { return };
+        let Conn { id, stream, phase, .. } = conn;
+        let Some(session) = stream.session.as_mut() else { return };
+        let opened = *phase == Phase::Open;
+        let result = feed(session, &mut scratch[..end], lent, engine, *id, opened, now, &mut panicked);
+        stream.push_wire(lent);
         if let Some((lines, why)) = key_log::take_lost() {
             self.engine.counters_mut().add(Counter::TlsKeyLogLost, lines);
             self.say("lines of the TLS key log could not be written", None, why.to_string());
@@ -524,9 +514,8 @@ impl Core {
             return self.lost(key, CloseReason::Panic);
         }
         match result {
-            None => {}
-            Some(Ok((progress, early))) => self.fed(key, progress, &early),
-            Some(Err(fault)) => self.tls_fault(key, &fault, end),
+            Ok((progress, early)) => self.fed(key, progress, &early),
+            Err(fault) => self.tls_fault(key, &fault, end),
         }
     }
 
@@ -690,21 +679,17 @@ fn feed(
     id: ConnId,
     opened: bool,
     now: Time,
-    panicked: &mut Option<Box<dyn std::any::Any + Send>>,
+    panicked: &mut Option<Panic>,
 ) -> Result<(Progress, Vec<u8>), rustls::Error> {
+    #[cfg(test)]
+    super::tests::panic_if_read(records);
     // A client may send text right behind the end of its handshake, in one segment.
     let mut early = Vec::new();
     let progress = session.feed(records, wire, &mut |text| {
         if !opened {
             early.extend_from_slice(text);
         } else if panicked.is_none() {
-            let input = Input::Bytes { conn: id, bytes: text };
-            let handled = catch_unwind(AssertUnwindSafe(|| {
-                #[cfg(test)]
-                super::tests::panic_if_asked(&input);
-                engine.handle(input, now);
-            }));
-            *panicked = handled.err();
+            *panicked = hand(engine, Input::Bytes { conn: id, bytes: text }, now).err();
         }
     })?;
     Ok((progress, early))

@@ -151,6 +151,19 @@ impl Draining {
     }
 }
 
+/// What a panic says.
+pub(super) type Panic = Box<dyn Any + Send>;
+
+/// Hands an input to an engine, and catches its panic. What the engine is lent is borrowed beside it, not taken out of
+/// the core: nothing has to be put back.
+pub(super) fn hand(engine: &mut Engine, input: Input<'_>, now: Time) -> Result<(), Panic> {
+    catch_unwind(AssertUnwindSafe(|| {
+        #[cfg(test)]
+        super::tests::panic_if_asked(&input);
+        engine.handle(input, now);
+    }))
+}
+
 /// What a core is made from.
 pub(super) struct Parts {
     pub settings: Settings,
@@ -235,15 +248,14 @@ impl Core {
     /// Hands an input to the engine. `false` when that panicked: the panic is counted, and a connection that the
     /// input came from has to be closed.
     pub(super) fn input(&mut self, input: Input<'_>) -> bool {
-        let now = self.clock.now();
+        let handled = hand(&mut self.engine, input, self.clock.now());
+        self.handled(handled)
+    }
+
+    /// What came of an input that was handed to the engine; as [`Core::input`].
+    pub(super) fn handled(&mut self, result: Result<(), Panic>) -> bool {
         self.inputs += 1;
         self.dirty = true;
-        let Self { engine, .. } = self;
-        let result = catch_unwind(AssertUnwindSafe(|| {
-            #[cfg(test)]
-            super::tests::panic_if_asked(&input);
-            engine.handle(input, now);
-        }));
         match result {
             Ok(()) => true,
             Err(panic) => {
@@ -253,9 +265,22 @@ impl Core {
         }
     }
 
-    /// Counts a panic; repeated ones take the shard out of service.
+    /// Takes one step of a connection. A panic in it (of rustls, or of what verifies a certificate) closes this one and
+    /// leaves everything else as it was.
+    pub(super) fn guarded(&mut self, key: Key, step: impl FnOnce(&mut Self)) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| step(self))) {
+            self.on_panic(panic.as_ref());
+            self.lost(key, CloseReason::Panic);
+        }
+    }
+
+    /// Counts a panic, and lets the engine put right what it may have cut short; repeated ones take the shard out of
+    /// service.
     pub(super) fn on_panic(&mut self, panic: &(dyn Any + Send)) {
         let now = self.clock.now();
+        let Self { engine, .. } = self;
+        // A second one leaves things as they are, which is no worse.
+        let _ = catch_unwind(AssertUnwindSafe(|| engine.recover()));
         self.count(Counter::Panics);
         let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
         let about = text.unwrap_or("no message").to_owned();

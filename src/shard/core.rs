@@ -429,6 +429,8 @@ impl Core {
     fn snapshot(&mut self) -> Snapshot {
         let nudges = self.shared.take_nudges();
         self.engine.counters_mut().add(Counter::StallsNudged, nudges);
+        let lost = self.udp.iter_mut().flatten().map(Outgoing::lost_count).sum();
+        self.engine.counters_mut().add(Counter::DatagramsLost, lost);
         let mut snapshot = self.engine.snapshot();
         snapshot.upstreams = self.engine.upstreams(self.clock.now());
         snapshot.gauges.set_len(Gauge::MailboxLength, self.inbox.len());

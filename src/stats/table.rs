@@ -417,6 +417,9 @@ Counter, COUNTERS;
     DatagramTooLarge { reason = "too_large" }
     DatagramSendError { reason = "send_error" };
 
+"hawser_datagrams_lost_total", "Datagrams that came and that the system dropped before they were read: the socket's buffer was full (net.core.rmem_max).":
+    DatagramsLost {};
+
 "hawser_accept_errors_total", "Times that the system refused to hand over a new connection (descriptors, memory).":
     AcceptError {};
 

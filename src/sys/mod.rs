@@ -1,12 +1,13 @@
 //! The few calls into the system that no safe library offers as they are needed here.
 //!
-//! Owns: batched datagram calls ([`batch`]), the error queue of a UDP socket ([`errqueue`]), resource limits and
-//! the io_uring probe ([`limits`]), what a TCP peer has taken ([`outgoing`]), and the handing over of descriptors to
+//! Owns: batched datagram calls ([`batch`]), the error queue of a UDP socket ([`errqueue`]) and what it has
+//! dropped ([`incoming`]), resource limits and the io_uring probe ([`limits`]), what a TCP peer has taken ([`outgoing`]), and the handing over of descriptors to
 //! glommio. This is the one module where `unsafe` may stand; each block has its argument and a test. Must not touch:
 //! SIP, TLS, state.
 
 pub mod batch;
 pub mod errqueue;
+pub mod incoming;
 pub mod limits;
 pub mod outgoing;
 

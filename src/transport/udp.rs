@@ -7,13 +7,15 @@ use std::os::fd::RawFd;
 
 use crate::engine::SendFault;
 use crate::limits::DATAGRAMS_WAITING_COUNT_MAX;
-use crate::sys::{batch, errqueue};
+use crate::sys::{batch, errqueue, incoming};
 
 /// What one UDP socket has to send.
 #[derive(Debug)]
 pub struct Outgoing {
     fd: RawFd,
     waiting: VecDeque<(SocketAddr, Vec<u8>)>,
+    /// What the system had dropped of what came when that was looked at last.
+    dropped_count: u32,
 }
 
 /// What a flush came to.
@@ -44,7 +46,13 @@ impl Outgoing {
     /// For the socket of this descriptor, which must stay open as long.
     #[must_use]
     pub fn new(fd: RawFd) -> Self {
-        Self { fd, waiting: VecDeque::new() }
+        Self { fd, waiting: VecDeque::new(), dropped_count: 0 }
+    }
+
+    /// Datagrams that came to the same socket, and that the system has dropped since this was asked last.
+    pub fn lost_count(&mut self) -> u64 {
+        let count = incoming::dropped_count(self.fd).unwrap_or(self.dropped_count);
+        u64::from(count.wrapping_sub(std::mem::replace(&mut self.dropped_count, count)))
     }
 
     /// Appends one. It stays until `flush`.

@@ -484,7 +484,6 @@ impl Core {
                 .then(|| now.after(RETRY_AFTER));
         let due = [self.engine.poll_timeout(), self.next_expiry(), retry, drained, unparks].into_iter().flatten().min();
         self.shared.set_due(due.map(|due| due.0));
-        self.shared.set_connections(self.conns.len());
         Passed { due, gather: std::mem::take(&mut self.inputs) >= GATHER_INPUTS_MIN }
     }
 

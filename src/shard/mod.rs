@@ -17,6 +17,7 @@ mod reporter;
 mod resolving;
 mod sending;
 mod shared;
+mod spare;
 mod tasks;
 #[cfg(test)]
 mod tests;

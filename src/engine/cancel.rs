@@ -116,7 +116,7 @@ impl Engine {
         let reliable = exchange.next.is_none_or(|flow| self.is_reliable(flow));
         let (machine, effects) = PlainClient::start(reliable, self.times);
         let copy = self.pool.copy(&bytes);
-        exchange.cancelling = Cancelling::Sent { machine, bytes };
+        exchange.cancelling = Cancelling::Sent { machine, bytes: self.pool.exact(bytes) };
         self.apply_cancel(id, exchange, effects, now);
         self.send_next(id, exchange, copy, false, now);
     }

@@ -10,8 +10,8 @@ use super::{Accept, CloseReason, ConnectFailure, Engine, Level, Mail, Output, Re
 use crate::clock::Time;
 use crate::ids::{BindingId, ConnId, FlowRef, PointId, ShardId, Side, Transport};
 use crate::limits::{
-    BINDINGS_PER_FLOW_MAX, FIRST_MESSAGE_MAX, FLOW_ATTEMPTS_MAX, HANDSHAKE_MAX, IDLE_UNREGISTERED_MAX,
-    MESSAGE_BEGUN_MAX,
+    BINDINGS_PER_FLOW_MAX, FIRST_MESSAGE_MAX, FLOW_ATTEMPTS_MAX, HALF_CLOSED_MAX, HANDSHAKE_MAX, IDLE_UNREGISTERED_MAX,
+    MESSAGE_BEGUN_MAX, PINGS_PER_READ_MAX,
 };
 use crate::proxy::Origin;
 use crate::sip::{FrameFault, Framed, Framer, Message, Method};
@@ -38,7 +38,7 @@ pub(super) struct Conn {
     is_peer: bool,
     /// We opened it.
     link: Option<Box<LinkKey>>,
-    ready: bool,
+    pub(super) ready: bool,
     /// A whole message has come.
     heard: bool,
     framer: Framer,
@@ -49,6 +49,11 @@ pub(super) struct Conn {
     last: Time,
     /// When the message that is begun was begun.
     begun: Option<Time>,
+    /// Requests that came over it, less final responses that were sent on it. It errs where a request is never answered,
+    /// or elsewhere, or twice; so it decides nothing but how long a connection outlives its peer's half.
+    pub(super) owed: u32,
+    /// Since when its peer says nothing more: see [`super::halves`].
+    pub(super) half_closed: Option<Time>,
     timer: Option<TimerId>,
     /// The names of the peer's verified certificate. Boxed: most phones show none.
     identities: Option<Box<Identities>>,
@@ -83,6 +88,8 @@ impl Conn {
             used_by: 0,
             last: now,
             begun: None,
+            owed: 0,
+            half_closed: None,
             timer: None,
             identities: None,
         }
@@ -94,8 +101,22 @@ impl Conn {
     }
 
     /// Whether it counts among those of its source that hold no binding.
-    fn counts_as_unregistered(&self) -> bool {
+    pub(super) fn counts_as_unregistered(&self) -> bool {
         !(self.link.is_some() || self.is_peer || self.side == Some(Side::Server) || self.is_registered())
+    }
+
+    /// Its peer says nothing more. What counted on its being there leaves it, in what is given: its bindings, and the
+    /// shards that have sent on it. Where bindings have moved to stays known, for answers follow them.
+    pub(super) fn part(&mut self, now: Time) -> Self {
+        self.half_closed = Some(now);
+        (self.framer, self.begun) = (Framer::default(), None);
+        let moved = self.bound.iter().copied().filter(|bound| bound.moved_to.is_some()).collect();
+        Self {
+            bound: std::mem::replace(&mut self.bound, moved),
+            link: self.link.clone(),
+            used_by: std::mem::take(&mut self.used_by),
+            ..Self::new(self.point, self.peer, now)
+        }
     }
 
     /// The deadline that counts now, and what missing it means.
@@ -107,6 +128,12 @@ impl Conn {
                 CloseReason::HandshakeTimeout
             };
             return Some((self.last.after(HANDSHAKE_MAX), reason));
+        }
+        if let Some(since) = self.half_closed {
+            return Some(match self.owed {
+                0 => (since, CloseReason::Peer),
+                _ => (since.after(HALF_CLOSED_MAX), CloseReason::HalfClosed),
+            });
         }
         if let Some(begun) = self.begun {
             return Some((begun.after(MESSAGE_BEGUN_MAX), CloseReason::SlowMessage));
@@ -226,7 +253,7 @@ impl Engine {
 
     /// Sets the connection's timer to its deadline. A timer that runs and is early enough is left alone: it
     /// looks again when it fires.
-    fn update_deadline(&mut self, id: ConnId) {
+    pub(super) fn update_deadline(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         match (conn.deadline(), conn.timer) {
             (None, None) => {}
@@ -269,7 +296,7 @@ impl Engine {
         // Taken out while its messages are handled: what a message causes may close the connection.
         let mut framer = std::mem::take(&mut conn.framer);
         self.counters.add(Counter::bytes_in(transport), bytes.len() as u64);
-        let (mut heard, mut pinged) = (false, false);
+        let (mut heard, mut pings) = (false, 0);
         loop {
             let pool = &mut self.pool;
             match framer.next(&mut input, &mut || pool.take()) {
@@ -279,10 +306,13 @@ impl Engine {
                     self.on_stream_message(id, buf, now);
                 }
                 Ok(Some(Framed::Ping)) => {
-                    pinged = true;
-                    self.count(Counter::KeepalivePing);
-                    let bytes = self.pool.copy(b"\r\n");
-                    self.outputs.push_back(Output::Bytes { conn: id, bytes });
+                    pings += 1;
+                    if pings > PINGS_PER_READ_MAX {
+                        return self.close(id, CloseReason::Pings, now);
+                    }
+                    if pings == 1 {
+                        self.pong(id);
+                    }
                 }
                 Ok(None) => break,
                 Err(fault) => {
@@ -299,7 +329,7 @@ impl Engine {
         conn.framer = framer;
         conn.begun = if begun { Some(conn.begun.filter(|_| !heard).unwrap_or(now)) } else { None };
         // Who only ever pings is no phone: a ping keeps alive what a message has begun.
-        if heard || (pinged && conn.heard) {
+        if heard || (pings > 0 && conn.heard) {
             conn.last = now;
         }
         conn.heard |= heard;
@@ -307,6 +337,16 @@ impl Engine {
         // The idle deadline moves with each message; its timer catches up when it fires.
         if was_begun != now_begun || (heard && conn.timer.is_some() && !conn.is_registered() && now_begun) {
             self.update_deadline(id);
+        }
+    }
+
+    /// Answers the pings of a read: all that was read is known to have come, whatever their number. One that is still
+    /// to be sent answers these too.
+    fn pong(&mut self, id: ConnId) {
+        self.count(Counter::KeepalivePing);
+        let is_one = |last: &Output| matches!(last, Output::Bytes { conn, bytes } if *conn == id && bytes == b"\r\n");
+        if !self.outputs.back().is_some_and(is_one) {
+            self.outputs.push_back(Output::Bytes { conn: id, bytes: b"\r\n".to_vec() });
         }
     }
 
@@ -345,6 +385,9 @@ impl Engine {
             Ok(message) => {
                 self.settle_side(id, &message);
                 let Some(source) = self.stream_source(id, Some(&message)) else { return };
+                if message.is_request() && message.method() != Some(Method::Ack) {
+                    self.note_asked(id);
+                }
                 let ends = message.fault().is_some_and(crate::sip::Fault::ends_stream);
                 self.on_message(Box::new(message), source, now);
                 if ends {
@@ -408,10 +451,6 @@ impl Engine {
         if let Some(timer) = conn.timer {
             self.wheel.cancel(timer);
         }
-        let named = (self.settings.point(conn.point).transport, conn.peer);
-        if self.by_peer.get(&named) == Some(&id) {
-            self.by_peer.remove(&named);
-        }
         self.counters.count_with_bound(Counter::closed(reason));
         if conn.counts_as_unregistered() {
             self.uncount_source(conn.peer.ip());
@@ -423,6 +462,15 @@ impl Engine {
             let ordinary = matches!(reason, CloseReason::Peer | CloseReason::Idle);
             let level = if ordinary { Level::Info } else { Level::Warn };
             self.tell(level, "connection closed", Some(conn.peer), reason.name().as_bytes());
+        }
+        self.part_from(id, &conn, reason, now);
+    }
+
+    /// Nobody reaches the peer of a connection over it any more: whoever counts on that is told, once.
+    pub(super) fn part_from(&mut self, id: ConnId, conn: &Conn, reason: CloseReason, now: Time) {
+        let named = (self.settings.point(conn.point).transport, conn.peer);
+        if self.by_peer.get(&named) == Some(&id) {
+            self.by_peer.remove(&named);
         }
         if let Some(key) = conn.link.as_deref() {
             self.link_closed(*key, id, reason, now);
@@ -526,7 +574,8 @@ impl Engine {
     }
 
     pub(super) fn bind_conn(&mut self, conn: ConnId, binding: BindingId) -> bool {
-        let Some(here) = self.conns.get_mut(conn) else { return false };
+        let here = self.conns.get_mut(conn).filter(|here| here.half_closed.is_none());
+        let Some(here) = here else { return false };
         let was_registered = here.is_registered();
         match here.bound.iter_mut().find(|bound| bound.binding == binding) {
             Some(bound) => bound.moved_to = None,

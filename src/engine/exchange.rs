@@ -313,9 +313,7 @@ impl Engine {
         if let Some(request) = exchange.request.take() {
             self.pool.give(request.into_buf());
         }
-        for buffer in [exchange.last, exchange.sent, exchange.ack] {
-            self.pool.give(buffer);
-        }
+        self.pool.give(exchange.sent);
         for former in exchange.former {
             self.pool.give(former.sent);
         }

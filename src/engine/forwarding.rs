@@ -37,6 +37,10 @@ impl Engine {
                 self.count(Counter::OversizeTcp);
                 return self.send_request(id, exchange, walk, flow, now);
             }
+            if !self.fits(flow, exchange.sent.len()) {
+                self.count(Counter::OversizeReject);
+                return self.finish(id, exchange, 513, "Message Too Large", Counter::Refused513Oversize, now);
+            }
             self.count(Counter::OversizeUdp);
         }
         let (client, effects) = match exchange.method {

@@ -214,7 +214,7 @@ impl Engine {
         // Its loss may be known here before the directory has heard of it.
         if let FlowRef::Stream { shard, conn, .. } = flow
             && shard == self.me()
-            && self.conns.get(conn).is_none()
+            && !self.takes_requests(conn)
         {
             self.on_flow_gone(flow, binding);
             return None;

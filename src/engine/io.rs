@@ -65,6 +65,10 @@ pub enum CloseReason {
     SendStalled,
     /// The peer acknowledges, but so slowly that what it was sent has grown too old.
     SendSlow,
+    /// The peer had closed its half, and an answer that it was owed did not come in time.
+    HalfClosed,
+    /// More pings in one read than any phone sends.
+    Pings,
     /// A panic was caught while its message was handled.
     Panic,
     /// It could not be opened.
@@ -84,6 +88,15 @@ pub enum ConnectFailure {
     Resources,
     /// The peer's certificate was refused, or the TLS handshake failed.
     Tls,
+}
+
+/// Why the system has refused a datagram, for a cause that does not pass by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendFault {
+    /// It is larger than a datagram, or than the way allows (EMSGSIZE).
+    TooLarge,
+    /// Anything else: no route, a packet filter, an address that nothing can be sent to.
+    Refused,
 }
 
 /// What goes in.
@@ -113,6 +126,12 @@ pub enum Input<'a> {
         /// The bytes.
         bytes: &'a [u8],
     },
+    /// The peer of a connection says nothing more, and may still read: its FIN, or over TLS its close_notify. Comes once.
+    /// Ends in an [`Output::Close`], unless the connection is gone before.
+    HalfClosed {
+        #[allow(missing_docs, reason = "see ConnId")]
+        conn: ConnId,
+    },
     /// A connection is gone, not at the engine's request (an [`Output::Close`] is not echoed).
     Closed {
         #[allow(missing_docs, reason = "see ConnId")]
@@ -124,6 +143,15 @@ pub enum Input<'a> {
     Unreachable {
         /// Where it was sent.
         to: SocketAddr,
+    },
+    /// A datagram that the system has refused for good.
+    Unsent {
+        /// Where it was to go.
+        to: SocketAddr,
+        /// Its payload.
+        bytes: &'a [u8],
+        /// Why.
+        fault: SendFault,
     },
     /// Mail from another shard.
     Mail {

@@ -378,6 +378,8 @@ pub(super) fn evidence_of(reason: CloseReason) -> Option<Evidence> {
         CloseReason::Connect(ConnectFailure::Resources)
         | CloseReason::Panic
         | CloseReason::Framing
+        | CloseReason::Pings
+        | CloseReason::HalfClosed
         | CloseReason::Idle => return None,
         _ => Evidence::Reset,
     })

@@ -15,6 +15,7 @@ mod devices;
 mod exchange;
 mod former;
 mod forwarding;
+mod halves;
 mod home;
 mod io;
 mod links;
@@ -24,6 +25,7 @@ mod onward;
 mod outbox;
 mod placement;
 mod pool;
+mod recover;
 mod replies;
 mod requests;
 mod responses;
@@ -31,6 +33,7 @@ mod servers;
 mod shown;
 mod timers;
 mod udp;
+mod unsent;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -39,8 +42,8 @@ use smallvec::SmallVec;
 
 pub use crate::config::engine::{Expected, Live, Point, Settings, Sticky, TlsPeer, UdpOversize};
 pub use io::{
-    Accept, By, CloseReason, ConnectFailure, Event, Input, Letter, Level, Located, Mail, Output, Refusal, Source,
-    Upstream,
+    Accept, By, CloseReason, ConnectFailure, Event, Input, Letter, Level, Located, Mail, Output, Refusal, SendFault,
+    Source, Upstream,
 };
 
 use crate::clock::Time;
@@ -241,11 +244,13 @@ impl Engine {
             Input::Datagram { point, from, bytes } => self.on_datagram(point, from, bytes, now),
             Input::Ready { conn, identities } => self.on_ready(conn, identities, now),
             Input::Bytes { conn, bytes } => self.on_bytes(conn, bytes, now),
+            Input::HalfClosed { conn } => self.on_half_closed(conn, now),
             Input::Closed { conn, reason } => self.on_closed(conn, reason, now),
             Input::Unreachable { to } => {
                 self.count(Counter::DatagramUnreachable);
                 self.on_unreachable(to, now);
             }
+            Input::Unsent { to, bytes, fault } => self.on_unsent_datagram(to, bytes, fault, now),
             Input::Mail { from, mail } => self.on_mail(from, mail, now),
             Input::MailRefused { mail } => self.on_mail_refused(mail, now),
             Input::Dns(input) => self.dns.handle(input, now, &mut self.counters),

@@ -375,7 +375,7 @@ impl Engine {
         self.unwatch(id, exchange);
         self.leave(exchange, now);
         self.stop_client(exchange);
-        self.pool.give(std::mem::take(&mut exchange.ack));
+        exchange.ack = Vec::new();
         exchange.client = ClientTxn::Waiting;
         exchange.cancelling = Cancelling::No;
         exchange.resolving = false;

@@ -8,6 +8,7 @@ use super::links::{Hop, Whose};
 use super::{Engine, Mail, Output};
 use crate::clock::Time;
 use crate::ids::{BindingId, ConnId, FlowRef, PointId, ShardId, Transport};
+use crate::limits::UDP_DATAGRAM_LEN_MAX;
 use crate::sip::Message;
 use crate::stats::Counter;
 use crate::transaction::branch::TxnId;
@@ -23,6 +24,11 @@ impl Engine {
     }
 
     fn put_datagram(&mut self, point: PointId, to: SocketAddr, bytes: Vec<u8>) {
+        if bytes.len() > UDP_DATAGRAM_LEN_MAX {
+            // What can be answered was, before it came to this: see `unsent`.
+            self.count(Counter::DatagramTooLarge);
+            return self.pool.give(bytes);
+        }
         self.count(Counter::MessagesOutUdp);
         self.counters.add(Counter::BytesOutUdp, bytes.len() as u64);
         self.outputs.push_back(Output::Datagram { point, to, bytes });
@@ -32,18 +38,19 @@ impl Engine {
         let transport = self.settings.point(point).transport;
         self.count(Counter::messages_out(transport));
         self.counters.add(Counter::bytes_out(transport), bytes.len() as u64);
+        self.note_sent(conn, &bytes);
         self.outputs.push_back(Output::Bytes { conn, bytes });
     }
 
-    /// Sends a letter on a flow. When the flow is known here to be gone, gives the letter back; when another shard finds
-    /// that out, it goes to the home of its binding, or `Mail::Failed` comes back to its `txn`.
+    /// Sends a letter on a flow. When the flow is known here to be gone (for a request: its peer has closed its half, too),
+    /// gives the letter back; when another shard finds that out, it goes to the home of its binding, or `Mail::Failed` comes back to its `txn`.
     ///
     /// # Errors
     /// The letter, unsent.
     pub(super) fn send(&mut self, flow: FlowRef, letter: Letter) -> Result<(), Letter> {
         match flow {
             FlowRef::Stream { shard, conn, point } if shard == self.me() => {
-                if self.conns.get(conn).is_none() {
+                if self.carries(conn, &letter.bytes).is_none() {
                     return Err(letter);
                 }
                 self.put_bytes(conn, point, letter.bytes);
@@ -210,7 +217,10 @@ impl Engine {
 
     /// Another shard wants a letter sent on a flow of this one.
     pub(super) fn on_send(&mut self, from: ShardId, flow: FlowRef, letter: Letter) {
-        let is_there = self.is_there(flow);
+        let is_there = match flow {
+            FlowRef::Stream { conn, .. } => self.carries(conn, &letter.bytes).is_some(),
+            FlowRef::Udp { .. } => true,
+        };
         if let (true, Some(_), FlowRef::Stream { conn, .. }) = (is_there, letter.txn, flow) {
             self.note_use(conn, from);
         }

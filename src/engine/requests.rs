@@ -273,7 +273,12 @@ impl Engine {
         let request = exchange.request.as_deref()?;
         let walk = crate::proxy::route::walk(request, &exchange.source, &self.names, &self.keys);
         match target::target(request, &walk, exchange.source.side, &self.names, self.here) {
-            Ok(Target::Flow { flow, .. }) if self.is_there(flow) => Some(flow),
+            Ok(Target::Flow { flow, .. }) => match flow {
+                FlowRef::Stream { shard, conn, .. } if shard == self.me() => {
+                    Some(flow).filter(|_| self.takes_requests(conn))
+                }
+                _ => Some(flow),
+            },
             _ => None,
         }
     }

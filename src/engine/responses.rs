@@ -123,9 +123,10 @@ impl Engine {
             }
         };
         if acks {
-            exchange.ack = self.pool.take();
+            let mut ack = self.pool.take();
             // What we sent was parsed once; it cannot fail. Without an ACK the phone's own timer H ends it.
-            let _ = crate::sip::response::build_ack(&exchange.sent, message, &mut exchange.ack);
+            let _ = crate::sip::response::build_ack(&exchange.sent, message, &mut ack);
+            exchange.ack = self.pool.exact(ack);
         }
         if effects.tell.is_none() {
             self.count(Counter::AbsorbedResponse);
@@ -289,11 +290,8 @@ impl Engine {
         if self.is_reliable(exchange.reply) {
             return;
         }
-        if exchange.last.capacity() == 0 {
-            exchange.last = self.pool.take();
-        }
-        exchange.last.clear();
-        exchange.last.extend_from_slice(bytes);
+        // It stays for up to 64*T1 behind a final response.
+        exchange.last = bytes.to_vec();
     }
 
     pub(super) fn put_upstream(&mut self, exchange: &Exchange, code: u16, bytes: Vec<u8>) {
@@ -303,13 +301,17 @@ impl Engine {
 
     /// Sends the final response of an exchange, and lets go of what it no longer needs.
     pub(super) fn answer(&mut self, id: TxnId, exchange: &mut Exchange, code: u16, bytes: Vec<u8>, now: Time) {
+        let (code, bytes) = match self.fits(exchange.reply, bytes.len()) {
+            true => (code, bytes),
+            false => self.short_answer(exchange, bytes),
+        };
         let effects = match &mut exchange.server {
             ServerTxn::Invite(machine) => machine.on_final(code, self.times),
             ServerTxn::Plain(machine) => machine.on_final(self.times),
         };
         // A 2xx to an INVITE is repeated by who made it, not by its transactions (RFC 6026 §7.1).
         if exchange.method == Method::Invite && code < 300 {
-            self.pool.give(std::mem::take(&mut exchange.last));
+            exchange.last = Vec::new();
         } else {
             self.keep_last(exchange, &bytes);
         }
@@ -351,10 +353,8 @@ impl Engine {
             self.count(Counter::ResentRequest);
             self.send_next(id, exchange, copy, false, now);
         }
-        if effects.ended
-            && let Cancelling::Sent { bytes, .. } = std::mem::replace(&mut exchange.cancelling, Cancelling::No)
-        {
-            self.pool.give(bytes);
+        if effects.ended && matches!(exchange.cancelling, Cancelling::Sent { .. }) {
+            exchange.cancelling = Cancelling::No;
         }
     }
 }

@@ -230,6 +230,7 @@ Counter, COUNTERS;
     Refused503NameUnanswered { code = "503", reason = "name_unanswered" }
     Refused503NoTarget { code = "503", reason = "no_target" }
     Refused503Draining { code = "503", reason = "draining" }
+    Refused503Unsendable { code = "503", reason = "unsendable" }
     Refused513Oversize { code = "513", reason = "oversize" };
 
 "hawser_failovers_total", "Requests that went on to the next server or target, by why the one before would not do.":
@@ -247,6 +248,7 @@ Counter, COUNTERS;
     ResponseElsewhere { reason = "elsewhere" }
     ResponseConnectionGone { reason = "connection_gone" }
     ResponseUnsendable { reason = "unsendable" }
+    ResponseTooLarge { reason = "too_large" }
     ResponseMailbox { reason = "mailbox" };
 
 "hawser_acks_dropped_total", "ACKs dropped, by reason: nothing may answer them.":
@@ -323,6 +325,8 @@ Counter, COUNTERS;
     ClosedSendQueueFull { reason = "send_queue_full" }
     ClosedSendStalled { reason = "send_stalled" }
     ClosedSendSlow { reason = "send_slow" }
+    ClosedHalfClosed { reason = "half_closed" }
+    ClosedPings { reason = "pings" }
     ClosedPanic { reason = "panic" };
 
 "hawser_connect_failures_total", "Connections that could not be opened, by reason.":
@@ -411,7 +415,11 @@ Counter, COUNTERS;
 "hawser_datagrams_dropped_total", "Datagrams that could not be sent, by reason.":
     DatagramSocketFull { reason = "socket_full" }
     DatagramUnreachable { reason = "unreachable" }
+    DatagramTooLarge { reason = "too_large" }
     DatagramSendError { reason = "send_error" };
+
+"hawser_datagrams_lost_total", "Datagrams that came and that the system dropped before they were read: the socket's buffer was full (net.core.rmem_max).":
+    DatagramsLost {};
 
 "hawser_accept_errors_total", "Times that the system refused to hand over a new connection (descriptors, memory).":
     AcceptError {};
@@ -468,6 +476,8 @@ Counter, COUNTERS;
     LimitSendQueueLen { limit = "send_queue_len" }
     LimitSendStall { limit = "send_stall" }
     LimitSendAge { limit = "send_age" }
+    LimitHalfClosed { limit = "half_closed" }
+    LimitPingsPerRead { limit = "pings_per_read" }
     LimitIdleUnregistered { limit = "idle_unregistered" }
     LimitUnregisteredPerSource { limit = "unregistered_per_source" }
     LimitMailboxCount { limit = "mailbox_count" }
@@ -486,6 +496,7 @@ Counter, COUNTERS;
     LimitDatagramsWaitingCount { limit = "datagrams_waiting_count" }
     LimitHandshakesCount { limit = "handshakes_count" }
     LimitHandshakesPerSource { limit = "handshakes_per_source" }
+    LimitHandshakesParkedCount { limit = "handshakes_parked_count" }
     LimitDnsLookup { limit = "dns_lookup" }
     LimitDnsName { limit = "dns_name" }
     LimitDnsAliases { limit = "dns_aliases" }
@@ -534,6 +545,8 @@ Gauge, GAUGES;
     ConnectionsLimit {};
 "hawser_tls_handshakes_in_progress", "TLS handshakes begun and not finished.":
     HandshakesInProgress {};
+"hawser_tls_handshakes_waiting", "Connections whose source address has as many handshakes in the air as it may have: they wait for its next.":
+    HandshakesParked {};
 "hawser_registered_flows", "Flows that hold at least one binding, by transport.":
     RegisteredFlowsUdp { transport = "udp" }
     RegisteredFlowsTcp { transport = "tcp" }

@@ -11,6 +11,7 @@ mod client_aor;
 mod contacts;
 mod devices;
 mod failover;
+mod halves;
 mod hostile;
 mod listeners;
 mod live;

@@ -123,7 +123,7 @@ pub const HANDSHAKES_PER_SOURCE_MAX: usize = HANDSHAKES_COUNT_MAX / 4 * 3;
 pub const LINGER_MAX: Duration = Duration::from_secs(2);
 /// Mails that are handled before others have their turn.
 pub const MAILS_PER_PASS_MAX: usize = 256;
-/// Requests of plain threads (snapshots, `where`, drain) that wait for one shard.
+/// Questions of plain threads (snapshots, `where`, pins) that wait for one shard. Orders have places of their own.
 pub const CONTROLS_COUNT_MAX: usize = 64;
 /// Log lines of one kind for each second; the rest is counted and said.
 pub const LOG_LINES_PER_SECOND_MAX: u32 = 5;

@@ -20,7 +20,7 @@ use super::mailbox::{Inbox, Post, Posted};
 use super::progress::Watches;
 use super::reporter::Reporter;
 use super::resolving::{Ask, Resolving};
-use super::shared::{Control, Shared};
+use super::shared::{Control, Orders, Shared};
 use crate::clock::Time;
 use crate::dns;
 use crate::engine::{CloseReason, Engine, Input, Mail, Output, Settings};
@@ -346,7 +346,7 @@ impl Core {
         });
     }
 
-    /// Takes mail and requests of plain threads; says whether more may wait.
+    /// Takes mail, and the questions and orders of plain threads; says whether more may wait.
     pub(super) fn read_mail(&mut self) -> bool {
         let mut mails = std::mem::take(&mut self.mails);
         let taken = self.inbox.drain(MAILS_PER_PASS_MAX, |from, mail| mails.push((from, mail)));
@@ -357,6 +357,9 @@ impl Core {
         self.mails = mails;
         while let Ok(control) = self.controls.try_recv() {
             self.control(control);
+        }
+        if let Some(orders) = self.shared.take_orders() {
+            self.carry_out_orders(orders);
         }
         !self.inbox.is_empty()
     }
@@ -376,23 +379,30 @@ impl Core {
                 let shown = flows.iter().enumerate().filter_map(|(at, flow)| Some((at, names(flow)?)));
                 drop(reply.try_send(shown.collect()));
             }
-            Control::Drain(reply) => {
-                self.draining = Some(Draining::default());
-                self.drained = Some(reply);
-                self.close_listeners();
-                self.input(Input::Drain);
-            }
-            Control::Tls(tls) => self.tls = *tls,
-            Control::Shrink => self.shrink(),
-            Control::Live(live) => {
-                self.input(Input::Live(live));
-            }
-            Control::Stop => {
-                self.close_listeners();
-                self.close_all();
-                self.stopped = true;
-                self.dirty = true;
-            }
+        }
+    }
+
+    fn carry_out_orders(&mut self, orders: Orders) {
+        if let Some(live) = orders.live {
+            self.input(Input::Live(live));
+        }
+        if let Some(tls) = orders.tls {
+            self.tls = *tls;
+        }
+        if orders.shrink {
+            self.shrink();
+        }
+        if let Some(reply) = orders.drain {
+            self.draining = Some(Draining::default());
+            self.drained = Some(reply);
+            self.close_listeners();
+            self.input(Input::Drain);
+        }
+        if orders.stop {
+            self.close_listeners();
+            self.close_all();
+            self.stopped = true;
+            self.dirty = true;
         }
     }
 
@@ -415,7 +425,7 @@ impl Core {
         self.count(Counter::Passes);
         // So that a heartbeat means that mail was read too: a wake of the mailbox task that is lost then costs no
         // more than the time to the next pass, or the watchdog's two looks.
-        if !self.inbox.is_empty() {
+        if !self.inbox.is_empty() || self.shared.has_orders() {
             self.read_mail();
         }
         self.dirty = false;

@@ -37,8 +37,27 @@ pub struct Shared {
     connections: AtomicU64,
     in_service: AtomicBool,
     retired: AtomicBool,
+    orders: Mutex<Orders>,
+    /// Something is in `orders`.
+    ordered: AtomicBool,
     #[cfg(test)]
     pub(super) lose_wakes: AtomicBool,
+}
+
+/// What a shard is told, until it has taken that up. Each kind has one place: the newest counts, nothing is dropped
+/// however many questions wait, and nothing waits behind anything else.
+#[derive(Debug, Default)]
+pub(super) struct Orders {
+    /// Settings have changed.
+    pub live: Option<Box<Live>>,
+    /// New handshakes are made with this; open connections stay.
+    pub tls: Option<Box<Tls>>,
+    /// Let go of the room that a crowd has left behind.
+    pub shrink: bool,
+    /// Take no new work; say once when nothing is in flight any more.
+    pub drain: Option<Sender<()>>,
+    /// Close everything and end.
+    pub stop: bool,
 }
 
 impl Default for Shared {
@@ -53,6 +72,8 @@ impl Default for Shared {
             connections: AtomicU64::new(0),
             in_service: AtomicBool::new(true),
             retired: AtomicBool::new(false),
+            orders: Mutex::default(),
+            ordered: AtomicBool::new(false),
             #[cfg(test)]
             lose_wakes: AtomicBool::new(false),
         }
@@ -86,6 +107,29 @@ impl Shared {
         if nudger.as_ref().is_none_or(|known| !known.will_wake(waker)) {
             *nudger = Some(waker.clone());
         }
+    }
+
+    /// Puts an order into its place, and wakes the shard. What stood there goes when the place is free again for the
+    /// shard to look at, for to let go of a set-up of TLS takes a while.
+    fn order<T>(&self, put: impl FnOnce(&mut Orders) -> T) {
+        let _former = put(&mut self.orders());
+        self.ordered.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// The orders that the shard has not taken up, which it does with this.
+    pub(super) fn take_orders(&self) -> Option<Orders> {
+        // Before the look: an order that comes after it sets this again.
+        self.ordered.swap(false, Ordering::Acquire).then(|| std::mem::take(&mut *self.orders()))
+    }
+
+    pub(super) fn has_orders(&self) -> bool {
+        self.ordered.load(Ordering::Relaxed)
+    }
+
+    /// Held for as long as it takes to put one in or to take all out; every place is whole at any time.
+    fn orders(&self) -> MutexGuard<'_, Orders> {
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Nothing panics while it is held, and a waker is whole at any time.
@@ -148,7 +192,7 @@ impl Shared {
     }
 }
 
-/// What a plain thread asks of a shard.
+/// What a plain thread asks of a shard: who asks waits for the answer for a while, and does without.
 #[derive(Debug)]
 pub(super) enum Control {
     Snapshot(Sender<Snapshot>),
@@ -157,16 +201,6 @@ pub(super) enum Control {
     Certificates(Arc<[FlowRef]>, Sender<Vec<(usize, Vec<String>)>>),
     /// Of the first shard: fix the active server of the pair of this name, or let the rules decide again.
     Pin(Box<str>, Option<Member>, Sender<Result<(), PinFault>>),
-    /// Take no new work; say once when nothing is in flight any more.
-    Drain(Sender<()>),
-    /// New handshakes are made with this; open connections stay.
-    Tls(Box<Tls>),
-    /// Let go of the room that a crowd has left behind.
-    Shrink,
-    /// Settings have changed.
-    Live(Box<Live>),
-    /// Close everything and end.
-    Stop,
 }
 
 #[derive(Debug)]
@@ -176,11 +210,11 @@ struct Link {
 }
 
 impl Link {
-    fn send(&self, request: Control) {
+    fn ask(&self, request: Control) {
         match self.control.try_send(request) {
             Ok(()) | Err(TrySendError::Disconnected(_)) => {}
             // A shard with so many questions open does not answer; it is not asked once more.
-            Err(TrySendError::Full(_)) => log::warn!("a shard does not answer: {CONTROLS_COUNT_MAX} requests wait"),
+            Err(TrySendError::Full(_)) => log::warn!("a shard does not answer: {CONTROLS_COUNT_MAX} questions wait"),
         }
         self.shared.wake();
     }
@@ -278,7 +312,8 @@ impl Handle {
         let (reply, done) = bounded(self.shards());
         let deadline = Instant::now() + at_most;
         let mut left = self.shards();
-        self.send_all(|| Control::Drain(reply.clone()));
+        self.order_all(|orders| orders.drain.replace(reply.clone()));
+        drop(reply);
         while left > 0 && done.recv_deadline(deadline).is_ok() {
             left -= 1;
         }
@@ -287,28 +322,36 @@ impl Handle {
 
     /// Lets every shard make new handshakes with this.
     pub fn set_tls(&self, tls: &Tls) {
-        self.send_all(|| Control::Tls(Box::new(tls.clone())));
+        for link in &self.inner.links {
+            let new = Box::new(tls.clone());
+            link.shared.order(|orders| orders.tls.replace(new));
+        }
     }
 
     /// Asks all shards to let go of the room that a crowd has left behind.
     pub(super) fn shrink(&self) {
-        self.send_all(|| Control::Shrink);
+        self.order_all(|orders| orders.shrink = true);
     }
 
     /// Gives all shards settings that have changed.
     pub fn set_live(&self, live: &Live) {
-        self.send_all(|| Control::Live(Box::new(live.clone())));
+        for link in &self.inner.links {
+            let new = Box::new(live.clone());
+            link.shared.order(|orders| orders.live.replace(new));
+        }
     }
 
     /// Asks all shards to close their connections and to end.
     pub fn stop(&self) {
-        self.send_all(|| Control::Stop);
+        self.order_all(|orders| orders.stop = true);
     }
 
     fn ask<T>(&self, request: impl Fn(Sender<T>) -> Control) -> Vec<T> {
         let (reply, answers) = bounded(self.shards());
         let deadline = Instant::now() + ANSWER_MAX;
-        self.send_all(|| request(reply.clone()));
+        for link in &self.inner.links {
+            link.ask(request(reply.clone()));
+        }
         drop(reply);
         let mut all = Vec::with_capacity(self.shards());
         // Ends early when the last shard has dropped its end.
@@ -321,18 +364,20 @@ impl Handle {
     /// The same for the first shard alone, which owns the verdict on the SIP Servers.
     fn ask_owner<T>(&self, request: impl FnOnce(Sender<T>) -> Control) -> Option<T> {
         let (reply, answer) = bounded(1);
-        self.inner.links.first()?.send(request(reply));
+        self.inner.links.first()?.ask(request(reply));
         answer.recv_timeout(ANSWER_MAX).ok()
     }
 
-    fn send_all(&self, request: impl Fn() -> Control) {
+    fn order_all<T>(&self, put: impl Fn(&mut Orders) -> T) {
         for link in &self.inner.links {
-            link.send(request());
+            link.shared.order(&put);
         }
     }
 
-    pub(super) fn waiting(&self, shard: usize) -> usize {
-        self.inner.links[shard].control.len()
+    /// Whether a shard was asked or told something that it has not looked at.
+    pub(super) fn waits(&self, shard: usize) -> bool {
+        let link = &self.inner.links[shard];
+        !link.control.is_empty() || link.shared.has_orders()
     }
 
     pub(super) fn shared(&self, shard: usize) -> &Shared {
@@ -352,6 +397,32 @@ mod tests {
         fn wake(self: Arc<Self>) {
             self.0.fetch_add(1, Ordering::SeqCst);
         }
+    }
+
+    #[test]
+    fn orders_are_never_dropped_however_many_questions_wait_and_the_newest_counts() {
+        let shared = [Arc::<Shared>::default()];
+        let (handle, controls) = Handle::new(&shared);
+        let (reply, _answers) = bounded(1);
+        for _ in 0..2 * CONTROLS_COUNT_MAX {
+            handle.inner.links[0].ask(Control::Snapshot(reply.clone()));
+        }
+        assert_eq!(controls[0].len(), CONTROLS_COUNT_MAX);
+        assert!(shared[0].take_orders().is_none());
+        handle.set_tls(&Tls::default());
+        let mut live = crate::engine::Settings::plain(vec![], vec![]).live;
+        for seconds in [1, 2] {
+            live.oos_check = Duration::from_secs(seconds);
+            handle.set_live(&live);
+        }
+        handle.shrink();
+        assert!(!handle.drain(Duration::ZERO), "nobody has taken it up yet");
+        handle.stop();
+        assert!(handle.waits(0));
+        let orders = shared[0].take_orders().unwrap();
+        assert_eq!(orders.live.unwrap().oos_check, Duration::from_secs(2));
+        assert!(orders.tls.is_some() && orders.shrink && orders.drain.is_some() && orders.stop);
+        assert!(shared[0].take_orders().is_none() && !shared[0].has_orders());
     }
 
     #[test]

@@ -83,8 +83,12 @@ pub const NAMES_AGAIN: Duration = Duration::from_secs(2);
 pub const POOL_CHECK_EVERY: Duration = Duration::from_secs(60);
 /// Shards of a process.
 pub const SHARDS_MAX: usize = 64;
-/// Connections to the HTTP port that are served at once; for more, the oldest without a request gives way.
+/// Connections to the HTTP port whose request is still to come, or is a probe; for more, the oldest gives way.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+/// HTTP requests besides probes that are answered at once; more get 503.
+pub const ADMIN_ANSWERS_MAX: usize = 64;
+/// A shard that has not run for so long does not: the watchdog wakes an idle one ten times in it.
+pub const HEARTBEAT_MAX: Duration = Duration::from_secs(2);
 /// The head of an HTTP request.
 pub const ADMIN_HEAD_LEN_MAX: usize = 8 * 1024;
 /// From the start of an HTTP connection until the head of its request is there.
@@ -98,8 +102,6 @@ pub const ADMIN_ANSWER_MAX: Duration = Duration::from_millis(1_500);
 pub const ADMIN_QUESTIONS_MAX: usize = 8;
 /// Lines of one metric whose labels come from settings, DNS or Request-URIs. Those that come last are left out.
 pub const ADMIN_LABEL_SETS_MAX: usize = 512;
-/// How long `/readyz` waits for the state of the pairs before it answers without it.
-pub const ADMIN_ASIDE_MAX: Duration = Duration::from_millis(250);
 /// Datagrams that wait for room in one UDP socket.
 pub const DATAGRAMS_WAITING_COUNT_MAX: usize = 1_024;
 /// Read from one connection before others have their turn.

@@ -55,6 +55,14 @@ impl Source for Live {
         }
     }
 
+    fn running(&self) -> (usize, usize) {
+        (self.handle.running(), self.handle.shards())
+    }
+
+    fn pairs_answering(&self) -> Option<(usize, usize)> {
+        self.handle.pairs_answering()
+    }
+
     fn about(&self) -> About {
         let papers = self.papers.lock().unwrap_or_else(PoisonError::into_inner).clone();
         About { uptime: self.started.elapsed(), papers, ..self.about.clone() }
@@ -96,6 +104,7 @@ mod tests {
         assert_eq!(live.about().shards, 2);
         assert_eq!(live.snapshots().iter().map(|snapshot| snapshot.shard).collect::<Vec<_>>(), [0, 1]);
         assert_eq!(live.readiness(), Readiness::Ready);
+        assert_eq!((live.running(), live.pairs_answering()), ((2, 2), Some((1, 1))));
         assert_eq!(live.pin("sips1", Some(Member::Backup)), Some(Ok(())));
         let pairs = live.pairs().expect("the first shard answers");
         assert_eq!((pairs[0].name.as_str(), pairs[0].active, pairs[0].pinned), ("sips1", "backup", true));
@@ -106,6 +115,7 @@ mod tests {
         assert!(shards.handle().drain(Duration::from_secs(10)), "nothing is in flight");
         assert!(matches!(live.readiness(), Readiness::Not(why) if why.starts_with("stopping")));
         shards.stop();
+        assert_eq!(live.running(), (0, 2));
         assert!(live.snapshots().is_empty() && live.pairs().is_none() && live.pin("sips1", None).is_none());
         assert!(live.locate("sip:nobody@example.com").is_none(), "nobody is left to say that there is none");
     }

@@ -1,8 +1,9 @@
 //! Statistics over HTTP: `/metrics`, `/stats`, `/where`, `/healthz`, `/readyz` and a page for people.
 //!
 //! Owns: one plain thread with an HTTP server on it, and what the answers look like. It reads the shards only
-//! through [`Source`], whose calls may block: they run on threads of their own, a bounded number at once and
-//! for a bounded time, so that a shard that does not answer costs its asker a 503 and nobody else anything.
+//! through [`Source`], whose questions may block: they run on threads of their own, a bounded number at once and
+//! for a bounded time, so that a shard that does not answer costs its asker a 503 and nobody else anything. Probes ask no
+//! shard: they are answered from what the shards keep up to date themselves, and need no place that others can take.
 //! Must not touch: a shard's state, sockets of SIP, the executors' threads.
 //!
 //! HTTPS when it is told to be (`tls`). With a token, all but `/`, `/healthz` and `/readyz` ask for it: the page holds
@@ -16,7 +17,7 @@
 //! | `POST /servers/NAME/pin?member=` | makes `primary` or `backup` the active one of its pair, whatever happens |
 //! | `POST /servers/NAME/release` | leaves it to the rules again |
 //! | `/where?aor=` | the bindings of an AOR as a JSON array; 404 and `[]` when there is none |
-//! | `/healthz` | 200 while every shard answers |
+//! | `/healthz` | 200 while every shard runs |
 //! | `/readyz` | 200 while new work is taken, else 503 with the reason; and how many pairs of SIP Servers answer |
 //! | `/` | a page that shows the numbers and renews them |
 //!
@@ -48,7 +49,8 @@ pub use live::Live;
 pub use serve::{Admin, start, start_tls};
 pub use token::Token;
 
-/// Where the numbers come from: the shards of this process. Every call may block.
+/// Where the numbers come from: the shards of this process. What asks them may block; what probes are answered from must
+/// not.
 pub trait Source: Send + Sync + 'static {
     /// One snapshot for each shard that answered, in any order; the others are missing.
     fn snapshots(&self) -> Vec<Snapshot>;
@@ -63,8 +65,14 @@ pub trait Source: Send + Sync + 'static {
     /// verdict did not answer.
     fn pin(&self, pair: &str, member: Option<Member>) -> Option<Result<(), PinFault>>;
 
-    /// Whether new work is taken.
+    /// How many shards run, and how many there are. Must not block.
+    fn running(&self) -> (usize, usize);
+
+    /// Whether new work is taken. Must not block.
     fn readiness(&self) -> Readiness;
+
+    /// How many pairs of SIP Servers answer, and how many there are; `None` while that is not known. Must not block.
+    fn pairs_answering(&self) -> Option<(usize, usize)>;
 
     /// What runs here.
     fn about(&self) -> About;

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant, SystemTime};
 use super::{About, Admin, Certificate, Crl, Readiness, Source, TlsPapers, Token, days_until, start};
 use crate::engine::Located;
 use crate::ids::{ConnId, FlowRef, PointId, ShardId, Transport};
-use crate::limits::{ADMIN_ANSWER_MAX, ADMIN_CONNECTIONS_MAX, ADMIN_HEAD_LEN_MAX, ADMIN_HEAD_MAX};
+use crate::limits::{
+    ADMIN_ANSWER_MAX, ADMIN_ANSWERS_MAX, ADMIN_CONNECTIONS_MAX, ADMIN_HEAD_LEN_MAX, ADMIN_HEAD_MAX, ADMIN_QUESTIONS_MAX,
+};
 use crate::server_pool::{Member, PinFault};
 use crate::stats::{Counter, Gauge, PairRow, Snapshot};
 
@@ -19,7 +21,7 @@ use crate::stats::{Counter, Gauge, PairRow, Snapshot};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Two shards, of which some may be silent; `snapshots` waits while the gate is shut.
-struct Fake {
+pub(super) struct Fake {
     silent: Vec<u8>,
     readiness: Readiness,
     gate: Arc<Gate>,
@@ -100,8 +102,16 @@ impl Source for Fake {
         }
     }
 
+    fn running(&self) -> (usize, usize) {
+        (2 - self.silent.len(), 2)
+    }
+
     fn readiness(&self) -> Readiness {
         self.readiness.clone()
+    }
+
+    fn pairs_answering(&self) -> Option<(usize, usize)> {
+        (!self.silent.contains(&0)).then_some((1, 2))
     }
 
     fn about(&self) -> About {
@@ -129,7 +139,7 @@ impl Source for Fake {
     }
 }
 
-fn fake() -> Fake {
+pub(super) fn fake() -> Fake {
     Fake { silent: Vec::new(), readiness: Readiness::Ready, gate: Arc::default(), pins: Arc::default(), names: 1 }
 }
 
@@ -262,7 +272,7 @@ fn where_finds_a_binding_in_both_spellings() {
 fn a_silent_shard_fails_health_and_only_its_own_metrics() {
     let admin = serve(Fake { silent: vec![1], ..fake() }, None);
     let (status, _, text) = get(admin.address(), "/healthz");
-    assert_eq!((status, text.as_str()), (503, "1 of 2 shards answered\n"));
+    assert_eq!((status, text.as_str()), (503, "1 of 2 shards run\n"));
     let (status, _, text) = get(admin.address(), "/metrics");
     assert_eq!(status, 200);
     assert!(text.contains("hawser_shard_up{shard=\"0\"} 1\nhawser_shard_up{shard=\"1\"} 0\n"), "{text}");
@@ -337,8 +347,8 @@ fn a_shard_that_hangs_costs_its_asker_a_503_and_nobody_else_anything() {
     let mut hanging = connect(to);
     hanging.write_all(b"GET /stats HTTP/1.1\r\nHost: x\r\n\r\n").expect("the server reads");
     let begun = Instant::now();
-    assert_eq!(get(to, "/readyz").0, 200);
-    assert!(begun.elapsed() < ADMIN_ANSWER_MAX, "it waited for the other's question");
+    assert_eq!((get(to, "/readyz").0, get(to, "/healthz").0), (200, 200));
+    assert!(begun.elapsed() < ADMIN_ANSWER_MAX, "they waited for the other's question");
     let mut answer = String::new();
     hanging.read_to_string(&mut answer).expect("an answer");
     assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
@@ -387,6 +397,28 @@ fn connections_without_a_request_keep_nobody_out() {
     assert_eq!(get(admin.address(), "/healthz").0, 200);
     assert!(begun.elapsed() < ADMIN_HEAD_MAX, "it has not waited for their end");
     drop(idle);
+}
+
+#[test]
+fn probes_are_answered_while_other_clients_have_all_places() {
+    let gate = Arc::<Gate>::default();
+    let admin = serve(Fake { gate: Arc::clone(&gate), ..fake() }, None);
+    let to = admin.address();
+    gate.set(true);
+    // Each is being answered, or waits for somebody who does not read.
+    let others: Vec<_> = (0..ADMIN_ANSWERS_MAX)
+        .map(|_| {
+            let mut other = connect(to);
+            other.write_all(b"GET /stats HTTP/1.1\r\nHost: x\r\n\r\n").expect("the server reads");
+            other
+        })
+        .collect();
+    let many: Vec<_> = (0..2 * ADMIN_CONNECTIONS_MAX).map(|_| connect(to)).collect();
+    for _ in 0..ADMIN_QUESTIONS_MAX {
+        assert_eq!((get(to, "/healthz").0, get(to, "/readyz").0), (200, 200));
+    }
+    gate.set(false);
+    drop((others, many));
 }
 
 #[test]

@@ -163,6 +163,14 @@ mod tests {
             None
         }
 
+        fn running(&self) -> (usize, usize) {
+            (1, 1)
+        }
+
+        fn pairs_answering(&self) -> Option<(usize, usize)> {
+            None
+        }
+
         fn readiness(&self) -> Readiness {
             Readiness::Ready
         }

@@ -145,8 +145,16 @@ mod tests {
             }
         }
 
+        fn running(&self) -> (usize, usize) {
+            (1, 1)
+        }
+
         fn readiness(&self) -> Readiness {
             Readiness::Ready
+        }
+
+        fn pairs_answering(&self) -> Option<(usize, usize)> {
+            None
         }
 
         fn about(&self) -> About {

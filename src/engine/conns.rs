@@ -148,6 +148,7 @@ impl Engine {
             None => match self.conns.insert(Conn::new(accept.point, accept.peer, now)) {
                 Some(id) => {
                     let transport = self.settings.point(accept.point).transport;
+                    self.kept.conn_came(transport);
                     self.by_peer.insert((transport, accept.peer), id);
                     *self.unregistered.entry(accept.peer.ip()).or_insert(0) += 1;
                     self.update_deadline(id);
@@ -189,6 +190,7 @@ impl Engine {
             self.count(Counter::LimitConnections);
             return None;
         };
+        self.kept.conn_came(self.settings.point(point).transport);
         self.update_deadline(conn);
         self.outputs.push_back(Output::Connect { conn, point, transport, to, side, tls });
         Some(conn)
@@ -405,6 +407,7 @@ impl Engine {
             self.wheel.cancel(timer);
         }
         let named = (self.settings.point(conn.point).transport, conn.peer);
+        self.kept.conn_went(named.0, conn.is_registered());
         if self.by_peer.get(&named) == Some(&id) {
             self.by_peer.remove(&named);
         }
@@ -528,6 +531,7 @@ impl Engine {
         }
         if !was_registered {
             let ip = here.peer.ip();
+            self.kept.conn_bound(self.settings.point(here.point).transport, true);
             let counted = !(here.link.is_some() || here.is_peer || here.side == Some(Side::Server));
             self.count(Counter::FlowOpened);
             if counted {
@@ -552,6 +556,7 @@ impl Engine {
         }
         if was_registered && !here.is_registered() {
             here.last = now;
+            self.kept.conn_bound(self.settings.point(here.point).transport, false);
             let ip = here.peer.ip();
             let counted = here.counts_as_unregistered();
             self.count(Counter::FlowClosed);

@@ -17,6 +17,7 @@ mod former;
 mod forwarding;
 mod home;
 mod io;
+mod kept;
 mod links;
 mod lookups;
 mod lost;
@@ -62,6 +63,7 @@ use crate::wheel::{TimerId, Wheel};
 use conns::Conn;
 use exchange::{Exchange, Which};
 use home::Waiter;
+use kept::Kept;
 use links::{Link, LinkKey};
 use lost::Lost;
 use pool::Pool;
@@ -110,6 +112,7 @@ pub struct Engine {
     edits: Edits,
     scratch: Vec<u8>,
 
+    kept: Kept,
     conns: Slots<Conn>,
     /// Accepted connections by their peer, for a server that names a target by its address.
     by_peer: HashMap<(Transport, SocketAddr), ConnId, KeyedState>,
@@ -185,6 +188,7 @@ impl Engine {
             pool: Pool::default(),
             edits: Edits::new(),
             scratch: Vec::new(),
+            kept: Kept::default(),
             conns: Slots::new(settings.connections_max as usize + SERVER_CONNECTIONS_RESERVE),
             by_peer: HashMap::with_hasher(state.clone()),
             unregistered: HashMap::with_hasher(state.clone()),
@@ -316,45 +320,21 @@ impl Engine {
     /// Transactions that still wait for their final response; a drain waits until there are none.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.exchanges.iter().filter(|(_, slot)| slot.as_ref().is_some_and(|one| one.server.is_open())).count()
+        self.kept.open()
     }
 
-    /// Counters and gauges of this moment.
+    /// Counters and gauges of this moment. It takes as long however much the engine holds.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let mut snapshot =
             Snapshot { shard: self.settings.shard.0, counters: self.counters.clone(), ..Snapshot::default() };
         let gauges = &mut snapshot.gauges;
-        let (mut tcp, mut tls, mut tcp_bound, mut tls_bound, mut unregistered) = (0, 0, 0, 0, 0);
-        for (_, conn) in self.conns.iter() {
-            let bound = conn.is_registered();
-            match self.settings.point(conn.point).transport {
-                Transport::Tls => (tls, tls_bound) = (tls + 1, tls_bound + u64::from(bound)),
-                _ => (tcp, tcp_bound) = (tcp + 1, tcp_bound + u64::from(bound)),
-            }
-            unregistered += u64::from(!bound);
-        }
-        gauges.set(Gauge::ConnectionsTcp, tcp);
-        gauges.set(Gauge::ConnectionsTls, tls);
-        gauges.set(Gauge::RegisteredFlowsTcp, tcp_bound);
-        gauges.set(Gauge::RegisteredFlowsTls, tls_bound);
+        self.kept.show(gauges);
         gauges.set_len(Gauge::RegisteredFlowsUdp, self.udp.len());
         gauges.set_len(Gauge::UdpFlows, self.udp.len());
-        gauges.set(Gauge::ConnectionsUnregistered, unregistered);
         gauges.set(Gauge::ConnectionsLimit, u64::from(self.settings.connections_max));
         gauges.set_len(Gauge::Bindings, self.directory.len());
-        let (mut server, mut client, mut home) = (0, 0, 0);
-        for (_, slot) in self.exchanges.iter() {
-            if let Some(exchange) = slot {
-                server += u64::from(!exchange.server_over);
-                client += u64::from(exchange.client.is_pending());
-                home += u64::from(exchange.resolving);
-            }
-        }
-        gauges.set(Gauge::TransactionsServer, server);
-        gauges.set(Gauge::TransactionsClient, client);
         gauges.set(Gauge::TransactionsLimit, u64::from(self.settings.transactions_max));
-        gauges.set(Gauge::ContextsHome, home);
         gauges.set_len(Gauge::ContextsGrace, self.waiters.len());
         gauges.set_len(Gauge::Timers, self.wheel.len());
         let (known, asking, waiting) = self.dns.counts();
@@ -381,6 +361,7 @@ impl Engine {
     pub fn is_empty(&self) -> bool {
         self.is_quiet()
             && self.conns.is_empty()
+            && self.kept == Kept::default()
             && self.by_peer.is_empty()
             && self.unregistered.is_empty()
             && self.udp.len() == 0

@@ -33,7 +33,7 @@ use crate::stats::{Counter, Gauge, Snapshot};
 use crate::sys::batch::{BATCH_COUNT_MAX, RecvBatch};
 use crate::tls::Tls;
 use crate::tls::identity::Identities;
-use crate::transport::stream::SCRATCH_LEN;
+use crate::transport::stream::{SCRATCH_LEN, Waiting};
 use crate::transport::stun::{self, Stun};
 use crate::transport::udp::{self, Outgoing};
 
@@ -89,6 +89,8 @@ pub(super) struct Core {
     /// The connection that an engine's slot stands for.
     pub(super) by_slot: Vec<Option<Key>>,
     pub(super) serial: u64,
+    /// Of all connections.
+    pub(super) waiting: Waiting,
     pub(super) tls: Tls,
     pub(super) tos: u32,
     /// By point; `None` where it is no UDP point.
@@ -171,6 +173,7 @@ impl Core {
             conns: Slab::new(),
             by_slot: Vec::new(),
             serial: 0,
+            waiting: Waiting::default(),
             tls: parts.tls,
             tos: parts.tos,
             udp: parts.udp,
@@ -346,8 +349,14 @@ impl Core {
         });
     }
 
+    /// The shard runs: a pass, or the mailbox task that the watchdog wakes now and then.
+    fn ran(&self) {
+        self.shared.set_ran(self.clock.now());
+    }
+
     /// Takes mail, and the questions and orders of plain threads; says whether more may wait.
     pub(super) fn read_mail(&mut self) -> bool {
+        self.ran();
         let mut mails = std::mem::take(&mut self.mails);
         let taken = self.inbox.drain(MAILS_PER_PASS_MAX, |from, mail| mails.push((from, mail)));
         self.engine.counters_mut().add(Counter::MailReceived, taken as u64);
@@ -368,6 +377,7 @@ impl Core {
         // An asker that gave up has dropped its end.
         match control {
             Control::Snapshot(reply) => drop(reply.try_send(self.snapshot())),
+            Control::Pairs(reply) => drop(reply.try_send(self.engine.pairs(self.clock.now()))),
             Control::Locate(aor, reply) => drop(reply.try_send(self.engine.locate(&aor, self.clock.now()))),
             Control::Pin(pair, member, reply) => {
                 self.dirty = true;
@@ -413,13 +423,13 @@ impl Core {
         snapshot.upstreams = self.engine.upstreams(self.clock.now());
         snapshot.gauges.set_len(Gauge::MailboxLength, self.inbox.len());
         snapshot.gauges.set_len(Gauge::HandshakesInProgress, self.handshakes.len());
-        let waiting = self.conns.iter().map(|(_, conn)| conn.waiting_len()).sum();
-        snapshot.gauges.set_len(Gauge::SendQueueBytes, waiting);
+        snapshot.gauges.set_len(Gauge::SendQueueBytes, self.waiting.len());
         snapshot
     }
 
     /// One pass: fire what is due, carry out what the engine wants, flush once, wake other shards once.
     pub(super) fn pass(&mut self) -> Passed {
+        self.ran();
         self.shared.beat();
         self.shared.set_asked(false);
         self.count(Counter::Passes);
@@ -460,6 +470,9 @@ impl Core {
         let due = [self.engine.poll_timeout(), self.next_expiry(), retry, drained].into_iter().flatten().min();
         self.shared.set_due(due.map(|due| due.0));
         self.shared.set_connections(self.conns.len());
+        if let Some((answering, all)) = self.engine.pairs_answering() {
+            self.shared.set_pairs(answering, all);
+        }
         Passed { due, gather: std::mem::take(&mut self.inputs) >= GATHER_INPUTS_MIN }
     }
 

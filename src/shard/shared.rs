@@ -1,6 +1,6 @@
 //! What other threads may see and do of a shard: wake it, watch it, ask it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 use atomic_waker::AtomicWaker;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
+use super::core::Clock;
+use crate::clock::Time;
 use crate::engine::{Live, Located};
 use crate::ids::{FlowRef, Transport};
-use crate::limits::CONTROLS_COUNT_MAX;
+use crate::limits::{CONTROLS_COUNT_MAX, HEARTBEAT_MAX};
 use crate::server_pool::{Member, PinFault};
 use crate::stats::{PairRow, Snapshot};
 use crate::tls::Tls;
@@ -33,8 +35,13 @@ pub struct Shared {
     asked: AtomicBool,
     /// Nudges of the watchdog that the shard has not counted yet.
     nudges: AtomicU64,
+    /// When the shard last ran, in microseconds of the shards' clock.
+    ran: AtomicU64,
     /// Connections at the last pass.
     connections: AtomicU64,
+    /// Pairs of SIP Servers that answer, and behind them in the lower half all that there are: as the first shard, which
+    /// owns the verdict, saw them at its last pass.
+    pairs: AtomicU32,
     in_service: AtomicBool,
     retired: AtomicBool,
     orders: Mutex<Orders>,
@@ -69,7 +76,9 @@ impl Default for Shared {
             due: AtomicU64::new(u64::MAX),
             asked: AtomicBool::new(false),
             nudges: AtomicU64::new(0),
+            ran: AtomicU64::new(0),
             connections: AtomicU64::new(0),
+            pairs: AtomicU32::new(0),
             in_service: AtomicBool::new(true),
             retired: AtomicBool::new(false),
             orders: Mutex::default(),
@@ -153,6 +162,22 @@ impl Shared {
         self.beat.load(Ordering::Relaxed)
     }
 
+    pub(super) fn set_ran(&self, now: Time) {
+        self.ran.store(now.0, Ordering::Relaxed);
+    }
+
+    /// Whether it has run of late: the watchdog wakes a shard that has nothing to do often enough.
+    fn runs(&self, now: Time) -> bool {
+        let silent = now.since(Time(self.ran.load(Ordering::Relaxed)));
+        silent < HEARTBEAT_MAX && !self.retired.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_pairs(&self, answering: usize, all: usize) {
+        // `PEERS_MAX` is less.
+        let half = |count: usize| u32::from(u16::try_from(count).unwrap_or(u16::MAX));
+        self.pairs.store(half(answering) << 16 | half(all), Ordering::Relaxed);
+    }
+
     pub(super) fn set_connections(&self, len: usize) {
         self.connections.store(len as u64, Ordering::Relaxed);
     }
@@ -196,6 +221,8 @@ impl Shared {
 #[derive(Debug)]
 pub(super) enum Control {
     Snapshot(Sender<Snapshot>),
+    /// Of the first shard: the pairs of SIP Servers.
+    Pairs(Sender<Vec<PairRow>>),
     Locate(Arc<str>, Sender<Vec<Located>>),
     /// The names of the certificates that the peers of these flows have shown, by the flow's place in the list.
     Certificates(Arc<[FlowRef]>, Sender<Vec<(usize, Vec<String>)>>),
@@ -223,6 +250,7 @@ impl Link {
 #[derive(Debug)]
 struct Inner {
     links: Vec<Link>,
+    clock: Clock,
     draining: AtomicBool,
 }
 
@@ -234,7 +262,7 @@ pub struct Handle {
 
 impl Handle {
     /// For these shards, with the ends that their control requests come out of.
-    pub(super) fn new(shards: &[Arc<Shared>]) -> (Self, Vec<Receiver<Control>>) {
+    pub(super) fn new(shards: &[Arc<Shared>], clock: Clock) -> (Self, Vec<Receiver<Control>>) {
         let (links, controls) = shards
             .iter()
             .map(|shared| {
@@ -242,7 +270,7 @@ impl Handle {
                 (Link { control, shared: shared.clone() }, out)
             })
             .unzip();
-        (Self { inner: Arc::new(Inner { links, draining: AtomicBool::new(false) }) }, controls)
+        (Self { inner: Arc::new(Inner { links, clock, draining: AtomicBool::new(false) }) }, controls)
     }
 
     /// How many shards there are.
@@ -283,7 +311,7 @@ impl Handle {
     /// The pairs of SIP Servers, from the shard that owns the verdict, within a second. Blocks.
     #[must_use]
     pub fn pairs(&self) -> Option<Vec<PairRow>> {
-        self.ask_owner(Control::Snapshot).map(|snapshot| snapshot.upstreams.pairs)
+        self.ask_owner(Control::Pairs)
     }
 
     /// Fixes which server of a pair is active, or lets the rules decide again, within a second; `None` when the shard
@@ -291,6 +319,21 @@ impl Handle {
     #[must_use]
     pub fn pin(&self, pair: &str, member: Option<Member>) -> Option<Result<(), PinFault>> {
         self.ask_owner(|reply| Control::Pin(pair.into(), member, reply))
+    }
+
+    /// How many shards run: their heartbeat is not older than `HEARTBEAT_MAX`. Asks none of them, and blocks nobody.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        let now = self.inner.clock.now();
+        self.inner.links.iter().filter(|link| link.shared.runs(now)).count()
+    }
+
+    /// How many pairs of SIP Servers answer, and how many there are; `None` when that is not known yet. The same.
+    #[must_use]
+    pub fn pairs_answering(&self) -> Option<(usize, usize)> {
+        let pairs = self.inner.links.first()?.shared.pairs.load(Ordering::Relaxed);
+        let (answering, all) = (pairs >> 16, pairs & 0xffff);
+        (all > 0).then_some((answering as usize, all as usize))
     }
 
     /// Whether no new work is taken since the process is stopping.
@@ -402,7 +445,7 @@ mod tests {
     #[test]
     fn orders_are_never_dropped_however_many_questions_wait_and_the_newest_counts() {
         let shared = [Arc::<Shared>::default()];
-        let (handle, controls) = Handle::new(&shared);
+        let (handle, controls) = Handle::new(&shared, Clock::start());
         let (reply, _answers) = bounded(1);
         for _ in 0..2 * CONTROLS_COUNT_MAX {
             handle.inner.links[0].ask(Control::Snapshot(reply.clone()));
@@ -423,6 +466,19 @@ mod tests {
         assert_eq!(orders.live.unwrap().oos_check, Duration::from_secs(2));
         assert!(orders.tls.is_some() && orders.shrink && orders.drain.is_some() && orders.stop);
         assert!(shared[0].take_orders().is_none() && !shared[0].has_orders());
+    }
+
+    #[test]
+    fn a_shard_runs_while_its_heartbeat_is_young_and_until_it_has_ended() {
+        let shared = Shared::default();
+        let at = |after: Duration| Time(1_000_000).after(after);
+        shared.set_ran(at(Duration::ZERO));
+        assert!(shared.runs(at(Duration::ZERO)) && shared.runs(at(HEARTBEAT_MAX - Duration::from_millis(1))));
+        assert!(!shared.runs(at(HEARTBEAT_MAX)));
+        shared.set_ran(at(HEARTBEAT_MAX));
+        assert!(shared.runs(at(HEARTBEAT_MAX)));
+        shared.retire();
+        assert!(!shared.runs(at(HEARTBEAT_MAX)));
     }
 
     #[test]

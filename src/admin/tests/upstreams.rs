@@ -86,6 +86,7 @@ pub fn of_shard(shard: u8, names: usize) -> Upstreams {
             link(LinkKind::Peer, "site2", if shard == 0 { LinkState::Open } else { LinkState::BackingOff }),
             link(LinkKind::Device, "", LinkState::Connecting),
         ],
+        devices: [1, 0, 0, 0],
         peers: vec![second, third, peer("site4", None, 0, "")],
         names: (0..names).map(name).collect(),
     }

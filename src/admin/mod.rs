@@ -25,6 +25,7 @@
 //! request bodies, and everything that changes state but for the pin, which an operator may need when nothing else
 //! helps.
 
+mod access;
 mod control;
 mod live;
 mod metrics;
@@ -45,6 +46,7 @@ use crate::engine::Located;
 use crate::server_pool::{Member, PinFault};
 use crate::stats::{PairRow, Snapshot};
 
+pub use access::Access;
 pub use live::Live;
 pub use serve::{Admin, start, start_tls};
 pub use token::Token;

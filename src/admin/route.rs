@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use http_body_util::Full;
 use hyper::body::Bytes;
-use hyper::header::{ACCEPT, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
-use hyper::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, WWW_AUTHENTICATE};
+use hyper::header::{ACCEPT, HeaderMap, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, WWW_AUTHENTICATE};
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::json;
 use tokio::sync::Semaphore;
@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use super::control::{self, Action};
 use super::metrics::{self, Format, Scrape};
 use super::process::Process;
-use super::{Readiness, Source, Token, page, stats, upstreams};
+use super::{Access, Readiness, Source, page, stats, upstreams};
 use crate::limits::{ADMIN_ANSWER_MAX, ADMIN_QUESTIONS_MAX};
 use crate::server_pool::{Member, PinFault};
 
@@ -27,17 +27,17 @@ pub(super) type Answer = Response<Full<Bytes>>;
 /// The source, with a bound on how many may ask it at once.
 pub(super) struct Router<S> {
     source: Arc<S>,
-    token: Option<Token>,
+    access: Access,
     questions: Arc<Semaphore>,
     /// Answers so far by status; only this thread takes the lock, and never across an await.
     answers: Mutex<BTreeMap<u16, u64>>,
 }
 
 impl<S: Source> Router<S> {
-    pub(super) fn new(source: S, token: Option<Token>) -> Self {
+    pub(super) fn new(source: S, access: Access) -> Self {
         Self {
             source: Arc::new(source),
-            token,
+            access,
             questions: Arc::new(Semaphore::new(ADMIN_QUESTIONS_MAX)),
             answers: Mutex::default(),
         }
@@ -72,9 +72,10 @@ impl<S: Source> Router<S> {
             return with(answer, ALLOW, "GET, HEAD");
         }
         // The page holds no numbers, and probes seldom carry a token and learn one word.
-        let open = matches!(path, "/" | "/healthz" | "/readyz");
-        if !open && !self.admits(request) {
-            return unauthorized();
+        if !matches!(path, "/" | "/healthz" | "/readyz")
+            && let Some(refused) = self.refused(request.headers())
+        {
+            return refused;
         }
         match path {
             "/" => with(answer(StatusCode::OK, HTML, page::PAGE), CONTENT_SECURITY_POLICY, page::POLICY),
@@ -90,9 +91,15 @@ impl<S: Source> Router<S> {
         }
     }
 
-    fn admits<B>(&self, request: &Request<B>) -> bool {
-        let given = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
-        self.token.as_ref().is_none_or(|token| token.admits(given))
+    /// Why this request gets no numbers and changes nothing, if so.
+    fn refused(&self, headers: &HeaderMap) -> Option<Answer> {
+        if !self.access.has_token(headers) {
+            let answer = plain(StatusCode::UNAUTHORIZED, "a bearer token is needed\n");
+            return Some(with(answer, WWW_AUTHENTICATE, "Bearer realm=\"hawser\""));
+        }
+        // RFC 9110 §15.5.20.
+        let stranger = "Host is no address, and no name of this proxy (domains, external-address, advertise)\n";
+        (!self.access.is_meant(headers)).then(|| plain(StatusCode::MISDIRECTED_REQUEST, stranger))
     }
 
     /// Pins and releases. Answers are JSON, with `error` when nothing was done.
@@ -101,10 +108,10 @@ impl<S: Source> Router<S> {
         if *request.method() != Method::POST {
             return with(fault(StatusCode::METHOD_NOT_ALLOWED, "POST"), ALLOW, "POST");
         }
-        if !self.admits(request) {
-            return unauthorized();
+        if let Some(refused) = self.refused(request.headers()) {
+            return refused;
         }
-        if !control::is_own(request.headers()) {
+        if !self.access.is_own(request.headers()) {
             return fault(StatusCode::FORBIDDEN, "a page of another origin may not ask for this");
         }
         let Some(pair) = percent_decoded(pair) else {
@@ -207,11 +214,6 @@ impl<S: Source> Router<S> {
         });
         tokio::time::timeout(ADMIN_ANSWER_MAX, asked).await.ok()?.ok()
     }
-}
-
-fn unauthorized() -> Answer {
-    let answer = plain(StatusCode::UNAUTHORIZED, "a bearer token is needed\n");
-    with(answer, WWW_AUTHENTICATE, "Bearer realm=\"hawser\"")
 }
 
 fn no_answer() -> Answer {

@@ -20,7 +20,7 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio_rustls::TlsAcceptor;
 
 use super::route::Router;
-use super::{Source, Token, tls};
+use super::{Access, Source, tls};
 use crate::limits::{
     ADMIN_ANSWERS_MAX, ADMIN_CONNECTION_MAX, ADMIN_CONNECTIONS_MAX, ADMIN_HEAD_LEN_MAX, ADMIN_HEAD_MAX,
     ADMIN_QUESTIONS_MAX,
@@ -57,13 +57,13 @@ impl Drop for Admin {
     }
 }
 
-/// Serves HTTP on `listener` from a thread of its own until the result is dropped. With a token, every request
-/// but those for `/`, `/healthz` and `/readyz` must carry it.
+/// Serves HTTP on `listener` from a thread of its own until the result is dropped. Every request but those for `/`,
+/// `/healthz` and `/readyz` must have what `access` asks for.
 ///
 /// # Errors
 /// When the listener cannot be made non-blocking, or the thread or its event loop cannot be made.
-pub fn start<S: Source>(listener: TcpListener, source: S, token: Option<Token>) -> io::Result<Admin> {
-    run(listener, source, token, None)
+pub fn start<S: Source>(listener: TcpListener, source: S, access: Access) -> io::Result<Admin> {
+    run(listener, source, Access { tls: false, ..access }, None)
 }
 
 /// The same as HTTPS, with the certificates of a SIP port.
@@ -73,17 +73,17 @@ pub fn start<S: Source>(listener: TcpListener, source: S, token: Option<Token>) 
 pub fn start_tls<S: Source>(
     listener: TcpListener,
     source: S,
-    token: Option<Token>,
+    access: Access,
     sip: &ServerConfig,
 ) -> io::Result<Admin> {
     let config = tls::like(sip).map_err(io::Error::other)?;
-    run(listener, source, token, Some(config.into()))
+    run(listener, source, Access { tls: true, ..access }, Some(config.into()))
 }
 
 fn run<S: Source>(
     listener: TcpListener,
     source: S,
-    token: Option<Token>,
+    access: Access,
     tls: Option<TlsAcceptor>,
 ) -> io::Result<Admin> {
     let address = listener.local_addr()?;
@@ -99,7 +99,7 @@ fn run<S: Source>(
         tokio::net::TcpListener::from_std(listener)?
     };
     let (stop, stopped) = oneshot::channel();
-    let router = Arc::new(Router::new(source, token));
+    let router = Arc::new(Router::new(source, access));
     let thread = std::thread::Builder::new().name("hawser-admin".to_owned()).spawn(move || {
         runtime.block_on(async {
             tokio::select! {
@@ -237,7 +237,7 @@ mod tests {
     fn a_request_without_a_place_gets_503_and_a_probe_needs_none() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let router = Arc::new(Router::new(fake(), None));
+        let router = Arc::new(Router::new(fake(), Access::default()));
         for (path, line) in [("/stats", "HTTP/1.1 503 "), ("/healthz", "HTTP/1.1 200 "), ("/readyz", "HTTP/1.1 200 ")] {
             let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let (stream, _) = listener.accept().unwrap();

@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{About, Admin, Certificate, Crl, Readiness, Source, TlsPapers, Token, days_until, start};
+use super::{About, Access, Admin, Certificate, Crl, Readiness, Source, TlsPapers, Token, days_until, start};
 use crate::engine::Located;
 use crate::ids::{ConnId, FlowRef, PointId, ShardId, Transport};
 use crate::limits::{
@@ -145,7 +145,8 @@ pub(super) fn fake() -> Fake {
 
 fn serve(source: Fake, token: Option<Token>) -> Admin {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
-    start(listener, source, token).expect("the server starts")
+    let access = Access { token, names: vec!["x".to_owned()], tls: false };
+    start(listener, source, access).expect("the server starts")
 }
 
 fn connect(to: SocketAddr) -> TcpStream {
@@ -335,6 +336,26 @@ fn numbers_need_the_token_and_probes_do_not() {
     }
     for path in ["/", "/healthz", "/readyz"] {
         assert_eq!(get(to, path).0, 200, "{path}");
+    }
+}
+
+#[test]
+fn a_page_whose_name_was_made_to_lead_here_reads_nothing() {
+    let admin = serve(fake(), None);
+    let ask = |method: &str, path: &str, host: &str| {
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\n\r\n");
+        exchange(admin.address(), &request).0
+    };
+    for path in ["/metrics", "/stats", "/servers", "/where?aor=alice@example.com"] {
+        assert_eq!(ask("GET", path, "evil.example:8080"), 421, "{path}");
+        for host in [admin.address().to_string().as_str(), "localhost", "x:8080"] {
+            assert_eq!(ask("GET", path, host), 200, "{path} of {host}");
+        }
+    }
+    assert_eq!(ask("POST", "/servers/sips%201/release", "evil.example:8080"), 421);
+    assert_eq!(ask("POST", "/servers/sips%201/release", "x"), 200);
+    for path in ["/", "/healthz", "/readyz"] {
+        assert_eq!(ask("GET", path, "evil.example"), 200, "{path} holds nothing");
     }
 }
 

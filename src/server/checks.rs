@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 
 use super::StartError;
 use super::secrets::http_token;
-use crate::admin::Token;
+use crate::admin::Access;
 use crate::config::Config;
 use crate::limits::DNS_EXCHANGES_COUNT_MAX;
 use crate::sys::limits::{self, Resource};
@@ -102,8 +102,8 @@ pub fn ports(config: &Config) -> Result<(), StartError> {
     Ok(())
 }
 
-/// The listener for HTTP with the token that it asks for; `None` when it is off.
-pub fn http(config: &Config) -> Result<Option<(TcpListener, Option<Token>)>, StartError> {
+/// The listener for HTTP and who may ask there; `None` when it is off.
+pub fn http(config: &Config) -> Result<Option<(TcpListener, Access)>, StartError> {
     let sipproxy = &config.sipproxy;
     if sipproxy.http_port == 0 {
         return Ok(None);
@@ -112,7 +112,15 @@ pub fn http(config: &Config) -> Result<Option<(TcpListener, Option<Token>)>, Sta
     let address = SocketAddr::new(sipproxy.http_address, sipproxy.http_port);
     let listener =
         socket::listen_alone(address).map_err(|fault| StartError::Port { transport: "http", address, fault })?;
-    Ok(Some((listener.into(), token)))
+    Ok(Some((listener.into(), Access { token, names: names(config), ..Access::default() })))
+}
+
+/// The names that others call this proxy by: its settings', and the machine's own.
+fn names(config: &Config) -> Vec<String> {
+    let advertised = config.listeners.iter().map(crate::config::Listener::advertised_host);
+    let machine = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
+    let names = advertised.chain(config.sipproxy.domains.iter().cloned()).chain([machine]);
+    names.map(|name| name.to_ascii_lowercase()).filter(|name| !name.is_empty()).collect()
 }
 
 #[cfg(test)]
@@ -128,6 +136,14 @@ mod tests {
         let capacity = capacity_of(1 << 30, 8 * GIB, 2).unwrap();
         assert_eq!(capacity.connections_max, 131_072);
         assert_eq!(capacity.transactions_max, 131_072);
+    }
+
+    #[test]
+    fn the_http_port_knows_the_names_of_the_settings() {
+        let text = "[sipproxy]\nexternal-address = \"Proxy1.example.com\"\ndomains = [\"example.com\"]\ntls-port = 0\n\
+                    [[sip-server]]\nname = \"a\"\nprimary = \"10.0.0.1:5060\"\n";
+        let names = names(&Config::parse(text, "hawser.toml").unwrap());
+        assert_eq!(names[..2], ["proxy1.example.com", "example.com"]);
     }
 
     #[test]

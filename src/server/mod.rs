@@ -291,9 +291,9 @@ impl Running {
         let shards = Shards::start(setups, &common).map_err(StartError::Executor)?;
         let shown = Arc::default();
         let source = admin::Live::new(shards.handle(), source::about(config), Arc::clone(&shown));
-        let admin = http.map(|(listener, token)| match &https {
-            Some((tls, _)) => admin::start_tls(listener, source, token, tls),
-            None => admin::start(listener, source, token),
+        let admin = http.map(|(listener, access)| match &https {
+            Some((tls, _)) => admin::start_tls(listener, source, access, tls),
+            None => admin::start(listener, source, access),
         });
         let admin = admin.transpose().map_err(StartError::Executor)?;
         say_what_runs(config, cores, &inventory, capacity);

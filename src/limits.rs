@@ -133,6 +133,8 @@ pub const LOG_LINES_PER_SECOND_MAX: u32 = 5;
 pub const PANICS_COUNT_MAX: usize = 16;
 /// See `PANICS_COUNT_MAX`.
 pub const PANIC_WINDOW: Duration = Duration::from_secs(10);
+/// How long a start waits for ports that are still held: the system lets go of a dead process's io_uring sockets late.
+pub const PORT_WAIT_MAX: Duration = Duration::from_secs(2);
 /// How long a stopping process waits for what is in flight.
 pub const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// One try of a DNS question at one resolver.

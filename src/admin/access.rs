@@ -86,12 +86,20 @@ mod tests {
     fn a_host_is_an_address_or_a_name_of_ours() {
         let meant = |access: &Access, host: &str| access.is_meant(&headers(&[("host", host)]));
         for host in [
-            "127.0.0.1:8080", "192.0.2.1", "[::1]:8080", "[2001:db8::1]", "localhost", "LOCALHOST:8080",
-            "Proxy1.example.com:8080", "proxy1.example.com",
+            "127.0.0.1:8080",
+            "192.0.2.1",
+            "[::1]:8080",
+            "[2001:db8::1]",
+            "localhost",
+            "LOCALHOST:8080",
+            "Proxy1.example.com:8080",
+            "proxy1.example.com",
         ] {
             assert!(meant(&ours(), host), "{host}");
         }
-        for host in ["evil.example:8080", "evil.example", "proxy1.example.com.evil.example", "", "127.0.0.1.evil.example"] {
+        for host in
+            ["evil.example:8080", "evil.example", "proxy1.example.com.evil.example", "", "127.0.0.1.evil.example"]
+        {
             assert!(!meant(&ours(), host), "{host}");
             assert!(meant(&Access { tls: true, ..ours() }, host), "the certificate speaks against it");
             let token = Token::new("s3cret-of-the-operator");
@@ -105,7 +113,9 @@ mod tests {
     fn a_page_of_another_origin_is_told() {
         let own = |lines: &[(&'static str, &str)]| ours().is_own(&headers(lines));
         assert!(own(&[("host", "127.0.0.1:8080")]), "no browser");
-        for host in ["127.0.0.1:8080", "[::1]:8080", "192.0.2.1", "[2001:db8::1]", "localhost:8080", "proxy1.example.com"] {
+        for host in
+            ["127.0.0.1:8080", "[::1]:8080", "192.0.2.1", "[2001:db8::1]", "localhost:8080", "proxy1.example.com"]
+        {
             assert!(own(&[("host", host), ("origin", &format!("http://{host}"))]), "{host}");
             assert!(own(&[("host", host), ("origin", &format!("https://{host}"))]), "{host}");
         }

@@ -70,22 +70,12 @@ pub fn start<S: Source>(listener: TcpListener, source: S, access: Access) -> io:
 ///
 /// # Errors
 /// As of [`start`].
-pub fn start_tls<S: Source>(
-    listener: TcpListener,
-    source: S,
-    access: Access,
-    sip: &ServerConfig,
-) -> io::Result<Admin> {
+pub fn start_tls<S: Source>(listener: TcpListener, source: S, access: Access, sip: &ServerConfig) -> io::Result<Admin> {
     let config = tls::like(sip).map_err(io::Error::other)?;
     run(listener, source, Access { tls: true, ..access }, Some(config.into()))
 }
 
-fn run<S: Source>(
-    listener: TcpListener,
-    source: S,
-    access: Access,
-    tls: Option<TlsAcceptor>,
-) -> io::Result<Admin> {
+fn run<S: Source>(listener: TcpListener, source: S, access: Access, tls: Option<TlsAcceptor>) -> io::Result<Admin> {
     let address = listener.local_addr()?;
     listener.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread()

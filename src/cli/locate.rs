@@ -190,7 +190,8 @@ mod tests {
 
     #[test]
     fn a_running_proxy_says_where_a_phone_is() {
-        let admin = admin::start(TcpListener::bind("127.0.0.1:0").unwrap(), OnePhone, admin::Access::default()).unwrap();
+        let admin =
+            admin::start(TcpListener::bind("127.0.0.1:0").unwrap(), OnePhone, admin::Access::default()).unwrap();
         let http = admin.address().to_string();
         let table = asked("sip:alice;\u{fc}&@example.com", &http).unwrap();
         let first = "aor           sip:alice;\u{fc}&@example.com\ncontact       sip:a@b\ninstance      -\n\
@@ -205,7 +206,12 @@ mod tests {
     #[test]
     fn a_token_that_is_asked_for_is_told() {
         let token = admin::Token::new("0123456789abcdef");
-        let admin = admin::start(TcpListener::bind("127.0.0.1:0").unwrap(), OnePhone, admin::Access { token, ..admin::Access::default() }).unwrap();
+        let admin = admin::start(
+            TcpListener::bind("127.0.0.1:0").unwrap(),
+            OnePhone,
+            admin::Access { token, ..admin::Access::default() },
+        )
+        .unwrap();
         let refused = asked("a", &admin.address().to_string());
         assert!(matches!(refused, Err(LocateError::Ask(AskError::Unauthorized(_)))));
     }

@@ -213,7 +213,11 @@ impl Dns {
     /// Whether nothing is asked for and nobody waits.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.jobs == 0 && self.exchanges.is_idle() && self.wanted.is_empty() && self.waiters.is_empty() && self.wheel.is_empty()
+        self.jobs == 0
+            && self.exchanges.is_idle()
+            && self.wanted.is_empty()
+            && self.waiters.is_empty()
+            && self.wheel.is_empty()
     }
 
     /// Names that are known and not being asked for, those that are, and who waits for them.

@@ -9,7 +9,7 @@ use crate::config::{Host, PeerProxy};
 use crate::dns::{Failure, NameState as Known};
 use crate::ids::Side;
 use crate::limits::ADMIN_LABEL_SETS_MAX;
-use crate::stats::{PairRow, LinkKind, LinkRow, LinkState, NameRow, NameState, PeerRow, Upstreams};
+use crate::stats::{LinkKind, LinkRow, LinkState, NameRow, NameState, PairRow, PeerRow, Upstreams};
 
 impl Engine {
     /// The servers (on the shard that owns their verdict), this shard's connections to servers, peers and devices,

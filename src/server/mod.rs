@@ -29,6 +29,7 @@ use rustls::{NoKeyLog, ServerConfig};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use checks::Patience;
 use papers::{Before, Papers};
 pub use report::Report;
 pub use secrets::{SecretError, http_token};
@@ -259,6 +260,7 @@ struct Running {
 
 impl Running {
     fn start(config: &Config, cores: &[usize]) -> Result<Self, StartError> {
+        let patience = Patience::begin();
         let count = shards(cores)?;
         checks::locked_memory()?;
         checks::io_uring()?;
@@ -268,8 +270,8 @@ impl Running {
         let key_logs = KeyLogs::open(config)?;
         let (tls, inventory) = setup::set_up(config, &tickets, &key_logs)?;
         let settings = plan::settings(config, count, capacity)?;
-        checks::ports(config)?;
-        let http = checks::http(config)?;
+        checks::ports(config, patience)?;
+        let http = checks::http(config, patience)?;
         // `config::check` has seen to it that there is a certificate.
         let https = tls.acceptor(Some(Side::Endpoint)).filter(|_| config.sipproxy.http_tls);
         let https = https.map(|sip| {
@@ -281,10 +283,9 @@ impl Running {
         });
         let tos = plan::tos(config);
         let points = plan::points(config);
-        let setups = settings
-            .into_iter()
-            .zip(cores)
-            .map(|(settings, cpu)| Ok(Setup { cpu: Some(*cpu), settings, sockets: plan::sockets(&points, tos)? }));
+        let setups = settings.into_iter().zip(cores).map(|(settings, cpu)| {
+            Ok(Setup { cpu: Some(*cpu), settings, sockets: plan::sockets(&points, tos, patience)? })
+        });
         let setups = setups.collect::<Result<Vec<_>, StartError>>()?;
         let common =
             Common { tls, tos, gather: config.sipproxy.gather, spin_before_park: config.sipproxy.spin_before_park };

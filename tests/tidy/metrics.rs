@@ -30,6 +30,7 @@ const NOT_COUNTED: &[(&str, &str)] = &[
     ("LOG_LINES_PER_SECOND_MAX", "hawser_log_suppressed_total"),
     ("PANICS_COUNT_MAX", "hawser_panics_total and hawser_ready"),
     ("PANIC_WINDOW", "hawser_panics_total and hawser_ready"),
+    ("PORT_WAIT_MAX", "the start fails and names the port"),
     ("DRAIN_MAX", "the process ends; it is logged"),
     ("ADMIN_CONNECTIONS_MAX", "who gives way has not asked for anything"),
     ("TLS_FILE_LEN_MAX", "our own file; told with its name"),

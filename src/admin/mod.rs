@@ -40,7 +40,7 @@ mod tls;
 mod token;
 mod upstreams;
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::engine::Located;
 use crate::server_pool::{Member, PinFault};
@@ -119,6 +119,15 @@ pub struct TlsPapers {
     pub taken: u64,
     /// How often what was read was of no use.
     pub refused: u64,
+    /// Since when what is used is not what is on the disk; `None` when it is.
+    pub stale_since: Option<Instant>,
+}
+
+impl TlsPapers {
+    /// For how long what is used is not what is on the disk; zero when it is.
+    fn stale(&self) -> Duration {
+        self.stale_since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
 }
 
 /// A revocation list, for its next update.

@@ -18,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{self, Config, ConfigError, Cores, CoresFault};
+use crate::config::{self, Config, ConfigError, Cores, CoresFault, Fault};
 use crate::server::{self, SettingsFile, StartError};
 
 /// A SIP proxy that keeps every phone moored to the connection that it registered over.
@@ -106,7 +106,7 @@ impl fmt::Display for CliError {
             Self::Read(path, fault) => write!(f, "{}: cannot be read: {fault}", path.display()),
             Self::Config(fault) => fault.fmt(f),
             Self::Affinity(fault) => write!(f, "{AFFINITY_FILE}: cannot be read: {fault}"),
-            Self::Cores(fault) => write!(f, "cores: {fault}"),
+            Self::Cores(fault) => write!(f, "--cores: {fault}"),
             Self::Start(fault) => fault.fmt(f),
             Self::Ask(fault) => fault.fmt(f),
             Self::Locate(fault) => fault.fmt(f),
@@ -160,8 +160,15 @@ fn run(cli: Cli) -> Result<(), CliError> {
         (None, Some(path)) => {
             let file = read(&path)?;
             let config = file.config().map_err(CliError::Config)?;
-            let cores = cli.cores.as_ref().unwrap_or(&config.sipproxy.cores);
-            let cores = cores.resolve(&cores_available().map_err(CliError::Affinity)?).map_err(CliError::Cores)?;
+            let available = cores_available().map_err(CliError::Affinity)?;
+            let cores = match &cli.cores {
+                Some(cores) => cores.resolve(&available).map_err(CliError::Cores)?,
+                None => config
+                    .sipproxy
+                    .cores
+                    .resolve(&available)
+                    .map_err(|fault| CliError::Config(file.fault_at("sipproxy.cores", Fault::Cores(fault))))?,
+            };
             if cli.check {
                 return say(&server::check(&config, &cores).map_err(CliError::Start)?.to_string());
             }

@@ -90,6 +90,7 @@ impl Engine {
         if effects.tell != Some(Tell::Response) {
             return;
         }
+        self.note_answer(exchange, code);
         if code < 200 {
             self.on_provisional(id, exchange, message, code, now);
         } else {

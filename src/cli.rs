@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::{self, Config, ConfigError, Cores, CoresFault, Fault};
-use crate::server::{self, SettingsFile, StartError};
+use crate::server::{self, LogWriter, SettingsFile, StartError};
 
 /// A SIP proxy that keeps every phone moored to the connection that it registered over.
 #[derive(Debug, Parser)]
@@ -92,6 +92,7 @@ enum CliError {
     Config(ConfigError),
     Affinity(io::Error),
     Cores(CoresFault),
+    Log(io::Error),
     Start(StartError),
     Ask(ask::AskError),
     Locate(locate::LocateError),
@@ -107,6 +108,7 @@ impl fmt::Display for CliError {
             Self::Config(fault) => fault.fmt(f),
             Self::Affinity(fault) => write!(f, "{AFFINITY_FILE}: cannot be read: {fault}"),
             Self::Cores(fault) => write!(f, "--cores: {fault}"),
+            Self::Log(fault) => write!(f, "the log cannot be written: {fault}"),
             Self::Start(fault) => fault.fmt(f),
             Self::Ask(fault) => fault.fmt(f),
             Self::Locate(fault) => fault.fmt(f),
@@ -172,10 +174,11 @@ fn run(cli: Cli) -> Result<(), CliError> {
             if cli.check {
                 return say(&server::check(&config, &cores).map_err(CliError::Start)?.to_string());
             }
-            // The level may change while it runs, the logger's own cannot.
-            env_logger::Builder::new().filter_level(log::LevelFilter::Trace).init();
-            log::set_max_level(server::level(config.log.level));
-            server::run(config, file, cores).map_err(CliError::Start)
+            let log = LogWriter::start(server::level(config.log.level)).map_err(CliError::Log)?;
+            let ended = server::run(config, file, cores, &log).map_err(CliError::Start);
+            // What is said last, by whomever, comes behind it.
+            log.finish();
+            ended
         }
         // clap has asked for --config where there is no subcommand.
         (None, None) => Ok(()),

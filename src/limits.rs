@@ -127,8 +127,16 @@ pub const LINGER_MAX: Duration = Duration::from_secs(2);
 pub const MAILS_PER_PASS_MAX: usize = 256;
 /// Questions of plain threads (snapshots, `where`, pins) that wait for one shard. Orders have places of their own.
 pub const CONTROLS_COUNT_MAX: usize = 64;
-/// Log lines of one kind for each second; the rest is counted and said.
+/// Log lines of one kind and source network for each second of a shard; the rest is counted and told in a summary.
 pub const LOG_LINES_PER_SECOND_MAX: u32 = 5;
+/// The same over all networks; as many again are for networks that have had none for a while.
+pub const LOG_LINES_OF_KIND_PER_SECOND_MAX: u32 = 50;
+/// Kinds and networks that a shard tells apart for that; further ones count as one.
+pub const LOG_SOURCES_COUNT_MAX: usize = 4_096;
+/// Log lines that wait for stderr; more are lost, counted and told.
+pub const LOG_QUEUE_COUNT_MAX: usize = 8_192;
+/// How long a process that ends waits for stderr to take them.
+pub const LOG_FLUSH_MAX: Duration = Duration::from_secs(1);
 /// Panics of one shard within `PANIC_WINDOW` that take it out of service.
 pub const PANICS_COUNT_MAX: usize = 16;
 /// See `PANICS_COUNT_MAX`.

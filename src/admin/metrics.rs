@@ -158,6 +158,9 @@ impl Scrape {
         build.encode_info(&labels)?;
 
         self.encode_papers(encoder)?;
+        let help = "Log lines that were lost, for stderr did not take them.";
+        let mut lost = encoder.encode_descriptor("hawser_log_lost", help, None, MetricType::Counter)?;
+        lost.encode_counter::<NoLabelSet, u64, f64>(&self.about.log_lost, None)?;
         let help = "Answers of the HTTP port, by status.";
         let mut answers = encoder.encode_descriptor("hawser_admin_answers", help, None, MetricType::Counter)?;
         for (code, count) in &self.answers {

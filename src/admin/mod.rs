@@ -106,6 +106,8 @@ pub struct About {
     pub sticky: String,
     /// The files of TLS.
     pub papers: TlsPapers,
+    /// Log lines that stderr did not take.
+    pub log_lost: u64,
 }
 
 /// What is known of the files of TLS.

@@ -136,6 +136,7 @@ impl Source for Fake {
                 refused: 1,
                 stale_since: Instant::now().checked_sub(Duration::from_secs(3_600)),
             },
+            log_lost: 5,
         }
     }
 }
@@ -207,6 +208,7 @@ fn metrics_have_every_row_by_shard_with_help_and_type() {
     assert!(text.contains("hawser_crl_next_update_seconds{file=\"crl.pem\",issuer=\"CN=ca\"} 1900000000\n"));
     assert!(text.contains("hawser_tls_files_read_total{outcome=\"taken\"} 3\n"));
     assert!(text.contains("hawser_tls_files_read_total{outcome=\"refused\"} 1\n"));
+    assert!(text.contains("hawser_log_lost_total 5\n"), "{text}");
     assert!(text.contains("hawser_tls_files_stale_seconds 3600."), "{text}");
     assert!(text.contains("hawser_build_info{version=\"1.2.3\\\"\\\\\\n\"} 1\n"), "labels are escaped: {text}");
     assert!(text.ends_with("# EOF\n"));

@@ -184,6 +184,7 @@ mod tests {
                 server: String::new(),
                 sticky: String::new(),
                 papers: crate::admin::TlsPapers::default(),
+                log_lost: 0,
             }
         }
     }

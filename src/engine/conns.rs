@@ -161,7 +161,7 @@ impl Engine {
             },
         };
         self.count(Counter::accept_refused(refusal));
-        self.event("connection refused", Some(accept.peer), refusal.name().as_bytes());
+        self.tell_why(Level::Warn, "connection refused", refusal.name(), Some(accept.peer), b"");
         Err(refusal)
     }
 
@@ -202,11 +202,11 @@ impl Engine {
         conn.last = now;
         let point = self.settings.point(conn.point);
         let (link, transport) = (conn.link.as_deref().copied(), point.transport);
+        let peer = conn.peer;
         let origin = identities.as_ref().and_then(|identities| self.names.origin_of_identity(identities));
         let origin = origin.filter(|origin| origin.is_peer || point.serves(origin.side));
         // Nobody of a peer's CA becomes a phone, not even when the settings' files have changed since it was let in.
         if link.is_none() && origin.is_none() && identities.as_ref().is_some_and(|shown| shown.of_peers_only) {
-            let peer = conn.peer;
             self.event("connection refused: its certificate is of a peer's CA, and not the peer's", Some(peer), b"");
             return self.close(id, CloseReason::Handshake, now);
         }
@@ -222,6 +222,11 @@ impl Engine {
         }
         if let Some(counter) = Counter::connection_opened(transport, link.is_some()) {
             self.count(counter);
+        }
+        if self.tells(Level::Debug) {
+            let by = if link.is_some() { " by us" } else { "" };
+            let about = format!("{}{by}", transport.param_name());
+            self.tell(Level::Debug, "connection opened", Some(peer), about.as_bytes());
         }
         self.update_deadline(id);
     }
@@ -415,11 +420,13 @@ impl Engine {
         if conn.counts_as_unregistered() {
             self.uncount_source(conn.peer.ip());
         }
-        let quiet = reason == CloseReason::Peer && !conn.is_registered();
-        if !quiet {
-            let ordinary = matches!(reason, CloseReason::Peer | CloseReason::Idle);
-            let level = if ordinary { Level::Info } else { Level::Warn };
-            self.tell(level, "connection closed", Some(conn.peer), reason.name().as_bytes());
+        let level = match reason {
+            CloseReason::Peer if !conn.is_registered() => Level::Debug,
+            CloseReason::Peer | CloseReason::Idle => Level::Info,
+            _ => Level::Warn,
+        };
+        if self.tells(level) {
+            self.tell_why(level, "connection closed", reason.name(), Some(conn.peer), b"");
         }
         if let Some(key) = conn.link.as_deref() {
             self.link_closed(*key, id, reason, now);

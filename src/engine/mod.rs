@@ -44,6 +44,7 @@ pub use io::{
 };
 
 use crate::clock::Time;
+use crate::config::LogLevel;
 use crate::dns;
 use crate::flow::directory::Directory;
 use crate::flow::keys::{Keys, Tag};
@@ -387,9 +388,30 @@ impl Engine {
     }
 
     fn tell(&mut self, level: Level, what: &'static str, peer: Option<std::net::SocketAddr>, about: &[u8]) {
+        self.tell_why(level, what, "", peer, about);
+    }
+
+    /// The same with the fixed words of the reason.
+    fn tell_why(
+        &mut self,
+        level: Level,
+        what: &'static str,
+        reason: &'static str,
+        peer: Option<std::net::SocketAddr>,
+        about: &[u8],
+    ) {
         // What a peer sent is shown without what a terminal would obey.
-        let about = about.iter().take(256).map(|&byte| if (32..127).contains(&byte) { byte as char } else { '?' });
-        self.outputs.push_back(Output::Event(Event { level, what, peer, about: about.collect() }));
+        let about = about.iter().take(384).map(|&byte| if (32..127).contains(&byte) { byte as char } else { '?' });
+        self.outputs.push_back(Output::Event(Event { level, what, reason, peer, about: about.collect() }));
+    }
+
+    /// Whether events of this level are asked for, which cost too much to be made for nobody.
+    fn tells(&self, level: Level) -> bool {
+        match level {
+            Level::Trace => self.settings.live.log_level == LogLevel::Trace,
+            Level::Debug => matches!(self.settings.live.log_level, LogLevel::Debug | LogLevel::Trace),
+            Level::Info | Level::Warn => true,
+        }
     }
 
     fn key_of(&self, request: &crate::sip::Message, method: &[u8], source: &Source) -> u128 {

@@ -4,6 +4,7 @@
 //! signals, and what `--check` prints ([`mod@report`]). Must not touch: a shard's state, SIP.
 
 mod checks;
+mod log_writer;
 mod lookup;
 mod papers;
 mod plan;
@@ -21,7 +22,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, select};
@@ -30,6 +31,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use checks::Patience;
+pub use log_writer::LogWriter;
 use papers::{Before, Papers};
 pub use report::Report;
 pub use secrets::{SecretError, http_token};
@@ -202,10 +204,10 @@ fn shards(cores: &[usize]) -> Result<u8, StartError> {
 ///
 /// # Errors
 /// Whatever ends the start; a shard that ended by itself.
-pub fn run(config: Config, file: SettingsFile, cores: Vec<usize>) -> Result<(), StartError> {
+pub fn run(config: Config, file: SettingsFile, cores: Vec<usize>, log: &LogWriter) -> Result<(), StartError> {
     let (signals, armed) = signals().map_err(StartError::Executor)?;
     let mut settings = settings::Current::new(file, &config)?;
-    let running = Running::start(&config, &cores)?;
+    let running = Running::start(&config, &cores, log.lost())?;
     let ended = loop {
         select! {
             recv(signals) -> signal => match signal {
@@ -259,7 +261,7 @@ struct Running {
 }
 
 impl Running {
-    fn start(config: &Config, cores: &[usize]) -> Result<Self, StartError> {
+    fn start(config: &Config, cores: &[usize], log_lost: Arc<AtomicU64>) -> Result<Self, StartError> {
         let patience = Patience::begin();
         let count = shards(cores)?;
         checks::locked_memory()?;
@@ -291,7 +293,7 @@ impl Running {
             Common { tls, tos, gather: config.sipproxy.gather, spin_before_park: config.sipproxy.spin_before_park };
         let shards = Shards::start(setups, &common).map_err(StartError::Executor)?;
         let shown = Arc::default();
-        let source = admin::Live::new(shards.handle(), source::about(config), Arc::clone(&shown));
+        let source = admin::Live::new(shards.handle(), source::about(config), Arc::clone(&shown), log_lost);
         let admin = http.map(|(listener, access)| match &https {
             Some((tls, _)) => admin::start_tls(listener, source, access, tls),
             None => admin::start(listener, source, access),

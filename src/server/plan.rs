@@ -46,6 +46,7 @@ pub fn live(config: &Config) -> Live {
         t4: config.timers.t4,
         timer_c: config.timers.c,
         udp_oversize: sipproxy.udp_oversize_action,
+        log_level: config.log.level,
     }
 }
 

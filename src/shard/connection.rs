@@ -598,7 +598,7 @@ impl Core {
 
     fn handshake_failed(&mut self, side: Side, peer: SocketAddr, why: HandshakeFailure, detail: &str) {
         self.count(Counter::handshake_failed(side, why));
-        self.say("a TLS handshake failed", Some(peer), format!("{}: {detail}", why.name()));
+        self.say_why("a TLS handshake failed", why.name(), Some(peer), detail.to_owned());
     }
 
     fn handshake_begun(&mut self, key: Key) {

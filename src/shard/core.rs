@@ -23,7 +23,7 @@ use super::resolving::{Ask, Resolving};
 use super::shared::{Control, Orders, Shared};
 use crate::clock::Time;
 use crate::dns;
-use crate::engine::{CloseReason, Engine, Input, Mail, Output, Settings};
+use crate::engine::{CloseReason, Engine, Event, Input, Level, Mail, Output, Settings};
 use crate::ids::{ConnId, FlowRef, PointId, ShardId};
 use crate::limits::{
     BATCHES_PER_PASS_MAX, BULK_READS_PER_PASS_MAX, HANDSHAKE_STEPS_PER_PASS_MAX, MAILS_PER_PASS_MAX, PANIC_WINDOW,
@@ -224,8 +224,23 @@ impl Core {
     }
 
     pub(super) fn say(&mut self, what: &'static str, peer: Option<SocketAddr>, about: String) {
+        self.say_why(what, "", peer, about);
+    }
+
+    /// The same with the fixed words of the reason.
+    pub(super) fn say_why(
+        &mut self,
+        what: &'static str,
+        reason: &'static str,
+        peer: Option<SocketAddr>,
+        about: String,
+    ) {
+        self.report(&Event { level: Level::Warn, what, reason, peer, about });
+    }
+
+    fn report(&mut self, event: &Event) {
         let now = self.clock.now();
-        if !self.reporter.say(what, peer, about, now) {
+        if !self.reporter.report(event, now) {
             self.count(Counter::LogSuppressed);
         }
     }
@@ -411,6 +426,7 @@ impl Core {
         if orders.stop {
             self.close_listeners();
             self.close_all();
+            self.reporter.tell_left_out();
             self.stopped = true;
             self.dirty = true;
         }
@@ -446,6 +462,7 @@ impl Core {
                 self.on_panic(panic.as_ref());
             }
         }
+        self.reporter.fire(now);
         self.look_at_progress(now);
         self.expire_lingers(now);
         let mut waits = false;
@@ -467,7 +484,8 @@ impl Core {
         let retry =
             (waits || self.dirty || !self.deferred.is_empty() || !self.bulky.is_empty() || !self.inbox.is_empty())
                 .then(|| now.after(RETRY_AFTER));
-        let due = [self.engine.poll_timeout(), self.next_expiry(), retry, drained].into_iter().flatten().min();
+        let told = self.reporter.due();
+        let due = [self.engine.poll_timeout(), self.next_expiry(), retry, drained, told].into_iter().flatten().min();
         self.shared.set_due(due.map(|due| due.0));
         self.shared.set_connections(self.conns.len());
         if let Some((answering, all)) = self.engine.pairs_answering() {
@@ -527,12 +545,7 @@ impl Core {
             Output::Dns(dns::Output::Done { exchange }) => self.resolving.end(exchange),
             // The engine keeps these.
             Output::Dns(dns::Output::Found { .. }) => {}
-            Output::Event(event) => {
-                let now = self.clock.now();
-                if !self.reporter.report(&event, now) {
-                    self.count(Counter::LogSuppressed);
-                }
-            }
+            Output::Event(event) => self.report(&event),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The program as an operator starts it: every fault ends it within 3 s, with a status that is not zero and one
 //! line on stderr that says where the fault is.
 
+mod log;
 mod ports;
 mod stop;
 

@@ -26,5 +26,6 @@ mod stage;
 mod talk;
 mod target_chaos;
 mod timers;
+mod told;
 mod torture;
 mod world;

@@ -325,7 +325,7 @@ impl World {
             Output::Close { conn, reason } => self.closed.push((Wire { shard: me.0, conn }, reason)),
             Output::Mail { to, mail } => self.mail.push_back((me, to, mail)),
             Output::Dns(output) => self.answers.extend(self.resolver.take(output).map(|answer| (me, answer))),
-            Output::Event(event) => self.events.push(format!("{}: {}", event.what, event.about)),
+            Output::Event(event) => self.events.push(format!("{}: {}", event.what, event.said())),
         }
     }
 

@@ -205,19 +205,17 @@ fn shards(cores: &[usize]) -> Result<u8, StartError> {
 /// # Errors
 /// Whatever ends the start; a shard that ended by itself.
 pub fn run(config: Config, file: SettingsFile, cores: Vec<usize>, log: &LogWriter) -> Result<(), StartError> {
-    let (signals, armed) = signals().map_err(StartError::Executor)?;
+    let Heard { stop, reload, armed } = signals().map_err(StartError::Executor)?;
     let mut settings = settings::Current::new(file, &config)?;
     let running = Running::start(&config, &cores, log.lost())?;
     let ended = loop {
         select! {
-            recv(signals) -> signal => match signal {
-                Ok(SIGHUP) => {
-                    log::info!("SIGHUP: settings, certificates, keys, CAs and revocation lists are read again");
-                    settings.read_again(&running.shards.handle());
-                    running.papers.read_again();
-                }
-                _ => break None,
-            },
+            recv(stop) -> _ => break None,
+            recv(reload) -> _ => {
+                log::info!("SIGHUP: settings, certificates, keys, CAs and revocation lists are read again");
+                settings.read_again(&running.shards.handle());
+                running.papers.read_again();
+            }
             recv(running.shards.ended()) -> _ => break Some(StartError::ShardEnded),
         }
     };
@@ -236,21 +234,32 @@ pub fn run(config: Config, file: SettingsFile, cores: Vec<usize>, log: &LogWrite
     }
 }
 
-/// The signals, and what makes a second one of the stopping kind end the process.
-fn signals() -> io::Result<(Receiver<i32>, Arc<AtomicBool>)> {
+/// The signals that the process hears.
+struct Heard {
+    /// SIGTERM or SIGINT.
+    stop: Receiver<()>,
+    /// SIGHUP.
+    reload: Receiver<()>,
+    /// Once this is set, a second one of the stopping kind ends the process at once.
+    armed: Arc<AtomicBool>,
+}
+
+fn signals() -> io::Result<Heard> {
     let armed = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT] {
         signal_hook::flag::register_conditional_shutdown(signal, STATUS_AT_ONCE, armed.clone())?;
     }
     let mut all = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
-    let (sender, receiver) = crossbeam_channel::bounded(8);
+    // A place for each kind: however many reloads are asked for, none is in the way of a stop.
+    let (stop_sender, stop) = crossbeam_channel::bounded(1);
+    let (reload_sender, reload) = crossbeam_channel::bounded(1);
     std::thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in &mut all {
-            // With so many unread, one more says nothing new.
-            let _ = sender.try_send(signal);
+            // While one is unread, one more says nothing new.
+            let _ = if signal == SIGHUP { &reload_sender } else { &stop_sender }.try_send(());
         }
     })?;
-    Ok((receiver, armed))
+    Ok(Heard { stop, reload, armed })
 }
 
 /// The shards and the HTTP port of a process.

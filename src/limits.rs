@@ -83,7 +83,8 @@ pub const NAMES_AGAIN: Duration = Duration::from_secs(2);
 pub const POOL_CHECK_EVERY: Duration = Duration::from_secs(60);
 /// Shards of a process.
 pub const SHARDS_MAX: usize = 64;
-/// Connections to the HTTP port whose request is still to come, or is a probe; for more, the oldest gives way.
+/// Connections to the HTTP port whose request is still to come, or is a probe; for more, the oldest of the address with
+/// the most of them gives way.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 /// HTTP requests besides probes that are answered at once; more get 503.
 pub const ADMIN_ANSWERS_MAX: usize = 64;

@@ -6,8 +6,9 @@
 //! shard: they are answered from what the shards keep up to date themselves, and need no place that others can take.
 //! Must not touch: a shard's state, sockets of SIP, the executors' threads.
 //!
-//! HTTPS when it is told to be (`tls`). With a token, all but `/`, `/healthz` and `/readyz` ask for it: the page holds
-//! no numbers, and what asks whether a proxy is well seldom carries a token and learns one word.
+//! HTTPS when it is told to be (`tls`). Who may ask for what is `access`'s matter: with a token, all but `/`, `/healthz`
+//! and `/readyz` ask for it; the page holds no numbers, and what asks whether a proxy is well seldom carries a token and
+//! learns one word.
 //!
 //! | path | answer |
 //! | --- | --- |

@@ -1,12 +1,14 @@
 //! The thread, its listener, and the bounds of each connection.
 //!
 //! A connection begins at the door. A probe is answered there; any other request is let in to one of the places for
-//! answers, or gets 503. When the door is full, whoever has stood there longest gives way: who only connects must not
-//! keep others out, and who asks for much or reads slowly, token or not, must not keep probes out.
+//! answers, or gets 503. When the door is full, of the address with the most connections there the one gives way that has
+//! stood there longest: who only connects must not keep others out, and who asks for much or reads slowly, token or not,
+//! must not keep probes out.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -107,15 +109,15 @@ async fn accept<S: Source>(listener: tokio::net::TcpListener, router: Arc<Router
     let door = Arc::new(Door::default());
     let answers = Arc::new(Semaphore::new(ADMIN_ANSWERS_MAX));
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(_) => {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
         let (router, tls, answers) = (Arc::clone(&router), tls.clone(), Arc::clone(&answers));
-        let at_door = door.come();
+        let at_door = door.come(peer.ip());
         tokio::spawn(async move {
             let gives_way = Arc::clone(&at_door.gives_way);
             let served = async {
@@ -141,24 +143,24 @@ async fn accept<S: Source>(listener: tokio::net::TcpListener, router: Arc<Router
 
 /// The connections whose request is still to come or is a probe, the oldest first.
 #[derive(Debug, Default)]
-struct Door(Mutex<VecDeque<Arc<Notify>>>);
+struct Door(Mutex<VecDeque<(IpAddr, Arc<Notify>)>>);
 
 impl Door {
-    /// One more comes; if there is no place, the oldest gives way.
-    fn come(self: &Arc<Self>) -> AtDoor {
+    /// One more comes; if there is no place, the oldest of the address that has the most gives way.
+    fn come(self: &Arc<Self>, from: IpAddr) -> AtDoor {
         let gives_way = Arc::new(Notify::new());
         let mut all = self.lock();
-        all.push_back(Arc::clone(&gives_way));
-        if all.len() > ADMIN_CONNECTIONS_MAX
-            && let Some(oldest) = all.pop_front()
-        {
-            oldest.notify_one();
+        all.push_back((from, Arc::clone(&gives_way)));
+        if all.len() > ADMIN_CONNECTIONS_MAX {
+            let of_address = |at: usize| all.iter().filter(|(from, _)| *from == all[at].0).count();
+            let at = (0..all.len()).max_by_key(|at| (of_address(*at), Reverse(*at)));
+            at.and_then(|at| all.remove(at)).into_iter().for_each(|(_, oldest)| oldest.notify_one());
         }
         drop(all);
         AtDoor { door: Arc::clone(self), gives_way }
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Notify>>> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<(IpAddr, Arc<Notify>)>> {
         // It is whole at any time.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -174,7 +176,7 @@ struct AtDoor {
 impl AtDoor {
     /// It is let in, or ends.
     fn leave(&self) {
-        self.door.lock().retain(|other| !Arc::ptr_eq(other, &self.gives_way));
+        self.door.lock().retain(|(_, other)| !Arc::ptr_eq(other, &self.gives_way));
     }
 }
 
@@ -236,7 +238,7 @@ mod tests {
             runtime.block_on(async {
                 let stream = tokio::net::TcpStream::from_std(stream).unwrap();
                 let door = Arc::new(Door::default());
-                serve(stream, &router, &door.come(), &Arc::new(Semaphore::new(0))).await;
+                serve(stream, &router, &door.come(IpAddr::from([127, 0, 0, 1])), &Arc::new(Semaphore::new(0))).await;
                 assert!(door.lock().is_empty());
             });
             let mut answer = String::new();
@@ -246,21 +248,23 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_at_a_full_door_gives_way() {
+    fn the_oldest_of_the_address_with_the_most_gives_way_at_a_full_door() {
         let door = Arc::new(Door::default());
-        let all: Vec<_> = (0..=ADMIN_CONNECTIONS_MAX).map(|_| door.come()).collect();
+        let probe = door.come(IpAddr::from([192, 0, 2, 1]));
+        let all: Vec<_> = (0..ADMIN_CONNECTIONS_MAX).map(|_| door.come(IpAddr::from([192, 0, 2, 9]))).collect();
         assert_eq!(door.lock().len(), ADMIN_CONNECTIONS_MAX);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         // One that must go on hears nothing.
         runtime.block_on(async {
             all[0].gives_way.notified().await;
-            let second = std::future::poll_fn(|cx| {
-                let waits = std::pin::pin!(all[1].gives_way.notified()).poll(cx).is_pending();
-                std::task::Poll::Ready(waits)
+            let others = std::future::poll_fn(|cx| {
+                let mut stays = [&probe, &all[1]].into_iter();
+                let all_stay = stays.all(|one| std::pin::pin!(one.gives_way.notified()).poll(cx).is_pending());
+                std::task::Poll::Ready(all_stay)
             });
-            assert!(second.await);
+            assert!(others.await);
         });
-        drop(all);
+        drop((probe, all));
         assert!(door.lock().is_empty());
     }
 }

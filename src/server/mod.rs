@@ -1,7 +1,7 @@
 //! From a valid configuration to running shards, and to their end.
 //!
-//! Owns: the checks of a start (`checks`), secrets (`secrets`), what each shard is made with (`plan`), the
-//! signals, and what `--check` prints ([`mod@report`]). Must not touch: a shard's state, SIP.
+//! Owns: the checks of a start (`checks`), secrets (`secrets`), what each shard is made with (`plan`), the log's way to
+//! stderr (`log_writer`), the signals, and what `--check` prints ([`mod@report`]). Must not touch: a shard's state, SIP.
 
 mod checks;
 mod log_writer;

@@ -18,8 +18,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{self, Config, ConfigError, Cores, CoresFault};
-use crate::server::{self, SettingsFile, StartError};
+use crate::config::{self, Config, ConfigError, Cores, CoresFault, Fault};
+use crate::server::{self, LogWriter, SettingsFile, StartError};
 
 /// A SIP proxy that keeps every phone moored to the connection that it registered over.
 #[derive(Debug, Parser)]
@@ -92,6 +92,7 @@ enum CliError {
     Config(ConfigError),
     Affinity(io::Error),
     Cores(CoresFault),
+    Log(io::Error),
     Start(StartError),
     Ask(ask::AskError),
     Locate(locate::LocateError),
@@ -106,7 +107,8 @@ impl fmt::Display for CliError {
             Self::Read(path, fault) => write!(f, "{}: cannot be read: {fault}", path.display()),
             Self::Config(fault) => fault.fmt(f),
             Self::Affinity(fault) => write!(f, "{AFFINITY_FILE}: cannot be read: {fault}"),
-            Self::Cores(fault) => write!(f, "cores: {fault}"),
+            Self::Cores(fault) => write!(f, "--cores: {fault}"),
+            Self::Log(fault) => write!(f, "the log cannot be written: {fault}"),
             Self::Start(fault) => fault.fmt(f),
             Self::Ask(fault) => fault.fmt(f),
             Self::Locate(fault) => fault.fmt(f),
@@ -160,15 +162,23 @@ fn run(cli: Cli) -> Result<(), CliError> {
         (None, Some(path)) => {
             let file = read(&path)?;
             let config = file.config().map_err(CliError::Config)?;
-            let cores = cli.cores.as_ref().unwrap_or(&config.sipproxy.cores);
-            let cores = cores.resolve(&cores_available().map_err(CliError::Affinity)?).map_err(CliError::Cores)?;
+            let available = cores_available().map_err(CliError::Affinity)?;
+            let cores = match &cli.cores {
+                Some(cores) => cores.resolve(&available).map_err(CliError::Cores)?,
+                None => config
+                    .sipproxy
+                    .cores
+                    .resolve(&available)
+                    .map_err(|fault| CliError::Config(file.fault_at("sipproxy.cores", Fault::Cores(fault))))?,
+            };
             if cli.check {
                 return say(&server::check(&config, &cores).map_err(CliError::Start)?.to_string());
             }
-            // The level may change while it runs, the logger's own cannot.
-            env_logger::Builder::new().filter_level(log::LevelFilter::Trace).init();
-            log::set_max_level(server::level(config.log.level));
-            server::run(config, file, cores).map_err(CliError::Start)
+            let log = LogWriter::start(server::level(config.log.level)).map_err(CliError::Log)?;
+            let ended = server::run(config, file, cores, &log).map_err(CliError::Start);
+            // What is said last, by whomever, comes behind it.
+            log.finish();
+            ended
         }
         // clap has asked for --config where there is no subcommand.
         (None, None) => Ok(()),

@@ -93,8 +93,13 @@ pub const NAMES_AGAIN: Duration = Duration::from_secs(2);
 pub const POOL_CHECK_EVERY: Duration = Duration::from_secs(60);
 /// Shards of a process.
 pub const SHARDS_MAX: usize = 64;
-/// Connections to the HTTP port that are served at once; for more, the oldest without a request gives way.
+/// Connections to the HTTP port whose request is still to come, or is a probe; for more, the oldest of the address with
+/// the most of them gives way.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+/// HTTP requests besides probes that are answered at once; more get 503.
+pub const ADMIN_ANSWERS_MAX: usize = 64;
+/// A shard that has not run for so long does not: the watchdog wakes an idle one ten times in it.
+pub const HEARTBEAT_MAX: Duration = Duration::from_secs(2);
 /// The head of an HTTP request.
 pub const ADMIN_HEAD_LEN_MAX: usize = 8 * 1024;
 /// From the start of an HTTP connection until the head of its request is there.
@@ -108,8 +113,6 @@ pub const ADMIN_ANSWER_MAX: Duration = Duration::from_millis(1_500);
 pub const ADMIN_QUESTIONS_MAX: usize = 8;
 /// Lines of one metric whose labels come from settings, DNS or Request-URIs. Those that come last are left out.
 pub const ADMIN_LABEL_SETS_MAX: usize = 512;
-/// How long `/readyz` waits for the state of the pairs before it answers without it.
-pub const ADMIN_ASIDE_MAX: Duration = Duration::from_millis(250);
 /// Datagrams that wait for room in one UDP socket.
 pub const DATAGRAMS_WAITING_COUNT_MAX: usize = 1_024;
 /// Read from one connection before others have their turn.
@@ -137,14 +140,24 @@ pub const HANDSHAKES_PARKED_COUNT_MAX: usize = 4_096;
 pub const LINGER_MAX: Duration = Duration::from_secs(2);
 /// Mails that are handled before others have their turn.
 pub const MAILS_PER_PASS_MAX: usize = 256;
-/// Requests of plain threads (snapshots, `where`, drain) that wait for one shard.
+/// Questions of plain threads (snapshots, `where`, pins) that wait for one shard. Orders have places of their own.
 pub const CONTROLS_COUNT_MAX: usize = 64;
-/// Log lines of one kind for each second; the rest is counted and said.
+/// Log lines of one kind and source network for each second of a shard; the rest is counted and told in a summary.
 pub const LOG_LINES_PER_SECOND_MAX: u32 = 5;
+/// The same over all networks; as many again are for networks that have had none for a while.
+pub const LOG_LINES_OF_KIND_PER_SECOND_MAX: u32 = 50;
+/// Kinds and networks that a shard tells apart for that; further ones count as one.
+pub const LOG_SOURCES_COUNT_MAX: usize = 4_096;
+/// Log lines that wait for stderr; more are lost, counted and told.
+pub const LOG_QUEUE_COUNT_MAX: usize = 8_192;
+/// How long a process that ends waits for stderr to take them.
+pub const LOG_FLUSH_MAX: Duration = Duration::from_secs(1);
 /// Panics of one shard within `PANIC_WINDOW` that take it out of service.
 pub const PANICS_COUNT_MAX: usize = 16;
 /// See `PANICS_COUNT_MAX`.
 pub const PANIC_WINDOW: Duration = Duration::from_secs(10);
+/// How long a start waits for ports that are still held: the system lets go of a dead process's io_uring sockets late.
+pub const PORT_WAIT_MAX: Duration = Duration::from_secs(2);
 /// How long a stopping process waits for what is in flight.
 pub const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// One try of a DNS question at one resolver.

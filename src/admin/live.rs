@@ -1,5 +1,6 @@
 //! The running shards as a [`Source`].
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -15,16 +16,17 @@ pub struct Live {
     handle: Handle,
     about: About,
     papers: Arc<Mutex<TlsPapers>>,
+    log_lost: Arc<AtomicU64>,
     started: Instant,
 }
 
 impl Live {
     /// The process counts as started now; `about` gives what does not change (its number of shards is the
-    /// handle's), and `papers` is kept up to date by who reads the files.
+    /// handle's), `papers` is kept up to date by who reads the files, and `log_lost` by who writes the log.
     #[must_use]
-    pub fn new(handle: Handle, about: About, papers: Arc<Mutex<TlsPapers>>) -> Self {
+    pub fn new(handle: Handle, about: About, papers: Arc<Mutex<TlsPapers>>, log_lost: Arc<AtomicU64>) -> Self {
         let shards = u8::try_from(handle.shards()).unwrap_or(u8::MAX);
-        Self { handle, about: About { shards, ..about }, papers, started: Instant::now() }
+        Self { handle, about: About { shards, ..about }, papers, log_lost, started: Instant::now() }
     }
 }
 
@@ -55,9 +57,18 @@ impl Source for Live {
         }
     }
 
+    fn running(&self) -> (usize, usize) {
+        (self.handle.running(), self.handle.shards())
+    }
+
+    fn pairs_answering(&self) -> Option<(usize, usize)> {
+        self.handle.pairs_answering()
+    }
+
     fn about(&self) -> About {
         let papers = self.papers.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        About { uptime: self.started.elapsed(), papers, ..self.about.clone() }
+        let log_lost = self.log_lost.load(Ordering::Relaxed);
+        About { uptime: self.started.elapsed(), papers, log_lost, ..self.about.clone() }
     }
 }
 
@@ -91,11 +102,13 @@ mod tests {
             server: String::new(),
             sticky: String::new(),
             papers: TlsPapers::default(),
+            log_lost: 0,
         };
-        let live = Live::new(shards.handle(), about, Arc::default());
+        let live = Live::new(shards.handle(), about, Arc::default(), Arc::default());
         assert_eq!(live.about().shards, 2);
         assert_eq!(live.snapshots().iter().map(|snapshot| snapshot.shard).collect::<Vec<_>>(), [0, 1]);
         assert_eq!(live.readiness(), Readiness::Ready);
+        assert_eq!((live.running(), live.pairs_answering()), ((2, 2), Some((1, 1))));
         assert_eq!(live.pin("sips1", Some(Member::Backup)), Some(Ok(())));
         let pairs = live.pairs().expect("the first shard answers");
         assert_eq!((pairs[0].name.as_str(), pairs[0].active, pairs[0].pinned), ("sips1", "backup", true));
@@ -106,6 +119,7 @@ mod tests {
         assert!(shards.handle().drain(Duration::from_secs(10)), "nothing is in flight");
         assert!(matches!(live.readiness(), Readiness::Not(why) if why.starts_with("stopping")));
         shards.stop();
+        assert_eq!(live.running(), (0, 2));
         assert!(live.snapshots().is_empty() && live.pairs().is_none() && live.pin("sips1", None).is_none());
         assert!(live.locate("sip:nobody@example.com").is_none(), "nobody is left to say that there is none");
     }

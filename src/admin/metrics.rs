@@ -138,7 +138,8 @@ impl Scrape {
             let labels: Labels<'_> = vec![("outcome", Cow::Borrowed(outcome))];
             reads.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, f64>(&count, None)?;
         }
-        Ok(())
+        let help = "For how long the files of TLS on the disk are not what is used; 0 when they are.";
+        gauge(encoder, "hawser_tls_files_stale_seconds", help)?.encode_gauge(&papers.stale().as_secs_f64())
     }
 
     fn encode_own(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
@@ -157,6 +158,9 @@ impl Scrape {
         build.encode_info(&labels)?;
 
         self.encode_papers(encoder)?;
+        let help = "Log lines that were lost, for stderr did not take them.";
+        let mut lost = encoder.encode_descriptor("hawser_log_lost", help, None, MetricType::Counter)?;
+        lost.encode_counter::<NoLabelSet, u64, f64>(&self.about.log_lost, None)?;
         let help = "Answers of the HTTP port, by status.";
         let mut answers = encoder.encode_descriptor("hawser_admin_answers", help, None, MetricType::Counter)?;
         for (code, count) in &self.answers {

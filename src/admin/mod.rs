@@ -1,12 +1,14 @@
 //! Statistics over HTTP: `/metrics`, `/stats`, `/where`, `/healthz`, `/readyz` and a page for people.
 //!
 //! Owns: one plain thread with an HTTP server on it, and what the answers look like. It reads the shards only
-//! through [`Source`], whose calls may block: they run on threads of their own, a bounded number at once and
-//! for a bounded time, so that a shard that does not answer costs its asker a 503 and nobody else anything.
+//! through [`Source`], whose questions may block: they run on threads of their own, a bounded number at once and
+//! for a bounded time, so that a shard that does not answer costs its asker a 503 and nobody else anything. Probes ask no
+//! shard: they are answered from what the shards keep up to date themselves, and need no place that others can take.
 //! Must not touch: a shard's state, sockets of SIP, the executors' threads.
 //!
-//! HTTPS when it is told to be (`tls`). With a token, all but `/`, `/healthz` and `/readyz` ask for it: the page holds
-//! no numbers, and what asks whether a proxy is well seldom carries a token and learns one word.
+//! HTTPS when it is told to be (`tls`). Who may ask for what is `access`'s matter: with a token, all but `/`, `/healthz`
+//! and `/readyz` ask for it; the page holds no numbers, and what asks whether a proxy is well seldom carries a token and
+//! learns one word.
 //!
 //! | path | answer |
 //! | --- | --- |
@@ -16,7 +18,7 @@
 //! | `POST /servers/NAME/pin?member=` | makes `primary` or `backup` the active one of its pair, whatever happens |
 //! | `POST /servers/NAME/release` | leaves it to the rules again |
 //! | `/where?aor=` | the bindings of an AOR as a JSON array; 404 and `[]` when there is none |
-//! | `/healthz` | 200 while every shard answers |
+//! | `/healthz` | 200 while every shard runs |
 //! | `/readyz` | 200 while new work is taken, else 503 with the reason; and how many pairs of SIP Servers answer |
 //! | `/` | a page that shows the numbers and renews them |
 //!
@@ -24,6 +26,7 @@
 //! request bodies, and everything that changes state but for the pin, which an operator may need when nothing else
 //! helps.
 
+mod access;
 mod control;
 mod live;
 mod metrics;
@@ -38,17 +41,19 @@ mod tls;
 mod token;
 mod upstreams;
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::engine::Located;
 use crate::server_pool::{Member, PinFault};
 use crate::stats::{PairRow, Snapshot};
 
+pub use access::Access;
 pub use live::Live;
 pub use serve::{Admin, start, start_tls};
 pub use token::Token;
 
-/// Where the numbers come from: the shards of this process. Every call may block.
+/// Where the numbers come from: the shards of this process. What asks them may block; what probes are answered from must
+/// not.
 pub trait Source: Send + Sync + 'static {
     /// One snapshot for each shard that answered, in any order; the others are missing.
     fn snapshots(&self) -> Vec<Snapshot>;
@@ -63,8 +68,14 @@ pub trait Source: Send + Sync + 'static {
     /// verdict did not answer.
     fn pin(&self, pair: &str, member: Option<Member>) -> Option<Result<(), PinFault>>;
 
-    /// Whether new work is taken.
+    /// How many shards run, and how many there are. Must not block.
+    fn running(&self) -> (usize, usize);
+
+    /// Whether new work is taken. Must not block.
     fn readiness(&self) -> Readiness;
+
+    /// How many pairs of SIP Servers answer, and how many there are; `None` while that is not known. Must not block.
+    fn pairs_answering(&self) -> Option<(usize, usize)>;
 
     /// What runs here.
     fn about(&self) -> About;
@@ -96,6 +107,8 @@ pub struct About {
     pub sticky: String,
     /// The files of TLS.
     pub papers: TlsPapers,
+    /// Log lines that stderr did not take.
+    pub log_lost: u64,
 }
 
 /// What is known of the files of TLS.
@@ -109,6 +122,15 @@ pub struct TlsPapers {
     pub taken: u64,
     /// How often what was read was of no use.
     pub refused: u64,
+    /// Since when what is used is not what is on the disk; `None` when it is.
+    pub stale_since: Option<Instant>,
+}
+
+impl TlsPapers {
+    /// For how long what is used is not what is on the disk; zero when it is.
+    fn stale(&self) -> Duration {
+        self.stale_since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
 }
 
 /// A revocation list, for its next update.

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::Bytes;
-use hyper::header::{ACCEPT, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
-use hyper::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, WWW_AUTHENTICATE};
+use hyper::header::{ACCEPT, HeaderMap, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, WWW_AUTHENTICATE};
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::json;
 use tokio::sync::Semaphore;
@@ -15,8 +14,8 @@ use tokio::sync::Semaphore;
 use super::control::{self, Action};
 use super::metrics::{self, Format, Scrape};
 use super::process::Process;
-use super::{Readiness, Source, Token, page, stats, upstreams};
-use crate::limits::{ADMIN_ANSWER_MAX, ADMIN_ASIDE_MAX, ADMIN_QUESTIONS_MAX};
+use super::{Access, Readiness, Source, page, stats, upstreams};
+use crate::limits::{ADMIN_ANSWER_MAX, ADMIN_QUESTIONS_MAX};
 use crate::server_pool::{Member, PinFault};
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -28,28 +27,33 @@ pub(super) type Answer = Response<Full<Bytes>>;
 /// The source, with a bound on how many may ask it at once.
 pub(super) struct Router<S> {
     source: Arc<S>,
-    token: Option<Token>,
+    access: Access,
     questions: Arc<Semaphore>,
-    /// For what an answer can do without: never more than one such question, so that it takes no other's place.
-    aside: Arc<Semaphore>,
     /// Answers so far by status; only this thread takes the lock, and never across an await.
     answers: Mutex<BTreeMap<u16, u64>>,
 }
 
 impl<S: Source> Router<S> {
-    pub(super) fn new(source: S, token: Option<Token>) -> Self {
+    pub(super) fn new(source: S, access: Access) -> Self {
         Self {
             source: Arc::new(source),
-            token,
+            access,
             questions: Arc::new(Semaphore::new(ADMIN_QUESTIONS_MAX)),
-            aside: Arc::new(Semaphore::new(1)),
             answers: Mutex::default(),
         }
     }
 
     /// Answers one request; its body, if any, is not read.
     pub(super) async fn answer<B>(&self, request: &Request<B>) -> Answer {
-        let answer = self.route(request).await;
+        self.counted(self.route(request).await)
+    }
+
+    /// Answers a request for which there is no place.
+    pub(super) fn busy(&self) -> Answer {
+        self.counted(plain(StatusCode::SERVICE_UNAVAILABLE, "too many requests are being answered\n"))
+    }
+
+    fn counted(&self, answer: Answer) -> Answer {
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         *answers.entry(answer.status().as_u16()).or_default() += 1;
         answer
@@ -68,9 +72,10 @@ impl<S: Source> Router<S> {
             return with(answer, ALLOW, "GET, HEAD");
         }
         // The page holds no numbers, and probes seldom carry a token and learn one word.
-        let open = matches!(path, "/" | "/healthz" | "/readyz");
-        if !open && !self.admits(request) {
-            return unauthorized();
+        if !matches!(path, "/" | "/healthz" | "/readyz")
+            && let Some(refused) = self.refused(request.headers())
+        {
+            return refused;
         }
         match path {
             "/" => with(answer(StatusCode::OK, HTML, page::PAGE), CONTENT_SECURITY_POLICY, page::POLICY),
@@ -81,14 +86,20 @@ impl<S: Source> Router<S> {
             "/stats" => self.stats().await,
             "/servers" => self.servers().await,
             "/where" => self.bindings(request.uri().query()).await,
-            "/healthz" => self.health().await,
-            _ => self.readiness().await,
+            "/healthz" => self.health(),
+            _ => self.readiness(),
         }
     }
 
-    fn admits<B>(&self, request: &Request<B>) -> bool {
-        let given = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
-        self.token.as_ref().is_none_or(|token| token.admits(given))
+    /// Why this request gets no numbers and changes nothing, if so.
+    fn refused(&self, headers: &HeaderMap) -> Option<Answer> {
+        if !self.access.has_token(headers) {
+            let answer = plain(StatusCode::UNAUTHORIZED, "a bearer token is needed\n");
+            return Some(with(answer, WWW_AUTHENTICATE, "Bearer realm=\"hawser\""));
+        }
+        // RFC 9110 §15.5.20.
+        let stranger = "Host is no address, and no name of this proxy (domains, external-address, advertise)\n";
+        (!self.access.is_meant(headers)).then(|| plain(StatusCode::MISDIRECTED_REQUEST, stranger))
     }
 
     /// Pins and releases. Answers are JSON, with `error` when nothing was done.
@@ -97,10 +108,10 @@ impl<S: Source> Router<S> {
         if *request.method() != Method::POST {
             return with(fault(StatusCode::METHOD_NOT_ALLOWED, "POST"), ALLOW, "POST");
         }
-        if !self.admits(request) {
-            return unauthorized();
+        if let Some(refused) = self.refused(request.headers()) {
+            return refused;
         }
-        if !control::is_own(request.headers()) {
+        if !self.access.is_own(request.headers()) {
             return fault(StatusCode::FORBIDDEN, "a page of another origin may not ask for this");
         }
         let Some(pair) = percent_decoded(pair) else {
@@ -162,31 +173,25 @@ impl<S: Source> Router<S> {
         }
     }
 
-    async fn health(&self) -> Answer {
-        let asked = self.ask(|source| {
-            let answered = source.snapshots().iter().fold(0_u128, |seen, s| seen | 1_u128 << (s.shard & 127));
-            (answered.count_ones(), u32::from(source.about().shards))
-        });
-        match asked.await {
-            Some((answered, shards)) if answered >= shards => plain(StatusCode::OK, "ok\n"),
-            Some((answered, shards)) => {
-                plain(StatusCode::SERVICE_UNAVAILABLE, format!("{answered} of {shards} shards answered\n"))
-            }
-            None => no_answer(),
+    /// Whether a request is a probe, which costs no shard anything and is answered at once.
+    pub(super) fn is_probe<B>(request: &Request<B>) -> bool {
+        matches!(request.uri().path(), "/healthz" | "/readyz")
+    }
+
+    fn health(&self) -> Answer {
+        match self.source.running() {
+            (running, all) if running >= all => plain(StatusCode::OK, "ok\n"),
+            (running, all) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("{running} of {all} shards run\n")),
         }
     }
 
-    async fn readiness(&self) -> Answer {
-        let (status, text) = match self.ask(Source::readiness).await {
-            Some(Readiness::Ready) => (StatusCode::OK, "ready".to_owned()),
-            Some(Readiness::Not(why)) => (StatusCode::SERVICE_UNAVAILABLE, why),
-            None => return no_answer(),
+    fn readiness(&self) -> Answer {
+        let (status, text) = match self.source.readiness() {
+            Readiness::Ready => (StatusCode::OK, "ready".to_owned()),
+            Readiness::Not(why) => (StatusCode::SERVICE_UNAVAILABLE, why),
         };
         // Whether a server answers makes no proxy more ready than another one.
-        let pairs = match self.ask_on(&self.aside, ADMIN_ASIDE_MAX, Source::pairs).await.flatten() {
-            Some(pairs) => upstreams::summary(&pairs),
-            None => "the state of the SIP Servers is not known".to_owned(),
-        };
+        let pairs = upstreams::summary(self.source.pairs_answering());
         plain(status, format!("{text}\n{pairs}\n"))
     }
 
@@ -197,33 +202,18 @@ impl<S: Source> Router<S> {
         }
     }
 
-    /// Asks the source, when not too many wait already.
-    async fn ask<T: Send + 'static>(&self, question: impl FnOnce(&S) -> T + Send + 'static) -> Option<T> {
-        self.ask_on(&self.questions, ADMIN_ANSWER_MAX, question).await
-    }
-
     /// Asks the source on a thread where it may block. `None` when the answer takes too long, when too many
     /// wait already, or when the question panicked.
-    async fn ask_on<T: Send + 'static>(
-        &self,
-        places: &Arc<Semaphore>,
-        at_most: Duration,
-        question: impl FnOnce(&S) -> T + Send + 'static,
-    ) -> Option<T> {
-        let place = Arc::clone(places).try_acquire_owned().ok()?;
+    async fn ask<T: Send + 'static>(&self, question: impl FnOnce(&S) -> T + Send + 'static) -> Option<T> {
+        let place = Arc::clone(&self.questions).try_acquire_owned().ok()?;
         let source = Arc::clone(&self.source);
         let asked = tokio::task::spawn_blocking(move || {
             // Held until the question has really ended: one that hangs keeps its place after its asker has gone.
             let _place = place;
             question(&source)
         });
-        tokio::time::timeout(at_most, asked).await.ok()?.ok()
+        tokio::time::timeout(ADMIN_ANSWER_MAX, asked).await.ok()?.ok()
     }
-}
-
-fn unauthorized() -> Answer {
-    let answer = plain(StatusCode::UNAUTHORIZED, "a bearer token is needed\n");
-    with(answer, WWW_AUTHENTICATE, "Bearer realm=\"hawser\"")
 }
 
 fn no_answer() -> Answer {

@@ -39,6 +39,7 @@ pub(super) fn stats(about: &About, readiness: &Readiness, snapshots: &[Snapshot]
             })).collect::<Vec<_>>(),
             "tls_files_taken": about.papers.taken,
             "tls_files_refused": about.papers.refused,
+            "tls_files_stale_s": about.papers.stale().as_secs(),
         },
         "ready": readiness == &Readiness::Ready,
         "why_not_ready": why,

@@ -8,10 +8,12 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{About, Admin, Certificate, Crl, Readiness, Source, TlsPapers, Token, days_until, start};
+use super::{About, Access, Admin, Certificate, Crl, Readiness, Source, TlsPapers, Token, days_until, start};
 use crate::engine::Located;
 use crate::ids::{ConnId, FlowRef, PointId, ShardId, Transport};
-use crate::limits::{ADMIN_ANSWER_MAX, ADMIN_CONNECTIONS_MAX, ADMIN_HEAD_LEN_MAX, ADMIN_HEAD_MAX};
+use crate::limits::{
+    ADMIN_ANSWER_MAX, ADMIN_ANSWERS_MAX, ADMIN_CONNECTIONS_MAX, ADMIN_HEAD_LEN_MAX, ADMIN_HEAD_MAX, ADMIN_QUESTIONS_MAX,
+};
 use crate::server_pool::{Member, PinFault};
 use crate::stats::{Counter, Gauge, PairRow, Snapshot};
 
@@ -19,7 +21,7 @@ use crate::stats::{Counter, Gauge, PairRow, Snapshot};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Two shards, of which some may be silent; `snapshots` waits while the gate is shut.
-struct Fake {
+pub(super) struct Fake {
     silent: Vec<u8>,
     readiness: Readiness,
     gate: Arc<Gate>,
@@ -100,8 +102,16 @@ impl Source for Fake {
         }
     }
 
+    fn running(&self) -> (usize, usize) {
+        (2 - self.silent.len(), 2)
+    }
+
     fn readiness(&self) -> Readiness {
         self.readiness.clone()
+    }
+
+    fn pairs_answering(&self) -> Option<(usize, usize)> {
+        (!self.silent.contains(&0)).then_some((1, 2))
     }
 
     fn about(&self) -> About {
@@ -124,18 +134,21 @@ impl Source for Fake {
                 }],
                 taken: 3,
                 refused: 1,
+                stale_since: Instant::now().checked_sub(Duration::from_secs(3_600)),
             },
+            log_lost: 5,
         }
     }
 }
 
-fn fake() -> Fake {
+pub(super) fn fake() -> Fake {
     Fake { silent: Vec::new(), readiness: Readiness::Ready, gate: Arc::default(), pins: Arc::default(), names: 1 }
 }
 
 fn serve(source: Fake, token: Option<Token>) -> Admin {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
-    start(listener, source, token).expect("the server starts")
+    let access = Access { token, names: vec!["x".to_owned()], tls: false };
+    start(listener, source, access).expect("the server starts")
 }
 
 fn connect(to: SocketAddr) -> TcpStream {
@@ -195,6 +208,8 @@ fn metrics_have_every_row_by_shard_with_help_and_type() {
     assert!(text.contains("hawser_crl_next_update_seconds{file=\"crl.pem\",issuer=\"CN=ca\"} 1900000000\n"));
     assert!(text.contains("hawser_tls_files_read_total{outcome=\"taken\"} 3\n"));
     assert!(text.contains("hawser_tls_files_read_total{outcome=\"refused\"} 1\n"));
+    assert!(text.contains("hawser_log_lost_total 5\n"), "{text}");
+    assert!(text.contains("hawser_tls_files_stale_seconds 3600."), "{text}");
     assert!(text.contains("hawser_build_info{version=\"1.2.3\\\"\\\\\\n\"} 1\n"), "labels are escaped: {text}");
     assert!(text.ends_with("# EOF\n"));
 
@@ -262,7 +277,7 @@ fn where_finds_a_binding_in_both_spellings() {
 fn a_silent_shard_fails_health_and_only_its_own_metrics() {
     let admin = serve(Fake { silent: vec![1], ..fake() }, None);
     let (status, _, text) = get(admin.address(), "/healthz");
-    assert_eq!((status, text.as_str()), (503, "1 of 2 shards answered\n"));
+    assert_eq!((status, text.as_str()), (503, "1 of 2 shards run\n"));
     let (status, _, text) = get(admin.address(), "/metrics");
     assert_eq!(status, 200);
     assert!(text.contains("hawser_shard_up{shard=\"0\"} 1\nhawser_shard_up{shard=\"1\"} 0\n"), "{text}");
@@ -329,6 +344,26 @@ fn numbers_need_the_token_and_probes_do_not() {
 }
 
 #[test]
+fn a_page_whose_name_was_made_to_lead_here_reads_nothing() {
+    let admin = serve(fake(), None);
+    let ask = |method: &str, path: &str, host: &str| {
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\n\r\n");
+        exchange(admin.address(), &request).0
+    };
+    for path in ["/metrics", "/stats", "/servers", "/where?aor=alice@example.com"] {
+        assert_eq!(ask("GET", path, "evil.example:8080"), 421, "{path}");
+        for host in [admin.address().to_string().as_str(), "localhost", "x:8080"] {
+            assert_eq!(ask("GET", path, host), 200, "{path} of {host}");
+        }
+    }
+    assert_eq!(ask("POST", "/servers/sips%201/release", "evil.example:8080"), 421);
+    assert_eq!(ask("POST", "/servers/sips%201/release", "x"), 200);
+    for path in ["/", "/healthz", "/readyz"] {
+        assert_eq!(ask("GET", path, "evil.example"), 200, "{path} holds nothing");
+    }
+}
+
+#[test]
 fn a_shard_that_hangs_costs_its_asker_a_503_and_nobody_else_anything() {
     let gate = Arc::<Gate>::default();
     let admin = serve(Fake { gate: Arc::clone(&gate), ..fake() }, None);
@@ -337,8 +372,8 @@ fn a_shard_that_hangs_costs_its_asker_a_503_and_nobody_else_anything() {
     let mut hanging = connect(to);
     hanging.write_all(b"GET /stats HTTP/1.1\r\nHost: x\r\n\r\n").expect("the server reads");
     let begun = Instant::now();
-    assert_eq!(get(to, "/readyz").0, 200);
-    assert!(begun.elapsed() < ADMIN_ANSWER_MAX, "it waited for the other's question");
+    assert_eq!((get(to, "/readyz").0, get(to, "/healthz").0), (200, 200));
+    assert!(begun.elapsed() < ADMIN_ANSWER_MAX, "they waited for the other's question");
     let mut answer = String::new();
     hanging.read_to_string(&mut answer).expect("an answer");
     assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
@@ -387,6 +422,28 @@ fn connections_without_a_request_keep_nobody_out() {
     assert_eq!(get(admin.address(), "/healthz").0, 200);
     assert!(begun.elapsed() < ADMIN_HEAD_MAX, "it has not waited for their end");
     drop(idle);
+}
+
+#[test]
+fn probes_are_answered_while_other_clients_have_all_places() {
+    let gate = Arc::<Gate>::default();
+    let admin = serve(Fake { gate: Arc::clone(&gate), ..fake() }, None);
+    let to = admin.address();
+    gate.set(true);
+    // Each is being answered, or waits for somebody who does not read.
+    let others: Vec<_> = (0..ADMIN_ANSWERS_MAX)
+        .map(|_| {
+            let mut other = connect(to);
+            other.write_all(b"GET /stats HTTP/1.1\r\nHost: x\r\n\r\n").expect("the server reads");
+            other
+        })
+        .collect();
+    let many: Vec<_> = (0..2 * ADMIN_CONNECTIONS_MAX).map(|_| connect(to)).collect();
+    for _ in 0..ADMIN_QUESTIONS_MAX {
+        assert_eq!((get(to, "/healthz").0, get(to, "/readyz").0), (200, 200));
+    }
+    gate.set(false);
+    drop((others, many));
 }
 
 #[test]

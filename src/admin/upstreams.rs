@@ -17,12 +17,12 @@ use crate::limits::ADMIN_LABEL_SETS_MAX;
 use crate::stats::{LinkKind, LinkState, PairRow, PeerRow, ServerRow, Snapshot};
 
 /// In a few words and without names, for whom no token is asked.
-pub(super) fn summary(pairs: &[PairRow]) -> String {
-    let answering = pairs.iter().filter(|pair| pair.outage.is_none()).count();
-    match pairs.len() {
-        1 if answering == 1 => "a SIP Server answers".to_owned(),
-        1 => "no SIP Server answers".to_owned(),
-        all => format!("{answering} of {all} pairs of SIP Servers answer"),
+pub(super) fn summary(answering: Option<(usize, usize)>) -> String {
+    match answering {
+        Some((1, 1)) => "a SIP Server answers".to_owned(),
+        Some((_, 1)) => "no SIP Server answers".to_owned(),
+        Some((answering, all)) => format!("{answering} of {all} pairs of SIP Servers answer"),
+        None => "the state of the SIP Servers is not known".to_owned(),
     }
 }
 
@@ -209,8 +209,8 @@ fn encode_links(families: &mut Families<'_, '_>, snapshots: &[Snapshot]) -> Resu
     let since = since.map(|peer| (vec![("peer", own(&peer.name))], peer.age.as_secs_f64()));
     families.write("hawser_peer_since_seconds", "For how long that has been so, once it was wanted.", since)?;
     let devices = LinkState::ALL.map(|state| {
-        let count = links().filter(|link| link.kind == LinkKind::Device && link.state == state).count();
-        (vec![("state", state.name().into())], count as u64)
+        let count: u64 = snapshots.iter().map(|snapshot| snapshot.upstreams.devices[state as usize]).sum();
+        (vec![("state", state.name().into())], count)
     });
     families.write("hawser_device_connections", "Our connections to devices that do not register, by state.", devices)
 }

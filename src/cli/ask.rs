@@ -147,7 +147,8 @@ impl Proxy {
         let request = format!(
             "{method} {path} HTTP/1.0\r\nHost: {}\r\n{authorization}Accept: application/json\r\n\
              Content-Length: 0\r\n\r\n",
-            self.host
+            // It may not know the name that it was asked for by.
+            self.address
         );
         let answer = self.exchange(request.as_bytes())?;
         let (status, body) = status_and_body(&answer).ok_or_else(|| self.not_hawser())?;

@@ -163,6 +163,14 @@ mod tests {
             None
         }
 
+        fn running(&self) -> (usize, usize) {
+            (1, 1)
+        }
+
+        fn pairs_answering(&self) -> Option<(usize, usize)> {
+            None
+        }
+
         fn readiness(&self) -> Readiness {
             Readiness::Ready
         }
@@ -176,13 +184,15 @@ mod tests {
                 server: String::new(),
                 sticky: String::new(),
                 papers: crate::admin::TlsPapers::default(),
+                log_lost: 0,
             }
         }
     }
 
     #[test]
     fn a_running_proxy_says_where_a_phone_is() {
-        let admin = admin::start(TcpListener::bind("127.0.0.1:0").unwrap(), OnePhone, None).unwrap();
+        let admin =
+            admin::start(TcpListener::bind("127.0.0.1:0").unwrap(), OnePhone, admin::Access::default()).unwrap();
         let http = admin.address().to_string();
         let table = asked("sip:alice;\u{fc}&@example.com", &http).unwrap();
         let first = "aor           sip:alice;\u{fc}&@example.com\ncontact       sip:a@b\ninstance      -\n\
@@ -197,7 +207,12 @@ mod tests {
     #[test]
     fn a_token_that_is_asked_for_is_told() {
         let token = admin::Token::new("0123456789abcdef");
-        let admin = admin::start(TcpListener::bind("127.0.0.1:0").unwrap(), OnePhone, token).unwrap();
+        let admin = admin::start(
+            TcpListener::bind("127.0.0.1:0").unwrap(),
+            OnePhone,
+            admin::Access { token, ..admin::Access::default() },
+        )
+        .unwrap();
         let refused = asked("a", &admin.address().to_string());
         assert!(matches!(refused, Err(LocateError::Ask(AskError::Unauthorized(_)))));
     }

@@ -145,8 +145,16 @@ mod tests {
             }
         }
 
+        fn running(&self) -> (usize, usize) {
+            (1, 1)
+        }
+
         fn readiness(&self) -> Readiness {
             Readiness::Ready
+        }
+
+        fn pairs_answering(&self) -> Option<(usize, usize)> {
+            None
         }
 
         fn about(&self) -> About {
@@ -156,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_running_proxy_is_told_to_pin_and_to_release() {
-        let admin = admin::start(TcpListener::bind("127.0.0.1:0").unwrap(), OnePair, None).unwrap();
+        let admin = admin::start(TcpListener::bind("127.0.0.1:0").unwrap(), OnePair, admin::Access::default()).unwrap();
         let proxy = Proxy::at(&admin.address().to_string()).unwrap();
         let pinned = pin("sips 1", Some(Which::Primary), &proxy).unwrap();
         assert_eq!(pinned, "sips 1: primary is active until it is released\n");

@@ -55,15 +55,7 @@ impl<'t> Document<'t> {
     pub(super) fn parse(text: &'t str, file: &str) -> Result<Self, ConfigError> {
         let root = match DeTable::parse(text) {
             Ok(root) => root.into_inner(),
-            Err(fault) => {
-                let line = fault.span().map_or(1, |span| line_of(text, span.start));
-                return Err(ConfigError {
-                    file: file.to_owned(),
-                    line,
-                    key: String::new(),
-                    fault: Fault::Syntax(Box::new(fault)),
-                });
-            }
+            Err(fault) => return Err(syntax_fault(text, file, fault)),
         };
         let mut lines = Lines { file: file.to_owned(), lines: BTreeMap::new() };
         place(text, &root, "", 0, &mut lines)?;
@@ -101,6 +93,31 @@ impl<'t> Document<'t> {
     }
 }
 
+/// What the TOML reader says, by the key that it is about where it is about one.
+fn syntax_fault(text: &str, file: &str, fault: toml::de::Error) -> ConfigError {
+    let span = fault.span().unwrap_or_default();
+    let line = line_of(text, span.start);
+    let twice = fault.message().starts_with("duplicate key");
+    let named = text.get(span.clone()).map(str::trim).filter(|key| twice && !key.is_empty());
+    let (key, fault) = match named {
+        Some(key) => (in_table(&text[..span.start], key), Fault::KeyTwice),
+        None => (String::new(), Fault::Syntax(Box::new(fault))),
+    };
+    ConfigError { file: file.to_owned(), line, key, fault }
+}
+
+/// The dotted name of a key behind `before`: with the table whose header stands last there, unless the key stands in a
+/// header itself.
+fn in_table(before: &str, key: &str) -> String {
+    let mut lines = before.rsplit('\n');
+    let is_header = lines.next().is_some_and(|line| line.trim_start().starts_with('['));
+    let header = lines.map(str::trim).find_map(|line| line.strip_prefix('[')?.split(']').next());
+    match header.map(|header| header.trim_matches('[').trim()) {
+        Some(table) if !is_header => format!("{table}.{key}"),
+        _ => key.to_owned(),
+    }
+}
+
 /// Notes the line of each table and key, and refuses what the schema does not have.
 fn place(text: &str, table: &DeTable<'_>, path: &str, index: usize, lines: &mut Lines) -> Result<(), ConfigError> {
     for (key, value) in table.iter() {
@@ -109,7 +126,7 @@ fn place(text: &str, table: &DeTable<'_>, path: &str, index: usize, lines: &mut 
         let file = lines.file.clone();
         let fault = |fault| Err(ConfigError { file: file.clone(), line, key: name.clone(), fault });
         match (keys::kind(&name), value.get_ref()) {
-            (None, _) => return fault(Fault::UnknownKey),
+            (None, _) => return fault(Fault::UnknownKey(keys::nearest(&name))),
             (Some(Kind::Key), _) => {
                 lines.lines.insert((name, index), line);
             }

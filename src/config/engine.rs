@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::value::{ClientAor, Host, Verify};
+use super::value::{ClientAor, Host, LogLevel, Verify};
 use super::{Device, PeerProxy, Server};
 use crate::ids::{PointId, SetupId, ShardId, Side, Transport};
 
@@ -109,6 +109,8 @@ pub struct Live {
     pub timer_c: Duration,
     /// `udp-oversize-action = "reject"`, `"udp"` or `"tcp"`.
     pub udp_oversize: UdpOversize,
+    /// `log.level`: at debug and trace there is more to tell.
+    pub log_level: LogLevel,
 }
 
 /// Everything that an engine is told from outside.
@@ -179,6 +181,7 @@ impl Settings {
             t4: Duration::from_secs(5),
             timer_c: Duration::from_secs(180),
             udp_oversize: UdpOversize::Tcp,
+            log_level: LogLevel::Info,
         };
         Self {
             live,

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+use super::document::Document;
+use super::value::CoresFault;
 use crate::ids::Side;
 
 /// A fault in a configuration file. Prints as `FILE:LINE: key: what was expected`, on one line.
@@ -21,10 +23,14 @@ pub struct ConfigError {
 /// What is wrong with a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The text is not TOML; a key given twice is found here too.
+    /// The text is not TOML.
     Syntax(Box<toml::de::Error>),
-    /// Not a key of the schema.
-    UnknownKey,
+    /// A key or a table stands there a second time.
+    KeyTwice,
+    /// Not a key of the schema; with the one that was probably meant.
+    UnknownKey(Option<String>),
+    /// Cores that this process cannot have.
+    Cores(CoresFault),
     /// A value of the wrong type or out of range.
     Expected(Expected),
     /// A key that its table must have.
@@ -182,7 +188,10 @@ impl fmt::Display for Fault {
             Self::Syntax(fault) => {
                 write!(f, "not TOML: {}", fault.message().lines().next().unwrap_or_default())
             }
-            Self::UnknownKey => f.write_str("unknown key"),
+            Self::KeyTwice => f.write_str("expected to be given once"),
+            Self::UnknownKey(None) => f.write_str("unknown key"),
+            Self::UnknownKey(Some(meant)) => write!(f, "unknown key, did you mean {meant}?"),
+            Self::Cores(fault) => fault.fmt(f),
             Self::Expected(what) => write!(f, "expected {what}"),
             Self::Missing(what) => write!(f, "missing, expected {what}"),
             Self::NotYet => f.write_str("not available in this release"),
@@ -239,6 +248,17 @@ impl fmt::Display for Fault {
                 write!(f, "expected addresses that no other [[peer-proxy]] has, not {address}")
             }
             Self::NetworkTwice => f.write_str("expected a network that is not used before"),
+        }
+    }
+}
+
+impl ConfigError {
+    /// A fault of a key of a text, at its line; when the key is not there, at its table's.
+    #[must_use]
+    pub fn at(text: &str, file: &str, key: &str, fault: Fault) -> Self {
+        match Document::parse(text, file) {
+            Ok(document) => document.lines.error(key, 0, fault),
+            Err(fault) => fault,
         }
     }
 }

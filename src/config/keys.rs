@@ -268,6 +268,10 @@ pub(super) const SIDE_TABLES: [&str; 2] = ["security.server", "security.endpoint
 /// What is said of one side only.
 const ENDPOINT_ONLY: [&str; 1] = ["security.server.client-aor"];
 
+/// Tables that stand once, and those that may stand several times.
+const TABLES: [&str; 7] = ["sipproxy", "security", SIDE_TABLES[0], SIDE_TABLES[1], "dns", "timers", "log"];
+const LISTS: [&str; 5] = ["listener", "sip-server", "peer-proxy", "device", "security.sni"];
+
 /// What a name in the document stands for.
 pub(super) enum Kind {
     Table,
@@ -277,13 +281,54 @@ pub(super) enum Kind {
 
 /// What a dotted name stands for; `None` for one that the schema does not have.
 pub(super) fn kind(name: &str) -> Option<Kind> {
-    match name {
-        "sipproxy" | "security" | "security.server" | "security.endpoint" | "dns" | "timers" | "log" => {
-            Some(Kind::Table)
-        }
-        "listener" | "sip-server" | "peer-proxy" | "device" | "security.sni" => Some(Kind::Tables),
-        _ => is_key(name).then_some(Kind::Key),
+    if TABLES.contains(&name) {
+        Some(Kind::Table)
+    } else if LISTS.contains(&name) {
+        Some(Kind::Tables)
+    } else {
+        is_key(name).then_some(Kind::Key)
     }
+}
+
+/// The key or table that an unknown name was probably meant for: one that is spelt nearly the same, in the same table if
+/// there is such a one, or else in a table that stands once.
+pub(super) fn nearest(name: &str) -> Option<String> {
+    let (table, last) = split(name);
+    let of_sides = SIDE_TABLES.into_iter().flat_map(|side| {
+        let both = KEYS.iter().filter_map(|key| key.name.strip_prefix("security.").filter(|bare| !bare.contains('.')));
+        both.map(move |bare| format!("{side}.{bare}"))
+    });
+    let all = KEYS.iter().map(|key| key.name).chain(TABLES).chain(LISTS).map(str::to_owned).chain(of_sides);
+    let near = all.filter(|known| !ENDPOINT_ONLY.contains(&known.as_str())).filter_map(|known| {
+        let (its_table, its_last) = split(&known);
+        let other = its_table != table;
+        let (distance, length) = (distance(last, its_last), last.chars().count());
+        let distance_max = if other { length / 5 } else { (length / 3).max(1) };
+        let is_list = LISTS.contains(&its_table);
+        (distance <= distance_max).then_some(((distance, other, is_list), known))
+    });
+    near.min_by_key(|(how_near, _)| *how_near).map(|(_, known)| known)
+}
+
+fn split(name: &str) -> (&str, &str) {
+    name.rsplit_once('.').unwrap_or(("", name))
+}
+
+/// How many characters have to be put in, taken out or replaced to make one word of the other (Levenshtein). Case, and
+/// whether words are joined by `-` or `_`, make no difference.
+fn distance(a: &str, b: &str) -> usize {
+    let letters = |word: &str| -> Vec<char> { word.to_ascii_lowercase().replace('_', "-").chars().collect() };
+    let (a, b) = (letters(a), letters(b));
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (at, from) in a.iter().enumerate() {
+        let mut before = std::mem::replace(&mut row[0], at + 1);
+        for (nth, to) in b.iter().enumerate() {
+            let replaced = before + usize::from(from != to);
+            before = row[nth + 1];
+            row[nth + 1] = replaced.min(before + 1).min(row[nth] + 1);
+        }
+    }
+    row[b.len()]
 }
 
 fn is_key(name: &str) -> bool {
@@ -294,5 +339,38 @@ fn is_key(name: &str) -> bool {
     match side_key {
         Some(bare) => KEYS.iter().any(|key| key.name.strip_prefix("security.") == Some(bare) && !bare.contains('.')),
         None => KEYS.iter().any(|key| key.name == name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_is_spelt_nearly_so_or_stands_elsewhere_is_found() {
+        for (name, meant) in [
+            ("sipproxy.sip_port", "sipproxy.sip-port"),
+            ("sipproxy.Sticky", "sipproxy.sticky"),
+            ("sipproxy.flow-grase", "sipproxy.flow-grace"),
+            ("sipproxy.tlsport", "sipproxy.tls-port"),
+            ("sip-port", "sipproxy.sip-port"),
+            ("sip-servers", "sip-server"),
+            ("sipproxy.trusted-ca", "security.trusted-ca"),
+            ("security.server.certificat", "security.server.certificate"),
+            ("security.server.sni", "security.sni"),
+            ("security.server.client-aor", "security.client-aor"),
+        ] {
+            assert_eq!(nearest(name).as_deref(), Some(meant), "{name}");
+        }
+        for name in ["sipproxy.colour", "weight", "security.phones", "x", ""] {
+            assert_eq!(nearest(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn distances_are_those_of_levenshtein() {
+        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(distance("", "abc"), 3);
+        assert_eq!(distance("sip_PORT", "sip-port"), 0);
     }
 }

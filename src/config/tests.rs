@@ -186,8 +186,8 @@ fn a_bad_setting_is_told_in_one_line() {
         ("spin-before-park-us = 1000001", "spin-before-park-us", "expected a whole number from 0 to 1000000"),
         ("gather-us = 10001", "gather-us", "expected a whole number from 0 to 10000"),
         ("gather-us = 1.5", "gather-us", "expected a whole number from 0 to 10000"),
-        ("sip_port = 5060", "sip_port", "unknown key"),
-        ("server = {}", "server", "unknown key"),
+        ("sip_port = 5060", "sip_port", "unknown key, did you mean sipproxy.sip-port?"),
+        ("server = {}", "server", "unknown key, did you mean security.server?"),
         ("overload-ctrl-dialog-rate = 1", "overload-ctrl-dialog-rate", later),
         (
             "http-tls = true",
@@ -218,7 +218,7 @@ fn a_bad_table_is_told_in_one_line() {
         ),
         ("weight = 1", "6: sip-server.weight: unknown key".to_owned()),
         (second, "1: sipproxy.serving-sipserver: expected the name of a [[sip-server]], as there are several".to_owned()),
-        ("[sip-server2]", "6: sip-server2: unknown key".to_owned()),
+        ("[sip-server2]", "6: sip-server2: unknown key, did you mean sip-server?".to_owned()),
         (
             "[[listener]]\naddress = \"127.0.0.1\"",
             "2: sipproxy.tls-port: expected to stand in [[listener]], as there is one".to_owned(),
@@ -291,7 +291,7 @@ fn a_bad_table_is_told_in_one_line() {
             "[security]\ncertificate = \"a.pem\"\ncertificate-key = \"a.key\"\n[security.endpoint]\ncertificate = \"\"",
             "8: security.certificate-key: expected certificate to go with it".to_owned(),
         ),
-        ("[security.server.sni]", "6: security.server.sni: unknown key".to_owned()),
+        ("[security.server.sni]", "6: security.server.sni: unknown key, did you mean security.sni?".to_owned()),
         ("[security.phones]", "6: security.phones: unknown key".to_owned()),
     ] {
         let found = line_of_fault(&format!("{LEAST}{text}\n"));
@@ -358,7 +358,9 @@ fn a_bad_whole_is_told_in_one_line() {
                 .to_owned(),
             "1: sipproxy.http-port: expected an address and port that is not used before, not 0.0.0.0:8080",
         ),
-        ("[sipproxy]\nsip-port = 1\nsip-port = 2\n".to_owned(), "3: not TOML: duplicate key"),
+        ("[sipproxy]\nsip-port = 1\nsip-port = 2\n".to_owned(), "3: sipproxy.sip-port: expected to be given once"),
+        ("[log]\n[dns]\n[log]\n".to_owned(), "3: log: expected to be given once"),
+        ("[dns]\nservers = { a = 1, a = 2 }\n".to_owned(), "2: dns.a: expected to be given once"),
         ("[sipproxy\n".to_owned(), "1: not TOML: "),
         ("a = \n".to_owned(), "1: not TOML: "),
         ("\n\n[sipproxy]\nsticky = \"path\n".to_owned(), "4: not TOML: "),

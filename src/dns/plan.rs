@@ -69,6 +69,8 @@ struct Name {
 #[derive(Debug)]
 pub struct Dns {
     names: Slab<Name>,
+    /// Names that have a job.
+    jobs: usize,
     by_question: BTreeMap<Question, usize>,
     /// The name that each of them waits for.
     waiters: BTreeMap<u64, usize>,
@@ -88,6 +90,7 @@ impl Dns {
     pub fn new(settings: Settings, seed: [u8; 32]) -> Self {
         Self {
             names: Slab::new(),
+            jobs: 0,
             by_question: BTreeMap::new(),
             waiters: BTreeMap::new(),
             wanted: BTreeMap::new(),
@@ -210,14 +213,17 @@ impl Dns {
     /// Whether nothing is asked for and nobody waits.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.exchanges.is_idle() && self.wanted.is_empty() && self.waiters.is_empty() && self.wheel.is_empty()
+        self.jobs == 0
+            && self.exchanges.is_idle()
+            && self.wanted.is_empty()
+            && self.waiters.is_empty()
+            && self.wheel.is_empty()
     }
 
     /// Names that are known and not being asked for, those that are, and who waits for them.
     #[must_use]
     pub fn counts(&self) -> (usize, usize, usize) {
-        let asking = self.names.iter().filter(|(_, name)| name.job.is_some()).count();
-        (self.names.len() - asking, asking, self.waiters.len())
+        (self.names.len() - self.jobs, self.jobs, self.waiters.len())
     }
 
     /// Every name that was asked for lately, for an operator.
@@ -273,6 +279,7 @@ impl Dns {
             let until = now.after(DNS_RETRY_AFTER);
             return self.keep(index, Err(Failure::Unanswered), until, false, now, counters);
         }
+        self.jobs += 1;
         self.names[index].job = Some(Job {
             since: now,
             waiters: SmallVec::new(),
@@ -365,6 +372,7 @@ impl Dns {
     /// The job is over.
     fn finish(&mut self, index: usize, answer: Answer, until: Time, stale: bool, now: Time, counters: &mut Counters) {
         let Some(job) = self.names[index].job.take() else { return };
+        self.jobs -= 1;
         self.wheel.cancel(job.stale_timer);
         self.wheel.cancel(job.over_timer);
         self.keep(index, answer.clone(), until, stale, now, counters);

@@ -175,6 +175,7 @@ impl Engine {
             None => match self.conns.insert(Conn::new(accept.point, accept.peer, now)) {
                 Some(id) => {
                     let transport = self.settings.point(accept.point).transport;
+                    self.kept.conn_came(transport);
                     self.by_peer.insert((transport, accept.peer), id);
                     *self.unregistered.entry(accept.peer.ip()).or_insert(0) += 1;
                     self.update_deadline(id);
@@ -187,7 +188,7 @@ impl Engine {
             },
         };
         self.count(Counter::accept_refused(refusal));
-        self.event("connection refused", Some(accept.peer), refusal.name().as_bytes());
+        self.tell_why(Level::Warn, "connection refused", refusal.name(), Some(accept.peer), b"");
         Err(refusal)
     }
 
@@ -216,6 +217,7 @@ impl Engine {
             self.count(Counter::LimitConnections);
             return None;
         };
+        self.kept.conn_came(self.settings.point(point).transport);
         self.update_deadline(conn);
         self.outputs.push_back(Output::Connect { conn, point, transport, to, side, tls });
         Some(conn)
@@ -227,11 +229,11 @@ impl Engine {
         conn.last = now;
         let point = self.settings.point(conn.point);
         let (link, transport) = (conn.link.as_deref().copied(), point.transport);
+        let peer = conn.peer;
         let origin = identities.as_ref().and_then(|identities| self.names.origin_of_identity(identities));
         let origin = origin.filter(|origin| origin.is_peer || point.serves(origin.side));
         // Nobody of a peer's CA becomes a phone, not even when the settings' files have changed since it was let in.
         if link.is_none() && origin.is_none() && identities.as_ref().is_some_and(|shown| shown.of_peers_only) {
-            let peer = conn.peer;
             self.event("connection refused: its certificate is of a peer's CA, and not the peer's", Some(peer), b"");
             return self.close(id, CloseReason::Handshake, now);
         }
@@ -247,6 +249,11 @@ impl Engine {
         }
         if let Some(counter) = Counter::connection_opened(transport, link.is_some()) {
             self.count(counter);
+        }
+        if self.tells(Level::Debug) {
+            let by = if link.is_some() { " by us" } else { "" };
+            let about = format!("{}{by}", transport.param_name());
+            self.tell(Level::Debug, "connection opened", Some(peer), about.as_bytes());
         }
         self.update_deadline(id);
     }
@@ -451,17 +458,21 @@ impl Engine {
         if let Some(timer) = conn.timer {
             self.wheel.cancel(timer);
         }
+        self.kept.conn_went(self.settings.point(conn.point).transport, conn.is_registered());
         self.counters.count_with_bound(Counter::closed(reason));
         if conn.counts_as_unregistered() {
             self.uncount_source(conn.peer.ip());
         }
         // What could not be opened is said of its address, once.
         let is_unopened = conn.link.is_some() && matches!(reason, CloseReason::Connect(_));
-        let quiet = is_unopened || (reason == CloseReason::Peer && !conn.is_registered());
-        if !quiet {
-            let ordinary = matches!(reason, CloseReason::Peer | CloseReason::Idle);
-            let level = if ordinary { Level::Info } else { Level::Warn };
-            self.tell(level, "connection closed", Some(conn.peer), reason.name().as_bytes());
+        let level = match reason {
+            _ if is_unopened => Level::Debug,
+            CloseReason::Peer if !conn.is_registered() => Level::Debug,
+            CloseReason::Peer | CloseReason::Idle => Level::Info,
+            _ => Level::Warn,
+        };
+        if self.tells(level) {
+            self.tell_why(level, "connection closed", reason.name(), Some(conn.peer), b"");
         }
         self.part_from(id, &conn, reason, now);
     }
@@ -588,6 +599,7 @@ impl Engine {
         }
         if !was_registered {
             let ip = here.peer.ip();
+            self.kept.conn_bound(self.settings.point(here.point).transport, true);
             let counted = !(here.link.is_some() || here.is_peer || here.side == Some(Side::Server));
             self.count(Counter::FlowOpened);
             if counted {
@@ -612,6 +624,7 @@ impl Engine {
         }
         if was_registered && !here.is_registered() {
             here.last = now;
+            self.kept.conn_bound(self.settings.point(here.point).transport, false);
             let ip = here.peer.ip();
             let counted = here.counts_as_unregistered();
             self.count(Counter::FlowClosed);

@@ -287,7 +287,9 @@ impl Exchange {
 impl Engine {
     /// Takes an exchange out of its slot for the time that it is worked on; [`Engine::put_back`] ends that.
     pub(super) fn take_exchange(&mut self, id: TxnId) -> Option<Box<Exchange>> {
-        self.exchanges.get_mut(slot_of(id)).and_then(Option::take)
+        let exchange = self.exchanges.get_mut(slot_of(id)).and_then(Option::take)?;
+        self.kept.take(&exchange);
+        Some(exchange)
     }
 
     /// Puts it back, or forgets it when it is over.
@@ -295,6 +297,7 @@ impl Engine {
         if exchange.is_over() {
             self.forget_exchange(id, *exchange);
         } else if let Some(slot) = self.exchanges.get_mut(slot_of(id)) {
+            self.kept.add(&exchange);
             *slot = Some(exchange);
         }
     }

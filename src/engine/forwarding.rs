@@ -4,7 +4,8 @@
 //! are copied with the edits of `proxy`.
 
 use super::exchange::{ClientTxn, Exchange, GivenUp, Onward, Which};
-use super::{Engine, Point, Source, UdpOversize};
+use super::home::in_words;
+use super::{Engine, Level, Point, Source, UdpOversize};
 use crate::clock::Time;
 use crate::flow::token::{Facing, Kind, Token};
 use crate::ids::{BindingId, FlowRef, Side};
@@ -55,6 +56,9 @@ impl Engine {
         };
         exchange.client = client;
         exchange.next = Some(flow);
+        if self.tells(Level::Debug) {
+            self.tell_routed(exchange, flow);
+        }
         if exchange.method == Method::Invite && exchange.given_up == GivenUp::No {
             self.arm(id, exchange, Which::Patience, now.after(self.settings.live.timer_c));
         }
@@ -71,6 +75,22 @@ impl Engine {
             self.unwatch(id, exchange);
             self.on_unsent(id, exchange, Some(flow), now);
         }
+    }
+
+    /// A request goes on: which, and where to.
+    fn tell_routed(&mut self, exchange: &Exchange, flow: FlowRef) {
+        let Some(request) = exchange.request.as_deref() else { return };
+        let to = match (flow, exchange.hop) {
+            (_, Some(hop)) => hop.address.to_string(),
+            (FlowRef::Udp { remote, .. }, None) => remote.to_string(),
+            (FlowRef::Stream { shard, conn, .. }, None) => match self.conns.get(conn).filter(|_| shard == self.me()) {
+                Some(conn) => conn.peer.to_string(),
+                None => format!("a connection of shard {}", shard.0),
+            },
+        };
+        let to = format!(", sent to {to} over {}", self.transport_of(flow).param_name());
+        let about = [&in_words(request), to.as_bytes()].concat();
+        self.tell(Level::Debug, "request routed", Some(exchange.source.peer), &about);
     }
 
     /// Builds the request as it leaves on a flow, into `exchange.sent`.

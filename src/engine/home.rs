@@ -470,5 +470,17 @@ pub(super) fn in_words(request: &Message) -> Vec<u8> {
             .and_then(|field| NameAddr::parse(request.buf(), field.value).ok())
             .map_or(&b"?"[..], |value| request.text(value.uri))
     };
-    [request.method_text(), b" from ", uri_in(Name::From), b" to ", uri_in(Name::To)].concat()
+    let uri = |name| cut(uri_in(name));
+    let (method, call_id) = (cut(request.method_text()), cut(call_id(request)));
+    [method, b" from ", uri(Name::From), b" to ", uri(Name::To), b", Call-ID ", call_id].concat()
+}
+
+/// The Call-ID of a message, for an operator to find it by elsewhere.
+pub(super) fn call_id(message: &Message) -> &[u8] {
+    message.first(Name::CallId).map_or(b"?", |field| message.text(field.value))
+}
+
+/// So much of what a peer sent is shown that the rest of the line has room.
+fn cut(text: &[u8]) -> &[u8] {
+    text.get(..80).unwrap_or(text)
 }

@@ -1,5 +1,6 @@
 //! Everything that goes into an engine and comes out of it: plain data.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -523,9 +524,13 @@ pub struct Upstream {
     pub peers: Vec<Vec<Target>>,
 }
 
-/// How much an event matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How much an event matters, the least first. Events of the first two are made only while the settings ask for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
+    /// Each message.
+    Trace,
+    /// Each request and connection.
+    Debug,
     /// It happens every day.
     Info,
     /// Somebody did not get what was asked for.
@@ -539,10 +544,24 @@ pub struct Event {
     pub level: Level,
     /// The fixed words, by which the rate is bounded.
     pub what: &'static str,
+    /// The fixed words of why, by which it is bounded too; empty where `what` says it.
+    pub reason: &'static str,
     /// The peer.
     pub peer: Option<SocketAddr>,
     /// The AOR, Call-ID or other name concerned.
     pub about: String,
+}
+
+impl Event {
+    /// Reason and what is concerned, in words.
+    #[must_use]
+    pub fn said(&self) -> Cow<'_, str> {
+        match (self.reason, self.about.as_str()) {
+            ("", about) => about.into(),
+            (reason, "") => reason.into(),
+            (reason, about) => format!("{reason}: {about}").into(),
+        }
+    }
 }
 
 /// One binding, as `hawser where` shows it.

@@ -18,6 +18,7 @@ mod forwarding;
 mod halves;
 mod home;
 mod io;
+mod kept;
 mod links;
 mod lookups;
 mod lost;
@@ -47,6 +48,7 @@ pub use io::{
 };
 
 use crate::clock::Time;
+use crate::config::LogLevel;
 use crate::dns;
 use crate::flow::directory::Directory;
 use crate::flow::keys::{Keys, Tag};
@@ -66,6 +68,7 @@ use crate::wheel::{TimerId, Wheel};
 use conns::Conn;
 use exchange::{Exchange, Which};
 use home::Waiter;
+use kept::Kept;
 use links::{Link, LinkKey};
 use lost::Lost;
 use pool::Pool;
@@ -114,6 +117,7 @@ pub struct Engine {
     edits: Edits,
     scratch: Vec<u8>,
 
+    kept: Kept,
     conns: Slots<Conn>,
     /// Accepted connections by their peer, for a server that names a target by its address.
     by_peer: HashMap<(Transport, SocketAddr), ConnId, KeyedState>,
@@ -189,6 +193,7 @@ impl Engine {
             pool: Pool::default(),
             edits: Edits::new(),
             scratch: Vec::new(),
+            kept: Kept::default(),
             conns: Slots::new(settings.connections_max as usize + SERVER_CONNECTIONS_RESERVE),
             by_peer: HashMap::with_hasher(state.clone()),
             unregistered: HashMap::with_hasher(state.clone()),
@@ -322,45 +327,21 @@ impl Engine {
     /// Transactions that still wait for their final response; a drain waits until there are none.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.exchanges.iter().filter(|(_, slot)| slot.as_ref().is_some_and(|one| one.server.is_open())).count()
+        self.kept.open()
     }
 
-    /// Counters and gauges of this moment.
+    /// Counters and gauges of this moment. It takes as long however much the engine holds.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let mut snapshot =
             Snapshot { shard: self.settings.shard.0, counters: self.counters.clone(), ..Snapshot::default() };
         let gauges = &mut snapshot.gauges;
-        let (mut tcp, mut tls, mut tcp_bound, mut tls_bound, mut unregistered) = (0, 0, 0, 0, 0);
-        for (_, conn) in self.conns.iter() {
-            let bound = conn.is_registered();
-            match self.settings.point(conn.point).transport {
-                Transport::Tls => (tls, tls_bound) = (tls + 1, tls_bound + u64::from(bound)),
-                _ => (tcp, tcp_bound) = (tcp + 1, tcp_bound + u64::from(bound)),
-            }
-            unregistered += u64::from(!bound);
-        }
-        gauges.set(Gauge::ConnectionsTcp, tcp);
-        gauges.set(Gauge::ConnectionsTls, tls);
-        gauges.set(Gauge::RegisteredFlowsTcp, tcp_bound);
-        gauges.set(Gauge::RegisteredFlowsTls, tls_bound);
+        self.kept.show(gauges);
         gauges.set_len(Gauge::RegisteredFlowsUdp, self.udp.len());
         gauges.set_len(Gauge::UdpFlows, self.udp.len());
-        gauges.set(Gauge::ConnectionsUnregistered, unregistered);
         gauges.set(Gauge::ConnectionsLimit, u64::from(self.settings.connections_max));
         gauges.set_len(Gauge::Bindings, self.directory.len());
-        let (mut server, mut client, mut home) = (0, 0, 0);
-        for (_, slot) in self.exchanges.iter() {
-            if let Some(exchange) = slot {
-                server += u64::from(!exchange.server_over);
-                client += u64::from(exchange.client.is_pending());
-                home += u64::from(exchange.resolving);
-            }
-        }
-        gauges.set(Gauge::TransactionsServer, server);
-        gauges.set(Gauge::TransactionsClient, client);
         gauges.set(Gauge::TransactionsLimit, u64::from(self.settings.transactions_max));
-        gauges.set(Gauge::ContextsHome, home);
         gauges.set_len(Gauge::ContextsGrace, self.waiters.len());
         gauges.set_len(Gauge::Timers, self.wheel.len());
         let (known, asking, waiting) = self.dns.counts();
@@ -387,6 +368,7 @@ impl Engine {
     pub fn is_empty(&self) -> bool {
         self.is_quiet()
             && self.conns.is_empty()
+            && self.kept == Kept::default()
             && self.by_peer.is_empty()
             && self.unregistered.is_empty()
             && self.udp.len() == 0
@@ -412,9 +394,30 @@ impl Engine {
     }
 
     fn tell(&mut self, level: Level, what: &'static str, peer: Option<std::net::SocketAddr>, about: &[u8]) {
+        self.tell_why(level, what, "", peer, about);
+    }
+
+    /// The same with the fixed words of the reason.
+    fn tell_why(
+        &mut self,
+        level: Level,
+        what: &'static str,
+        reason: &'static str,
+        peer: Option<std::net::SocketAddr>,
+        about: &[u8],
+    ) {
         // What a peer sent is shown without what a terminal would obey.
-        let about = about.iter().take(256).map(|&byte| if (32..127).contains(&byte) { byte as char } else { '?' });
-        self.outputs.push_back(Output::Event(Event { level, what, peer, about: about.collect() }));
+        let about = about.iter().take(384).map(|&byte| if (32..127).contains(&byte) { byte as char } else { '?' });
+        self.outputs.push_back(Output::Event(Event { level, what, reason, peer, about: about.collect() }));
+    }
+
+    /// Whether events of this level are asked for, which cost too much to be made for nobody.
+    fn tells(&self, level: Level) -> bool {
+        match level {
+            Level::Trace => self.settings.live.log_level == LogLevel::Trace,
+            Level::Debug => matches!(self.settings.live.log_level, LogLevel::Debug | LogLevel::Trace),
+            Level::Info | Level::Warn => true,
+        }
     }
 
     fn key_of(&self, request: &crate::sip::Message, method: Method, source: &Source) -> u128 {

@@ -1,10 +1,10 @@
 //! Which shard handles a message: a pure function of the message, asked before any state is.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use smallvec::SmallVec;
 
-use super::{Engine, Mail, Output, Source};
+use super::{Engine, Level, Mail, Output, Source};
 use crate::clock::Time;
 use crate::config::ClientAor;
 use crate::ids::{BindingId, FlowRef, ShardId, Side, Transport};
@@ -16,6 +16,9 @@ use crate::transaction::Branch;
 impl Engine {
     /// A message has been parsed where it landed.
     pub(super) fn on_message(&mut self, message: Box<Message>, source: Source, now: Time) {
+        if self.tells(Level::Trace) {
+            self.tell_message("message received", source.peer, message.buf());
+        }
         if !message.is_request() {
             // Before another shard is troubled with what anybody can write in the form of a branch of ours.
             if !self.names.is_own_via(message.top_via(), message.buf()) {
@@ -41,6 +44,14 @@ impl Engine {
             Some(shard) if shard != self.me() => self.place(shard, message, source),
             _ => self.on_request(message, source, &walk, now),
         }
+    }
+
+    /// A message passes, told by its start line and its length.
+    pub(super) fn tell_message(&mut self, what: &'static str, peer: SocketAddr, text: &[u8]) {
+        let start = memchr::memchr(b'\r', text).map_or(text, |end| &text[..end]);
+        let len = format!(" ({} bytes)", text.len());
+        let about = [start.get(..200).unwrap_or(start), len.as_bytes()].concat();
+        self.tell(Level::Trace, what, Some(peer), &about);
     }
 
     /// Who is no server has no business at a listener of the server side. Where the message landed is where this is

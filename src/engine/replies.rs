@@ -2,7 +2,7 @@
 //! check (RFC 3261 §8.2, §16.3, §11).
 
 use super::exchange::{Exchange, Onward, ServerTxn};
-use super::{Engine, Source};
+use super::{Engine, Level, Source};
 use crate::clock::Time;
 use crate::ids::{FlowRef, Side};
 use crate::limits::STRANGER_ANSWER_FACTOR_MAX;
@@ -45,8 +45,8 @@ impl Engine {
     /// The same, with more words for the operator.
     pub(super) fn refuse_saying(&mut self, request: &Message, source: &Source, refusal: &Refusal, more: &[u8]) {
         self.counters.count_with_bound(refusal.counter);
-        let about = [refusal.reason.as_bytes(), b": ", &super::home::in_words(request), more].concat();
-        self.event("request refused", Some(source.peer), &about);
+        let about = [&super::home::in_words(request), more].concat();
+        self.tell_why(Level::Warn, "request refused", refusal.reason, Some(source.peer), &about);
         let mut extra = Vec::new();
         if refusal.unsupported {
             for field in request.fields().iter().filter(|field| field.name == Name::ProxyRequire) {

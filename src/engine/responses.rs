@@ -2,7 +2,7 @@
 
 use super::exchange::{Cancelling, ClientTxn, Exchange, GivenUp, Onward, ServerTxn, Which};
 use super::onward::Why;
-use super::{Engine, Source};
+use super::{Engine, Level, Source};
 use crate::clock::Time;
 use crate::ids::Side;
 use crate::proxy::record_route;
@@ -135,6 +135,7 @@ impl Engine {
         if effects.tell != Some(Tell::Response) {
             return;
         }
+        self.note_answer(exchange, code);
         if code < 200 {
             self.on_provisional(id, exchange, message, code, now);
         } else {
@@ -296,6 +297,9 @@ impl Engine {
 
     pub(super) fn put_upstream(&mut self, exchange: &Exchange, code: u16, bytes: Vec<u8>) {
         self.count(Counter::response_to(exchange.source.side, code));
+        if self.tells(Level::Trace) {
+            self.tell_message("message sent", exchange.source.peer, &bytes);
+        }
         self.respond_for(exchange, bytes);
     }
 

@@ -553,6 +553,20 @@ impl Engine {
         }
     }
 
+    /// A SIP Server has answered a request. Without service checks nothing else tells that it is there, and it is told
+    /// until the owner says that it has heard.
+    pub(super) fn note_answer(&mut self, exchange: &Exchange, code: u16) {
+        let (Onward::Server(pair), Some(hop)) = (exchange.onward, exchange.hop) else { return };
+        if !self.settings.live.oos_check.is_zero() || matches!(code, 408 | 503 | 504) {
+            return;
+        }
+        let targets = self.view.pairs.get(usize::from(pair)).into_iter().flat_map(|pair| &pair.members);
+        let known = targets.flat_map(|member| &member.targets).find(|target| target.address == hop.address);
+        if known.is_some_and(|target| matches!(target.why, Evidence::Start | Evidence::Retry)) {
+            self.tell_evidence(pair, hop.address, Evidence::Answered);
+        }
+    }
+
     /// The partner has taken a call that the active server would not: it is the one that serves.
     pub(super) fn note_takes_calls(&mut self, onward: Onward, hop: Option<Hop>) {
         if let (Onward::Server(pair), Some(hop)) = (onward, hop)

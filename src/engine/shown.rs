@@ -1,27 +1,58 @@
 //! What an operator sees of servers, peers, devices and names: who is there, since when, and why.
 
-use super::links::Whose;
+use std::cell::OnceCell;
+
+use super::links::{Link, Whose};
 use super::{CloseReason, Engine};
 use crate::clock::Time;
 use crate::config::{Host, PeerProxy};
 use crate::dns::{Failure, NameState as Known};
 use crate::ids::Side;
-use crate::stats::{LinkKind, LinkRow, LinkState, NameRow, NameState, PeerRow, Upstreams};
+use crate::limits::ADMIN_LABEL_SETS_MAX;
+use crate::stats::{LinkKind, LinkRow, LinkState, NameRow, NameState, PairRow, PeerRow, Upstreams};
 
 impl Engine {
     /// The servers (on the shard that owns their verdict), this shard's connections to servers, peers and devices,
     /// and the names that it has asked for.
     #[must_use]
     pub fn upstreams(&self, now: Time) -> Upstreams {
-        let pairs = self.owner.as_ref().map_or_else(Vec::new, |owner| owner.rows(now));
-        Upstreams { pairs, links: self.link_rows(now), peers: self.peer_rows(now), names: self.name_rows(now) }
+        let pairs = self.pairs(now);
+        let (links, devices) = self.link_rows(now);
+        Upstreams { pairs, links, devices, peers: self.peer_rows(now), names: self.name_rows(now) }
+    }
+
+    /// The pairs, on the shard that owns their verdict; none on others.
+    #[must_use]
+    pub fn pairs(&self, now: Time) -> Vec<PairRow> {
+        self.owner.as_ref().map_or_else(Vec::new, |owner| owner.rows(now))
+    }
+
+    /// How many pairs answer and how many there are, on the shard that owns their verdict.
+    #[must_use]
+    pub fn pairs_answering(&self) -> Option<(usize, usize)> {
+        let pairs = &self.owner.as_ref()?.view().pairs;
+        Some((pairs.iter().filter(|pair| pair.outage.is_none()).count(), pairs.len()))
     }
 
     fn peer_rows(&self, now: Time) -> Vec<PeerRow> {
+        // One look at all ways, however many peers there are. One address of several is enough; what was closed while
+        // idle says nothing.
+        let mut ways: Vec<(Option<&Link>, Option<&Link>)> = vec![(None, None); self.settings.peers.len()];
+        for (key, link) in &self.links {
+            let Whose::Peer(at) = key.whose else { continue };
+            let Some((well, bad)) = ways.get_mut(usize::from(at)) else { continue };
+            let newer = |known: &Option<&Link>| known.is_none_or(|known| link.since >= known.since);
+            if link.is_there() && newer(well) {
+                *well = Some(link);
+            } else if link.is_out() && newer(bad) {
+                *bad = Some(link);
+            }
+        }
         // The shard that asks for the peers' names knows of one that leads nowhere.
+        let names = OnceCell::new();
         let nowhere = |name: &str| {
-            let asked = self.dns.names(now).into_iter().find(|row| &*row.question.host == name)?;
-            asked.answer?.err().map(|failure| (failure, asked.age))
+            let asked = names.get_or_init(|| self.dns.names(now)).iter().find(|row| &*row.question.host == name)?;
+            asked.answer.as_ref()?.as_ref().err().map(|failure| (*failure, asked.age))
         };
         let row = |(at, peer): (usize, &PeerProxy)| {
             if let (Host::Name(name), Some([])) = (&peer.contact, self.peers.get(at).map(Vec::as_slice))
@@ -30,12 +61,7 @@ impl Engine {
                 let why = format!("its name does not resolve: {}", words(failure));
                 return PeerRow { name: peer.name.clone(), up: Some(false), age, why };
             }
-            let whose = u8::try_from(at).map(Whose::Peer);
-            let links = || self.links.iter().filter(|(key, _)| Ok(key.whose) == whose).map(|(_, link)| link);
-            // One address of several is enough; what was closed while idle says nothing.
-            let well = links().filter(|link| link.is_there()).max_by_key(|link| link.since);
-            let bad = links().filter(|link| link.is_out()).max_by_key(|link| link.since);
-            let (up, since, why) = match (well, bad) {
+            let (up, since, why) = match ways[at] {
                 (Some(link), _) => (Some(true), link.since, None),
                 (None, Some(link)) => (Some(false), link.since, link.why),
                 (None, None) => (None, now, None),
@@ -45,14 +71,18 @@ impl Engine {
         self.settings.peers.iter().enumerate().map(row).collect()
     }
 
-    fn link_rows(&self, now: Time) -> Vec<LinkRow> {
-        let row = |(key, link): (&super::LinkKey, &super::Link)| {
+    /// Rows of the ways to servers and peers, and of some to devices; and how many of these there are by state.
+    fn link_rows(&self, now: Time) -> (Vec<LinkRow>, [u64; LinkState::ALL.len()]) {
+        let mut rows = Vec::new();
+        let mut devices = [0; LinkState::ALL.len()];
+        let mut devices_left = ADMIN_LABEL_SETS_MAX;
+        for (key, link) in &self.links {
             let state = match (link.conn, link.open) {
                 (Some(_), true) => LinkState::Open,
                 (Some(_), false) => LinkState::Connecting,
                 (None, _) if link.rests(now) => LinkState::BackingOff,
                 // For UDP a link is only the memory of a failure.
-                (None, _) if !key.transport.is_stream() => return None,
+                (None, _) if !key.transport.is_stream() => continue,
                 (None, _) => LinkState::Closed,
             };
             let (kind, name) = match key.whose {
@@ -65,7 +95,12 @@ impl Engine {
                 Whose::Large(Side::Server) => (LinkKind::Server, None),
                 Whose::Device(_) | Whose::Large(Side::Endpoint) => (LinkKind::Device, None),
             };
-            Some(LinkRow {
+            if kind == LinkKind::Device {
+                devices[state as usize] += 1;
+                let Some(left) = devices_left.checked_sub(1) else { continue };
+                devices_left = left;
+            }
+            rows.push(LinkRow {
                 kind,
                 name: name.cloned().unwrap_or_default(),
                 address: key.address,
@@ -73,11 +108,10 @@ impl Engine {
                 state,
                 age: now.since(link.since),
                 why: words_of(link.why),
-            })
-        };
-        let mut rows: Vec<_> = self.links.iter().filter_map(row).collect();
+            });
+        }
         rows.sort_by(|a, b| (a.kind, &a.name, a.address, a.transport).cmp(&(b.kind, &b.name, b.address, b.transport)));
-        rows
+        (rows, devices)
     }
 
     fn name_rows(&self, now: Time) -> Vec<NameRow> {

@@ -1,17 +1,21 @@
 //! What the system must give before shards can start, checked with words that name the mend.
 
 use std::fs;
+use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
 
 use super::StartError;
 use super::secrets::http_token;
-use crate::admin::Token;
+use crate::admin::Access;
 use crate::config::Config;
-use crate::limits::DNS_EXCHANGES_COUNT_MAX;
+use crate::limits::{DNS_EXCHANGES_COUNT_MAX, PORT_WAIT_MAX};
 use crate::shard::{Setup, Socket};
 use crate::sys::limits::{self, Resource};
 use crate::transport::socket;
 
+/// From one look at a port that is held to the next.
+const PORT_LOOK_EVERY: Duration = Duration::from_millis(20);
 /// glommio refuses to start with less locked memory.
 const MEMLOCK_LEN_MIN: u64 = 512 * 1024;
 /// Descriptors that are not for connections: files, rings and event descriptors, listeners, HTTP, servers.
@@ -106,31 +110,68 @@ fn memory_bytes() -> u64 {
     limits::ram_bytes().min(group.unwrap_or(u64::MAX))
 }
 
-/// Whether all ports are free. Each is bound once without SO_REUSEPORT, so that a second Hawser does not take half of
-/// the first one's calls.
-pub fn ports(config: &Config) -> Result<(), StartError> {
-    let sockets = config.listeners.iter().flat_map(crate::config::Listener::sockets);
-    for (transport, address) in sockets {
-        socket::probe(address, transport).map_err(|fault| StartError::Port {
-            transport: transport.param_name(),
-            address,
-            fault,
-        })?;
-    }
-    Ok(())
+/// The time that a start has for ports which are still held, for all of them together. What holds them may be a process
+/// that is dead already: the kernel lets go of sockets that io_uring works on some time after the process has ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    until: Instant,
 }
 
-/// The listener for HTTP with the token that it asks for; `None` when it is off.
-pub fn http(config: &Config) -> Result<Option<(TcpListener, Option<Token>)>, StartError> {
+impl Patience {
+    /// From now on.
+    pub fn begin() -> Self {
+        Self { until: Instant::now() + PORT_WAIT_MAX }
+    }
+
+    /// Binds a port: at once, or as soon as it is let go of.
+    pub fn bind<T>(
+        self,
+        transport: &'static str,
+        address: SocketAddr,
+        bind: impl Fn() -> io::Result<T>,
+    ) -> Result<T, StartError> {
+        let mut told = false;
+        loop {
+            match bind() {
+                Err(fault) if fault.kind() == io::ErrorKind::AddrInUse && Instant::now() < self.until => {
+                    if !std::mem::replace(&mut told, true) {
+                        log::debug!("{transport} {address} is still held, and waited for");
+                    }
+                    std::thread::sleep(PORT_LOOK_EVERY);
+                }
+                bound => return bound.map_err(|fault| StartError::Port { transport, address, fault }),
+            }
+        }
+    }
+}
+
+/// Whether all ports are free. Each is bound once without SO_REUSEPORT, so that a second Hawser does not take half of
+/// the first one's calls.
+pub fn ports(config: &Config, patience: Patience) -> Result<(), StartError> {
+    let mut sockets = config.listeners.iter().flat_map(crate::config::Listener::sockets);
+    sockets.try_for_each(|(transport, address)| {
+        patience.bind(transport.param_name(), address, || socket::probe(address, transport))
+    })
+}
+
+/// The listener for HTTP and who may ask there; `None` when it is off.
+pub fn http(config: &Config, patience: Patience) -> Result<Option<(TcpListener, Access)>, StartError> {
     let sipproxy = &config.sipproxy;
     if sipproxy.http_port == 0 {
         return Ok(None);
     }
     let token = sipproxy.http_token_file.as_deref().map(http_token).transpose()?;
     let address = SocketAddr::new(sipproxy.http_address, sipproxy.http_port);
-    let listener =
-        socket::listen_alone(address).map_err(|fault| StartError::Port { transport: "http", address, fault })?;
-    Ok(Some((listener.into(), token)))
+    let listener = patience.bind("http", address, || socket::listen_alone(address))?;
+    Ok(Some((listener.into(), Access { token, names: names(config), ..Access::default() })))
+}
+
+/// The names that others call this proxy by: its settings', and the machine's own.
+fn names(config: &Config) -> Vec<String> {
+    let advertised = config.listeners.iter().map(crate::config::Listener::advertised_host);
+    let machine = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
+    let names = advertised.chain(config.sipproxy.domains.iter().cloned()).chain([machine]);
+    names.map(|name| name.to_ascii_lowercase()).filter(|name| !name.is_empty()).collect()
 }
 
 #[cfg(test)]
@@ -146,6 +187,44 @@ mod tests {
         let capacity = capacity_of(1 << 30, 8 * GIB, 2).unwrap();
         assert_eq!(capacity.connections_max, 131_072);
         assert_eq!(capacity.transactions_max, 131_072);
+    }
+
+    #[test]
+    fn the_http_port_knows_the_names_of_the_settings() {
+        let text = "[sipproxy]\nexternal-address = \"Proxy1.example.com\"\ndomains = [\"example.com\"]\ntls-port = 0\n\
+                    [[sip-server]]\nname = \"a\"\nprimary = \"10.0.0.1:5060\"\n";
+        let names = names(&Config::parse(text, "hawser.toml").unwrap());
+        assert_eq!(names[..2], ["proxy1.example.com", "example.com"]);
+    }
+
+    #[test]
+    fn a_port_that_is_let_go_of_in_time_is_bound_and_one_that_stays_held_is_named() {
+        let holder = socket::listen_alone("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = holder.local_addr().unwrap().as_socket().unwrap();
+        let mut holder = Some(holder);
+        let tries = std::cell::Cell::new(0);
+        let held = std::cell::RefCell::new(holder.take());
+        let bound = Patience::begin().bind("tcp", address, || {
+            tries.set(tries.get() + 1);
+            if tries.get() == 3 {
+                held.take();
+            }
+            socket::probe(address, crate::ids::Transport::Tcp)
+        });
+        assert!(bound.is_ok() && tries.get() == 3);
+        let _holder = socket::listen_alone(address).unwrap();
+        let over = Patience { until: Instant::now() };
+        let Err(StartError::Port { transport: "tcp", .. }) =
+            over.bind("tcp", address, || socket::probe(address, crate::ids::Transport::Tcp))
+        else {
+            panic!("it is held")
+        };
+        let nobody = "192.0.2.1:5060".parse().unwrap();
+        let fault = Patience::begin().bind("udp", nobody, || -> io::Result<()> {
+            tries.set(tries.get() + 1);
+            Err(io::ErrorKind::AddrNotAvailable.into())
+        });
+        assert!(fault.is_err() && tries.get() == 4, "no time mends that");
     }
 
     #[test]

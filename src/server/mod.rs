@@ -1,9 +1,10 @@
 //! From a valid configuration to running shards, and to their end.
 //!
-//! Owns: the checks of a start (`checks`), secrets (`secrets`), what each shard is made with (`plan`), the
-//! signals, and what `--check` prints ([`mod@report`]). Must not touch: a shard's state, SIP.
+//! Owns: the checks of a start (`checks`), secrets (`secrets`), what each shard is made with (`plan`), the log's way to
+//! stderr (`log_writer`), the signals, and what `--check` prints ([`mod@report`]). Must not touch: a shard's state, SIP.
 
 mod checks;
+mod log_writer;
 mod lookup;
 mod papers;
 mod plan;
@@ -21,7 +22,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, select};
@@ -29,6 +30,8 @@ use rustls::{NoKeyLog, ServerConfig};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use checks::Patience;
+pub use log_writer::LogWriter;
 use papers::{Before, Papers};
 pub use report::Report;
 pub use secrets::{SecretError, http_token};
@@ -201,20 +204,18 @@ fn shards(cores: &[usize]) -> Result<u8, StartError> {
 ///
 /// # Errors
 /// Whatever ends the start; a shard that ended by itself.
-pub fn run(config: Config, file: SettingsFile, cores: Vec<usize>) -> Result<(), StartError> {
-    let (signals, armed) = signals().map_err(StartError::Executor)?;
+pub fn run(config: Config, file: SettingsFile, cores: Vec<usize>, log: &LogWriter) -> Result<(), StartError> {
+    let Heard { stop, reload, armed } = signals().map_err(StartError::Executor)?;
     let mut settings = settings::Current::new(file, &config)?;
-    let running = Running::start(&config, &cores)?;
+    let running = Running::start(&config, &cores, log.lost())?;
     let ended = loop {
         select! {
-            recv(signals) -> signal => match signal {
-                Ok(SIGHUP) => {
-                    log::info!("SIGHUP: settings, certificates, keys, CAs and revocation lists are read again");
-                    settings.read_again(&running.shards.handle());
-                    running.papers.read_again();
-                }
-                _ => break None,
-            },
+            recv(stop) -> _ => break None,
+            recv(reload) -> _ => {
+                log::info!("SIGHUP: settings, certificates, keys, CAs and revocation lists are read again");
+                settings.read_again(&running.shards.handle());
+                running.papers.read_again();
+            }
             recv(running.shards.ended()) -> _ => break Some(StartError::ShardEnded),
         }
     };
@@ -233,21 +234,32 @@ pub fn run(config: Config, file: SettingsFile, cores: Vec<usize>) -> Result<(), 
     }
 }
 
-/// The signals, and what makes a second one of the stopping kind end the process.
-fn signals() -> io::Result<(Receiver<i32>, Arc<AtomicBool>)> {
+/// The signals that the process hears.
+struct Heard {
+    /// SIGTERM or SIGINT.
+    stop: Receiver<()>,
+    /// SIGHUP.
+    reload: Receiver<()>,
+    /// Once this is set, a second one of the stopping kind ends the process at once.
+    armed: Arc<AtomicBool>,
+}
+
+fn signals() -> io::Result<Heard> {
     let armed = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT] {
         signal_hook::flag::register_conditional_shutdown(signal, STATUS_AT_ONCE, armed.clone())?;
     }
     let mut all = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
-    let (sender, receiver) = crossbeam_channel::bounded(8);
+    // A place for each kind: however many reloads are asked for, none is in the way of a stop.
+    let (stop_sender, stop) = crossbeam_channel::bounded(1);
+    let (reload_sender, reload) = crossbeam_channel::bounded(1);
     std::thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in &mut all {
-            // With so many unread, one more says nothing new.
-            let _ = sender.try_send(signal);
+            // While one is unread, one more says nothing new.
+            let _ = if signal == SIGHUP { &reload_sender } else { &stop_sender }.try_send(());
         }
     })?;
-    Ok((receiver, armed))
+    Ok(Heard { stop, reload, armed })
 }
 
 /// The shards and the HTTP port of a process.
@@ -258,7 +270,8 @@ struct Running {
 }
 
 impl Running {
-    fn start(config: &Config, cores: &[usize]) -> Result<Self, StartError> {
+    fn start(config: &Config, cores: &[usize], log_lost: Arc<AtomicU64>) -> Result<Self, StartError> {
+        let patience = Patience::begin();
         let count = shards(cores)?;
         checks::locked_memory()?;
         checks::io_uring()?;
@@ -268,8 +281,8 @@ impl Running {
         let key_logs = KeyLogs::open(config)?;
         let (tls, inventory) = setup::set_up(config, &tickets, &key_logs)?;
         let settings = plan::settings(config, count, capacity)?;
-        checks::ports(config)?;
-        let http = checks::http(config)?;
+        checks::ports(config, patience)?;
+        let http = checks::http(config, patience)?;
         // `config::check` has seen to it that there is a certificate.
         let https = tls.acceptor(Some(Side::Endpoint)).filter(|_| config.sipproxy.http_tls);
         let https = https.map(|sip| {
@@ -281,20 +294,19 @@ impl Running {
         });
         let tos = plan::tos(config);
         let points = plan::points(config);
-        let setups = settings
-            .into_iter()
-            .zip(cores)
-            .map(|(settings, cpu)| Ok(Setup { cpu: Some(*cpu), settings, sockets: plan::sockets(&points, tos)? }));
+        let setups = settings.into_iter().zip(cores).map(|(settings, cpu)| {
+            Ok(Setup { cpu: Some(*cpu), settings, sockets: plan::sockets(&points, tos, patience)? })
+        });
         let setups = setups.collect::<Result<Vec<_>, StartError>>()?;
         let cut_down = checks::cut_down(&setups);
         let common =
             Common { tls, tos, gather: config.sipproxy.gather, spin_before_park: config.sipproxy.spin_before_park };
         let shards = Shards::start(setups, &common).map_err(StartError::Executor)?;
         let shown = Arc::default();
-        let source = admin::Live::new(shards.handle(), source::about(config), Arc::clone(&shown));
-        let admin = http.map(|(listener, token)| match &https {
-            Some((tls, _)) => admin::start_tls(listener, source, token, tls),
-            None => admin::start(listener, source, token),
+        let source = admin::Live::new(shards.handle(), source::about(config), Arc::clone(&shown), log_lost);
+        let admin = http.map(|(listener, access)| match &https {
+            Some((tls, _)) => admin::start_tls(listener, source, access, tls),
+            None => admin::start(listener, source, access),
         });
         let admin = admin.transpose().map_err(StartError::Executor)?;
         say_what_runs(config, cores, &inventory, capacity);

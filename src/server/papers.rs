@@ -34,6 +34,11 @@ const SETTLED_AFTER: Duration = Duration::from_millis(400);
 /// A certificate waits so long for the key that belongs to it, and a half-written file for its rest, before the
 /// operator hears of a fault.
 const TOLD_AFTER: Duration = Duration::from_millis(1_400);
+/// What was of no use is read again after this, and after twice as long each time: the fault may pass by itself (no
+/// descriptor was free, a disk or a file server had a moment).
+const AGAIN_AFTER_MIN: Duration = Duration::from_secs(2);
+/// From one such read to the next at the longest.
+const AGAIN_AFTER_MAX: Duration = Duration::from_secs(5 * 60);
 /// How often the operator is reminded of what expires.
 const REMIND_EVERY: Duration = Duration::from_secs(24 * 3_600);
 /// From so many days on.
@@ -71,20 +76,24 @@ struct Watch {
     seen: Vec<Stamp>,
     /// Since when they are as they were seen.
     since: Instant,
-    /// Of what was seen: read, and told to be of no use.
-    state: State,
+    /// What was seen has been read and was of no use, or could not be read: when it is read again.
+    refused: Option<Refused>,
+    /// Since when what is used is not what is there.
+    stale: Option<Instant>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Fresh,
-    Refused,
-    Told,
+#[derive(Clone, Copy, Debug)]
+struct Refused {
+    /// The operator has heard of it.
+    told: bool,
+    again_at: Instant,
+    /// The pause behind the next read.
+    pause: Duration,
 }
 
 impl Watch {
     fn new(stamps: Vec<Stamp>, now: Instant) -> Self {
-        Self { used: stamps.clone(), seen: stamps, since: now, state: State::Fresh }
+        Self { used: stamps.clone(), seen: stamps, since: now, refused: None, stale: None }
     }
 
     /// Whether it is time to read them. `asked`: by SIGHUP, which reads what has not changed too.
@@ -92,30 +101,41 @@ impl Watch {
         if stamps != self.seen {
             self.seen = stamps.to_vec();
             self.since = now;
-            self.state = State::Fresh;
+            self.refused = None;
+            self.stale = if self.seen == self.used { None } else { self.stale.or(Some(now)) };
         }
         if asked {
             return true;
         }
-        let still = now.duration_since(self.since);
-        match self.state {
-            State::Fresh => self.seen != self.used && still >= SETTLED_AFTER,
-            State::Refused => still >= TOLD_AFTER,
-            State::Told => false,
+        match self.refused {
+            None => self.seen != self.used && now.duration_since(self.since) >= SETTLED_AFTER,
+            Some(refused) => now >= refused.again_at,
         }
     }
 
     /// What was seen is in use.
     fn taken(&mut self) {
         self.used.clone_from(&self.seen);
-        self.state = State::Fresh;
+        self.refused = None;
+        self.stale = None;
     }
 
-    /// What was seen is of no use; says whether that is to be told.
+    /// What was seen is of no use; says whether that is to be told, which it is once.
     fn refused(&mut self, asked: bool, now: Instant) -> bool {
-        let tell = asked || now.duration_since(self.since) >= TOLD_AFTER;
-        self.state = if tell { State::Told } else { State::Refused };
-        tell
+        // What was asked for by SIGHUP and could not be had is owed, though no file has changed.
+        self.stale = self.stale.or(Some(now));
+        let told_at = self.since + TOLD_AFTER;
+        let before = self.refused.filter(|before| before.told && !asked);
+        self.refused = Some(match before {
+            Some(Refused { pause, .. }) => {
+                Refused { told: true, again_at: now + pause, pause: (pause * 2).min(AGAIN_AFTER_MAX) }
+            }
+            None if asked || now >= told_at => {
+                Refused { told: true, again_at: now + AGAIN_AFTER_MIN, pause: AGAIN_AFTER_MIN * 2 }
+            }
+            None => Refused { told: false, again_at: told_at, pause: AGAIN_AFTER_MIN },
+        });
+        before.is_none() && self.refused.is_some_and(|refused| refused.told)
     }
 }
 
@@ -225,11 +245,14 @@ impl Reader {
                     Err(fault) => {
                         if watch.refused(asked, Instant::now()) {
                             self.shown().refused += 1;
-                            log::error!("{fault}: what was read before stays in use");
+                            log::error!(
+                                "{fault}: what was read before stays in use; the files are read again and again"
+                            );
                         }
                     }
                 }
             }
+            self.shown().stale_since = watch.stale;
             if reminded.elapsed() >= REMIND_EVERY {
                 reminded = self.remind(&known);
             }
@@ -343,11 +366,45 @@ mod tests {
         assert!(!watch.is_time(&stamps(3), false, at(11_000)));
         assert!(watch.is_time(&stamps(3), false, at(11_800)));
         assert!(watch.refused(false, at(11_800)));
-        assert!(!watch.is_time(&stamps(3), false, at(100_000)), "told once");
-        assert!(!watch.is_time(&stamps(4), false, at(100_200)));
-        assert!(watch.is_time(&stamps(4), false, at(100_600)));
+        assert!(!watch.is_time(&stamps(4), false, at(13_200)));
+        assert!(watch.is_time(&stamps(4), false, at(13_600)));
         watch.taken();
         assert!(!watch.is_time(&stamps(4), false, at(200_000)));
+    }
+
+    #[test]
+    fn a_read_that_failed_is_tried_again_with_longer_pauses_until_it_is_done_and_told_once() {
+        let start = Instant::now();
+        let mut watch = Watch::new(stamps(1), start);
+        let (mut reads, mut told) = (Vec::new(), 0);
+        for second in 0..2_000 {
+            let now = start + Duration::from_secs(second);
+            if watch.is_time(&stamps(2), false, now) {
+                reads.push(second);
+                told += u32::from(watch.refused(false, now));
+            }
+        }
+        assert_eq!(reads[..8], [1, 2, 4, 8, 16, 32, 64, 128], "the first is for its rest or its key");
+        assert!(reads.windows(2).all(|two| two[1] - two[0] <= AGAIN_AFTER_MAX.as_secs()), "{reads:?}");
+        assert_eq!(told, 1);
+        assert_eq!(watch.stale, Some(start), "since the files have changed");
+        let mut later = start + Duration::from_secs(2_000);
+        while !watch.is_time(&stamps(2), false, later) {
+            later += Duration::from_secs(1);
+        }
+        watch.taken();
+        assert_eq!(watch.stale, None);
+        assert!(!watch.is_time(&stamps(2), false, later + AGAIN_AFTER_MAX * 2));
+    }
+
+    #[test]
+    fn files_that_are_as_they_were_again_are_what_is_used() {
+        let start = Instant::now();
+        let mut watch = Watch::new(stamps(1), start);
+        assert!(!watch.is_time(&stamps(2), false, start));
+        assert_eq!(watch.stale, Some(start));
+        assert!(!watch.is_time(&stamps(1), false, start + Duration::from_secs(1)));
+        assert_eq!(watch.stale, None);
     }
 
     #[test]
@@ -358,7 +415,8 @@ mod tests {
         watch.taken();
         assert!(watch.is_time(&stamps(2), true, start));
         assert!(watch.refused(true, start));
-        assert!(!watch.is_time(&stamps(2), false, start + Duration::from_secs(60)));
+        assert!(watch.is_time(&stamps(2), false, start + Duration::from_secs(60)), "it is owed");
+        assert!(!watch.refused(false, start + Duration::from_secs(60)), "and told");
         // What the set-up in use was made from is back.
         assert!(!watch.is_time(&stamps(1), false, start + Duration::from_secs(61)));
         assert!(!watch.is_time(&stamps(1), false, start + Duration::from_secs(62)));

@@ -1,7 +1,7 @@
 //! From settings to what each shard is made with.
 
 use super::StartError;
-use super::checks::Capacity;
+use super::checks::{Capacity, Patience};
 use super::resolvers;
 use super::secrets;
 use crate::config::Config;
@@ -46,6 +46,7 @@ pub fn live(config: &Config) -> Live {
         t4: config.timers.t4,
         timer_c: config.timers.c,
         udp_oversize: sipproxy.udp_oversize_action,
+        log_level: config.log.level,
     }
 }
 
@@ -86,18 +87,13 @@ pub fn settings(config: &Config, shards: u8, capacity: Capacity) -> Result<Vec<S
 ///
 /// # Errors
 /// One cannot be bound.
-pub fn sockets(points: &[Point], tos: u32) -> Result<Vec<Socket>, StartError> {
+pub fn sockets(points: &[Point], tos: u32, patience: Patience) -> Result<Vec<Socket>, StartError> {
     points
         .iter()
         .map(|point| {
-            match point.transport {
+            patience.bind(point.transport.param_name(), point.bind, || match point.transport {
                 Transport::Udp => socket::udp(point.bind, tos).map(Socket::Udp),
                 Transport::Tcp | Transport::Tls => socket::listen(point.bind, tos).map(Socket::Listener),
-            }
-            .map_err(|fault| StartError::Port {
-                transport: point.transport.param_name(),
-                address: point.bind,
-                fault,
             })
         })
         .collect()

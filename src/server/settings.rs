@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::plan;
-use crate::config::{Config, ConfigError, InUse, LogLevel};
+use crate::config::{Config, ConfigError, Fault, InUse, LogLevel};
 use crate::engine::Live;
 use crate::shard::Handle;
 
@@ -25,6 +25,12 @@ impl SettingsFile {
     /// The first fault in it.
     pub fn config(&self) -> Result<Config, ConfigError> {
         Config::parse(&self.text, &self.name())
+    }
+
+    /// A fault of a key that only shows on this machine.
+    #[must_use]
+    pub fn fault_at(&self, key: &str, fault: Fault) -> ConfigError {
+        ConfigError::at(&self.text, &self.name(), key, fault)
     }
 
     fn name(&self) -> String {

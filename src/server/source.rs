@@ -20,6 +20,7 @@ pub(super) fn about(config: &Config) -> About {
         server: format!("{} {} {}", server.name, server.transport.param_name(), server.primary),
         sticky: config.sipproxy.sticky.to_string(),
         papers: TlsPapers::default(),
+        log_lost: 0,
     }
 }
 

@@ -17,7 +17,11 @@ impl Pool {
                 name: self.name(at).to_owned(),
                 active: pair.active.name(),
                 age: now.since(pair.since),
-                why: pair.why.to_string(),
+                why: match pair.why {
+                    // Nothing has made it that; what is heard of its servers is with them.
+                    Evidence::Start => "since the start".to_owned(),
+                    why => why.to_string(),
+                },
                 pinned: pair.pinned,
                 outage: pair.outage.map(|since| now.since(since)),
                 servers,

@@ -103,10 +103,6 @@ impl Conn {
         self.serial == key.serial
     }
 
-    pub(super) fn waiting_len(&self) -> usize {
-        self.stream.waiting_len()
-    }
-
     /// What may wait to be sent: a server is trusted with more than a peer whom anybody can play.
     pub(super) fn send_queue_len_max(&self) -> usize {
         if self.outbound && self.side == Side::Server { SERVER_SEND_QUEUE_LEN_MAX } else { SEND_QUEUE_LEN_MAX }
@@ -200,7 +196,7 @@ impl Core {
             },
         };
         let phase = if session.is_some() { Phase::Handshaking } else { Phase::Open };
-        let key = self.insert(id, peer, side, phase, Stream::new(socket, session));
+        let key = self.insert(id, peer, side, phase, Stream::new(socket, session, self.waiting.clone()));
         self.conns[key.index].listens_for = listens_for;
         if phase == Phase::Handshaking {
             self.handshake_begun(key);
@@ -233,7 +229,7 @@ impl Core {
         };
         match socket::connect(from, to, self.tos) {
             Ok(socket) => {
-                let stream = Stream::new(sys::adopt(socket), session);
+                let stream = Stream::new(sys::adopt(socket), session, self.waiting.clone());
                 let key = self.insert(id, to, side, Phase::Connecting, stream);
                 self.conns[key.index].setup = setup;
                 self.to_spawn.push(key);
@@ -603,7 +599,7 @@ impl Core {
 
     pub(super) fn handshake_failed(&mut self, side: Side, peer: SocketAddr, why: HandshakeFailure, detail: &str) {
         self.count(Counter::handshake_failed(side, why));
-        self.say("a TLS handshake failed", Some(peer), format!("{}: {detail}", why.name()));
+        self.say_why("a TLS handshake failed", why.name(), Some(peer), detail.to_owned());
     }
 
     fn handshake_begun(&mut self, key: Key) {

@@ -22,10 +22,10 @@ use super::parked::Parked;
 use super::progress::Watches;
 use super::reporter::Reporter;
 use super::resolving::{Ask, Resolving};
-use super::shared::{Control, Shared};
+use super::shared::{Control, Orders, Shared};
 use crate::clock::Time;
 use crate::dns;
-use crate::engine::{CloseReason, Engine, Input, Mail, Output, Settings};
+use crate::engine::{CloseReason, Engine, Event, Input, Level, Mail, Output, Settings};
 use crate::ids::{ConnId, FlowRef, PointId, ShardId};
 use crate::limits::{
     BATCHES_PER_PASS_MAX, BULK_READS_PER_PASS_MAX, HANDSHAKE_STEPS_PER_PASS_MAX, MAILS_PER_PASS_MAX, PANIC_WINDOW,
@@ -35,7 +35,7 @@ use crate::stats::{Counter, Gauge, Snapshot};
 use crate::sys::batch::{BATCH_COUNT_MAX, RecvBatch};
 use crate::tls::Tls;
 use crate::tls::identity::Identities;
-use crate::transport::stream::SCRATCH_LEN;
+use crate::transport::stream::{SCRATCH_LEN, Waiting};
 use crate::transport::stun::{self, Stun};
 use crate::transport::udp::{self, Outgoing, Unsent};
 
@@ -91,6 +91,8 @@ pub(super) struct Core {
     /// The connection that an engine's slot stands for.
     pub(super) by_slot: Vec<Option<Key>>,
     pub(super) serial: u64,
+    /// Of all connections.
+    pub(super) waiting: Waiting,
     pub(super) tls: Tls,
     pub(super) tos: u32,
     /// By point; `None` where it is no UDP point.
@@ -188,6 +190,7 @@ impl Core {
             conns: Slab::new(),
             by_slot: Vec::new(),
             serial: 0,
+            waiting: Waiting::default(),
             tls: parts.tls,
             tos: parts.tos,
             udp: parts.udp,
@@ -239,8 +242,23 @@ impl Core {
     }
 
     pub(super) fn say(&mut self, what: &'static str, peer: Option<SocketAddr>, about: String) {
+        self.say_why(what, "", peer, about);
+    }
+
+    /// The same with the fixed words of the reason.
+    pub(super) fn say_why(
+        &mut self,
+        what: &'static str,
+        reason: &'static str,
+        peer: Option<SocketAddr>,
+        about: String,
+    ) {
+        self.report(&Event { level: Level::Warn, what, reason, peer, about });
+    }
+
+    fn report(&mut self, event: &Event) {
         let now = self.clock.now();
-        if !self.reporter.say(what, peer, about, now) {
+        if !self.reporter.report(event, now) {
             self.count(Counter::LogSuppressed);
         }
     }
@@ -376,8 +394,14 @@ impl Core {
         });
     }
 
-    /// Takes mail and requests of plain threads; says whether more may wait.
+    /// The shard runs: a pass, or the mailbox task that the watchdog wakes now and then.
+    fn ran(&self) {
+        self.shared.set_ran(self.clock.now());
+    }
+
+    /// Takes mail, and the questions and orders of plain threads; says whether more may wait.
     pub(super) fn read_mail(&mut self) -> bool {
+        self.ran();
         let mut mails = std::mem::take(&mut self.mails);
         let taken = self.inbox.drain(MAILS_PER_PASS_MAX, |from, mail| mails.push((from, mail)));
         self.engine.counters_mut().add(Counter::MailReceived, taken as u64);
@@ -388,6 +412,9 @@ impl Core {
         while let Ok(control) = self.controls.try_recv() {
             self.control(control);
         }
+        if let Some(orders) = self.shared.take_orders() {
+            self.carry_out_orders(orders);
+        }
         !self.inbox.is_empty()
     }
 
@@ -395,6 +422,7 @@ impl Core {
         // An asker that gave up has dropped its end.
         match control {
             Control::Snapshot(reply) => drop(reply.try_send(self.snapshot())),
+            Control::Pairs(reply) => drop(reply.try_send(self.engine.pairs(self.clock.now()))),
             Control::Locate(aor, reply) => drop(reply.try_send(self.engine.locate(&aor, self.clock.now()))),
             Control::Pin(pair, member, reply) => {
                 self.dirty = true;
@@ -406,23 +434,31 @@ impl Core {
                 let shown = flows.iter().enumerate().filter_map(|(at, flow)| Some((at, names(flow)?)));
                 drop(reply.try_send(shown.collect()));
             }
-            Control::Drain(reply) => {
-                self.draining = Some(Draining::default());
-                self.drained = Some(reply);
-                self.close_listeners();
-                self.input(Input::Drain);
-            }
-            Control::Tls(tls) => self.tls = *tls,
-            Control::Shrink => self.shrink(),
-            Control::Live(live) => {
-                self.input(Input::Live(live));
-            }
-            Control::Stop => {
-                self.close_listeners();
-                self.close_all();
-                self.stopped = true;
-                self.dirty = true;
-            }
+        }
+    }
+
+    fn carry_out_orders(&mut self, orders: Orders) {
+        if let Some(live) = orders.live {
+            self.input(Input::Live(live));
+        }
+        if let Some(tls) = orders.tls {
+            self.tls = *tls;
+        }
+        if orders.shrink {
+            self.shrink();
+        }
+        if let Some(reply) = orders.drain {
+            self.draining = Some(Draining::default());
+            self.drained = Some(reply);
+            self.close_listeners();
+            self.input(Input::Drain);
+        }
+        if orders.stop {
+            self.close_listeners();
+            self.close_all();
+            self.reporter.tell_left_out();
+            self.stopped = true;
+            self.dirty = true;
         }
     }
 
@@ -436,19 +472,19 @@ impl Core {
         snapshot.gauges.set_len(Gauge::MailboxLength, self.inbox.len());
         snapshot.gauges.set_len(Gauge::HandshakesInProgress, self.handshakes.len());
         snapshot.gauges.set_len(Gauge::HandshakesParked, self.parked.len());
-        let waiting = self.conns.iter().map(|(_, conn)| conn.waiting_len()).sum();
-        snapshot.gauges.set_len(Gauge::SendQueueBytes, waiting);
+        snapshot.gauges.set_len(Gauge::SendQueueBytes, self.waiting.len());
         snapshot
     }
 
     /// One pass: fire what is due, carry out what the engine wants, flush once, wake other shards once.
     pub(super) fn pass(&mut self) -> Passed {
+        self.ran();
         self.shared.beat();
         self.shared.set_asked(false);
         self.count(Counter::Passes);
         // So that a heartbeat means that mail was read too: a wake of the mailbox task that is lost then costs no
         // more than the time to the next pass, or the watchdog's two looks.
-        if !self.inbox.is_empty() {
+        if !self.inbox.is_empty() || self.shared.has_orders() {
             self.read_mail();
         }
         self.dirty = false;
@@ -460,6 +496,7 @@ impl Core {
             }
         }
         let unparks = self.unpark(now);
+        self.reporter.fire(now);
         self.look_at_progress(now);
         self.expire_lingers(now);
         let mut waits = false;
@@ -482,8 +519,13 @@ impl Core {
         let retry =
             (waits || self.dirty || !self.deferred.is_empty() || !self.bulky.is_empty() || !self.inbox.is_empty())
                 .then(|| now.after(RETRY_AFTER));
-        let due = [self.engine.poll_timeout(), self.next_expiry(), retry, drained, unparks].into_iter().flatten().min();
+        let told = self.reporter.due();
+        let due = [self.engine.poll_timeout(), self.next_expiry(), retry, drained, unparks, told];
+        let due = due.into_iter().flatten().min();
         self.shared.set_due(due.map(|due| due.0));
+        if let Some((answering, all)) = self.engine.pairs_answering() {
+            self.shared.set_pairs(answering, all);
+        }
         Passed { due, gather: std::mem::take(&mut self.inputs) >= GATHER_INPUTS_MIN }
     }
 
@@ -538,12 +580,7 @@ impl Core {
             Output::Dns(dns::Output::Done { exchange }) => self.resolving.end(exchange),
             // The engine keeps these.
             Output::Dns(dns::Output::Found { .. }) => {}
-            Output::Event(event) => {
-                let now = self.clock.now();
-                if !self.reporter.report(&event, now) {
-                    self.count(Counter::LogSuppressed);
-                }
-            }
+            Output::Event(event) => self.report(&event),
         }
     }
 

@@ -112,7 +112,7 @@ impl Shards {
     pub fn start(setups: Vec<Setup>, common: &Common) -> std::io::Result<Self> {
         let clock = Clock::start();
         let shared: Vec<Arc<Shared>> = setups.iter().map(|_| Arc::default()).collect();
-        let (handle, controls) = Handle::new(&shared);
+        let (handle, controls) = Handle::new(&shared, clock);
         let (posts, inboxes) = mailbox::join(&shared);
         let watched = inboxes.iter().map(mailbox::Inbox::watch).collect();
         let (end, ended) = crossbeam_channel::bounded(setups.len());

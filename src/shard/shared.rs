@@ -1,6 +1,6 @@
 //! What other threads may see and do of a shard: wake it, watch it, ask it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 use atomic_waker::AtomicWaker;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
+use super::core::Clock;
+use crate::clock::Time;
 use crate::engine::{Live, Located};
 use crate::ids::{FlowRef, Transport};
-use crate::limits::CONTROLS_COUNT_MAX;
+use crate::limits::{CONTROLS_COUNT_MAX, HEARTBEAT_MAX};
 use crate::server_pool::{Member, PinFault};
 use crate::stats::{PairRow, Snapshot};
 use crate::tls::Tls;
@@ -33,10 +35,34 @@ pub struct Shared {
     asked: AtomicBool,
     /// Nudges of the watchdog that the shard has not counted yet.
     nudges: AtomicU64,
+    /// When the shard last ran, in microseconds of the shards' clock.
+    ran: AtomicU64,
+    /// Pairs of SIP Servers that answer, and behind them in the lower half all that there are: as the first shard, which
+    /// owns the verdict, saw them at its last pass.
+    pairs: AtomicU32,
     in_service: AtomicBool,
     retired: AtomicBool,
+    orders: Mutex<Orders>,
+    /// Something is in `orders`.
+    ordered: AtomicBool,
     #[cfg(test)]
     pub(super) lose_wakes: AtomicBool,
+}
+
+/// What a shard is told, until it has taken that up. Each kind has one place: the newest counts, nothing is dropped
+/// however many questions wait, and nothing waits behind anything else.
+#[derive(Debug, Default)]
+pub(super) struct Orders {
+    /// Settings have changed.
+    pub live: Option<Box<Live>>,
+    /// New handshakes are made with this; open connections stay.
+    pub tls: Option<Box<Tls>>,
+    /// Let go of the room that a crowd has left behind.
+    pub shrink: bool,
+    /// Take no new work; say once when nothing is in flight any more.
+    pub drain: Option<Sender<()>>,
+    /// Close everything and end.
+    pub stop: bool,
 }
 
 impl Default for Shared {
@@ -48,8 +74,12 @@ impl Default for Shared {
             due: AtomicU64::new(u64::MAX),
             asked: AtomicBool::new(false),
             nudges: AtomicU64::new(0),
+            ran: AtomicU64::new(0),
+            pairs: AtomicU32::new(0),
             in_service: AtomicBool::new(true),
             retired: AtomicBool::new(false),
+            orders: Mutex::default(),
+            ordered: AtomicBool::new(false),
             #[cfg(test)]
             lose_wakes: AtomicBool::new(false),
         }
@@ -85,6 +115,29 @@ impl Shared {
         }
     }
 
+    /// Puts an order into its place, and wakes the shard. What stood there goes when the place is free again for the
+    /// shard to look at, for to let go of a set-up of TLS takes a while.
+    fn order<T>(&self, put: impl FnOnce(&mut Orders) -> T) {
+        let _former = put(&mut self.orders());
+        self.ordered.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// The orders that the shard has not taken up, which it does with this.
+    pub(super) fn take_orders(&self) -> Option<Orders> {
+        // Before the look: an order that comes after it sets this again.
+        self.ordered.swap(false, Ordering::Acquire).then(|| std::mem::take(&mut *self.orders()))
+    }
+
+    pub(super) fn has_orders(&self) -> bool {
+        self.ordered.load(Ordering::Relaxed)
+    }
+
+    /// Held for as long as it takes to put one in or to take all out; every place is whole at any time.
+    fn orders(&self) -> MutexGuard<'_, Orders> {
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Nothing panics while it is held, and a waker is whole at any time.
     fn nudger(&self) -> MutexGuard<'_, Option<Waker>> {
         self.nudger.lock().unwrap_or_else(PoisonError::into_inner)
@@ -104,6 +157,22 @@ impl Shared {
 
     pub(super) fn beats(&self) -> u64 {
         self.beat.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_ran(&self, now: Time) {
+        self.ran.store(now.0, Ordering::Relaxed);
+    }
+
+    /// Whether it has run of late: the watchdog wakes a shard that has nothing to do often enough.
+    fn runs(&self, now: Time) -> bool {
+        let silent = now.since(Time(self.ran.load(Ordering::Relaxed)));
+        silent < HEARTBEAT_MAX && !self.retired.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_pairs(&self, answering: usize, all: usize) {
+        // `PEERS_MAX` is less.
+        let half = |count: usize| u32::from(u16::try_from(count).unwrap_or(u16::MAX));
+        self.pairs.store(half(answering) << 16 | half(all), Ordering::Relaxed);
     }
 
     pub(super) fn set_due(&self, due: Option<u64>) {
@@ -137,25 +206,17 @@ impl Shared {
     }
 }
 
-/// What a plain thread asks of a shard.
+/// What a plain thread asks of a shard: who asks waits for the answer for a while, and does without.
 #[derive(Debug)]
 pub(super) enum Control {
     Snapshot(Sender<Snapshot>),
+    /// Of the first shard: the pairs of SIP Servers.
+    Pairs(Sender<Vec<PairRow>>),
     Locate(Arc<str>, Sender<Vec<Located>>),
     /// The names of the certificates that the peers of these flows have shown, by the flow's place in the list.
     Certificates(Arc<[FlowRef]>, Sender<Vec<(usize, Vec<String>)>>),
     /// Of the first shard: fix the active server of the pair of this name, or let the rules decide again.
     Pin(Box<str>, Option<Member>, Sender<Result<(), PinFault>>),
-    /// Take no new work; say once when nothing is in flight any more.
-    Drain(Sender<()>),
-    /// New handshakes are made with this; open connections stay.
-    Tls(Box<Tls>),
-    /// Let go of the room that a crowd has left behind.
-    Shrink,
-    /// Settings have changed.
-    Live(Box<Live>),
-    /// Close everything and end.
-    Stop,
 }
 
 #[derive(Debug)]
@@ -165,11 +226,11 @@ struct Link {
 }
 
 impl Link {
-    fn send(&self, request: Control) {
+    fn ask(&self, request: Control) {
         match self.control.try_send(request) {
             Ok(()) | Err(TrySendError::Disconnected(_)) => {}
             // A shard with so many questions open does not answer; it is not asked once more.
-            Err(TrySendError::Full(_)) => log::warn!("a shard does not answer: {CONTROLS_COUNT_MAX} requests wait"),
+            Err(TrySendError::Full(_)) => log::warn!("a shard does not answer: {CONTROLS_COUNT_MAX} questions wait"),
         }
         self.shared.wake();
     }
@@ -178,6 +239,7 @@ impl Link {
 #[derive(Debug)]
 struct Inner {
     links: Vec<Link>,
+    clock: Clock,
     draining: AtomicBool,
 }
 
@@ -189,7 +251,7 @@ pub struct Handle {
 
 impl Handle {
     /// For these shards, with the ends that their control requests come out of.
-    pub(super) fn new(shards: &[Arc<Shared>]) -> (Self, Vec<Receiver<Control>>) {
+    pub(super) fn new(shards: &[Arc<Shared>], clock: Clock) -> (Self, Vec<Receiver<Control>>) {
         let (links, controls) = shards
             .iter()
             .map(|shared| {
@@ -197,7 +259,7 @@ impl Handle {
                 (Link { control, shared: shared.clone() }, out)
             })
             .unzip();
-        (Self { inner: Arc::new(Inner { links, draining: AtomicBool::new(false) }) }, controls)
+        (Self { inner: Arc::new(Inner { links, clock, draining: AtomicBool::new(false) }) }, controls)
     }
 
     /// How many shards there are.
@@ -238,7 +300,7 @@ impl Handle {
     /// The pairs of SIP Servers, from the shard that owns the verdict, within a second. Blocks.
     #[must_use]
     pub fn pairs(&self) -> Option<Vec<PairRow>> {
-        self.ask_owner(Control::Snapshot).map(|snapshot| snapshot.upstreams.pairs)
+        self.ask_owner(Control::Pairs)
     }
 
     /// Fixes which server of a pair is active, or lets the rules decide again, within a second; `None` when the shard
@@ -246,6 +308,21 @@ impl Handle {
     #[must_use]
     pub fn pin(&self, pair: &str, member: Option<Member>) -> Option<Result<(), PinFault>> {
         self.ask_owner(|reply| Control::Pin(pair.into(), member, reply))
+    }
+
+    /// How many shards run: their heartbeat is not older than `HEARTBEAT_MAX`. Asks none of them, and blocks nobody.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        let now = self.inner.clock.now();
+        self.inner.links.iter().filter(|link| link.shared.runs(now)).count()
+    }
+
+    /// How many pairs of SIP Servers answer, and how many there are; `None` when that is not known yet. The same.
+    #[must_use]
+    pub fn pairs_answering(&self) -> Option<(usize, usize)> {
+        let pairs = self.inner.links.first()?.shared.pairs.load(Ordering::Relaxed);
+        let (answering, all) = (pairs >> 16, pairs & 0xffff);
+        (all > 0).then_some((answering as usize, all as usize))
     }
 
     /// Whether no new work is taken since the process is stopping.
@@ -267,7 +344,8 @@ impl Handle {
         let (reply, done) = bounded(self.shards());
         let deadline = Instant::now() + at_most;
         let mut left = self.shards();
-        self.send_all(|| Control::Drain(reply.clone()));
+        self.order_all(|orders| orders.drain.replace(reply.clone()));
+        drop(reply);
         while left > 0 && done.recv_deadline(deadline).is_ok() {
             left -= 1;
         }
@@ -276,28 +354,36 @@ impl Handle {
 
     /// Lets every shard make new handshakes with this.
     pub fn set_tls(&self, tls: &Tls) {
-        self.send_all(|| Control::Tls(Box::new(tls.clone())));
+        for link in &self.inner.links {
+            let new = Box::new(tls.clone());
+            link.shared.order(|orders| orders.tls.replace(new));
+        }
     }
 
     /// Asks all shards to let go of the room that a crowd has left behind.
     pub(super) fn shrink(&self) {
-        self.send_all(|| Control::Shrink);
+        self.order_all(|orders| orders.shrink = true);
     }
 
     /// Gives all shards settings that have changed.
     pub fn set_live(&self, live: &Live) {
-        self.send_all(|| Control::Live(Box::new(live.clone())));
+        for link in &self.inner.links {
+            let new = Box::new(live.clone());
+            link.shared.order(|orders| orders.live.replace(new));
+        }
     }
 
     /// Asks all shards to close their connections and to end.
     pub fn stop(&self) {
-        self.send_all(|| Control::Stop);
+        self.order_all(|orders| orders.stop = true);
     }
 
     fn ask<T>(&self, request: impl Fn(Sender<T>) -> Control) -> Vec<T> {
         let (reply, answers) = bounded(self.shards());
         let deadline = Instant::now() + ANSWER_MAX;
-        self.send_all(|| request(reply.clone()));
+        for link in &self.inner.links {
+            link.ask(request(reply.clone()));
+        }
         drop(reply);
         let mut all = Vec::with_capacity(self.shards());
         // Ends early when the last shard has dropped its end.
@@ -310,18 +396,20 @@ impl Handle {
     /// The same for the first shard alone, which owns the verdict on the SIP Servers.
     fn ask_owner<T>(&self, request: impl FnOnce(Sender<T>) -> Control) -> Option<T> {
         let (reply, answer) = bounded(1);
-        self.inner.links.first()?.send(request(reply));
+        self.inner.links.first()?.ask(request(reply));
         answer.recv_timeout(ANSWER_MAX).ok()
     }
 
-    fn send_all(&self, request: impl Fn() -> Control) {
+    fn order_all<T>(&self, put: impl Fn(&mut Orders) -> T) {
         for link in &self.inner.links {
-            link.send(request());
+            link.shared.order(&put);
         }
     }
 
-    pub(super) fn waiting(&self, shard: usize) -> usize {
-        self.inner.links[shard].control.len()
+    /// Whether a shard was asked or told something that it has not looked at.
+    pub(super) fn waits(&self, shard: usize) -> bool {
+        let link = &self.inner.links[shard];
+        !link.control.is_empty() || link.shared.has_orders()
     }
 
     pub(super) fn shared(&self, shard: usize) -> &Shared {
@@ -341,6 +429,45 @@ mod tests {
         fn wake(self: Arc<Self>) {
             self.0.fetch_add(1, Ordering::SeqCst);
         }
+    }
+
+    #[test]
+    fn orders_are_never_dropped_however_many_questions_wait_and_the_newest_counts() {
+        let shared = [Arc::<Shared>::default()];
+        let (handle, controls) = Handle::new(&shared, Clock::start());
+        let (reply, _answers) = bounded(1);
+        for _ in 0..2 * CONTROLS_COUNT_MAX {
+            handle.inner.links[0].ask(Control::Snapshot(reply.clone()));
+        }
+        assert_eq!(controls[0].len(), CONTROLS_COUNT_MAX);
+        assert!(shared[0].take_orders().is_none());
+        handle.set_tls(&Tls::default());
+        let mut live = crate::engine::Settings::plain(vec![], vec![]).live;
+        for seconds in [1, 2] {
+            live.oos_check = Duration::from_secs(seconds);
+            handle.set_live(&live);
+        }
+        handle.shrink();
+        assert!(!handle.drain(Duration::ZERO), "nobody has taken it up yet");
+        handle.stop();
+        assert!(handle.waits(0));
+        let orders = shared[0].take_orders().unwrap();
+        assert_eq!(orders.live.unwrap().oos_check, Duration::from_secs(2));
+        assert!(orders.tls.is_some() && orders.shrink && orders.drain.is_some() && orders.stop);
+        assert!(shared[0].take_orders().is_none() && !shared[0].has_orders());
+    }
+
+    #[test]
+    fn a_shard_runs_while_its_heartbeat_is_young_and_until_it_has_ended() {
+        let shared = Shared::default();
+        let at = |after: Duration| Time(1_000_000).after(after);
+        shared.set_ran(at(Duration::ZERO));
+        assert!(shared.runs(at(Duration::ZERO)) && shared.runs(at(HEARTBEAT_MAX - Duration::from_millis(1))));
+        assert!(!shared.runs(at(HEARTBEAT_MAX)));
+        shared.set_ran(at(HEARTBEAT_MAX));
+        assert!(shared.runs(at(HEARTBEAT_MAX)));
+        shared.retire();
+        assert!(!shared.runs(at(HEARTBEAT_MAX)));
     }
 
     #[test]

@@ -97,7 +97,7 @@ pub(super) fn start(
             for (at, (seen, inbox)) in seen.iter_mut().zip(&inboxes).enumerate() {
                 let shared = handle.shared(at);
                 let late = shared.due() < clock.now().0.saturating_sub(LATE_US_MAX);
-                let has_work = late || shared.asked() || !inbox.is_empty() || handle.waiting(at) > 0;
+                let has_work = late || shared.asked() || !inbox.is_empty() || handle.waits(at);
                 let verdict = seen.look(shared.beats(), has_work, every);
                 idle &= matches!(verdict, Verdict::Idle | Verdict::Quiet);
                 match verdict {

@@ -14,8 +14,11 @@ use crate::ids::Transport;
 pub struct Upstreams {
     /// The pairs: in the snapshot of their owner, the first shard.
     pub pairs: Vec<PairRow>,
-    /// This shard's own connections to servers, peers and devices, and those that it waits to open again.
+    /// This shard's own connections to servers and peers, and those that it waits to open again; and of those to devices
+    /// some, for there may be very many.
     pub links: Vec<LinkRow>,
+    /// How many connections to devices there are, in the order of [`LinkState::ALL`].
+    pub devices: [u64; LinkState::ALL.len()],
     /// Every other site's proxy, as this shard has found it.
     pub peers: Vec<PeerRow>,
     /// The names that this shard has asked for.

@@ -3,9 +3,11 @@
 //! Owns: the bytes that wait. Text is gathered until the end of a pass and leaves as one run of records and one
 //! send. An idle connection holds no buffer.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -31,6 +33,24 @@ pub enum Flushed {
     Waits,
 }
 
+/// Bytes that wait to be sent on all streams of a shard: kept by the streams themselves.
+#[derive(Clone, Debug, Default)]
+pub struct Waiting(Rc<Cell<usize>>);
+
+impl Waiting {
+    /// In all.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.get()
+    }
+
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// A stream connection.
 #[derive(Debug)]
 pub struct Stream {
@@ -45,28 +65,46 @@ pub struct Stream {
     wire_gone: usize,
     /// What the system has taken in all.
     taken: u64,
+    /// Of all streams of the shard, and what this one has put into it.
+    waiting: Waiting,
+    counted: usize,
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.waiting.0.set(self.waiting.0.get() - self.counted);
+    }
 }
 
 impl Stream {
-    /// Over a socket that is connected or about to be.
+    /// Over a socket that is connected or about to be, of the shard with this count.
     #[must_use]
-    pub fn new(socket: TcpStream, session: Option<Box<Session>>) -> Self {
-        Self { socket, session, text: Vec::new(), wire: Vec::new(), wire_gone: 0, taken: 0 }
+    pub fn new(socket: TcpStream, session: Option<Box<Session>>, waiting: Waiting) -> Self {
+        Self { socket, session, text: Vec::new(), wire: Vec::new(), wire_gone: 0, taken: 0, waiting, counted: 0 }
+    }
+
+    /// Brings the shard's count up to date. What changes `text` or `wire` ends with this.
+    fn count(&mut self) {
+        let now = self.waiting_len();
+        self.waiting.0.set(self.waiting.0.get() + now - std::mem::replace(&mut self.counted, now));
     }
 
     /// Appends text to what the end of the pass sends. Gives back the buffer when it was copied from.
     pub fn push(&mut self, bytes: Vec<u8>) -> Option<Vec<u8>> {
-        if self.text.is_empty() {
-            let empty = std::mem::replace(&mut self.text, bytes);
-            return (empty.capacity() > 0).then_some(empty);
-        }
-        self.text.extend_from_slice(&bytes);
-        Some(bytes)
+        let back = if self.text.is_empty() {
+            Some(std::mem::replace(&mut self.text, bytes)).filter(|empty| empty.capacity() > 0)
+        } else {
+            self.text.extend_from_slice(&bytes);
+            Some(bytes)
+        };
+        self.count();
+        back
     }
 
     /// Appends records that the session has made of its own accord (handshake, alerts).
     pub fn push_wire(&mut self, records: &[u8]) {
         self.wire.extend_from_slice(records);
+        self.count();
     }
 
     /// The text that waits.
@@ -111,7 +149,13 @@ impl Stream {
     ///
     /// # Errors
     /// What the socket says. The session's faults are `InvalidData`.
-    pub fn flush(&mut self, lent: &mut Vec<u8>, mut recycle: impl FnMut(Vec<u8>)) -> io::Result<Flushed> {
+    pub fn flush(&mut self, lent: &mut Vec<u8>, recycle: impl FnMut(Vec<u8>)) -> io::Result<Flushed> {
+        let flushed = self.try_flush(lent, recycle);
+        self.count();
+        flushed
+    }
+
+    fn try_flush(&mut self, lent: &mut Vec<u8>, mut recycle: impl FnMut(Vec<u8>)) -> io::Result<Flushed> {
         // A peer that reads slowly may never let it run empty.
         if self.wire_gone >= WIRE_GONE_LEN_MAX {
             self.wire.drain(..std::mem::take(&mut self.wire_gone));
@@ -156,6 +200,12 @@ impl Stream {
 
     /// Sends what waited for the socket to have room again.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = self.try_poll_flush(cx);
+        self.count();
+        flushed
+    }
+
+    fn try_poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.wire_gone < self.wire.len() {
             match Pin::new(&mut self.socket).poll_write(cx, &self.wire[self.wire_gone..]) {
                 Poll::Ready(Ok(n)) => {
@@ -190,6 +240,7 @@ impl Stream {
             lent.clear();
             if !session.is_handshaking() && session.close(lent).is_ok() {
                 self.wire.extend_from_slice(lent);
+                self.count();
             }
         }
     }
@@ -229,7 +280,8 @@ mod tests {
         let (socket, _) = listener.accept().unwrap();
         socket.set_nonblocking(true).unwrap();
         glommio::LocalExecutor::default().run(async {
-            let mut stream = Stream::new(sys::adopt(socket.into()), None);
+            let all = Waiting::default();
+            let mut stream = Stream::new(sys::adopt(socket.into()), None, all.clone());
             let mut lent = Vec::new();
             let mut flush = |stream: &mut Stream| stream.flush(&mut lent, drop).unwrap();
             let mut read = vec![0; 16 * 1024];
@@ -250,6 +302,9 @@ mod tests {
             assert!(got > 4 * 1024 * 1024, "the peer has read {got}");
             assert!(stream.wire.len() <= 512 * 1024, "{} of a buffer for {}", stream.wire.len(), stream.waiting_len());
             assert!(got + stream.waiting_len() as u64 <= pushed);
+            assert_eq!(all.len(), stream.waiting_len(), "the shard's count is kept");
+            drop(stream);
+            assert!(all.is_empty());
         });
     }
 }

@@ -1,6 +1,8 @@
 //! The program as an operator starts it: every fault ends it within 3 s, with a status that is not zero and one
 //! line on stderr that says where the fault is.
 
+mod log;
+mod ports;
 mod stop;
 
 use std::fs;
@@ -110,6 +112,9 @@ fn faults_of_arguments_are_one_line_and_status_2() {
 fn faults_of_the_file_are_one_line_and_status_1() {
     let bad = File::new("bad.toml", "[sipproxy]\n\nsticky = \"cookie\"\n");
     let good = File::new("good.toml", &plain(free_port()));
+    let cores = File::new("cores.toml", &plain(free_port()).replacen("\n", "\ncores = \"65535\"\n", 1));
+    let twice = File::new("twice.toml", "[sipproxy]\nsticky = \"path\"\nsticky = \"aor\"\n");
+    let unknown = File::new("unknown.toml", "[sipproxy]\nstiky = \"path\"\n");
     let binary = File::new("binary.toml", "");
     fs::write(&binary.0, [0xff, 0xfe]).expect("it can be written");
     let missing = format!("{}-none", good.path());
@@ -129,7 +134,16 @@ fn faults_of_the_file_are_one_line_and_status_1() {
         ),
         (
             vec!["--config", good.path(), "--cores", "65535"],
-            "cores: expected cores that this process may run on, not 65535\n".to_owned(),
+            "--cores: expected cores that this process may run on, not 65535\n".to_owned(),
+        ),
+        (
+            vec!["--config", cores.path()],
+            format!("{}:2: sipproxy.cores: expected cores that this process may run on, not 65535\n", cores.path()),
+        ),
+        (vec!["--config", twice.path()], format!("{}:3: sipproxy.sticky: expected to be given once\n", twice.path())),
+        (
+            vec!["--config", unknown.path()],
+            format!("{}:2: sipproxy.stiky: unknown key, did you mean sipproxy.sticky?\n", unknown.path()),
         ),
         (
             vec!["where", "alice@example.com", "--config", good.path()],

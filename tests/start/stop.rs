@@ -14,7 +14,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 
 /// A running program, killed when the test ends before it.
-struct Running(Child);
+pub struct Running(Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -24,8 +24,12 @@ impl Drop for Running {
 }
 
 impl Running {
+    pub fn of(child: Child) -> Self {
+        Self(child)
+    }
+
     /// Started, and answering on its port.
-    fn start(file: &File, sip_port: u16) -> Self {
+    pub fn start(file: &File, sip_port: u16) -> Self {
         let child = Command::new(env!("CARGO_BIN_EXE_hawser"))
             .args(["--config", file.path(), "--cores", "all"])
             .stdin(Stdio::null())
@@ -46,13 +50,13 @@ impl Running {
         }
     }
 
-    fn signal(&self, name: &str) {
+    pub fn signal(&self, name: &str) {
         let killed = Command::new("kill").args([name, &self.0.id().to_string()]).status().expect("there is kill");
         assert!(killed.success());
     }
 
     /// Its status, and how long it took from now.
-    fn end(mut self) -> (Option<i32>, Duration) {
+    pub fn end(mut self) -> (Option<i32>, Duration) {
         let since = Instant::now();
         let (done, ended) = mpsc::channel();
         let id = self.0.id().to_string();

@@ -32,8 +32,13 @@ const NOT_COUNTED: &[(&str, &str)] = &[
     ("LINGER_MAX", "the connection was closed and counted before"),
     ("CONTROLS_COUNT_MAX", "the shard that would count it does not answer; it is logged"),
     ("LOG_LINES_PER_SECOND_MAX", "hawser_log_suppressed_total"),
+    ("LOG_LINES_OF_KIND_PER_SECOND_MAX", "hawser_log_suppressed_total"),
+    ("LOG_SOURCES_COUNT_MAX", "hawser_log_suppressed_total; the summary names them together"),
+    ("LOG_QUEUE_COUNT_MAX", "hawser_log_lost_total"),
+    ("LOG_FLUSH_MAX", "the process ends, and nobody reads what it says"),
     ("PANICS_COUNT_MAX", "hawser_panics_total and hawser_ready"),
     ("PANIC_WINDOW", "hawser_panics_total and hawser_ready"),
+    ("PORT_WAIT_MAX", "the start fails and names the port"),
     ("DRAIN_MAX", "the process ends; it is logged"),
     ("ADMIN_CONNECTIONS_MAX", "who gives way has not asked for anything"),
     ("TLS_FILE_LEN_MAX", "our own file; told with its name"),
@@ -56,7 +61,8 @@ const NOT_COUNTED: &[(&str, &str)] = &[
     ("DNS_EXCHANGES_COUNT_MAX", "further questions only wait"),
     ("DNS_BLOCK_TIME", "a target that came last has its old place again"),
     ("ADMIN_LABEL_SETS_MAX", "hawser_label_sets_left_out"),
-    ("ADMIN_ASIDE_MAX", "the answer only says less"),
+    ("ADMIN_ANSWERS_MAX", "hawser_admin_answers_total{code=\"503\"}"),
+    ("HEARTBEAT_MAX", "hawser_shard_up and /healthz say so"),
     ("ADMIN_QUESTIONS_MAX", "hawser_admin_answers_total{code=\"503\"}"),
 ];
 

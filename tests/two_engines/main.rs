@@ -29,6 +29,7 @@ mod stage;
 mod talk;
 mod target_chaos;
 mod timers;
+mod told;
 mod torture;
 mod transactions;
 mod trust;

@@ -107,6 +107,21 @@ fn without_service_checks_nothing_is_pinged_evidence_switches_and_what_is_down_i
 }
 
 #[test]
+fn without_service_checks_a_server_that_answers_requests_is_shown_as_one_that_answers() {
+    everywhere(unchecked, |mut stage| {
+        let shown = |stage: &Stage| {
+            let pair = stage.world.engines[0].pairs(stage.world.now).remove(0);
+            (pair.why, pair.servers[0].why.clone(), pair.servers[1].why.clone())
+        };
+        let words = |primary: &str| ("since the start".to_owned(), primary.to_owned(), "nothing heard yet".to_owned());
+        assert_eq!(shown(&stage), words("nothing heard yet"));
+        stage.assert_served_by(SERVER);
+        assert_eq!(shown(&stage), words("it answers"));
+        stage.end();
+    });
+}
+
+#[test]
 fn a_partner_that_takes_the_calls_which_the_active_one_refuses_becomes_active() {
     everywhere(paired, |mut stage| {
         stage.set(SERVER, Mode::Overloaded);

@@ -254,6 +254,7 @@ impl World {
         loop {
             for at in 0..self.engines.len() {
                 let me = ShardId(u8::try_from(at).expect("few shards"));
+                assert!(self.engines[at].kept_counts_hold(), "shard {at}: a count is not what a walk finds");
                 while let Some(output) = self.engines[at].poll_output() {
                     self.carry_out(me, output);
                 }
@@ -324,7 +325,7 @@ impl World {
             Output::Close { conn, reason } => self.closed.push((Wire { shard: me.0, conn }, reason)),
             Output::Mail { to, mail } => self.mail.push_back((me, to, mail)),
             Output::Dns(output) => self.answers.extend(self.resolver.take(output).map(|answer| (me, answer))),
-            Output::Event(event) => self.events.push(format!("{}: {}", event.what, event.about)),
+            Output::Event(event) => self.events.push(format!("{}: {}", event.what, event.said())),
         }
     }
 

@@ -19,7 +19,7 @@ pub fn pairs() -> Vec<PairRow> {
         name: name.to_owned(),
         active: "primary",
         age: Duration::from_secs(9),
-        why: "nothing heard yet".to_owned(),
+        why: "since the start".to_owned(),
         pinned,
         outage,
         servers,
@@ -86,6 +86,7 @@ pub fn of_shard(shard: u8, names: usize) -> Upstreams {
             link(LinkKind::Peer, "site2", if shard == 0 { LinkState::Open } else { LinkState::BackingOff }),
             link(LinkKind::Device, "", LinkState::Connecting),
         ],
+        devices: [1, 0, 0, 0],
         peers: vec![second, third, peer("site4", None, 0, "")],
         names: (0..names).map(name).collect(),
     }
@@ -157,7 +158,7 @@ fn json_shows_them_with_since_when_and_why() {
     assert_eq!(
         json[1],
         serde_json::json!({
-            "name": "sips2", "active": "primary", "since_s": 9, "why": "nothing heard yet", "pinned": false,
+            "name": "sips2", "active": "primary", "since_s": 9, "why": "since the start", "pinned": false,
             "out_since_s": 5,
             "servers": [{
                 "member": "primary", "address": null, "up": false, "since_s": 7, "why": "its name does not resolve",

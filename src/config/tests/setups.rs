@@ -111,6 +111,6 @@ fn what_certificates_cover_is_said_of_endpoints_that_are_asked_for_one() {
     let endpoint = "tls-mutual = 1\n[security.endpoint]\nclient-aor = \"user\"\ntls-mutual = 0\n";
     assert_eq!(fault(endpoint), format!("h.toml:10: security.endpoint.client-aor: {wanted}"));
     let server = fault("tls-mutual = 1\n[security.server]\nclient-aor = \"user\"\n");
-    assert_eq!(server, "h.toml:10: security.server.client-aor: unknown key");
+    assert_eq!(server, "h.toml:10: security.server.client-aor: unknown key, did you mean security.client-aor?");
     assert!(fault("client-aor = \"phone\"\n").contains("\"off\", \"domain\" or \"user\""));
 }

@@ -65,7 +65,8 @@ fn cores() -> Vec<usize> {
 }
 
 fn refusal(config: &Config, cores: &[usize]) -> String {
-    let refusal = Running::start(config, cores).map(Running::stop).expect_err("it cannot start").to_string();
+    let refusal =
+        Running::start(config, cores, Default::default()).map(Running::stop).expect_err("it cannot start").to_string();
     assert!(!refusal.contains('\n'), "one line: {refusal}");
     refusal
 }
@@ -139,7 +140,7 @@ fn a_start_listens_on_every_port_and_a_stop_lets_go_of_them() {
     let (sip, tls, http) = (free_port(), free_port(), free_port());
     let security = format!("[security]\ncertificate = {cert:?}\ncertificate-key = {key:?}\n");
     let config = config(sip, tls, http, &security);
-    let running = Running::start(&config, &cores()).unwrap();
+    let running = Running::start(&config, &cores(), Default::default()).unwrap();
     let phone = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     phone.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     phone.send_to(b"\r\n\r\n", (Ipv4Addr::LOCALHOST, sip)).unwrap();

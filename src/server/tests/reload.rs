@@ -98,7 +98,7 @@ fn changed_files_are_taken_by_every_shard_and_a_bad_file_is_refused_while_the_ol
     let config = config(free_port(), tls, http, &security);
     // Two shards, on one core if there is no other: a connection lands on either.
     let core = cores()[0];
-    let running = Running::start(&config, &[core, core]).unwrap();
+    let running = Running::start(&config, &[core, core], Default::default()).unwrap();
     let mut old = papers.connect(tls);
     assert_eq!(papers.shown(tls), first);
 
@@ -138,7 +138,7 @@ fn handshakes_go_on_while_certificates_change_and_none_of_them_fails() {
     let (cert, key) = (papers.path("cert.pem"), papers.path("key.pem"));
     let security = format!("[security]\ncertificate = {cert:?}\ncertificate-key = {key:?}\n");
     let core = cores()[0];
-    let running = Running::start(&config(free_port(), tls, 0, &security), &[core, core]).unwrap();
+    let running = Running::start(&config(free_port(), tls, 0, &security), &[core, core], Default::default()).unwrap();
     let done = Arc::new(AtomicBool::new(false));
     let phones: Vec<_> = (0..3)
         .map(|_| {

@@ -240,7 +240,7 @@ pub(super) fn core_for(listener: &std::net::TcpListener) -> Core {
     };
     let shared: Vec<Arc<Shared>> = vec![Arc::default()];
     let (mut posts, mut inboxes) = mailbox::join(&shared);
-    let (_handle, mut controls) = Handle::new(&shared);
+    let (_handle, mut controls) = Handle::new(&shared, Clock::start());
     Core::new(Parts {
         settings: settings(0, 1, vec![point], nobody()),
         clock: Clock::start(),

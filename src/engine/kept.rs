@@ -1,0 +1,114 @@
+//! Counts that are kept where what they count changes, so that a snapshot costs the same whatever a shard holds.
+//!
+//! Owns: the numbers. An exchange is counted while it lies in its slot: it can only change while it is taken out
+//! (`take_exchange`), and is counted as what it then is when it is put back. A connection is counted from its slot's
+//! begin to its end, and by whether it carries a binding. [`Engine::kept_counts_hold`] compares them with a walk.
+
+use super::Engine;
+use super::exchange::Exchange;
+use crate::ids::Transport;
+use crate::stats::{Gauge, Gauges};
+
+/// What an engine holds, by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Kept {
+    /// Server transactions that are not over.
+    server: u64,
+    /// Client transactions that wait for a final response.
+    client: u64,
+    /// Exchanges that have asked a binding's home.
+    home: u64,
+    /// Server transactions without a final response.
+    open: u64,
+    tcp: Streams,
+    tls: Streams,
+}
+
+/// The connections of one transport.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Streams {
+    all: u64,
+    /// Of those, with a binding.
+    bound: u64,
+}
+
+impl Kept {
+    /// An exchange lies in its slot again.
+    pub(super) fn add(&mut self, exchange: &Exchange) {
+        for (count, one) in self.of(exchange) {
+            *count += one;
+        }
+    }
+
+    /// It was taken out, and may change.
+    pub(super) fn take(&mut self, exchange: &Exchange) {
+        for (count, one) in self.of(exchange) {
+            *count -= one;
+        }
+    }
+
+    /// What an exchange adds to each count.
+    fn of(&mut self, exchange: &Exchange) -> [(&mut u64, u64); 4] {
+        [
+            (&mut self.server, u64::from(!exchange.server_over)),
+            (&mut self.client, u64::from(exchange.client.is_pending())),
+            (&mut self.home, u64::from(exchange.resolving)),
+            (&mut self.open, u64::from(exchange.server.is_open())),
+        ]
+    }
+
+    /// A connection has a slot, and no binding yet.
+    pub(super) fn conn_came(&mut self, transport: Transport) {
+        self.streams(transport).all += 1;
+    }
+
+    /// A connection has none any more.
+    pub(super) fn conn_went(&mut self, transport: Transport, registered: bool) {
+        let streams = self.streams(transport);
+        streams.all -= 1;
+        streams.bound -= u64::from(registered);
+    }
+
+    /// A connection got its first binding, or lost its last.
+    pub(super) fn conn_bound(&mut self, transport: Transport, registered: bool) {
+        let streams = self.streams(transport);
+        streams.bound = if registered { streams.bound + 1 } else { streams.bound - 1 };
+    }
+
+    fn streams(&mut self, transport: Transport) -> &mut Streams {
+        if transport == Transport::Tls { &mut self.tls } else { &mut self.tcp }
+    }
+
+    /// Exchanges without a final response.
+    pub(super) fn open(&self) -> usize {
+        usize::try_from(self.open).unwrap_or(usize::MAX)
+    }
+
+    pub(super) fn show(&self, gauges: &mut Gauges) {
+        gauges.set(Gauge::ConnectionsTcp, self.tcp.all);
+        gauges.set(Gauge::ConnectionsTls, self.tls.all);
+        gauges.set(Gauge::RegisteredFlowsTcp, self.tcp.bound);
+        gauges.set(Gauge::RegisteredFlowsTls, self.tls.bound);
+        gauges.set(Gauge::ConnectionsUnregistered, self.tcp.all + self.tls.all - self.tcp.bound - self.tls.bound);
+        gauges.set(Gauge::TransactionsServer, self.server);
+        gauges.set(Gauge::TransactionsClient, self.client);
+        gauges.set(Gauge::ContextsHome, self.home);
+    }
+}
+
+impl Engine {
+    /// Whether the counts that are kept are those that a walk over everything finds: for tests, after any input.
+    #[must_use]
+    pub fn kept_counts_hold(&self) -> bool {
+        let mut walked = Kept::default();
+        self.exchanges.iter().filter_map(|(_, slot)| slot.as_deref()).for_each(|exchange| walked.add(exchange));
+        for (_, conn) in self.conns.iter() {
+            let transport = self.settings.point(conn.point).transport;
+            walked.conn_came(transport);
+            if conn.is_registered() {
+                walked.conn_bound(transport, true);
+            }
+        }
+        walked == self.kept
+    }
+}

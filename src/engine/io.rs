@@ -230,6 +230,9 @@ pub enum Output {
     Event(Event),
 }
 
+/// Of a pair, at one of its addresses: what was seen.
+pub type Seen = (u8, SocketAddr, Evidence);
+
 /// A message that is ready to go, on its way to an endpoint.
 #[derive(Debug)]
 pub struct Letter {
@@ -503,6 +506,30 @@ impl Mail {
                 | Self::Evidence { .. }
                 | Self::View { .. }
         )
+    }
+
+    /// Whether only the newest word counts: it waits in one place for each thing that it is about.
+    #[must_use]
+    pub fn is_latest(&self) -> bool {
+        matches!(self, Self::Evidence { .. } | Self::View { .. })
+    }
+
+    /// Whether a mail of which the newest counts is about the same as another.
+    #[must_use]
+    pub fn says_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::View { .. }, Self::View { .. }) => true,
+            _ => self.seen().is_some_and(|seen| Some(seen) == other.seen()),
+        }
+    }
+
+    /// What it says was seen of a server.
+    #[must_use]
+    pub fn seen(&self) -> Option<Seen> {
+        match self {
+            Self::Evidence { pair, address, evidence } => Some((*pair, *address, *evidence)),
+            _ => None,
+        }
     }
 
     /// Whether it may not use the last quarter of the mailbox: requests that begin something new.

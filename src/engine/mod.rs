@@ -43,8 +43,8 @@ use smallvec::SmallVec;
 
 pub use crate::config::engine::{Expected, Live, Point, Settings, Sticky, TlsPeer, UdpOversize};
 pub use io::{
-    Accept, By, CloseReason, ConnectFailure, Event, Input, Letter, Level, Located, Mail, Output, Refusal, SendFault,
-    Source, Upstream,
+    Accept, By, CloseReason, ConnectFailure, Event, Input, Letter, Level, Located, Mail, Output, Refusal, Seen,
+    SendFault, Source, Upstream,
 };
 
 use crate::clock::Time;

@@ -357,7 +357,11 @@ impl Engine {
         // Whether it can be reached again is what is asked.
         self.no_rest(LinkKey { whose, transport, address });
         let Some(flow) = self.flow_to(hop, whose, None, now) else {
-            return self.as_owner(now, |pool| pool.on_pong(id, Pong::Lost(Evidence::Unreachable), now));
+            // What follows is carried out by who carries this out: no deeper for each ping that is queued.
+            if let Some(owner) = &mut self.owner {
+                owner.pool.on_pong(id, Pong::Lost(Evidence::Unreachable), now);
+            }
+            return;
         };
         let nonce = self.rng.next();
         let bytes = self.write_ping(flow, address, nonce);

@@ -1,8 +1,9 @@
 //! The channel between shards: one bounded queue for each pair, drained in batches, one wake for each batch.
 //!
 //! Owns: who may use how much of a queue, and what becomes of a mail that does not fit. New work gives way from
-//! three quarters full; changes to the directory wait here and are tried again each pass; nothing blocks. Must
-//! not touch: what a mail says beyond its two questions (`is_new_work`, `is_directory`).
+//! three quarters full; changes to the directory wait here and are tried again each pass; nothing blocks. What only its
+//! newest word counts of (a verdict, or that something was seen of a server) has one place, however often it is said.
+//! Must not touch: what a mail says beyond its three questions (`is_new_work`, `is_directory`, `says_same`).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use super::shared::Shared;
-use crate::engine::Mail;
+use crate::engine::{Mail, Seen};
 use crate::ids::ShardId;
 use crate::limits::{MAILBOX_COUNT_MAX, MAILBOX_NEW_WORK_COUNT_MAX};
 
@@ -29,6 +30,10 @@ struct Way {
     receiver: Arc<Shared>,
     /// Changes to the directory that found no room.
     waiting: VecDeque<Mail>,
+    /// Of those, what has one place for each thing that it is about; it overtakes the others.
+    latest: Vec<Mail>,
+    /// What was seen of servers since the last wake.
+    seen: Vec<Seen>,
     /// Something was put in since the last wake.
     fresh: bool,
 }
@@ -62,7 +67,14 @@ pub fn join(shards: &[Arc<Shared>]) -> (Vec<Post>, Vec<Inbox>) {
         let mut queues = Vec::new();
         for post in &mut posts {
             let (queue, out) = crossbeam_channel::bounded(count_max);
-            post.ways.push(Way { queue, receiver: receiver.clone(), waiting: VecDeque::new(), fresh: false });
+            post.ways.push(Way {
+                queue,
+                receiver: receiver.clone(),
+                waiting: VecDeque::new(),
+                latest: Vec::new(),
+                seen: Vec::new(),
+                fresh: false,
+            });
             queues.push(out);
         }
         inboxes.push(Inbox { queues, first: 0 });
@@ -79,7 +91,13 @@ impl Post {
     /// Puts a mail into the receiver's queue, without waking it yet.
     pub fn post(&mut self, to: ShardId, mail: Mail) -> Posted {
         let Some(way) = self.ways.get_mut(usize::from(to.0)) else { return Posted::Refused(mail) };
-        if mail.is_directory() && !way.waiting.is_empty() {
+        if let Some(seen) = mail.seen() {
+            if way.seen.contains(&seen) {
+                return Posted::Sent;
+            }
+            way.seen.push(seen);
+        }
+        if mail.is_directory() && !mail.is_latest() && !way.waiting.is_empty() {
             way.waiting.push_back(mail);
             return Posted::Waits;
         }
@@ -95,7 +113,7 @@ impl Post {
                 Posted::Sent
             }
             Err(TrySendError::Full(mail) | TrySendError::Disconnected(mail)) if mail.is_directory() => {
-                way.waiting.push_back(mail);
+                way.wait(mail);
                 Posted::Waits
             }
             Err(TrySendError::Full(mail) | TrySendError::Disconnected(mail)) => Posted::Refused(mail),
@@ -104,20 +122,7 @@ impl Post {
 
     /// Tries again what waits; says whether some of it still does.
     pub fn retry(&mut self) -> bool {
-        let mut waits = false;
-        for way in &mut self.ways {
-            while let Some(mail) = way.waiting.pop_front() {
-                match way.queue.try_send(mail) {
-                    Ok(()) => way.fresh = true,
-                    Err(TrySendError::Full(mail) | TrySendError::Disconnected(mail)) => {
-                        way.waiting.push_front(mail);
-                        waits = true;
-                        break;
-                    }
-                }
-            }
-        }
-        waits
+        self.ways.iter_mut().fold(false, |waits, way| way.retry() || waits)
     }
 
     /// Wakes every shard that was sent something since the last call; says how many.
@@ -125,10 +130,40 @@ impl Post {
         let mut woken = 0;
         for way in self.ways.iter_mut().filter(|way| way.fresh) {
             way.fresh = false;
+            way.seen.clear();
             way.receiver.wake();
             woken += 1;
         }
         woken
+    }
+}
+
+impl Way {
+    /// There is no room for a change to the directory.
+    fn wait(&mut self, mail: Mail) {
+        if !mail.is_latest() {
+            return self.waiting.push_back(mail);
+        }
+        match self.latest.iter_mut().find(|other| mail.says_same(other)) {
+            Some(place) => *place = mail,
+            None => self.latest.push(mail),
+        }
+    }
+
+    fn retry(&mut self) -> bool {
+        while let Some(mail) = self.latest.pop().or_else(|| self.waiting.pop_front()) {
+            match self.queue.try_send(mail) {
+                Ok(()) => self.fresh = true,
+                Err(TrySendError::Full(mail) | TrySendError::Disconnected(mail)) => {
+                    match mail.is_latest() {
+                        true => self.latest.push(mail),
+                        false => self.waiting.push_front(mail),
+                    }
+                    return true;
+                }
+            }
+        }
+        false
     }
 }
 
@@ -172,9 +207,10 @@ impl Inbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::Source;
+    use crate::engine::{Source, Upstream};
     use crate::ids::{ConnId, FlowRef, PointId, Side};
     use crate::limits::SHARDS_MAX;
+    use crate::server_pool::Evidence;
     use crate::sip::Message;
 
     const TO: ShardId = ShardId(1);
@@ -242,6 +278,37 @@ mod tests {
         assert!(!post.retry());
         assert_eq!(take(&mut inbox, 2 * MAILBOX_COUNT_MAX), 6);
         assert_eq!(slots, (0..=10).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_is_seen_of_a_server_and_a_verdict_have_one_place_each() {
+        let (mut post, mut inbox) = pair();
+        let seen = |port: u16, evidence| Mail::Evidence { pair: 0, address: ([192, 0, 2, 1], port).into(), evidence };
+        for _ in 0..100 {
+            post.post(TO, seen(5060, Evidence::Silent));
+            post.post(TO, seen(5061, Evidence::Silent));
+        }
+        assert_eq!(inbox.len(), 2, "once for each pass");
+        post.wake();
+        post.post(TO, seen(5060, Evidence::Silent));
+        assert_eq!(inbox.len(), 3, "in the next one it is news");
+        while matches!(post.post(TO, request("ACK")), Posted::Sent) {}
+        for round in 0..100 {
+            post.wake();
+            let verdict = |round| Box::new(Upstream { peers: vec![Vec::new(); round], ..Upstream::default() });
+            assert!(matches!(post.post(TO, seen(5060, Evidence::Refused)), Posted::Waits));
+            assert!(matches!(post.post(TO, seen(5060, Evidence::Reset)), Posted::Waits));
+            assert!(matches!(post.post(TO, Mail::View { upstream: verdict(round) }), Posted::Waits));
+        }
+        inbox.drain(2 * MAILBOX_COUNT_MAX, |_, _| {});
+        assert!(!post.retry());
+        let mut verdicts = Vec::new();
+        let rest = inbox.drain(2 * MAILBOX_COUNT_MAX, |_, mail| {
+            if let Mail::View { upstream } = mail {
+                verdicts.push(upstream.peers.len());
+            }
+        });
+        assert_eq!((rest, verdicts), (3, vec![99]), "the newest");
     }
 
     #[test]

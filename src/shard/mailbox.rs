@@ -128,11 +128,12 @@ impl Post {
     /// Wakes every shard that was sent something since the last call; says how many.
     pub fn wake(&mut self) -> u64 {
         let mut woken = 0;
-        for way in self.ways.iter_mut().filter(|way| way.fresh) {
-            way.fresh = false;
+        for way in &mut self.ways {
             way.seen.clear();
-            way.receiver.wake();
-            woken += 1;
+            if std::mem::take(&mut way.fresh) {
+                way.receiver.wake();
+                woken += 1;
+            }
         }
         woken
     }

@@ -297,6 +297,9 @@ impl Chaos {
             self.note(format!("closed {wire:?} {reason:?}"));
             self.forget(wire);
         }
+        for event in std::mem::take(&mut self.world.events) {
+            self.note(format!("said: {event}"));
+        }
         while let Some(sent) = self.world.next_sent() {
             let (by, place, text) = match sent {
                 Sent::Stream { wire, text } => {
@@ -692,6 +695,7 @@ impl Chaos {
         self.server_wires.clear();
         self.received.clear();
         self.seen.clear();
+        self.answered.clear();
         self.net.clear();
         for user in &mut self.users {
             user.wires.clear();

@@ -55,12 +55,12 @@ impl Engine {
             }
             Ok(Target::Flow { flow, binding, .. }) => match (self.moved_from(flow, binding), binding) {
                 (Some(flow), binding) => AckWay::Flow { flow, binding },
-                (None, Some(binding)) => AckWay::Home { binding, not: Some(flow).filter(|flow| flow.is_stream()) },
+                (None, Some(binding)) => AckWay::Home { binding, former: Some(flow) },
                 (None, None) => self.ack_beyond_lost(&ack, &source, Some(flow), now),
             },
-            Ok(Target::Binding { binding, .. }) => AckWay::Home { binding, not: None },
-            Ok(Target::Table) => match self.look_up(&ack) {
-                Found::Binding(binding) => AckWay::Home { binding, not: None },
+            Ok(Target::Binding { binding, .. }) => AckWay::Home { binding, former: None },
+            Ok(Target::Table) => match self.look_up(&ack, now) {
+                Found::Binding(binding) => AckWay::Home { binding, former: None },
                 Found::Unclear => AckWay::Nowhere,
                 Found::Nobody => match target::beyond_table(&ack, &self.names) {
                     Ok(target) => self.ack_to(&ack, target, now),
@@ -75,9 +75,9 @@ impl Engine {
         };
         match way {
             AckWay::Flow { flow, binding } => self.send_ack(ack, &source, walk, flow, binding, key, loop_hash),
-            AckWay::Home { binding, not } => {
+            AckWay::Home { binding, former } => {
                 let home = binding.home(self.settings.shards);
-                self.mail(home, Mail::Ack { message: ack, source, binding, not });
+                self.mail(home, Mail::Ack { message: ack, source, binding, former });
             }
             AckWay::Device { hop, host, port } => {
                 if let Some(point) = self.settings.point_for(hop.transport, Side::Endpoint, hop.address.ip()) {
@@ -159,7 +159,7 @@ pub(super) enum AckWay {
     /// To a phone, as its home knows it.
     Home {
         binding: BindingId,
-        not: Option<FlowRef>,
+        former: Option<FlowRef>,
     },
     /// To a device, by its shard.
     Device {

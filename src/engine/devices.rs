@@ -124,7 +124,7 @@ impl Engine {
         let walk = crate::proxy::route::walk(request, exchange.source.side, &self.names, &self.keys);
         let phone = target::of_phone(request, &walk, &self.names, self.here);
         let phone = phone.filter(|target| match target {
-            Target::Table => self.look_up(request) != super::home::Found::Nobody,
+            Target::Table => self.look_up(request, now) != super::home::Found::Nobody,
             _ => true,
         });
         match phone {

@@ -273,8 +273,9 @@ pub enum Mail {
         txn: TxnId,
         /// Which binding.
         binding: BindingId,
-        /// A flow that is known to be gone.
-        not: Option<FlowRef>,
+        /// The flow that it had: a connection is gone; a UDP address takes what its phone's registration no longer
+        /// has a flow for.
+        former: Option<FlowRef>,
         /// How long to wait for the phone to come back.
         wait: Duration,
     },
@@ -363,17 +364,17 @@ pub enum Mail {
         source: Source,
         /// Whom it is for.
         binding: BindingId,
-        /// A flow that is known to be gone.
-        not: Option<FlowRef>,
+        /// As in `Resolve`.
+        former: Option<FlowRef>,
     },
-    /// To a binding's home: a response whose connection is gone.
+    /// To a binding's home: a message whose flow is gone.
     Deliver {
-        /// The response, without our Via.
+        /// The message, ready to go.
         bytes: Vec<u8>,
         /// Whom it is for.
         binding: BindingId,
-        /// A flow that is known to be gone.
-        not: Option<FlowRef>,
+        /// As in `Resolve`.
+        former: Option<FlowRef>,
     },
     /// Home to owner: your flow has this binding now.
     Bound {
@@ -413,10 +414,11 @@ pub enum Mail {
         contact: u64,
         /// The binding.
         binding: BindingId,
+        /// When it ends unless it is refreshed.
+        until: Time,
     },
-    /// To the home of a Contact's user part: the phone that registered it has lost its connection. Until this time the
-    /// Contact is no device's.
-    LostContact {
+    /// To the home of a Contact's user part: no room is left to keep it. Until this time it is no device's.
+    ForgetContact {
         /// Keyed hash of the canonical Contact URI.
         contact: u64,
         /// When the registration would have expired.
@@ -442,7 +444,7 @@ impl Mail {
                 | Self::Moved { .. }
                 | Self::Unbound { .. }
                 | Self::FlowGone { .. }
-                | Self::LostContact { .. }
+                | Self::ForgetContact { .. }
                 | Self::PutContact { .. }
                 | Self::DropContact { .. }
                 | Self::Evidence { .. }

@@ -167,11 +167,11 @@ impl Engine {
     }
 
     /// Hands bytes to a binding's home, which knows where the phone is or waits for it to come back.
-    pub(super) fn deliver(&mut self, binding: Option<BindingId>, not: Option<FlowRef>, bytes: Vec<u8>) {
+    pub(super) fn deliver(&mut self, binding: Option<BindingId>, former: Option<FlowRef>, bytes: Vec<u8>) {
         match binding {
             Some(binding) => {
                 let home = binding.home(self.settings.shards);
-                self.mail(home, Mail::Deliver { bytes, binding, not });
+                self.mail(home, Mail::Deliver { bytes, binding, former });
             }
             None => {
                 self.count(Counter::ResponseConnectionGone);
@@ -263,7 +263,7 @@ impl Engine {
             | Mail::View { .. }
             | Mail::Unbound { .. }
             | Mail::FlowGone { .. }
-            | Mail::LostContact { .. }
+            | Mail::ForgetContact { .. }
             | Mail::AimsAt { .. }
             | Mail::Unreachable { .. }
             | Mail::PutContact { .. }

@@ -7,6 +7,7 @@ use super::home::Found;
 use super::links::Hop;
 use super::{ConnectFailure, Engine, Mail, Source};
 use crate::clock::Time;
+use crate::flow::recognise::Asking;
 use crate::ids::{FlowRef, ShardId, Side};
 use crate::limits::{FLOW_ATTEMPTS_MAX, HOME_ANSWER_MAX, INVITE_LOST_MAX, TRYING_AFTER};
 use crate::proxy::register;
@@ -94,7 +95,11 @@ impl Engine {
         now: Time,
     ) {
         let registration = if request.method() == Some(Method::Register) && source.side == Side::Endpoint {
-            match register::read(&request, &self.keys) {
+            match register::read(&request, &self.keys, |aor, user, asked| {
+                let (flow, ip) = (source.flow, source.peer.ip());
+                let asking = Asking { aor, user, call_id: request.call_id(), flow, ip };
+                asking.names(asked, &self.directory, &self.keys)
+            }) {
                 Ok(registration) => Some(Box::new(registration)),
                 Err(fault) => {
                     if fault == register::RegisterFault::TooMany {
@@ -165,7 +170,11 @@ impl Engine {
                 (exchange.binding, exchange.ob) = (binding, ob);
                 match self.moved_from(flow, binding) {
                     Some(flow) => self.send_request(id, exchange, walk, flow, now),
-                    None => self.resolve(id, exchange, Some(flow).filter(|flow| flow.is_stream()), now),
+                    // What belongs to a dialog goes to a UDP address though its registration is over.
+                    None => {
+                        let former = Some(flow).filter(|flow| flow.is_stream() || exchange.in_dialog);
+                        self.resolve(id, exchange, former, now);
+                    }
                 }
             }
             Target::Binding { binding, ob } => {
@@ -177,7 +186,7 @@ impl Engine {
             }
             Target::Table => {
                 let Some(request) = exchange.request.as_deref() else { return };
-                match self.look_up(request) {
+                match self.look_up(request, now) {
                     Found::Binding(binding) => {
                         exchange.binding = Some(binding);
                         self.resolve(id, exchange, None, now);
@@ -212,7 +221,7 @@ impl Engine {
     }
 
     /// Asks the binding's home where the phone is.
-    fn resolve(&mut self, id: TxnId, exchange: &mut Exchange, not: Option<FlowRef>, now: Time) {
+    fn resolve(&mut self, id: TxnId, exchange: &mut Exchange, former: Option<FlowRef>, now: Time) {
         exchange.attempts = exchange.attempts.saturating_add(1);
         if exchange.attempts > FLOW_ATTEMPTS_MAX {
             self.count(Counter::LimitFlowAttempts);
@@ -220,7 +229,7 @@ impl Engine {
         }
         let Some(binding) = exchange.binding else {
             return match exchange.client {
-                ClientTxn::Waiting if exchange.onward == Onward::Flow => self.aim_beyond(id, exchange, not, now),
+                ClientTxn::Waiting if exchange.onward == Onward::Flow => self.aim_beyond(id, exchange, former, now),
                 _ => self.finish_gone(id, exchange, now),
             };
         };
@@ -228,7 +237,7 @@ impl Engine {
         exchange.resolving = true;
         self.arm(id, exchange, Which::Wait, now.after(wait + HOME_ANSWER_MAX));
         let home = binding.home(self.settings.shards);
-        let mail = Mail::Resolve { txn: id, binding, not, wait };
+        let mail = Mail::Resolve { txn: id, binding, former, wait };
         self.mail(home, mail);
     }
 
@@ -317,10 +326,10 @@ impl Engine {
         if exchange.given_up != GivenUp::No {
             return self.finish_cancelled(id, exchange, now);
         }
-        let not = exchange.next.take();
+        let former = exchange.next.take();
         self.stop_client(exchange);
         exchange.client = ClientTxn::Waiting;
-        self.resolve(id, exchange, not, now);
+        self.resolve(id, exchange, former, now);
     }
 
     /// Another shard has no room for what it should send: it says nothing about the phone.

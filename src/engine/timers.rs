@@ -28,7 +28,6 @@ impl Engine {
             Timer::Pool => self.on_pool_timer(now),
             Timer::Names => self.on_names_timer(now),
             Timer::Ping(ping) => self.on_ping_timer(ping, now),
-            Timer::LostContact(contact) => self.on_lost_contact_timer(contact, now),
             Timer::Dns => self.on_dns_timer(now),
         }
     }
@@ -154,7 +153,7 @@ impl Engine {
             Mail::Respond { conn, bytes } => self.on_respond(conn, bytes, now),
             Mail::Failed { txn, conn } => self.on_failed(from, txn, conn, now),
             Mail::ConnGone { conn, failure } => self.on_conn_gone(from, conn, failure, now),
-            Mail::Resolve { txn, binding, not, wait } => self.on_resolve(from, txn, binding, not, wait, now),
+            Mail::Resolve { txn, binding, former, wait } => self.on_resolve(from, txn, binding, former, wait, now),
             Mail::Resolved { txn, flow } => self.on_resolved(txn, flow, now),
             Mail::FindPeer { txn, transport, remote } => {
                 let found = self.flow_at(transport, remote);
@@ -170,8 +169,8 @@ impl Engine {
             Mail::ToDevice { hop, tls, bytes } => self.on_to_device(hop, tls.as_deref(), bytes, now),
             Mail::Evidence { pair, address, evidence } => self.on_evidence(pair, address, evidence, now),
             Mail::View { upstream } => self.on_view(*upstream, now),
-            Mail::Ack { message, source, binding, not } => self.on_ack_mail(message, source, binding, not, now),
-            Mail::Deliver { bytes, binding, not } => self.on_deliver(bytes, binding, not, now),
+            Mail::Ack { message, source, binding, former } => self.on_ack_mail(message, source, binding, former, now),
+            Mail::Deliver { bytes, binding, former } => self.on_deliver(bytes, binding, former, now),
             Mail::Bound { flow, binding, until } => {
                 let held = match flow {
                     FlowRef::Stream { conn, .. } => self.bind_conn(conn, binding),
@@ -184,8 +183,8 @@ impl Engine {
             Mail::Moved { flow, binding, to } => self.on_unbound(flow, binding, Some(to), now),
             Mail::Unbound { flow, binding } => self.on_unbound(flow, binding, None, now),
             Mail::FlowGone { flow, binding } => self.on_flow_gone(flow, binding),
-            Mail::LostContact { contact, until } => self.on_lost_contact(contact, until),
-            Mail::PutContact { contact, binding } => self.on_put_contact(contact, binding),
+            Mail::ForgetContact { contact, until } => self.directory.forget_contact(contact, until),
+            Mail::PutContact { contact, binding, until } => self.on_put_contact(contact, binding, until),
             Mail::DropContact { contact, binding } => {
                 self.directory.drop_contact(contact, binding);
             }

@@ -128,7 +128,11 @@ fn rounds() {
                 contact: contact.into(),
                 instance: Box::default(),
                 reg_id: None,
-                flow: FlowRef::Stream { shard: ShardId(0), conn: ConnId { slot: n, generation: 1 }, point: PointId(1) },
+                flow: Some(FlowRef::Stream {
+                    shard: ShardId(0),
+                    conn: ConnId { slot: n, generation: 1 },
+                    point: PointId(1),
+                }),
                 peer: ([192, 0, 2, 1], 5060).into(),
                 expires: Time(3_600_000_000),
                 refreshed: Time(0),

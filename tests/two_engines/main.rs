@@ -21,6 +21,7 @@ mod peers;
 mod registration;
 mod resolver;
 mod routes;
+mod same_phone;
 mod servers;
 mod stage;
 mod talk;

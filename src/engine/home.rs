@@ -146,7 +146,11 @@ impl Engine {
         }
         match bound.replaced {
             Some(Replaced::SameContact(former)) => self.let_go(&former, Counter::BindingRemoved),
-            Some(Replaced::Oldest(former) | Replaced::Lost(former)) => {
+            Some(Replaced::Oldest(former)) => {
+                self.count(Counter::LimitBindingsPerAor);
+                self.let_go(&former, Counter::BindingRemoved);
+            }
+            Some(Replaced::Lost(former)) => {
                 self.count(Counter::LimitBindings);
                 self.let_go(&former, Counter::BindingRemoved);
                 self.forget_contact(&former);

@@ -23,6 +23,7 @@ mod resolver;
 mod routes;
 mod same_phone;
 mod servers;
+mod several_contacts;
 mod stage;
 mod talk;
 mod target_chaos;

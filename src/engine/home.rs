@@ -82,9 +82,15 @@ impl Engine {
         }
         let granted = register::granted(request, registration, response, self.settings.sticky, &self.keys);
         for (contact, seconds) in registration.contacts.iter().zip(granted).filter(|(contact, _)| !contact.superseded) {
-            let is_old_news = self.directory.find(contact.id).is_some_and(|found| {
-                // A phone that counts from 1 again after its restart has not been overtaken.
-                found.call_id_hash == call_id_hash && cseq < found.cseq && arrived < found.refreshed
+            let is_old_news = self.directory.by_aor(&registration.aor).any(|held| {
+                let is_plain = contact.instance.is_empty();
+                let is_same = || held.is_same_phone(contact.contact_hash, source.flow, source.peer.ip());
+                (held.id == contact.id || (is_plain && is_same()))
+                    && match held.call_id_hash == call_id_hash {
+                        // A phone that counts from 1 again after its restart has not been overtaken.
+                        true => cseq < held.cseq && arrived < held.refreshed,
+                        false => arrived < held.asked,
+                    }
             });
             if is_old_news {
                 continue;
@@ -107,6 +113,7 @@ impl Engine {
                     flow: Some(source.flow),
                     peer: source.peer,
                     expires: now.after(lifetime),
+                    asked: arrived,
                     refreshed: now,
                     call_id_hash,
                     cseq,
@@ -268,7 +275,8 @@ impl Engine {
     ) {
         match self.flow_of(binding, former) {
             Some(flow) => {
-                self.count(if former.is_some() { Counter::ResolvedMoved } else { Counter::ResolvedFound });
+                let has_moved = former.is_some_and(|former| !same_flow(former, flow));
+                self.count(if has_moved { Counter::ResolvedMoved } else { Counter::ResolvedFound });
                 self.mail(from, Mail::Resolved { txn, flow: Some(flow) });
             }
             None if !self.wait_for(binding, wait, Waits::Txn { shard: from, txn }, now) => {

@@ -135,6 +135,7 @@ fn rounds() {
                 }),
                 peer: ([192, 0, 2, 1], 5060).into(),
                 expires: Time(3_600_000_000),
+                asked: Time(0),
                 refreshed: Time(0),
                 call_id_hash: rng.u64(..),
                 cseq: 1,

@@ -60,7 +60,9 @@ pub struct Binding {
     pub peer: SocketAddr,
     /// When it ends unless it is refreshed.
     pub expires: Time,
-    /// When the REGISTER that last refreshed it was accepted.
+    /// When the REGISTER that last refreshed it came.
+    pub asked: Time,
+    /// When that REGISTER was accepted.
     pub refreshed: Time,
     /// Keyed hash of that REGISTER's Call-ID.
     pub call_id_hash: u64,
@@ -420,7 +422,7 @@ impl Directory {
                 continue;
             }
             let is_same = |flow| other.is_same_phone(binding.contact_hash, flow, binding.peer.ip());
-            if binding.instance.is_empty() && binding.flow.is_some_and(is_same) {
+            if binding.instance.is_empty() && other.contact == binding.contact && binding.flow.is_some_and(is_same) {
                 return Some((index, Replaced::SameContact));
             }
             count += 1;

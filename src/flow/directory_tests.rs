@@ -30,6 +30,7 @@ fn binding(name: u64, aor: &str, contact: &str, over: u32) -> Binding {
         flow: Some(flow(over)),
         peer: ([192, 0, 2, 1], 5060).into(),
         expires: Time(60_000_000),
+        asked: Time(0),
         refreshed: Time(0),
         call_id_hash: name,
         cseq: 1,

@@ -9,8 +9,8 @@
 //! key is given to one Contact only:
 //!
 //! 1. a Contact that binds gets the binding that has its URI;
-//! 2. a Contact that is taken back means the binding that has its URI, whoever asks (RFC 3261 §10.3 step 7), or that
-//!    has its reg-id;
+//! 2. a Contact that is taken back means the binding that has its URI, whichever of the AOR's phones without another
+//!    instance-id asks (RFC 3261 §10.3 step 7), or that has its reg-id;
 //! 3. a Contact that binds and has none yet takes one that is left: first what the same REGISTER takes back, then in
 //!    the order in which they stood in their own REGISTER. So a phone whose address has changed stays who it was, and
 //!    what is bound is not taken back;
@@ -32,6 +32,8 @@ pub struct Asked<'a> {
     pub instance: &'a [u8],
     /// Its reg-id, when it has an instance-id too (RFC 5626 §4.2).
     pub reg_id: Option<u32>,
+    /// Its URI as written. Of several with one canonical form, which may differ in their transport, it means this one.
+    pub contact: &'a [u8],
     /// Keyed hash of its canonical URI.
     pub contact_hash: u64,
     /// It binds, or it is taken back.
@@ -88,6 +90,9 @@ impl Asking<'_> {
             }
             instance => *binding.instance == *instance && binding.reg_id == one.reg_id,
         };
+        let differs = |one: &Asked<'_>, binding: &Binding| {
+            (binding.call_id_hash != call_id_hash, *binding.contact != *one.contact)
+        };
         let binding_ones = || (0..asked.len()).filter(|at| asked[*at].binds);
         let taken_back = || (0..asked.len()).filter(|at| !asked[*at].binds);
 
@@ -96,16 +101,20 @@ impl Asking<'_> {
             let may = |binding: &&&Binding| {
                 binding.contact_hash == one.contact_hash && has_key(one, binding) && !ids.contains(&Some(binding.id))
             };
-            let found = known.iter().filter(may).min_by_key(|binding| binding.call_id_hash != call_id_hash);
+            let found = known.iter().filter(may).min_by_key(|binding| differs(one, binding));
             ids[at] = found.map(|binding| binding.id);
         }
         let bound = ids.clone();
         for at in taken_back() {
             let one = &asked[at];
-            let says = |binding: &&&Binding| {
-                binding.contact_hash == one.contact_hash && (binding.reg_id.is_none() || has_key(one, binding))
+            // Two instance-ids are two phones, though both may call themselves 192.168.1.10.
+            let may_mean = |binding: &Binding| {
+                binding.reg_id.is_none() && (one.instance.is_empty() || binding.instance.is_empty())
             };
-            let nearest = |binding: &&&Binding| (!has_key(one, binding), binding.call_id_hash != call_id_hash);
+            let says = |binding: &&&Binding| {
+                binding.contact_hash == one.contact_hash && (has_key(one, binding) || may_mean(binding))
+            };
+            let nearest = |binding: &&&Binding| (!has_key(one, binding), differs(one, binding));
             let by_key = || known.iter().find(|binding| one.reg_id.is_some() && has_key(one, binding));
             let found = known.iter().filter(says).min_by_key(nearest).or_else(by_key);
             ids[at] = found.map(|binding| binding.id);

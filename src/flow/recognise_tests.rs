@@ -42,13 +42,14 @@ impl<'a> Register<'a> {
         Binding {
             id,
             aor: AOR.into(),
-            contact: Box::default(),
+            contact: one.contact.into(),
             contact_hash: one.contact_hash,
             instance: one.instance.into(),
             reg_id: one.reg_id,
             flow: Some(flow(self.over)),
             peer: (self.ip, 5060).into(),
             expires: Time(60_000_000),
+            asked: Time(0),
             refreshed: Time(0),
             call_id_hash: keys().hash64(Tag::CallId, &[self.call_id.as_bytes()]),
             cseq: 1,
@@ -67,11 +68,13 @@ impl<'a> Register<'a> {
     }
 }
 
-fn plain(contact: &str) -> Asked<'static> {
-    Asked { instance: b"", reg_id: None, contact_hash: hash_of(contact), binds: true }
+fn plain(contact: &'static str) -> Asked<'static> {
+    let canonical = contact.split(';').next().unwrap_or(contact);
+    let (contact, contact_hash) = (contact.as_bytes(), hash_of(canonical));
+    Asked { instance: b"", reg_id: None, contact, contact_hash, binds: true }
 }
 
-fn of(instance: &'static [u8], reg_id: Option<u32>, contact: &str) -> Asked<'static> {
+fn of(instance: &'static [u8], reg_id: Option<u32>, contact: &'static str) -> Asked<'static> {
     Asked { instance, reg_id, ..plain(contact) }
 }
 
@@ -139,7 +142,7 @@ fn what_a_register_binds_wins_over_what_it_takes_back_whichever_stands_first() {
     for one in [of(b"i", Some(1), "old"), of(b"i", None, "old"), plain("old")] {
         let mut directory = empty();
         let first = Register::new("c1", 1, HERE).bind(&mut directory, &[one]);
-        let new = Asked { contact_hash: hash_of("new"), ..one };
+        let new = Asked { contact: b"new", contact_hash: hash_of("new"), ..one };
         for asked in [[new, back(one)], [back(one), new]] {
             let names = Register::new("c1", 2, ELSEWHERE).names(&directory, &asked);
             for (asked, named) in asked.iter().zip(names) {
@@ -166,6 +169,22 @@ fn of_two_contacts_the_one_that_is_taken_back_is_replaced_and_the_other_stays() 
 }
 
 #[test]
+fn of_contacts_that_differ_in_their_transport_alone_each_is_itself() {
+    for instance in [&b""[..], b"i"] {
+        let mut directory = empty();
+        let both = [of(instance, None, "a;transport=tcp"), of(instance, None, "a;transport=tls")];
+        let first = Register::new("c1", 1, HERE).bind(&mut directory, &both);
+        let turned = Register::new("c1", 1, HERE).bind(&mut directory, &[both[1], both[0]]);
+        assert_eq!(turned, [first[1], first[0]]);
+        for (stays, goes) in [(0, 1), (1, 0)] {
+            let asked = [both[stays], back(both[goes])];
+            let names = Register::new("c1", 1, HERE).names(&directory, &asked);
+            assert_eq!([names[0].id, names[1].id], [first[stays], first[goes]]);
+        }
+    }
+}
+
+#[test]
 fn several_contacts_of_one_instance_without_reg_id_are_several_bindings() {
     let mut directory = empty();
     let both = [of(b"i", None, "a"), of(b"i", None, "b")];
@@ -189,6 +208,11 @@ fn a_contact_is_taken_back_by_its_uri_by_its_own_phone_first() {
     // Whoever may register for the AOR may take back what stands there (RFC 3261 §10.3 step 7).
     let by_another = named(&Register::new("c9", 3, [192, 0, 2, 3]), back(plain("a")));
     assert!([one[0], other[0]].contains(&by_another));
+    // But not a phone with an instance-id, another one's.
+    let instance = Register::new("c3", 3, HERE).bind(&mut directory, &[of(b"i", None, "q")]);
+    let named = |register: &Register<'_>, asked| register.names(&directory, &[asked])[0].id;
+    assert_eq!(named(&Register::new("c9", 3, HERE), back(plain("q"))), instance[0]);
+    assert_ne!(named(&Register::new("c9", 3, HERE), back(of(b"j", None, "q"))), instance[0]);
     // A Contact that nobody has is nobody's.
     let unknown = named(&Register::new("c1", 1, HERE), back(plain("never")));
     assert!(![one[0], other[0]].contains(&unknown));
@@ -217,7 +241,7 @@ fn an_empty_directory_names_a_phone_as_it_did_at_first() {
         let first = Register::new("c1", 1, HERE).bind(&mut directory, &[one]);
         assert_eq!(Register::new("c1", 7, ELSEWHERE).names(&empty(), &[one])[0].id, first[0]);
         assert_eq!(Register::new("c1", 7, ELSEWHERE).names(&empty(), &[back(one)])[0].id, first[0]);
-        let moved = Asked { contact_hash: hash_of("b"), ..one };
+        let moved = Asked { contact: b"b", contact_hash: hash_of("b"), ..one };
         assert_eq!(Register::new("c1", 7, ELSEWHERE).names(&empty(), &[back(one), moved])[1].id, first[0]);
         directory = empty();
     }
@@ -234,7 +258,7 @@ fn no_two_contacts_that_bind_get_one_name_whatever_stands_in_a_register() {
                 let instance: &[u8] = [&b""[..], b"i", b"j"][rng.usize(0..3)];
                 let reg_id = (!instance.is_empty() && rng.bool()).then_some(1);
                 let contact_hash = rng.u64(0..4);
-                Asked { instance, reg_id, contact_hash, binds: rng.u8(0..3) > 0 }
+                Asked { instance, reg_id, contact: b"", contact_hash, binds: rng.u8(0..3) > 0 }
             })
             .take(count)
             .collect();

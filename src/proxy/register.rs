@@ -126,6 +126,7 @@ pub fn read(
         let asked = Asked {
             instance,
             reg_id: value.param(buf, "reg-id").and_then(parse_u32).filter(|_| !instance.is_empty()),
+            contact: uri.all.of(buf),
             contact_hash: keys.hash64(Tag::Contact, &[&canonical]),
             binds: expires.or(expires_header) != Some(0),
         };

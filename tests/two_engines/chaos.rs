@@ -77,6 +77,8 @@ struct Chaos {
     count: u32,
     refuses: bool,
     restarts: bool,
+    /// Phones without an instance-id register under new Call-IDs.
+    reboots: bool,
     trace: Vec<String>,
 }
 
@@ -159,6 +161,7 @@ impl Chaos {
             count: 0,
             refuses: seed % 5 == 3,
             restarts: seed % 7 == 4,
+            reboots: false,
             trace: Vec::new(),
             rng,
         }
@@ -524,6 +527,10 @@ impl Chaos {
     }
 
     fn register(&mut self, user: usize) {
+        if self.reboots && self.users[user].phone.params.is_empty() && self.rng.u8(..3) == 0 {
+            self.count += 1;
+            self.users[user].phone.call_id = format!("reg{}-{}", self.count, USERS[user]);
+        }
         let expires = match self.rng.u8(..8) {
             0 => 0,
             1 => 30,
@@ -723,5 +730,14 @@ const STEPS: usize = 200;
 fn whatever_phones_and_server_do_every_message_reaches_its_own_and_every_table_empties() {
     for seed in seeds(50) {
         Chaos::new(seed).run(STEPS);
+    }
+}
+
+#[test]
+fn the_same_when_phones_without_an_instance_id_start_again_under_new_call_ids() {
+    for seed in seeds(50) {
+        let mut chaos = Chaos::new(seed);
+        chaos.reboots = true;
+        chaos.run(STEPS);
     }
 }

@@ -374,3 +374,39 @@ fn a_refused_register_with_a_phones_contact_takes_nothing_from_it() {
         world.end();
     }
 }
+
+/// Answers come in another order than the server gave them.
+#[test]
+fn an_answer_that_comes_late_does_not_take_a_phone_back_that_has_registered_again_since() {
+    for sticky in MODES {
+        for (params, knows) in [("", false), ("", true), (";+sip.instance=\"<urn:uuid:1>\"", false)] {
+            for expires in [600, 0] {
+                let mut world = World::new(&Setup { sticky, ..Setup::default() });
+                let (mut phone, way) = plain(&mut world, false);
+                phone.params = params;
+                if knows {
+                    register(&mut world, &mut phone, way, 600);
+                }
+                phone.send_register(&mut world, expires);
+                let slow = world.expect_server("REGISTER ");
+                world.pass_ms(100);
+                world.hang_up(phone.wire);
+                phone.wire = world.connect(0, TLS);
+                "after-a-restart".clone_into(&mut phone.call_id);
+                phone.cseq = 0;
+                phone.register(&mut world, 600);
+                world.pass_ms(100);
+                let contact = match expires {
+                    0 => String::new(),
+                    _ => format!("Contact: {};expires=600\r\n", header(&slow, "Contact")),
+                };
+                world.datagram(0, SERVER, &answer(&slow, "200 OK", "srv", &contact));
+                let (_, asked) = phone.asked(&mut world, "OPTIONS", "o1");
+                world.write(phone.wire, &answer(&asked, "200 OK", "p", ""));
+                world.expect_server("SIP/2.0 200");
+                world.drain();
+                world.end();
+            }
+        }
+    }
+}

@@ -127,6 +127,21 @@ impl FlowRef {
     pub fn is_stream(self) -> bool {
         matches!(self, Self::Stream { .. })
     }
+
+    /// Whether two names mean the same flow: a connection is known by its shard and slot alone, a UDP flow by its
+    /// socket and remote address, wherever its datagrams land.
+    #[must_use]
+    pub fn is_same(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Stream { shard, conn, .. }, Self::Stream { shard: shard_b, conn: conn_b, .. }) => {
+                (shard, conn) == (shard_b, conn_b)
+            }
+            (Self::Udp { point, remote, .. }, Self::Udp { point: point_b, remote: remote_b, .. }) => {
+                (point, remote) == (point_b, remote_b)
+            }
+            _ => false,
+        }
+    }
 }
 
 /// The name of a binding in tokens and mails: keyed hashes, so that nobody outside can make one.

@@ -29,6 +29,11 @@ pub const SERVER_SEND_QUEUE_LEN_MAX: usize = 16 * 1024 * 1024;
 pub const SEND_STALL_MAX: Duration = Duration::from_secs(10);
 /// Until what the system holds for a peer is acknowledged, however slowly: 64*T1 (RFC 3261 §17.1.1.1).
 pub const SEND_AGE_MAX: Duration = Duration::from_secs(32);
+/// A connection whose peer has closed its half, while answers are owed over it: 64*T1, when no transaction waits any more
+/// but a ringing INVITE.
+pub const HALF_CLOSED_MAX: Duration = Duration::from_secs(32);
+/// CRLFCRLF in one read of a connection; a phone sends one in half a minute or less often (RFC 5626 §4.4.1).
+pub const PINGS_PER_READ_MAX: usize = 16;
 /// Connections whose progress is looked at before others have their turn.
 pub const LOOKS_PER_PASS_MAX: usize = 512;
 /// Without a message and without a binding.
@@ -65,8 +70,13 @@ pub const INVITE_LOST_MAX: Duration = Duration::from_millis(1_800);
 pub const FLOW_ATTEMPTS_MAX: u8 = 8;
 /// Beyond its wait, how long an answer from a binding's home is waited for.
 pub const HOME_ANSWER_MAX: Duration = Duration::from_secs(1);
+/// How many times as long as its request an answer over UDP may be whose receiver nothing is known of: its address may be
+/// somebody else's (RFC 9000 §8.1 has the same bound).
+pub const STRANGER_ANSWER_FACTOR_MAX: usize = 3;
 /// The size from which a request over UDP counts as too large (RFC 3261 §18.1.1).
 pub const UDP_REQUEST_LEN_MAX: usize = 1_300;
+/// What a datagram can carry: 65,535 bytes less the headers of UDP and IPv4.
+pub const UDP_DATAGRAM_LEN_MAX: usize = 65_507;
 /// After a failed attempt to reach a server, peer or device, the first pause before the next.
 pub const LINK_RETRY_MIN: Duration = Duration::from_millis(500);
 /// The longest such pause; each failure doubles it.
@@ -117,8 +127,12 @@ pub const BATCHES_PER_PASS_MAX: usize = 4;
 pub const HANDSHAKE_STEPS_PER_PASS_MAX: usize = 16;
 /// TLS handshakes in the air of one shard; more wait to be accepted, and those that stall give way.
 pub const HANDSHAKES_COUNT_MAX: usize = 256;
-/// Of those, from one source address; then the oldest of that source gives way. Many phones may share an address.
+/// Of those, from one source address; more of it wait apart, and the oldest of that source gives way. Many phones may
+/// share an address.
 pub const HANDSHAKES_PER_SOURCE_MAX: usize = HANDSHAKES_COUNT_MAX / 4 * 3;
+/// Connections of a shard that wait for their source's turn to shake hands; then the newest of the source that has the
+/// most is let go.
+pub const HANDSHAKES_PARKED_COUNT_MAX: usize = 4_096;
 /// From our FIN until a connection is closed for good, so that the peer can read what came before it.
 pub const LINGER_MAX: Duration = Duration::from_secs(2);
 /// Mails that are handled before others have their turn.

@@ -114,6 +114,21 @@ impl<K: Copy> Wheel<K> {
         true
     }
 
+    /// Takes back all timers whose key `is_one`. Walks over all that run: for what happens seldom.
+    pub fn cancel_where(&mut self, is_one: impl Fn(&K) -> bool) {
+        for at in 0..self.heads.len() {
+            let mut index = self.heads[at];
+            while index != NIL {
+                let Entry { key, next, .. } = self.entries[index as usize];
+                if is_one(&key) {
+                    self.unlink(index);
+                    self.release(index);
+                }
+                index = next;
+            }
+        }
+    }
+
     /// Moves a timer to another time, under the same id; `false` (and nothing is armed) when it has fired or
     /// was cancelled before.
     pub fn rearm(&mut self, id: TimerId, at: Time) -> bool {

@@ -97,7 +97,7 @@ pub const KEYS: &[Key] = &[
     key(
         "sipproxy.udp-oversize-action",
         "\"tcp\"",
-        "What becomes of a request of more than 1,300 bytes over UDP: tcp (then udp), udp, or reject (513).",
+        "What becomes of a request of more than 1,300 bytes over UDP: tcp (then udp), udp, or reject (513). What no datagram can carry (65,507 bytes) gets 513 in any case.",
     ),
     key(
         "sipproxy.spin-before-park-us",

@@ -3,6 +3,7 @@
 use super::exchange::ServerTxn;
 use super::forwarding::plan;
 use super::home::{Found, in_words};
+use super::io::{By, Letter};
 use super::links::Hop;
 use super::{Engine, Mail, Source};
 use crate::clock::Time;
@@ -18,7 +19,7 @@ use crate::transaction::branch::TxnId;
 impl Engine {
     pub(super) fn on_ack(&mut self, ack: Box<Message>, source: Source, walk: &Walk, now: Time) {
         let invite = self.invite_of(&ack, &source);
-        let key = invite.map_or_else(|| self.key_of(&ack, b"INVITE", &source), |(_, key)| key);
+        let key = invite.map_or_else(|| self.key_of(&ack, Method::Invite, &source), |(_, key)| key);
         if let Some((id, _)) = invite
             && let Some(mut exchange) = self.take_exchange(id)
         {
@@ -35,7 +36,7 @@ impl Engine {
         }
         self.count(Counter::request(source.side, Method::Ack));
         // An ACK to an error that we made without a transaction ends here.
-        if ack.to_tag() == super::replies::tag_of(key) {
+        if ack.to_tag().eq_ignore_ascii_case(&super::replies::tag_of(key)) {
             self.count(Counter::AbsorbedAck);
             return self.recycle_message(ack);
         }
@@ -45,7 +46,7 @@ impl Engine {
     /// An ACK to a 2xx is its own transaction, forwarded without state (RFC 3261 §16.11).
     fn forward_ack(&mut self, ack: Box<Message>, source: Source, walk: &Walk, key: u128, now: Time) {
         let loop_hash = validate::loop_hash(&ack, source.side, &self.keys);
-        let target = validate::validate(&ack, loop_hash, &self.names)
+        let target = validate::validate(&ack, false, loop_hash, &self.names)
             .and_then(|()| target::target(&ack, walk, source.side, &self.names, self.here));
         let way = match target {
             Err(_) | Ok(Target::Myself | Target::Gone { .. }) => {
@@ -54,13 +55,13 @@ impl Engine {
                 return self.recycle_message(ack);
             }
             Ok(Target::Flow { flow, binding, .. }) => match (self.moved_from(flow, binding), binding) {
-                (Some(flow), binding) => AckWay::Flow { flow, binding },
-                (None, Some(binding)) => AckWay::Home { binding, former: Some(flow) },
+                (Some(to), binding) => AckWay::Flow { flow: to, binding, named: flow },
+                (None, Some(binding)) => AckWay::Home { binding, not: Some(flow) },
                 (None, None) => self.ack_beyond_lost(&ack, &source, Some(flow), now),
             },
-            Ok(Target::Binding { binding, .. }) => AckWay::Home { binding, former: None },
+            Ok(Target::Binding { binding, .. }) => AckWay::Home { binding, not: None },
             Ok(Target::Table) => match self.look_up(&ack, now) {
-                Found::Binding(binding) => AckWay::Home { binding, former: None },
+                Found::Binding(binding) => AckWay::Home { binding, not: None },
                 Found::Unclear => AckWay::Nowhere,
                 Found::Nobody => match target::beyond_table(&ack, &self.names) {
                     Ok(target) => self.ack_to(&ack, target, now),
@@ -68,16 +69,19 @@ impl Engine {
                 },
             },
             Ok(Target::Address { transport, remote }) => match self.flow_at(transport, remote) {
-                Some((flow, binding)) => AckWay::Flow { flow, binding },
+                Some((flow, binding)) => AckWay::Flow { flow, binding, named: flow },
                 None => AckWay::Nowhere,
             },
             Ok(target) => self.ack_to(&ack, target, now),
         };
         match way {
-            AckWay::Flow { flow, binding } => self.send_ack(ack, &source, walk, flow, binding, key, loop_hash),
-            AckWay::Home { binding, former } => {
+            AckWay::Flow { flow, binding, named } => {
+                let by = By::binding_or(named, flow);
+                self.send_ack(ack, &source, walk, flow, binding, by, key, loop_hash);
+            }
+            AckWay::Home { binding, not } => {
                 let home = binding.home(self.settings.shards);
-                self.mail(home, Mail::Ack { message: ack, source, binding, former });
+                self.mail(home, Mail::Ack { message: ack, source, binding, not });
             }
             AckWay::Device { hop, host, port } => {
                 if let Some(point) = self.settings.point_for(hop.transport, Side::Endpoint, hop.address.ip()) {
@@ -102,10 +106,10 @@ impl Engine {
         flow: FlowRef,
         binding: Option<BindingId>,
     ) {
-        let walk = crate::proxy::route::walk(&ack, source.side, &self.names, &self.keys);
-        let key = self.key_of(&ack, b"INVITE", source);
+        let walk = crate::proxy::route::walk(&ack, source, &self.names, &self.keys);
+        let key = self.key_of(&ack, Method::Invite, source);
         let loop_hash = validate::loop_hash(&ack, source.side, &self.keys);
-        self.send_ack(ack, source, &walk, flow, binding, key, loop_hash);
+        self.send_ack(ack, source, &walk, flow, binding, By::Binding, key, loop_hash);
     }
 
     #[allow(clippy::too_many_arguments, reason = "everything that is known of an ACK, used once")]
@@ -116,12 +120,13 @@ impl Engine {
         walk: &Walk,
         flow: FlowRef,
         binding: Option<BindingId>,
+        by: By,
         key: u128,
         loop_hash: u32,
     ) {
         let bytes = self.ack_bytes(&ack, source, walk, flow.point(), key, loop_hash);
-        if let Err(bytes) = self.send_on(flow, binding, bytes, None) {
-            self.deliver(binding, Some(flow), bytes);
+        if let Err(letter) = self.send(flow, Letter { bytes, binding, txn: None, by }) {
+            self.deliver(Some(flow), letter);
         }
         self.recycle_message(ack);
     }
@@ -155,11 +160,13 @@ pub(super) enum AckWay {
     Flow {
         flow: FlowRef,
         binding: Option<BindingId>,
+        /// The flow that its token names.
+        named: FlowRef,
     },
     /// To a phone, as its home knows it.
     Home {
         binding: BindingId,
-        former: Option<FlowRef>,
+        not: Option<FlowRef>,
     },
     /// To a device, by its shard.
     Device {
@@ -173,6 +180,6 @@ pub(super) enum AckWay {
 impl AckWay {
     /// Over a flow that no binding has.
     pub(super) fn to(flow: FlowRef) -> Self {
-        Self::Flow { flow, binding: None }
+        Self::Flow { flow, binding: None, named: flow }
     }
 }

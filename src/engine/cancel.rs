@@ -1,22 +1,22 @@
 //! CANCEL: it follows its INVITE (RFC 3261 §9, §16.10).
 //!
-//! One that matches nothing gets 481: our branch towards the next hop is random, so that a CANCEL sent on without state
-//! could match nothing there either.
+//! One for another request is answered 200, and has no effect (§9.2). One that matches nothing gets 481: our branch
+//! towards the next hop is random, so that a CANCEL sent on without state could match nothing there either.
 
 use super::exchange::{Cancelling, ClientTxn, Exchange, GivenUp, Which, slot_of};
 use super::{Engine, Source, placement};
 use crate::clock::Time;
-use crate::ids::ShardId;
+use crate::ids::{ShardId, Side};
 use crate::proxy::{Refusal, Walk};
 use crate::sip::{Message, Method};
 use crate::stats::Counter;
-use crate::transaction::PlainClient;
 use crate::transaction::branch::TxnId;
+use crate::transaction::{PlainClient, key};
 
 impl Engine {
     pub(super) fn on_cancel(&mut self, cancel: Box<Message>, source: &Source, walk: &Walk, now: Time) {
-        let Some((id, key)) = self.invite_of(&cancel, source) else {
-            if let Some(shard) = self.next_to_ask(source) {
+        let Some((id, key)) = self.invite_of(&cancel, source).or_else(|| self.other_of(&cancel, source)) else {
+            if let Some(shard) = self.next_to_ask(&cancel, source) {
                 return self.place(shard, cancel, *source);
             }
             self.count(Counter::request(source.side, Method::Cancel));
@@ -29,7 +29,7 @@ impl Engine {
             return self.recycle_message(cancel);
         };
         self.count(Counter::request(source.side, Method::Cancel));
-        // Our tag is made of the INVITE's key, so that repetitions, and the 487, carry the same.
+        // Our tag is made of the request's key, so that repetitions, and the 487, carry the same.
         self.reply(&cancel, source, 200, "OK", key, b"");
         if let Some(mut exchange) = self.take_exchange(id) {
             if exchange.method == Method::Invite && exchange.server.is_open() {
@@ -52,7 +52,7 @@ impl Engine {
     /// The exchange of the INVITE that a CANCEL or an ACK is for, and its key: by the connection that it came over, or
     /// by its sender, which may have changed its connection meanwhile.
     pub(super) fn invite_of(&self, request: &Message, source: &Source) -> Option<(TxnId, u128)> {
-        let key = self.key_of(request, b"INVITE", source);
+        let key = self.key_of(request, Method::Invite, source);
         if let Some(id) = self.by_key.get(&key) {
             return Some((*id, key));
         }
@@ -61,13 +61,25 @@ impl Engine {
         Some((id, exchange.key))
     }
 
+    /// The exchange of the request that a CANCEL is for when that is no INVITE, and its key.
+    fn other_of(&self, cancel: &Message, source: &Source) -> Option<(TxnId, u128)> {
+        key::CANCELLED_BESIDES_INVITE.into_iter().find_map(|method| {
+            let key = self.key_of(cancel, method, source);
+            self.by_key.get(&key).map(|id| (*id, key))
+        })
+    }
+
     /// The shard that may hold what an endpoint's CANCEL is for, when this one does not: an INVITE stays where it
     /// landed, and its sender's next connection may be another shard's. Each is asked once, from the one where the
-    /// CANCEL landed.
-    fn next_to_ask(&self, source: &Source) -> Option<ShardId> {
-        placement::lasting_sender_of(source)?;
-        let next = ShardId((self.me().0 + 1) % self.settings.shards);
-        Some(next).filter(|next| *next != source.flow.shard())
+    /// CANCEL landed. Of a sender who is known by its connection only, that is where its REGISTER went.
+    fn next_to_ask(&self, cancel: &Message, source: &Source) -> Option<ShardId> {
+        let landed = source.flow.shard();
+        let next = match placement::lasting_sender_of(source) {
+            Some(_) => ShardId((self.me().0 + 1) % self.settings.shards),
+            None if source.side == Side::Endpoint && landed == self.me() => self.home_of_to(cancel)?,
+            None => return None,
+        };
+        Some(next).filter(|next| *next != landed)
     }
 
     /// Ends an INVITE that was sent on, as RFC 3261 §9.1 asks: at once when something was heard of it, else
@@ -104,9 +116,9 @@ impl Engine {
         let reliable = exchange.next.is_none_or(|flow| self.is_reliable(flow));
         let (machine, effects) = PlainClient::start(reliable, self.times);
         let copy = self.pool.copy(&bytes);
-        exchange.cancelling = Cancelling::Sent { machine, bytes };
+        exchange.cancelling = Cancelling::Sent { machine, bytes: self.pool.exact(bytes) };
         self.apply_cancel(id, exchange, effects, now);
-        self.send_next(id, exchange, copy, now);
+        self.send_next(id, exchange, copy, false, now);
     }
 }
 

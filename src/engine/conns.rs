@@ -10,8 +10,8 @@ use super::{Accept, CloseReason, ConnectFailure, Engine, Level, Mail, Output, Re
 use crate::clock::Time;
 use crate::ids::{BindingId, ConnId, FlowRef, PointId, ShardId, Side, Transport};
 use crate::limits::{
-    BINDINGS_PER_FLOW_MAX, FIRST_MESSAGE_MAX, FLOW_ATTEMPTS_MAX, HANDSHAKE_MAX, IDLE_UNREGISTERED_MAX,
-    MESSAGE_BEGUN_MAX,
+    BINDINGS_PER_FLOW_MAX, FIRST_MESSAGE_MAX, FLOW_ATTEMPTS_MAX, HALF_CLOSED_MAX, HANDSHAKE_MAX, IDLE_UNREGISTERED_MAX,
+    MESSAGE_BEGUN_MAX, PINGS_PER_READ_MAX,
 };
 use crate::proxy::Origin;
 use crate::sip::{FrameFault, Framed, Framer, Message, Method};
@@ -38,7 +38,7 @@ pub(super) struct Conn {
     is_peer: bool,
     /// We opened it.
     link: Option<Box<LinkKey>>,
-    ready: bool,
+    pub(super) ready: bool,
     /// A whole message has come.
     heard: bool,
     framer: Framer,
@@ -49,6 +49,11 @@ pub(super) struct Conn {
     last: Time,
     /// When the message that is begun was begun.
     begun: Option<Time>,
+    /// Requests that came over it, less final responses that were sent on it. It errs where a request is never answered,
+    /// or elsewhere, or twice; so it decides nothing but how long a connection outlives its peer's half.
+    pub(super) owed: u32,
+    /// Since when its peer says nothing more: see [`super::halves`].
+    pub(super) half_closed: Option<Time>,
     timer: Option<TimerId>,
     /// The names of the peer's verified certificate. Boxed: most phones show none.
     identities: Option<Box<Identities>>,
@@ -83,6 +88,8 @@ impl Conn {
             used_by: 0,
             last: now,
             begun: None,
+            owed: 0,
+            half_closed: None,
             timer: None,
             identities: None,
         }
@@ -94,8 +101,22 @@ impl Conn {
     }
 
     /// Whether it counts among those of its source that hold no binding.
-    fn counts_as_unregistered(&self) -> bool {
+    pub(super) fn counts_as_unregistered(&self) -> bool {
         !(self.link.is_some() || self.is_peer || self.side == Some(Side::Server) || self.is_registered())
+    }
+
+    /// Its peer says nothing more. What counted on its being there leaves it, in what is given: its bindings, and the
+    /// shards that have sent on it. Where bindings have moved to stays known, for answers follow them.
+    pub(super) fn part(&mut self, now: Time) -> Self {
+        self.half_closed = Some(now);
+        (self.framer, self.begun) = (Framer::default(), None);
+        let moved = self.bound.iter().copied().filter(|bound| bound.moved_to.is_some()).collect();
+        Self {
+            bound: std::mem::replace(&mut self.bound, moved),
+            link: self.link.clone(),
+            used_by: std::mem::take(&mut self.used_by),
+            ..Self::new(self.point, self.peer, now)
+        }
     }
 
     /// The deadline that counts now, and what missing it means.
@@ -107,6 +128,12 @@ impl Conn {
                 CloseReason::HandshakeTimeout
             };
             return Some((self.last.after(HANDSHAKE_MAX), reason));
+        }
+        if let Some(since) = self.half_closed {
+            return Some(match self.owed {
+                0 => (since, CloseReason::Peer),
+                _ => (since.after(HALF_CLOSED_MAX), CloseReason::HalfClosed),
+            });
         }
         if let Some(begun) = self.begun {
             return Some((begun.after(MESSAGE_BEGUN_MAX), CloseReason::SlowMessage));
@@ -226,7 +253,7 @@ impl Engine {
 
     /// Sets the connection's timer to its deadline. A timer that runs and is early enough is left alone: it
     /// looks again when it fires.
-    fn update_deadline(&mut self, id: ConnId) {
+    pub(super) fn update_deadline(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         match (conn.deadline(), conn.timer) {
             (None, None) => {}
@@ -269,7 +296,7 @@ impl Engine {
         // Taken out while its messages are handled: what a message causes may close the connection.
         let mut framer = std::mem::take(&mut conn.framer);
         self.counters.add(Counter::bytes_in(transport), bytes.len() as u64);
-        let (mut heard, mut pinged) = (false, false);
+        let (mut heard, mut pings) = (false, 0);
         loop {
             let pool = &mut self.pool;
             match framer.next(&mut input, &mut || pool.take()) {
@@ -279,10 +306,13 @@ impl Engine {
                     self.on_stream_message(id, buf, now);
                 }
                 Ok(Some(Framed::Ping)) => {
-                    pinged = true;
-                    self.count(Counter::KeepalivePing);
-                    let bytes = self.pool.copy(b"\r\n");
-                    self.outputs.push_back(Output::Bytes { conn: id, bytes });
+                    pings += 1;
+                    if pings > PINGS_PER_READ_MAX {
+                        return self.close(id, CloseReason::Pings, now);
+                    }
+                    if pings == 1 {
+                        self.pong(id);
+                    }
                 }
                 Ok(None) => break,
                 Err(fault) => {
@@ -299,7 +329,7 @@ impl Engine {
         conn.framer = framer;
         conn.begun = if begun { Some(conn.begun.filter(|_| !heard).unwrap_or(now)) } else { None };
         // Who only ever pings is no phone: a ping keeps alive what a message has begun.
-        if heard || (pinged && conn.heard) {
+        if heard || (pings > 0 && conn.heard) {
             conn.last = now;
         }
         conn.heard |= heard;
@@ -307,6 +337,16 @@ impl Engine {
         // The idle deadline moves with each message; its timer catches up when it fires.
         if was_begun != now_begun || (heard && conn.timer.is_some() && !conn.is_registered() && now_begun) {
             self.update_deadline(id);
+        }
+    }
+
+    /// Answers the pings of a read: all that was read is known to have come, whatever their number. One that is still
+    /// to be sent answers these too.
+    fn pong(&mut self, id: ConnId) {
+        self.count(Counter::KeepalivePing);
+        let is_one = |last: &Output| matches!(last, Output::Bytes { conn, bytes } if *conn == id && bytes == b"\r\n");
+        if !self.outputs.back().is_some_and(is_one) {
+            self.outputs.push_back(Output::Bytes { conn: id, bytes: b"\r\n".to_vec() });
         }
     }
 
@@ -318,22 +358,24 @@ impl Engine {
         Some(Source { flow, peer: conn.peer, side, is_peer: conn.is_peer, binding })
     }
 
-    /// The binding that a message of a flow belongs to: its only one, or the one of its From's user.
+    /// The binding that a message of a flow belongs to: its only one, or the one of its sender's user, who stands in From
+    /// of a request and in To of a response.
     pub(super) fn binding_of(&self, bound: &[Bound], message: &Message) -> Option<BindingId> {
         match bound {
             [] => None,
             [only] => Some(only.binding),
             several => {
-                let user = self.user16_of_from(message);
+                let user = self.user16_of_sender(message);
                 let of_user = several.iter().find(|bound| Some(bound.binding.user) == user);
                 of_user.or(several.first()).map(|bound| bound.binding)
             }
         }
     }
 
-    fn user16_of_from(&self, message: &Message) -> Option<u16> {
-        let from = message.first(crate::sip::Name::From)?;
-        let value = crate::sip::NameAddr::parse(message.buf(), from.value).ok()?;
+    fn user16_of_sender(&self, message: &Message) -> Option<u16> {
+        let sender = if message.is_request() { crate::sip::Name::From } else { crate::sip::Name::To };
+        let field = message.first(sender)?;
+        let value = crate::sip::NameAddr::parse(message.buf(), field.value).ok()?;
         let uri = crate::sip::Uri::parse(message.buf(), value.uri).ok()?;
         Some(self.user16_of(&uri, message.buf()))
     }
@@ -343,6 +385,9 @@ impl Engine {
             Ok(message) => {
                 self.settle_side(id, &message);
                 let Some(source) = self.stream_source(id, Some(&message)) else { return };
+                if message.is_request() && message.method() != Some(Method::Ack) {
+                    self.note_asked(id);
+                }
                 let ends = message.fault().is_some_and(crate::sip::Fault::ends_stream);
                 self.on_message(Box::new(message), source, now);
                 if ends {
@@ -364,7 +409,9 @@ impl Engine {
         if conn.side.is_some() || !message.is_request() {
             return;
         }
-        let mut origin = self.names.origin_of_stream(conn.peer, message.top_via(), message.buf());
+        let transport = self.settings.point(conn.point).transport;
+        let shown = conn.identities.as_deref();
+        let mut origin = self.names.origin_of_stream(conn.peer, transport, shown, message.top_via(), message.buf());
         if !self.settings.point(conn.point).serves(Side::Server) && origin.side == Side::Server {
             origin = Origin::ENDPOINT;
         }
@@ -404,19 +451,26 @@ impl Engine {
         if let Some(timer) = conn.timer {
             self.wheel.cancel(timer);
         }
-        let named = (self.settings.point(conn.point).transport, conn.peer);
-        if self.by_peer.get(&named) == Some(&id) {
-            self.by_peer.remove(&named);
-        }
         self.counters.count_with_bound(Counter::closed(reason));
         if conn.counts_as_unregistered() {
             self.uncount_source(conn.peer.ip());
         }
-        let quiet = reason == CloseReason::Peer && !conn.is_registered();
+        // What could not be opened is said of its address, once.
+        let is_unopened = conn.link.is_some() && matches!(reason, CloseReason::Connect(_));
+        let quiet = is_unopened || (reason == CloseReason::Peer && !conn.is_registered());
         if !quiet {
             let ordinary = matches!(reason, CloseReason::Peer | CloseReason::Idle);
             let level = if ordinary { Level::Info } else { Level::Warn };
             self.tell(level, "connection closed", Some(conn.peer), reason.name().as_bytes());
+        }
+        self.part_from(id, &conn, reason, now);
+    }
+
+    /// Nobody reaches the peer of a connection over it any more: whoever counts on that is told, once.
+    pub(super) fn part_from(&mut self, id: ConnId, conn: &Conn, reason: CloseReason, now: Time) {
+        let named = (self.settings.point(conn.point).transport, conn.peer);
+        if self.by_peer.get(&named) == Some(&id) {
+            self.by_peer.remove(&named);
         }
         if let Some(key) = conn.link.as_deref() {
             self.link_closed(*key, id, reason, now);
@@ -470,7 +524,7 @@ impl Engine {
         }
     }
 
-    fn step(&self, flow: FlowRef, binding: Option<BindingId>) -> Option<FlowRef> {
+    pub(super) fn step(&self, flow: FlowRef, binding: Option<BindingId>) -> Option<FlowRef> {
         match flow {
             FlowRef::Stream { shard, conn, point } if shard == self.me() => self.follow(conn, point, binding),
             FlowRef::Udp { point, remote, shard } if shard == self.me() => {
@@ -494,13 +548,18 @@ impl Engine {
         Some((FlowRef::Stream { shard, conn: id, point: conn.point }, binding))
     }
 
-    /// The flow that a binding has now, by what is known of a flow of this shard that it had.
+    /// The flow that a binding has now, by what its home says where that is this shard, else by what is known of a flow
+    /// of this shard that it had.
     pub(super) fn moved_from(&self, flow: FlowRef, binding: Option<BindingId>) -> Option<FlowRef> {
+        let found = binding.and_then(|binding| self.directory.find(binding)).and_then(|found| found.flow);
+        if let Some(found) = found.filter(|found| self.is_there(*found)) {
+            return Some(found);
+        }
         let mut flow = self.step(flow, binding)?;
         for _ in 0..FLOW_ATTEMPTS_MAX {
             // A flow that it moved to and that is gone is for the caller to find: it may name a newer one.
             match self.step(flow, binding) {
-                Some(next) if next != flow => flow = next,
+                Some(next) if !next.is_same(flow) => flow = next,
                 _ => break,
             }
         }
@@ -515,7 +574,8 @@ impl Engine {
     }
 
     pub(super) fn bind_conn(&mut self, conn: ConnId, binding: BindingId) -> bool {
-        let Some(here) = self.conns.get_mut(conn) else { return false };
+        let here = self.conns.get_mut(conn).filter(|here| here.half_closed.is_none());
+        let Some(here) = here else { return false };
         let was_registered = here.is_registered();
         match here.bound.iter_mut().find(|bound| bound.binding == binding) {
             Some(bound) => bound.moved_to = None,
@@ -570,6 +630,14 @@ impl Engine {
             self.close(id, CloseReason::Idle, now);
         }
         self.settle(now);
+    }
+
+    /// Whether a flow is not known here to be gone.
+    pub(super) fn is_there(&self, flow: FlowRef) -> bool {
+        match flow {
+            FlowRef::Stream { shard, conn, .. } if shard == self.me() => self.conns.get(conn).is_some(),
+            _ => true,
+        }
     }
 
     /// Whether a stream message of this transport is sent whole and in order.

@@ -22,6 +22,8 @@ impl Counter {
             CloseReason::SendQueueFull => Self::ClosedSendQueueFull,
             CloseReason::SendStalled => Self::ClosedSendStalled,
             CloseReason::SendSlow => Self::ClosedSendSlow,
+            CloseReason::HalfClosed => Self::ClosedHalfClosed,
+            CloseReason::Pings => Self::ClosedPings,
             CloseReason::Panic => Self::ClosedPanic,
             CloseReason::Connect(ConnectFailure::Refused) => Self::ConnectRefused,
             CloseReason::Connect(ConnectFailure::Unreachable) => Self::ConnectUnreachable,

@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 
 use super::ack::AckWay;
 use super::exchange::{Exchange, Onward, Which};
+use super::io::{By, Letter};
 use super::links::{Hop, LinkKey, Whose};
 use super::onward::Hops;
 use super::{ConnectFailure, Engine, Mail, Source};
@@ -121,7 +122,7 @@ impl Engine {
     /// is that phone's address of before, and no connection is opened to a phone; else it is a device's.
     fn aim_without_flow(&mut self, id: TxnId, exchange: &mut Exchange, hop: Hop, now: Time) {
         let Some(request) = exchange.request.as_deref() else { return };
-        let walk = crate::proxy::route::walk(request, exchange.source.side, &self.names, &self.keys);
+        let walk = crate::proxy::route::walk(request, &exchange.source, &self.names, &self.keys);
         let phone = target::of_phone(request, &walk, &self.names, self.here);
         let phone = phone.filter(|target| match target {
             Target::Table => self.look_up(request, now) != super::home::Found::Nobody,
@@ -209,7 +210,7 @@ impl Engine {
         }
         match self.beyond_lost(request, lost) {
             Some(target) => {
-                let walk = crate::proxy::route::walk(request, Side::Server, &self.names, &self.keys);
+                let walk = crate::proxy::route::walk(request, &exchange.source, &self.names, &self.keys);
                 self.aim(id, exchange, &walk, target, now);
             }
             None => self.finish_gone(id, exchange, now),
@@ -254,7 +255,7 @@ impl Engine {
             None => Some(bytes),
         };
         if let Some(bytes) = unsent {
-            self.deliver(None, None, bytes);
+            self.drop_letter(bytes);
         }
     }
 
@@ -271,17 +272,22 @@ impl Engine {
     /// A CANCEL, or an ACK to an error, of a request whose connection is gone.
     pub(super) fn send_anew(&mut self, exchange: &Exchange, bytes: Vec<u8>, now: Time) {
         let (Some(hops), Some(hop)) = (exchange.hops.as_deref(), exchange.hop) else {
-            return self.deliver(exchange.binding, exchange.next, bytes);
+            // A UDP address takes what belongs to its exchange, though its registration is over.
+            let (gone, by) = match exchange.next {
+                Some(address) if !address.is_stream() => (None, By::BindingOr(address)),
+                gone => (gone, By::Binding),
+            };
+            return self.deliver(gone, Letter { bytes, binding: exchange.binding, txn: None, by });
         };
         match hops.peer {
             None => self.send_to_device(hop, &hops.host.clone(), hops.port, bytes, now),
             Some(peer) => match self.flow_to(hop, Whose::Peer(peer), None, now) {
                 Some(flow) => {
                     if let Err(bytes) = self.send_on(flow, None, bytes, None) {
-                        self.deliver(None, None, bytes);
+                        self.drop_letter(bytes);
                     }
                 }
-                None => self.deliver(None, None, bytes),
+                None => self.drop_letter(bytes),
             },
         }
     }
@@ -306,7 +312,7 @@ impl Engine {
     /// Where an ACK to a 2xx goes that is for no phone. It cannot wait for a name: one that is not known is of no use.
     pub(super) fn ack_to(&mut self, ack: &Message, target: Target, now: Time) -> AckWay {
         match target {
-            Target::Server { pair } => self.server_flow(pair, ack, now).map_or(AckWay::Nowhere, AckWay::to),
+            Target::Server { pair, at } => self.server_flow(pair, at, ack, now).map_or(AckWay::Nowhere, AckWay::to),
             Target::Peer { peer } => {
                 let targets = self.peers.get(usize::from(peer)).cloned().unwrap_or_default();
                 let order = self.dns.order(&targets, now);

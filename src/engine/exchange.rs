@@ -193,8 +193,8 @@ pub(super) struct Exchange {
     pub(super) resolving: bool,
     /// Shards that were asked for a flow by its peer's address, and have not answered.
     pub(super) peers_asked: u8,
-    /// Another site's proxy has answered it.
-    pub(super) of_peer: bool,
+    /// A server, here or at another site, has sent the response at hand.
+    pub(super) answer_is_trusted: bool,
     /// Flows tried.
     pub(super) attempts: u8,
     pub(super) registration: Option<Box<Registration>>,
@@ -261,7 +261,7 @@ impl Exchange {
             given_up: GivenUp::No,
             resolving: false,
             peers_asked: 0,
-            of_peer: false,
+            answer_is_trusted: false,
             attempts: 0,
             registration: None,
             timers: [None; TIMERS],
@@ -313,9 +313,7 @@ impl Engine {
         if let Some(request) = exchange.request.take() {
             self.pool.give(request.into_buf());
         }
-        for buffer in [exchange.last, exchange.sent, exchange.ack] {
-            self.pool.give(buffer);
-        }
+        self.pool.give(exchange.sent);
         for former in exchange.former {
             self.pool.give(former.sent);
         }
@@ -362,17 +360,19 @@ impl Engine {
         self.apply_timer(id, exchange, Which::ClientDeadline, effects.deadline, now);
         match effects.resend {
             Some(Resend::Same) => {
-                let moved = exchange.next.and_then(|flow| self.moved_from(flow, exchange.binding));
-                if let Some(flow) = moved.filter(|flow| exchange.onward == Onward::Flow && Some(*flow) != exchange.next)
+                if exchange.onward == Onward::Flow
+                    && let Some(former) = exchange.next
+                    && let Some(flow) = self.moved_from(former, exchange.binding)
+                    && !flow.is_same(former)
                 {
                     return self.follow_to(id, exchange, flow, now);
                 }
                 let bytes = self.pool.copy(&exchange.sent);
-                self.send_next(id, exchange, bytes, now);
+                self.send_next(id, exchange, bytes, true, now);
             }
             Some(Resend::Ack) if !exchange.ack.is_empty() => {
                 let bytes = self.pool.copy(&exchange.ack);
-                self.send_next(id, exchange, bytes, now);
+                self.send_next(id, exchange, bytes, false, now);
             }
             _ => {}
         }

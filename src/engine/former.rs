@@ -46,7 +46,7 @@ impl Engine {
             ..200 => {}
             200..300 if exchange.server.is_open() => {
                 // It has done what was asked for; what was asked of the next is taken back.
-                self.on_late_success(id, exchange, message, code, now);
+                self.on_success(id, exchange, message, code, true, now);
                 if is_invite && !exchange.in_dialog {
                     self.count(Counter::CallsAnswered);
                 }
@@ -59,7 +59,7 @@ impl Engine {
             200..300 => {
                 // Two have taken the call: the caller ends one. After an error of ours it would know neither.
                 if matches!(&exchange.server, ServerTxn::Invite(machine) if machine.is_accepted()) {
-                    self.pass_success(exchange, message);
+                    self.pass_success(exchange, message, true);
                 }
             }
             _ if is_invite => {

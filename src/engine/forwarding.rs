@@ -37,6 +37,10 @@ impl Engine {
                 self.count(Counter::OversizeTcp);
                 return self.send_request(id, exchange, walk, flow, now);
             }
+            if !self.fits(flow, exchange.sent.len()) {
+                self.count(Counter::OversizeReject);
+                return self.finish(id, exchange, 513, "Message Too Large", Counter::Refused513Oversize, now);
+            }
             self.count(Counter::OversizeUdp);
         }
         let (client, effects) = match exchange.method {
@@ -65,7 +69,7 @@ impl Engine {
         let bytes = self.pool.copy(&exchange.sent);
         if self.send_on(flow, exchange.binding, bytes, Some(id)).is_err() {
             self.unwatch(id, exchange);
-            self.on_unsent(id, exchange, now);
+            self.on_unsent(id, exchange, Some(flow), now);
         }
     }
 
@@ -129,7 +133,7 @@ impl Engine {
         if says_path {
             self.count(Counter::PathSupportAdded);
         }
-        if strips_genesys(request, source.is_trusted()) {
+        if request.first(Name::XGenesysRoute).is_some() {
             self.count(match source.side {
                 Side::Server => Counter::XGenesysStrippedServer,
                 Side::Endpoint => Counter::XGenesysStrippedEndpoint,
@@ -144,15 +148,12 @@ impl Engine {
             boot: self.settings.boot,
             kind,
             facing: if kind == Kind::Path { Facing::Server } else { Facing::Both },
+            late: false,
             ob,
             flow: Some(flow),
             binding,
         }
     }
-}
-
-fn strips_genesys(request: &Message, trusted: bool) -> bool {
-    request.first(Name::XGenesysRoute).is_some() || (!trusted && request.first(Name::XGenesys).is_some())
 }
 
 /// What decides the edits of a request that leaves from `point`.
@@ -163,13 +164,5 @@ pub(super) fn plan<'a>(
     branch: Branch,
     request_uri: Option<&'a [u8]>,
 ) -> forward::Plan<'a> {
-    forward::Plan {
-        peer: source.peer,
-        side: source.side,
-        trusted: source.is_trusted(),
-        walk,
-        point,
-        branch,
-        request_uri,
-    }
+    forward::Plan { peer: source.peer, side: source.side, walk, point, branch, request_uri }
 }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::io::{By, Letter};
 use super::{Engine, Level, Located, Mail, Source, Timer};
 use crate::clock::Time;
 use crate::flow::directory::{Binding, Change, Replaced};
@@ -43,19 +44,6 @@ pub(super) enum Found {
     Unclear,
     /// Nobody has registered it.
     Nobody,
-}
-
-/// Whether two names mean the same flow: a connection is known by its shard and slot alone.
-fn same_flow(a: FlowRef, b: FlowRef) -> bool {
-    match (a, b) {
-        (FlowRef::Stream { shard, conn, .. }, FlowRef::Stream { shard: shard_b, conn: conn_b, .. }) => {
-            (shard, conn) == (shard_b, conn_b)
-        }
-        (FlowRef::Udp { point, remote, .. }, FlowRef::Udp { point: point_b, remote: remote_b, .. }) => {
-            (point, remote) == (point_b, remote_b)
-        }
-        _ => false,
-    }
 }
 
 impl Engine {
@@ -228,7 +216,7 @@ impl Engine {
 
     /// The owner of a flow says that it is gone. The binding waits for its phone, or for its end.
     pub(super) fn on_flow_gone(&mut self, flow: FlowRef, binding: BindingId) {
-        let had = self.directory.find(binding).and_then(|found| found.flow).filter(|had| same_flow(*had, flow));
+        let had = self.directory.find(binding).and_then(|found| found.flow).filter(|had| had.is_same(flow));
         if let Some(had) = had
             && let Some(lost) = self.directory.flow_gone(binding, had)
         {
@@ -240,23 +228,17 @@ impl Engine {
 
     // --- where a binding is ----------------------------------------------------------------------------
 
-    /// Where a binding is, by a flow that it had (see [`Mail::Resolve`]).
-    fn flow_of(&mut self, binding: BindingId, former: Option<FlowRef>) -> Option<FlowRef> {
-        let gone = former.filter(|flow| flow.is_stream());
-        self.flow_in_directory(binding, gone).or(former.filter(|flow| !flow.is_stream()))
-    }
-
     /// The flow of a binding; one that is known to be gone counts as none, and is taken from it.
-    fn flow_in_directory(&mut self, binding: BindingId, gone: Option<FlowRef>) -> Option<FlowRef> {
+    fn flow_of(&mut self, binding: BindingId, not: Option<FlowRef>) -> Option<FlowRef> {
         let flow = self.directory.find(binding)?.flow?;
-        if gone.is_some_and(|gone| same_flow(gone, flow)) {
+        if not.is_some_and(|not| not.is_same(flow)) {
             self.on_flow_gone(flow, binding);
             return None;
         }
         // Its loss may be known here before the directory has heard of it.
         if let FlowRef::Stream { shard, conn, .. } = flow
             && shard == self.me()
-            && self.conns.get(conn).is_none()
+            && !self.takes_requests(conn)
         {
             self.on_flow_gone(flow, binding);
             return None;
@@ -269,14 +251,13 @@ impl Engine {
         from: ShardId,
         txn: TxnId,
         binding: BindingId,
-        former: Option<FlowRef>,
+        not: Option<FlowRef>,
         wait: Duration,
         now: Time,
     ) {
-        match self.flow_of(binding, former) {
+        match self.flow_of(binding, not) {
             Some(flow) => {
-                let has_moved = former.is_some_and(|former| !same_flow(former, flow));
-                self.count(if has_moved { Counter::ResolvedMoved } else { Counter::ResolvedFound });
+                self.count(if not.is_some() { Counter::ResolvedMoved } else { Counter::ResolvedFound });
                 self.mail(from, Mail::Resolved { txn, flow: Some(flow) });
             }
             None if !self.wait_for(binding, wait, Waits::Txn { shard: from, txn }, now) => {
@@ -287,16 +268,17 @@ impl Engine {
         }
     }
 
-    pub(super) fn on_deliver(&mut self, bytes: Vec<u8>, binding: BindingId, former: Option<FlowRef>, now: Time) {
-        let Some(flow) = self.flow_of(binding, former) else {
-            if !self.wait_for(binding, self.settings.live.flow_grace, Waits::Bytes(bytes), now) {
-                self.count(Counter::ResponseConnectionGone);
-            }
-            return;
+    pub(super) fn on_deliver(&mut self, binding: BindingId, not: Option<FlowRef>, letter: Letter, now: Time) {
+        let by = not.map_or(letter.by, |gone| letter.by.without(gone));
+        let unsent = match (self.flow_of(binding, not), by) {
+            (Some(flow), _) => self.send(flow, Letter { by, ..letter }),
+            (None, By::BindingOr(named)) => self.send(named, Letter { by: By::Flow, ..letter }),
+            (None, By::Binding | By::Flow) => Err(letter),
         };
-        if let Err(bytes) = self.send_on(flow, Some(binding), bytes, None) {
+        if let Err(letter) = unsent
+            && !self.wait_for(binding, self.settings.live.flow_grace, Waits::Bytes(letter.bytes), now)
+        {
             self.count(Counter::ResponseConnectionGone);
-            self.pool.give(bytes);
         }
     }
 
@@ -305,10 +287,12 @@ impl Engine {
         message: Box<Message>,
         source: Source,
         binding: BindingId,
-        former: Option<FlowRef>,
+        not: Option<FlowRef>,
         now: Time,
     ) {
-        match self.flow_of(binding, former) {
+        let gone = not.filter(|flow| flow.is_stream());
+        let address = not.filter(|flow| !flow.is_stream());
+        match self.flow_of(binding, gone).or(address) {
             Some(flow) => self.forward_ack_on(message, &source, flow, Some(binding)),
             None => {
                 if !self.wait_for(binding, self.settings.live.flow_grace, Waits::Ack { message, source }, now) {

@@ -8,6 +8,7 @@ use crate::clock::Time;
 use crate::config::engine::Live;
 use crate::dns::Target;
 use crate::ids::{BindingId, ConnId, FlowRef, PointId, ShardId, Side, Transport};
+pub use crate::proxy::Source;
 use crate::server_pool::{Evidence, View};
 use crate::sip::{Message, Method};
 use crate::tls::identity::{Identities, TlsPeer};
@@ -64,6 +65,10 @@ pub enum CloseReason {
     SendStalled,
     /// The peer acknowledges, but so slowly that what it was sent has grown too old.
     SendSlow,
+    /// The peer had closed its half, and an answer that it was owed did not come in time.
+    HalfClosed,
+    /// More pings in one read than any phone sends.
+    Pings,
     /// A panic was caught while its message was handled.
     Panic,
     /// It could not be opened.
@@ -83,6 +88,15 @@ pub enum ConnectFailure {
     Resources,
     /// The peer's certificate was refused, or the TLS handshake failed.
     Tls,
+}
+
+/// Why the system has refused a datagram, for a cause that does not pass by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendFault {
+    /// It is larger than a datagram, or than the way allows (EMSGSIZE).
+    TooLarge,
+    /// Anything else: no route, a packet filter, an address that nothing can be sent to.
+    Refused,
 }
 
 /// What goes in.
@@ -112,6 +126,12 @@ pub enum Input<'a> {
         /// The bytes.
         bytes: &'a [u8],
     },
+    /// The peer of a connection says nothing more, and may still read: its FIN, or over TLS its close_notify. Comes once.
+    /// Ends in an [`Output::Close`], unless the connection is gone before.
+    HalfClosed {
+        #[allow(missing_docs, reason = "see ConnId")]
+        conn: ConnId,
+    },
     /// A connection is gone, not at the engine's request (an [`Output::Close`] is not echoed).
     Closed {
         #[allow(missing_docs, reason = "see ConnId")]
@@ -123,6 +143,15 @@ pub enum Input<'a> {
     Unreachable {
         /// Where it was sent.
         to: SocketAddr,
+    },
+    /// A datagram that the system has refused for good.
+    Unsent {
+        /// Where it was to go.
+        to: SocketAddr,
+        /// Its payload.
+        bytes: &'a [u8],
+        /// Why.
+        fault: SendFault,
     },
     /// Mail from another shard.
     Mail {
@@ -200,26 +229,53 @@ pub enum Output {
     Event(Event),
 }
 
-/// Where a message that is passed to another shard came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Source {
-    /// The flow that it arrived on.
-    pub flow: FlowRef,
-    /// The peer's address and port as seen.
-    pub peer: SocketAddr,
-    /// The side that its sender was found to be on.
-    pub side: Side,
-    /// Its sender is another site's proxy.
-    pub is_peer: bool,
-    /// The binding of the flow that it arrived on, if it has one.
+/// A message that is ready to go, on its way to an endpoint.
+#[derive(Debug)]
+pub struct Letter {
+    /// The message.
+    pub bytes: Vec<u8>,
+    /// The binding that it is for: it may have moved to another flow.
     pub binding: Option<BindingId>,
+    /// Who wants to hear that it was not sent on its flow; it ends there then.
+    pub txn: Option<TxnId>,
+    #[allow(missing_docs, reason = "see By")]
+    pub by: By,
 }
 
-impl Source {
-    /// Whether a server sent it, here or at another site.
+/// How a letter looks for whom it is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// Where the binding is; it waits for a phone that is away.
+    Binding,
+    /// Where the binding is; when it has no flow, by this one, as long as that is there: the one that a response was
+    /// asked for over, or that a request of a dialog names.
+    BindingOr(FlowRef),
+    /// By the flow that it is sent on, though the binding has left it; when that is gone, where the binding is.
+    Flow,
+}
+
+impl By {
+    /// Where the binding is, or by this flow, when that is another one.
     #[must_use]
-    pub fn is_trusted(&self) -> bool {
-        self.side == Side::Server || self.is_peer
+    pub fn binding_or(named: FlowRef, tried: FlowRef) -> Self {
+        if named.is_same(tried) { Self::Binding } else { Self::BindingOr(named) }
+    }
+
+    /// A flow has been found to be gone.
+    #[must_use]
+    pub fn without(self, gone: FlowRef) -> Self {
+        match self {
+            Self::BindingOr(named) => Self::binding_or(named, gone),
+            Self::Binding | Self::Flow => Self::Binding,
+        }
+    }
+}
+
+impl Letter {
+    /// For who has no binding, or need not be looked for when it has moved.
+    #[must_use]
+    pub fn plain(bytes: Vec<u8>) -> Self {
+        Self { bytes, binding: None, txn: None, by: By::Binding }
     }
 }
 
@@ -233,17 +289,13 @@ pub enum Mail {
         #[allow(missing_docs, reason = "see Source")]
         source: Source,
     },
-    /// Send these bytes on that connection of yours. Answered only when it is gone: with `Failed` when `txn`
-    /// is given; else the bytes go to the home of `binding`, if there is one.
+    /// Send this on that flow of yours. Answered only when the flow is gone or its binding has left it: with `Failed` when
+    /// the letter's `txn` is given; else the letter goes to the home of its binding, if it has one.
     Send {
-        #[allow(missing_docs, reason = "see ConnId")]
-        conn: ConnId,
-        /// The message.
-        bytes: Vec<u8>,
-        /// The binding that it is for: it may have moved to another flow.
-        binding: Option<BindingId>,
-        /// Who wants to hear of a failure.
-        txn: Option<TxnId>,
+        /// The flow.
+        flow: FlowRef,
+        #[allow(missing_docs, reason = "see Letter")]
+        letter: Letter,
     },
     /// Send this response to a server or another site's proxy on that connection of yours, over which it was asked
     /// for; when that is gone, to where its Via says that its sender is (RFC 3261 §18.2.2).
@@ -253,12 +305,14 @@ pub enum Mail {
         /// The response.
         bytes: Vec<u8>,
     },
-    /// To the sender of `Send`: that connection is gone.
+    /// To the sender of `Send`: it was not sent, for that flow is gone, or the binding has left it.
     Failed {
         /// As given.
         txn: TxnId,
-        /// The connection of the answering shard.
-        conn: ConnId,
+        /// As given.
+        flow: FlowRef,
+        /// It is there, and the binding has moved to another.
+        left: bool,
     },
     /// A connection of the sender's, which the receiver has sent on, has closed.
     ConnGone {
@@ -273,9 +327,8 @@ pub enum Mail {
         txn: TxnId,
         /// Which binding.
         binding: BindingId,
-        /// The flow that it had: a connection is gone; a UDP address takes what its phone's registration no longer
-        /// has a flow for.
-        former: Option<FlowRef>,
+        /// A flow that is known to be gone.
+        not: Option<FlowRef>,
         /// How long to wait for the phone to come back.
         wait: Duration,
     },
@@ -364,17 +417,17 @@ pub enum Mail {
         source: Source,
         /// Whom it is for.
         binding: BindingId,
-        /// As in `Resolve`.
-        former: Option<FlowRef>,
+        /// The flow that its token names: a connection is gone; a UDP address takes it when its binding has no flow.
+        not: Option<FlowRef>,
     },
-    /// To a binding's home: a message whose flow is gone.
+    /// To a binding's home: a message whose flow is gone, or has been left by the binding.
     Deliver {
-        /// The message, ready to go.
-        bytes: Vec<u8>,
         /// Whom it is for.
         binding: BindingId,
-        /// As in `Resolve`.
-        former: Option<FlowRef>,
+        /// A flow that is known to be gone.
+        not: Option<FlowRef>,
+        #[allow(missing_docs, reason = "see Letter")]
+        letter: Letter,
     },
     /// Home to owner: your flow has this binding now.
     Bound {

@@ -260,7 +260,7 @@ impl Engine {
         let Some(link) = self.links.get_mut(&key) else { return };
         let was_down = std::mem::take(&mut link.failures) > 0;
         (link.open, link.retry_at, link.since) = (true, None, now);
-        if was_down && !matches!(key.whose, Whose::Large(_)) {
+        if was_down {
             self.tell(Level::Info, whose_up(key.whose), Some(key.address), b"");
         }
         self.dns.unblock(key.transport, key.address);
@@ -272,8 +272,7 @@ impl Engine {
         (link.conn, link.open, link.since, link.why) = (None, false, now, Some(reason));
         let failed = matches!(reason, CloseReason::Connect(_));
         if failed {
-            let is_news = link.fail(now) && !matches!(key.whose, Whose::Large(_));
-            if is_news {
+            if link.fail(now) {
                 self.event(whose_down(key.whose), Some(key.address), reason.name().as_bytes());
             }
             self.dns.block(key.transport, key.address, now, &mut self.counters);
@@ -353,7 +352,8 @@ fn whose_up(whose: Whose) -> &'static str {
     match whose {
         Whose::Server(_) => "SIP Server can be reached again",
         Whose::Peer(_) => "peer proxy can be reached again",
-        Whose::Device(_) | Whose::Large(_) => "device can be reached again",
+        Whose::Device(_) => "device can be reached again",
+        Whose::Large(_) => "requests that are too large for a datagram go by TCP again",
     }
 }
 
@@ -361,7 +361,8 @@ fn whose_down(whose: Whose) -> &'static str {
     match whose {
         Whose::Server(_) => "SIP Server cannot be reached",
         Whose::Peer(_) => "peer proxy cannot be reached",
-        Whose::Device(_) | Whose::Large(_) => "device cannot be reached",
+        Whose::Device(_) => "device cannot be reached",
+        Whose::Large(_) => "requests that are too large for a datagram go by UDP: no TCP there",
     }
 }
 
@@ -377,6 +378,8 @@ pub(super) fn evidence_of(reason: CloseReason) -> Option<Evidence> {
         CloseReason::Connect(ConnectFailure::Resources)
         | CloseReason::Panic
         | CloseReason::Framing
+        | CloseReason::Pings
+        | CloseReason::HalfClosed
         | CloseReason::Idle => return None,
         _ => Evidence::Reset,
     })

@@ -15,6 +15,7 @@ mod devices;
 mod exchange;
 mod former;
 mod forwarding;
+mod halves;
 mod home;
 mod io;
 mod links;
@@ -23,6 +24,7 @@ mod onward;
 mod outbox;
 mod placement;
 mod pool;
+mod recover;
 mod replies;
 mod requests;
 mod responses;
@@ -30,6 +32,7 @@ mod servers;
 mod shown;
 mod timers;
 mod udp;
+mod unsent;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -38,7 +41,8 @@ use smallvec::SmallVec;
 
 pub use crate::config::engine::{Expected, Live, Point, Settings, Sticky, TlsPeer, UdpOversize};
 pub use io::{
-    Accept, CloseReason, ConnectFailure, Event, Input, Level, Located, Mail, Output, Refusal, Source, Upstream,
+    Accept, By, CloseReason, ConnectFailure, Event, Input, Letter, Level, Located, Mail, Output, Refusal, SendFault,
+    Source, Upstream,
 };
 
 use crate::clock::Time;
@@ -52,7 +56,7 @@ use crate::proxy::Names;
 use crate::proxy::target::Incarnation;
 use crate::rng::Rng;
 use crate::server_pool::View;
-use crate::sip::Edits;
+use crate::sip::{Edits, Method};
 use crate::stats::{Counter, Counters, Gauge, Snapshot};
 use crate::transaction::Times;
 use crate::transaction::branch::TxnId;
@@ -234,11 +238,13 @@ impl Engine {
             Input::Datagram { point, from, bytes } => self.on_datagram(point, from, bytes, now),
             Input::Ready { conn, identities } => self.on_ready(conn, identities, now),
             Input::Bytes { conn, bytes } => self.on_bytes(conn, bytes, now),
+            Input::HalfClosed { conn } => self.on_half_closed(conn, now),
             Input::Closed { conn, reason } => self.on_closed(conn, reason, now),
             Input::Unreachable { to } => {
                 self.count(Counter::DatagramUnreachable);
                 self.on_unreachable(to, now);
             }
+            Input::Unsent { to, bytes, fault } => self.on_unsent_datagram(to, bytes, fault, now),
             Input::Mail { from, mail } => self.on_mail(from, mail, now),
             Input::MailRefused { mail } => self.on_mail_refused(mail, now),
             Input::Dns(input) => self.dns.handle(input, now, &mut self.counters),
@@ -404,16 +410,16 @@ impl Engine {
         self.outputs.push_back(Output::Event(Event { level, what, peer, about: about.collect() }));
     }
 
-    fn key_of(&self, request: &crate::sip::Message, method: &[u8], source: &Source) -> u128 {
+    fn key_of(&self, request: &crate::sip::Message, method: Method, source: &Source) -> u128 {
         self.key_from(request, method, &placement::sender_of(source))
     }
 
     /// The key of an INVITE that its sender's other connections know it by, too.
     fn lasting_key_of(&self, request: &crate::sip::Message, source: &Source) -> Option<u128> {
-        placement::lasting_sender_of(source).map(|sender| self.key_from(request, b"INVITE", &sender))
+        placement::lasting_sender_of(source).map(|sender| self.key_from(request, Method::Invite, &sender))
     }
 
-    fn key_from(&self, request: &crate::sip::Message, method: &[u8], sender: &[u8]) -> u128 {
+    fn key_from(&self, request: &crate::sip::Message, method: Method, sender: &[u8]) -> u128 {
         crate::transaction::key::hashed(request, method, sender, |parts| self.keys.hash128(Tag::Transaction, parts))
     }
 }

@@ -76,6 +76,32 @@ impl Why {
 impl Engine {
     // --- servers -----------------------------------------------------------------------------------------
 
+    /// Sends a request to the server of a pair that it is for, if that will take it, else as [`Engine::try_server`].
+    pub(super) fn try_server_at(
+        &mut self,
+        id: TxnId,
+        exchange: &mut Exchange,
+        pair: u8,
+        at: Option<SocketAddr>,
+        walk: Option<&Walk>,
+        now: Time,
+    ) {
+        if let Some(hop) = at.and_then(|at| self.hop_of_server(pair, at)) {
+            exchange.onward = Onward::Server(pair);
+            if let Some(flow) = self.flow_to(hop, Whose::Server(pair), None, now) {
+                exchange.hop = Some(hop);
+                return self.send_after_wait(id, exchange, walk, flow, now);
+            }
+            exchange.tried.push(hop.address);
+        }
+        self.try_server(id, exchange, pair, walk, now);
+    }
+
+    fn hop_of_server(&self, pair: u8, address: SocketAddr) -> Option<Hop> {
+        let transport = self.settings.servers.get(usize::from(pair))?.transport;
+        Some(Hop { transport, address })
+    }
+
     /// Sends a request to the first server of its pair that will take it.
     pub(super) fn try_server(&mut self, id: TxnId, exchange: &mut Exchange, pair: u8, walk: Option<&Walk>, now: Time) {
         exchange.onward = Onward::Server(pair);
@@ -100,8 +126,19 @@ impl Engine {
         self.finish_unreachable_server(id, exchange, now);
     }
 
-    /// The flow to a server of a pair, for what has no transaction.
-    pub(super) fn server_flow(&mut self, pair: u8, request: &Message, now: Time) -> Option<FlowRef> {
+    /// The flow to a server of a pair, for what has no transaction: to the one that it is for, if there is a way.
+    pub(super) fn server_flow(
+        &mut self,
+        pair: u8,
+        at: Option<SocketAddr>,
+        request: &Message,
+        now: Time,
+    ) -> Option<FlowRef> {
+        if let Some(hop) = at.and_then(|at| self.hop_of_server(pair, at))
+            && let Some(flow) = self.flow_to(hop, Whose::Server(pair), None, now)
+        {
+            return Some(flow);
+        }
         let mut tried = SmallVec::<[SocketAddr; 1]>::new();
         while let Some(hop) = self.server_of(pair, Some(request), &tried, now) {
             match self.flow_to(hop, Whose::Server(pair), None, now) {
@@ -213,7 +250,7 @@ impl Engine {
                     exchange.hops = None;
                     return match target {
                         Target::Peer { peer } => self.aim_at_peer(id, exchange, walk, peer, now),
-                        Target::Server { pair } => self.try_server(id, exchange, pair, walk, now),
+                        Target::Server { pair, at } => self.try_server_at(id, exchange, pair, at, walk, now),
                         _ => self.finish(id, exchange, 480, "Not Registered Here", Counter::Refused480NotBound, now),
                     };
                 }
@@ -338,7 +375,7 @@ impl Engine {
         self.unwatch(id, exchange);
         self.leave(exchange, now);
         self.stop_client(exchange);
-        self.pool.give(std::mem::take(&mut exchange.ack));
+        exchange.ack = Vec::new();
         exchange.client = ClientTxn::Waiting;
         exchange.cancelling = Cancelling::No;
         exchange.resolving = false;

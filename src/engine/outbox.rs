@@ -3,10 +3,12 @@
 use std::net::SocketAddr;
 
 use super::exchange::{Exchange, Onward};
+use super::io::{By, Letter};
 use super::links::{Hop, Whose};
 use super::{Engine, Mail, Output};
 use crate::clock::Time;
 use crate::ids::{BindingId, ConnId, FlowRef, PointId, ShardId, Transport};
+use crate::limits::UDP_DATAGRAM_LEN_MAX;
 use crate::sip::Message;
 use crate::stats::Counter;
 use crate::transaction::branch::TxnId;
@@ -22,6 +24,11 @@ impl Engine {
     }
 
     fn put_datagram(&mut self, point: PointId, to: SocketAddr, bytes: Vec<u8>) {
+        if bytes.len() > UDP_DATAGRAM_LEN_MAX {
+            // What can be answered was, before it came to this: see `unsent`.
+            self.count(Counter::DatagramTooLarge);
+            return self.pool.give(bytes);
+        }
         self.count(Counter::MessagesOutUdp);
         self.counters.add(Counter::BytesOutUdp, bytes.len() as u64);
         self.outputs.push_back(Output::Datagram { point, to, bytes });
@@ -31,11 +38,39 @@ impl Engine {
         let transport = self.settings.point(point).transport;
         self.count(Counter::messages_out(transport));
         self.counters.add(Counter::bytes_out(transport), bytes.len() as u64);
+        self.note_sent(conn, &bytes);
         self.outputs.push_back(Output::Bytes { conn, bytes });
     }
 
-    /// Sends a request's bytes on a flow. When the flow is known here to be gone, gives the bytes back; when
-    /// another shard finds that out, `Mail::Failed` comes back to `txn`.
+    /// Sends a letter on a flow. When the flow is known here to be gone (for a request: its peer has closed its half, too),
+    /// gives the letter back; when another shard finds that out, it goes to the home of its binding, or `Mail::Failed` comes back to its `txn`.
+    ///
+    /// # Errors
+    /// The letter, unsent.
+    pub(super) fn send(&mut self, flow: FlowRef, letter: Letter) -> Result<(), Letter> {
+        match flow {
+            FlowRef::Stream { shard, conn, point } if shard == self.me() => {
+                if self.carries(conn, &letter.bytes).is_none() {
+                    return Err(letter);
+                }
+                self.put_bytes(conn, point, letter.bytes);
+            }
+            FlowRef::Udp { point, remote, .. } if self.knows_where(flow, &letter) => {
+                self.put_datagram(point, remote, letter.bytes);
+            }
+            _ => self.mail(flow.shard(), Mail::Send { flow, letter }),
+        }
+        Ok(())
+    }
+
+    /// Whether no other shard need be asked whether a letter's binding has left a UDP flow: its home and the flow's owner
+    /// know, and any shard can send.
+    fn knows_where(&self, flow: FlowRef, letter: &Letter) -> bool {
+        let home = letter.binding.map(|binding| binding.home(self.settings.shards));
+        letter.by == By::Flow || flow.shard() == self.me() || home.is_none_or(|home| home == self.me())
+    }
+
+    /// The same for bytes that are looked for when their binding has moved, and are no response.
     ///
     /// # Errors
     /// The bytes, unsent.
@@ -46,22 +81,20 @@ impl Engine {
         bytes: Vec<u8>,
         txn: Option<TxnId>,
     ) -> Result<(), Vec<u8>> {
-        match flow {
-            FlowRef::Udp { point, remote, .. } => self.put_datagram(point, remote, bytes),
-            FlowRef::Stream { shard, conn, point } if shard == self.me() => {
-                if self.conns.get(conn).is_none() {
-                    return Err(bytes);
-                }
-                self.put_bytes(conn, point, bytes);
-            }
-            FlowRef::Stream { shard, conn, .. } => self.mail(shard, Mail::Send { conn, bytes, binding, txn }),
-        }
-        Ok(())
+        self.send(flow, Letter { bytes, binding, txn, by: By::Binding }).map_err(|letter| letter.bytes)
     }
 
     /// Sends a message of an exchange's client transaction (the request again, its ACK, its CANCEL) to where
-    /// the phone is now, or to the SIP Server. One that cannot be sent is left to the timers.
-    pub(super) fn send_next(&mut self, id: TxnId, exchange: &mut Exchange, bytes: Vec<u8>, now: Time) {
+    /// the phone is now, or to the SIP Server. What cannot be sent there is looked after by the binding's home, and else left
+    /// to the timers; but for the request itself (`is_request`), whose exchange has to know where it went.
+    pub(super) fn send_next(
+        &mut self,
+        id: TxnId,
+        exchange: &mut Exchange,
+        bytes: Vec<u8>,
+        is_request: bool,
+        now: Time,
+    ) {
         if let (Onward::Server(pair), Some(hop)) = (exchange.onward, exchange.hop)
             && exchange.next.is_some_and(|flow| self.moved_from(flow, None).is_none())
         {
@@ -76,31 +109,33 @@ impl Engine {
         let Some(flow) = exchange.next.and_then(|flow| self.moved_from(flow, exchange.binding)) else {
             return self.send_anew(exchange, bytes, now);
         };
-        let txn = exchange.client.is_pending().then_some(id);
-        if let Err(bytes) = self.send_on(flow, exchange.binding, bytes, txn) {
-            self.deliver(exchange.binding, Some(flow), bytes);
+        let by = exchange.next.map_or(By::Binding, |next| By::binding_or(next, flow));
+        let letter = Letter { bytes, binding: exchange.binding, txn: is_request.then_some(id), by };
+        if let Err(letter) = self.send(flow, letter) {
+            self.deliver(Some(flow), Letter { txn: None, ..letter });
         }
     }
 
     /// Sends a response of an exchange to who asked.
     pub(super) fn respond_for(&mut self, exchange: &Exchange, bytes: Vec<u8>) {
+        let binding = exchange.source.binding;
         let bytes = match exchange.stays {
-            true => match self.send_on(exchange.reply, None, bytes, None) {
+            true => match self.send(exchange.reply, Letter { bytes, binding, txn: None, by: By::Flow }) {
                 Ok(()) => return,
-                Err(bytes) => bytes,
+                Err(letter) => letter.bytes,
             },
             false => bytes,
         };
         if let FlowRef::Stream { shard, conn, point } = exchange.reply
             && exchange.source.is_trusted()
-            && exchange.source.binding.is_none()
+            && binding.is_none()
         {
             if shard == self.me() && self.conns.get(conn).is_some() {
                 return self.put_bytes(conn, point, bytes);
             }
             return self.mail(shard, Mail::Respond { conn, bytes });
         }
-        self.respond(exchange.reply, exchange.source.binding, bytes);
+        self.respond(exchange.reply, binding, bytes);
     }
 
     /// See [`Mail::Respond`].
@@ -152,68 +187,66 @@ impl Engine {
         })
     }
 
-    /// Sends a response towards the requester: over the flow that its request came by, or the one that took
-    /// its place for the same binding.
+    /// Sends a response towards the requester: over the flow that its request came by, or the one that took its place for
+    /// the same binding; and over the first all the same when that one has gone too.
     pub(super) fn respond(&mut self, reply: FlowRef, binding: Option<BindingId>, bytes: Vec<u8>) {
-        let gone = match self.moved_from(reply, binding) {
-            // A registration over UDP may have ended meanwhile; its address still takes the answer.
-            None if matches!(reply, FlowRef::Udp { .. }) => self.send_on(reply, binding, bytes, None).err(),
-            Some(flow) => self.send_on(flow, binding, bytes, None).err(),
-            None => Some(bytes),
-        };
-        if let Some(bytes) = gone {
-            self.deliver(binding, Some(reply), bytes);
+        // A registration over UDP may have ended meanwhile; its address still takes the answer.
+        let flow = self.moved_from(reply, binding).unwrap_or(reply);
+        let by = By::binding_or(reply, flow);
+        if let Err(letter) = self.send(flow, Letter { bytes, binding, txn: None, by }) {
+            self.deliver(Some(flow), letter);
         }
     }
 
-    /// Hands bytes to a binding's home, which knows where the phone is or waits for it to come back.
-    pub(super) fn deliver(&mut self, binding: Option<BindingId>, former: Option<FlowRef>, bytes: Vec<u8>) {
-        match binding {
+    /// Hands a letter to its binding's home, which knows where the phone is or waits for it to come back.
+    pub(super) fn deliver(&mut self, not: Option<FlowRef>, letter: Letter) {
+        match letter.binding {
             Some(binding) => {
                 let home = binding.home(self.settings.shards);
-                self.mail(home, Mail::Deliver { bytes, binding, former });
+                self.mail(home, Mail::Deliver { binding, not, letter });
             }
-            None => {
-                self.count(Counter::ResponseConnectionGone);
-                self.pool.give(bytes);
-            }
+            None => self.drop_letter(letter.bytes),
         }
     }
 
-    /// Another shard wants bytes sent on a connection of this one.
-    pub(super) fn on_send(
-        &mut self,
-        from: ShardId,
-        conn: ConnId,
-        bytes: Vec<u8>,
-        binding: Option<BindingId>,
-        txn: Option<TxnId>,
-    ) {
-        let point = self.conns.get(conn).map(|here| here.point);
-        let Some(point) = point else {
-            match txn {
-                Some(txn) => {
-                    self.pool.give(bytes);
-                    self.mail(from, Mail::Failed { txn, conn });
-                }
-                None => {
-                    let not = FlowRef::Stream { shard: self.me(), conn, point: PointId(0) };
-                    self.deliver(binding, Some(not), bytes);
-                }
-            }
-            return;
+    /// Nobody is there to be sent it.
+    pub(super) fn drop_letter(&mut self, bytes: Vec<u8>) {
+        self.count(Counter::ResponseConnectionGone);
+        self.pool.give(bytes);
+    }
+
+    /// Another shard wants a letter sent on a flow of this one.
+    pub(super) fn on_send(&mut self, from: ShardId, flow: FlowRef, letter: Letter) {
+        let is_there = match flow {
+            FlowRef::Stream { conn, .. } => self.carries(conn, &letter.bytes).is_some(),
+            FlowRef::Udp { .. } => true,
         };
-        if txn.is_some() {
+        if let (true, Some(_), FlowRef::Stream { conn, .. }) = (is_there, letter.txn, flow) {
             self.note_use(conn, from);
         }
-        match self.follow(conn, point, binding) {
-            Some(FlowRef::Stream { shard, conn: to, .. }) if shard == self.me() && to == conn => {
-                self.put_bytes(conn, point, bytes);
+        let binding = letter.binding.filter(|_| letter.by != By::Flow);
+        let left = is_there && self.step(flow, binding).is_some_and(|moved| !moved.is_same(flow));
+        match letter.txn {
+            _ if is_there && !left => self.send_here(flow, letter.bytes),
+            Some(txn) => {
+                self.pool.give(letter.bytes);
+                self.mail(from, Mail::Failed { txn, flow, left });
             }
-            // The home alone knows where it is by now: from here it could go back and forth between two shards
-            // that have each heard of another move.
-            Some(_) => self.deliver(binding, None, bytes),
-            None => self.pool.give(bytes),
+            // The home alone knows where the binding is by now: from here the letter could go back and forth between two
+            // shards that have each heard of another move.
+            None if left => self.deliver(None, letter),
+            None => self.deliver(Some(flow), letter),
+        }
+    }
+
+    /// Sends on a flow of this shard, which is there.
+    fn send_here(&mut self, flow: FlowRef, bytes: Vec<u8>) {
+        match flow {
+            FlowRef::Udp { point, remote, .. } => self.put_datagram(point, remote, bytes),
+            FlowRef::Stream { conn, .. } => match self.conns.get(conn).map(|conn| conn.point) {
+                Some(point) => self.put_bytes(conn, point, bytes),
+                None => self.drop_letter(bytes),
+            },
         }
     }
 
@@ -232,14 +265,14 @@ impl Engine {
                 }
             }
             Mail::Message { message, .. } => self.drop_response(message, Counter::ResponseMailbox),
-            Mail::Send { bytes, txn: Some(txn), .. } => {
+            Mail::Send { letter: Letter { bytes, txn: Some(txn), .. }, .. } => {
                 self.count(Counter::LimitMailboxCount);
                 self.pool.give(bytes);
                 self.on_unposted(txn, now);
             }
-            Mail::Send { bytes, .. }
+            Mail::Send { letter: Letter { bytes, .. }, .. }
+            | Mail::Deliver { letter: Letter { bytes, .. }, .. }
             | Mail::Respond { bytes, .. }
-            | Mail::Deliver { bytes, .. }
             | Mail::ToDevice { bytes, .. } => {
                 self.count(Counter::ResponseMailbox);
                 self.pool.give(bytes);

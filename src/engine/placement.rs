@@ -17,6 +17,10 @@ impl Engine {
     /// A message has been parsed where it landed.
     pub(super) fn on_message(&mut self, message: Box<Message>, source: Source, now: Time) {
         if !message.is_request() {
+            // Before another shard is troubled with what anybody can write in the form of a branch of ours.
+            if !self.names.is_own_via(message.top_via(), message.buf()) {
+                return self.drop_response(message, Counter::ResponseForeignVia);
+            }
             match Branch::read(message.text(message.top_via().branch)) {
                 Some(branch) if branch.shard == self.me() => self.on_response(message, source, branch, now),
                 Some(branch) if branch.shard.0 < self.settings.shards => self.place(branch.shard, message, source),
@@ -29,7 +33,7 @@ impl Engine {
         {
             return self.refuse_stranger(message, &source);
         }
-        let walk = route::walk(&message, source.side, &self.names, &self.keys);
+        let walk = route::walk(&message, &source, &self.names, &self.keys);
         if let Err(refusal) = self.check_aor(&message, &source, &walk) {
             return self.refuse_impostor(message, &source, &refusal);
         }
@@ -85,11 +89,13 @@ impl Engine {
             let user16 = |user: &[u8]| self.keys.user16(user);
             return target::placement_from_server(request, walk, &self.names, self.here, user16);
         }
-        if request.method() == Some(Method::Register) {
-            let user = self.keys.user16(&register::aor_user(request)?);
-            return Some(BindingId { user, hash: 0 }.home(self.settings.shards));
-        }
-        None
+        if request.method() == Some(Method::Register) { self.home_of_to(request) } else { None }
+    }
+
+    /// The shard that handles a REGISTER.
+    pub(super) fn home_of_to(&self, request: &Message) -> Option<ShardId> {
+        let user = self.keys.user16(&register::aor_user(request)?);
+        Some(BindingId { user, hash: 0 }.home(self.settings.shards))
     }
 }
 

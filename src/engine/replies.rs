@@ -5,6 +5,7 @@ use super::exchange::{Exchange, Onward, ServerTxn};
 use super::{Engine, Source};
 use crate::clock::Time;
 use crate::ids::{FlowRef, Side};
+use crate::limits::STRANGER_ANSWER_FACTOR_MAX;
 use crate::proxy::Refusal;
 use crate::sip::response::{self, Reply};
 use crate::sip::{Message, Method, Name, value::write_u32};
@@ -61,6 +62,8 @@ impl Engine {
         self.reply(request, source, refusal.code, refusal.reason, key, &extra);
     }
 
+    /// Answers without a transaction. What a source over UDP gets of which nothing is known is bounded by what it sent,
+    /// for it may have been sent in another's name.
     pub(super) fn reply(
         &mut self,
         request: &Message,
@@ -72,15 +75,16 @@ impl Engine {
     ) {
         let mut bytes = self.pool.take();
         response::write(request, source.peer, &Reply { code, reason, to_tag: &tag_of(key), extra }, &mut bytes);
-        let is_unknown = matches!(source.flow, FlowRef::Udp { .. })
-            && source.side == Side::Endpoint
-            && source.binding.is_none()
-            && code >= 300;
-        if is_unknown && bytes.len() > request.buf().len() {
-            // A spoofed source must not be sent more than was spent on it.
+        let is_stranger =
+            matches!(source.flow, FlowRef::Udp { .. }) && !source.is_trusted() && source.binding.is_none();
+        let len_max = request.buf().len() * STRANGER_ANSWER_FACTOR_MAX;
+        if is_stranger && bytes.len() > len_max {
+            self.count(Counter::LimitStrangerAnswerFactor);
+            // The tag stays: an answer without one is none (RFC 3261 §8.2.6.2).
             bytes.clear();
-            response::write(request, source.peer, &Reply { code, reason: "", to_tag: b"", extra: b"" }, &mut bytes);
-            if bytes.len() > request.buf().len() {
+            let shortest = Reply { code, reason: "", to_tag: &tag_of(key), extra: b"" };
+            response::write(request, source.peer, &shortest, &mut bytes);
+            if bytes.len() > len_max {
                 self.count(Counter::ResponseUnsendable);
                 return self.pool.give(bytes);
             }

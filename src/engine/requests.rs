@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use super::exchange::{Arrival, ClientTxn, Exchange, GivenUp, Onward, ServerTxn, Which, txn_of};
+use super::exchange::{Arrival, Cancelling, ClientTxn, Exchange, GivenUp, Onward, ServerTxn, Which, txn_of};
 use super::home::Found;
 use super::links::Hop;
 use super::{ConnectFailure, Engine, Mail, Source};
 use crate::clock::Time;
 use crate::flow::recognise::Asking;
-use crate::ids::{FlowRef, ShardId, Side};
+use crate::ids::{FlowRef, Side};
 use crate::limits::{FLOW_ATTEMPTS_MAX, HOME_ANSWER_MAX, INVITE_LOST_MAX, TRYING_AFTER};
 use crate::proxy::register;
-use crate::proxy::{Refusal, Target, Walk, target, validate};
+use crate::proxy::{Refusal, Target, Walk, target, trust, validate};
 use crate::sip::{Message, Method};
 use crate::stats::Counter;
 use crate::transaction::branch::TxnId;
@@ -44,10 +44,10 @@ impl Engine {
             self.note_server_request(&request, source.peer);
         }
         let loop_hash = validate::loop_hash(&request, source.side, &self.keys);
-        let target = validate::validate(&request, loop_hash, &self.names)
-            .and_then(|()| self.admit(&request))
-            .and_then(|()| target::target(&request, walk, source.side, &self.names, self.here));
-        match target {
+        let target = target::target(&request, walk, source.side, &self.names, self.here);
+        let is_mine = matches!(target, Ok(Target::Myself));
+        let checked = validate::validate(&request, is_mine, loop_hash, &self.names);
+        match checked.and_then(|()| self.admit(&request)).and(target) {
             Err(refusal) => {
                 self.refuse(&request, &source, &refusal);
                 self.recycle_message(request);
@@ -94,7 +94,7 @@ impl Engine {
         target: Target,
         now: Time,
     ) {
-        let registration = if request.method() == Some(Method::Register) && source.side == Side::Endpoint {
+        let registration = if request.method() == Some(Method::Register) && trust::may_bind(&source, &target) {
             match register::read(&request, &self.keys, |aor, user, asked| {
                 let (flow, ip) = (source.flow, source.peer.ip());
                 let asking = Asking { aor, user, call_id: request.call_id(), flow, ip };
@@ -105,7 +105,10 @@ impl Engine {
                     if fault == register::RegisterFault::TooMany {
                         self.count(Counter::LimitContacts);
                     }
-                    let refusal = Refusal::new(400, "Bad Contact", Counter::FaultContactSyntax);
+                    let refusal = match fault {
+                        register::RegisterFault::To => Refusal::new(400, "Bad To", Counter::FaultToSyntax),
+                        _ => Refusal::new(400, "Bad Contact", Counter::FaultContactSyntax),
+                    };
                     self.refuse(&request, &source, &refusal);
                     return self.recycle_message(request);
                 }
@@ -127,7 +130,7 @@ impl Engine {
         let arrival = Arrival { key, arrived: now, source, reply, request, loop_hash, nonce, reliable };
         let mut exchange = Box::new(Exchange::new(arrival));
         exchange.registration = registration;
-        exchange.stays = self.moved_from(source.flow, source.binding).is_some_and(|flow| flow != source.flow);
+        exchange.stays = self.moved_from(source.flow, source.binding).is_some_and(|flow| !flow.is_same(source.flow));
         self.by_key.insert(key, id);
         if exchange.method == Method::Invite
             && let Some(key) = exchange.request.as_deref().and_then(|invite| self.lasting_key_of(invite, &source))
@@ -163,18 +166,14 @@ impl Engine {
     pub(super) fn aim(&mut self, id: TxnId, exchange: &mut Exchange, walk: &Walk, target: Target, now: Time) {
         match target {
             Target::Myself => {}
-            Target::Server { pair } => self.try_server(id, exchange, pair, Some(walk), now),
+            Target::Server { pair, at } => self.try_server_at(id, exchange, pair, at, Some(walk), now),
             Target::Peer { peer } => self.aim_at_peer(id, exchange, Some(walk), peer, now),
             Target::Uri(uri) => self.aim_at_uri(id, exchange, walk, uri, now),
             Target::Flow { flow, binding, ob } => {
                 (exchange.binding, exchange.ob) = (binding, ob);
                 match self.moved_from(flow, binding) {
                     Some(flow) => self.send_request(id, exchange, walk, flow, now),
-                    // What belongs to a dialog goes to a UDP address though its registration is over.
-                    None => {
-                        let former = Some(flow).filter(|flow| flow.is_stream() || exchange.in_dialog);
-                        self.resolve(id, exchange, former, now);
-                    }
+                    None => self.resolve(id, exchange, Some(flow).filter(|flow| flow.is_stream()), now),
                 }
             }
             Target::Binding { binding, ob } => {
@@ -221,7 +220,7 @@ impl Engine {
     }
 
     /// Asks the binding's home where the phone is.
-    fn resolve(&mut self, id: TxnId, exchange: &mut Exchange, former: Option<FlowRef>, now: Time) {
+    fn resolve(&mut self, id: TxnId, exchange: &mut Exchange, not: Option<FlowRef>, now: Time) {
         exchange.attempts = exchange.attempts.saturating_add(1);
         if exchange.attempts > FLOW_ATTEMPTS_MAX {
             self.count(Counter::LimitFlowAttempts);
@@ -229,15 +228,19 @@ impl Engine {
         }
         let Some(binding) = exchange.binding else {
             return match exchange.client {
-                ClientTxn::Waiting if exchange.onward == Onward::Flow => self.aim_beyond(id, exchange, former, now),
+                ClientTxn::Waiting if exchange.onward == Onward::Flow => self.aim_beyond(id, exchange, not, now),
                 _ => self.finish_gone(id, exchange, now),
             };
         };
-        let wait = self.patience_of(exchange);
+        // Nobody has to be waited for while there is another way.
+        let wait = match self.flow_named(exchange) {
+            Some(named) if exchange.next.is_none_or(|next| !next.is_same(named)) => Duration::ZERO,
+            _ => self.patience_of(exchange),
+        };
         exchange.resolving = true;
         self.arm(id, exchange, Which::Wait, now.after(wait + HOME_ANSWER_MAX));
         let home = binding.home(self.settings.shards);
-        let mail = Mail::Resolve { txn: id, binding, former, wait };
+        let mail = Mail::Resolve { txn: id, binding, not, wait };
         self.mail(home, mail);
     }
 
@@ -250,10 +253,39 @@ impl Engine {
             match (flow, exchange.next) {
                 (Some(flow), None) => self.send_after_wait(id, &mut exchange, None, flow, now),
                 (Some(flow), Some(_)) => self.follow_to(id, &mut exchange, flow, now),
-                (None, _) => self.finish_gone(id, &mut exchange, now),
+                (None, _) => self.on_binding_gone(id, &mut exchange, now),
             }
         }
         self.put_back(id, exchange);
+    }
+
+    /// Its binding has no flow any more. A dialog goes on over the flow that it names, as long as that is there: neither
+    /// the end of a registration nor a connection that came and went ends a call.
+    fn on_binding_gone(&mut self, id: TxnId, exchange: &mut Exchange, now: Time) {
+        let named = self.flow_named(exchange);
+        // From here on nothing is asked about the binding, and so nothing comes back here.
+        exchange.binding = None;
+        match (named, exchange.next) {
+            (None, _) => self.finish_gone(id, exchange, now),
+            (Some(flow), None) => self.send_after_wait(id, exchange, None, flow, now),
+            (Some(flow), Some(_)) => self.follow_to(id, exchange, flow, now),
+        }
+    }
+
+    /// The flow that a request of a dialog names by its token, unless that is known to be gone.
+    fn flow_named(&self, exchange: &Exchange) -> Option<FlowRef> {
+        exchange.binding.filter(|_| exchange.in_dialog)?;
+        let request = exchange.request.as_deref()?;
+        let walk = crate::proxy::route::walk(request, &exchange.source, &self.names, &self.keys);
+        match target::target(request, &walk, exchange.source.side, &self.names, self.here) {
+            Ok(Target::Flow { flow, .. }) => match flow {
+                FlowRef::Stream { shard, conn, .. } if shard == self.me() => {
+                    Some(flow).filter(|_| self.takes_requests(conn))
+                }
+                _ => Some(flow),
+            },
+            _ => None,
+        }
     }
 
     /// Sends a request that has waited, or is sent anew, on a flow.
@@ -271,7 +303,7 @@ impl Engine {
         // The machine that is made anew may have no need of it.
         self.stop(exchange, Which::ClientRetransmit);
         let Some(request) = exchange.request.as_deref() else { return };
-        let walk = crate::proxy::route::walk(request, exchange.source.side, &self.names, &self.keys);
+        let walk = crate::proxy::route::walk(request, &exchange.source, &self.names, &self.keys);
         self.send_request(id, exchange, &walk, flow, now);
     }
 
@@ -289,6 +321,11 @@ impl Engine {
             return self.send_after_wait(id, exchange, None, flow, now);
         }
         self.watch(id, flow);
+        if let Cancelling::Sent { bytes, .. } = &exchange.cancelling {
+            // It went where the phone is no longer.
+            let bytes = self.pool.copy(bytes);
+            self.send_next(id, exchange, bytes, false, now);
+        }
         if exchange.client.is_unanswered() {
             self.count(Counter::ResentRequest);
             let bytes = self.pool.copy(&exchange.sent);
@@ -317,8 +354,8 @@ impl Engine {
     }
 
     /// The request could not be sent on the flow that it was meant for: nobody has it yet, so that it waits no
-    /// longer than one whose flow was known to be gone.
-    pub(super) fn on_unsent(&mut self, id: TxnId, exchange: &mut Exchange, now: Time) {
+    /// longer than one whose flow was known to be gone. `not` is the flow, when that is gone.
+    pub(super) fn on_unsent(&mut self, id: TxnId, exchange: &mut Exchange, not: Option<FlowRef>, now: Time) {
         let is_phones = exchange.onward == Onward::Flow;
         if !is_phones || exchange.resolving || !exchange.client.is_unanswered() || exchange.attempts > 0 {
             return self.on_next_lost(id, exchange, None, now);
@@ -326,10 +363,10 @@ impl Engine {
         if exchange.given_up != GivenUp::No {
             return self.finish_cancelled(id, exchange, now);
         }
-        let former = exchange.next.take();
+        exchange.next = None;
         self.stop_client(exchange);
         exchange.client = ClientTxn::Waiting;
-        self.resolve(id, exchange, former, now);
+        self.resolve(id, exchange, not, now);
     }
 
     /// Another shard has no room for what it should send: it says nothing about the phone.
@@ -341,14 +378,16 @@ impl Engine {
         self.put_back(id, exchange);
     }
 
-    /// Another shard could not send on its connection.
-    pub(super) fn on_failed(&mut self, from: ShardId, id: TxnId, conn: crate::ids::ConnId, now: Time) {
+    /// Another shard could not send on its flow, or knows that the binding has left it.
+    pub(super) fn on_failed(&mut self, id: TxnId, flow: FlowRef, left: bool, now: Time) {
         let Some(mut exchange) = self.take_exchange(id) else { return };
-        let is_current = matches!(exchange.next, Some(FlowRef::Stream { shard, conn: next, .. })
-            if (shard, next) == (from, conn));
-        if is_current {
+        if exchange.next.is_some_and(|next| next.is_same(flow)) {
             self.unwatch(id, &mut exchange);
-            self.on_unsent(id, &mut exchange, now);
+            if left && exchange.client.is_pending() && !exchange.resolving {
+                self.resolve(id, &mut exchange, None, now);
+            } else {
+                self.on_unsent(id, &mut exchange, Some(flow), now);
+            }
         }
         self.put_back(id, exchange);
     }

@@ -4,8 +4,11 @@ use super::exchange::{Cancelling, ClientTxn, Exchange, GivenUp, Onward, ServerTx
 use super::onward::Why;
 use super::{Engine, Source};
 use crate::clock::Time;
+use crate::ids::Side;
+use crate::proxy::record_route;
 use crate::proxy::register;
 use crate::proxy::response::{self, Fate};
+use crate::proxy::trust::{self, SentTo, Whose};
 use crate::server_pool::Evidence;
 use crate::sip::{Message, Method, Name, Span};
 use crate::stats::Counter;
@@ -13,51 +16,92 @@ use crate::transaction::branch::TxnId;
 use crate::transaction::{Branch, Effects, Tell};
 
 impl Engine {
-    /// A response whose top Via holds a branch of this shard.
+    /// A response whose top Via is ours, with a branch of this shard.
     pub(super) fn on_response(&mut self, message: Box<Message>, source: Source, branch: Branch, now: Time) {
         let id = branch.txn;
         // Behind our own Via stands at least that of who asked; a CANCEL or a service check is our own, and has no
         // other.
         let is_own = message.cseq().method == Method::Cancel || id == TxnId::NONE;
         let via_count_min = if is_own { 1 } else { 2 };
-        if !self.names.is_own_via(message.top_via(), message.buf()) || message.count_values(Name::Via) < via_count_min {
+        if message.count_values(Name::Via) < via_count_min {
             return self.drop_response(message, Counter::ResponseForeignVia);
         }
-        let code = message.status().unwrap_or(0);
         if id == TxnId::NONE && message.cseq().method == Method::Options {
-            self.on_pong(branch.nonce, code, now);
+            self.on_pong(branch.nonce, &message, &source, now);
             return self.recycle_message(message);
         }
         let Some(mut exchange) = self.take_exchange(id) else {
             return self.drop_response(message, Counter::ResponseStray);
         };
-        if exchange.nonce != branch.nonce {
-            match exchange.former.iter().position(|former| former.nonce == branch.nonce) {
-                Some(at) => {
-                    self.count(Counter::response_from(source.side, code));
-                    if message.cseq().method == exchange.method {
-                        self.on_former_response(id, &mut exchange, at, &message, code, now);
-                    }
-                    self.recycle_message(message);
-                }
-                None => self.drop_response(message, Counter::ResponseStray),
-            }
-        } else if message.cseq().method == Method::Cancel && exchange.method == Method::Invite {
-            self.count(Counter::response_from(source.side, code));
-            self.on_cancel_response(id, &mut exchange, code, now);
-            self.recycle_message(message);
-        } else if message.cseq().method != exchange.method {
-            self.drop_response(message, Counter::ResponseStray);
-        } else {
-            self.count(Counter::response_from(source.side, code));
-            exchange.of_peer = source.is_peer;
-            if let (Onward::Hops, Some(hop)) = (exchange.onward, exchange.hop) {
-                self.dns.unblock(hop.transport, hop.address);
-            }
-            self.on_own_response(id, &mut exchange, &message, code, now);
-            self.recycle_message(message);
+        match self.sent_to(&exchange, branch) {
+            None => self.count(Counter::ResponseStray),
+            Some((sent, _)) if !trust::may_answer(sent, &source) => self.note_elsewhere(&message, &source),
+            Some((_, former)) => self.on_answer(id, &mut exchange, former, &message, &source, now),
         }
         self.put_back(id, exchange);
+        self.recycle_message(message);
+    }
+
+    /// Where the client transaction with a branch was sent, and which of the given-up ones that is; `None` when there is
+    /// none with that branch.
+    fn sent_to(&self, exchange: &Exchange, branch: Branch) -> Option<(SentTo, Option<usize>)> {
+        let (former, flow, hop) = if exchange.nonce == branch.nonce {
+            (None, exchange.next, exchange.hop)
+        } else {
+            let at = exchange.former.iter().position(|former| former.nonce == branch.nonce)?;
+            (Some(at), Some(exchange.former[at].flow), exchange.former[at].hop)
+        };
+        let peer = exchange.hops.as_ref().and_then(|hops| hops.peer);
+        let whose = match (exchange.onward, hop) {
+            (Onward::Flow, _) | (_, None) => {
+                return Some((SentTo { flow, whose: Whose::Endpoint(exchange.binding) }, former));
+            }
+            (Onward::Server(_), Some(hop)) => Whose::Server(hop.address),
+            (Onward::Hops, Some(hop)) if peer.is_some() => Whose::Peer(hop.address),
+            (Onward::Hops, Some(hop)) => Whose::Device(hop.address),
+        };
+        // A connection that there is now need not be the one that it was sent over.
+        let was_lost = former.is_none() && exchange.attempts > 0;
+        let flow = flow.filter(|flow| !flow.is_stream() || (!was_lost && self.is_there(*flow)));
+        Some((SentTo { flow, whose }, former))
+    }
+
+    /// A response that has the branch of a request, and does not come from where that was sent.
+    pub(super) fn note_elsewhere(&mut self, message: &Message, source: &Source) {
+        self.count(Counter::ResponseElsewhere);
+        let what = "response dropped: it does not come from where its request was sent";
+        self.event(what, Some(source.peer), &super::home::in_words(message));
+    }
+
+    /// A response to one of an exchange's client transactions, from where that was sent.
+    fn on_answer(
+        &mut self,
+        id: TxnId,
+        exchange: &mut Exchange,
+        former: Option<usize>,
+        message: &Message,
+        source: &Source,
+        now: Time,
+    ) {
+        let code = message.status().unwrap_or(0);
+        let method = message.cseq().method;
+        let is_cancels = former.is_none() && method == Method::Cancel && exchange.method == Method::Invite;
+        if method != exchange.method && !is_cancels && former.is_none() {
+            return self.count(Counter::ResponseStray);
+        }
+        self.count(Counter::response_from(source.side, code));
+        exchange.answer_is_trusted = source.is_trusted();
+        match former {
+            Some(at) if method == exchange.method => self.on_former_response(id, exchange, at, message, code, now),
+            Some(_) => {}
+            None if is_cancels => self.on_cancel_response(id, exchange, code, now),
+            None => {
+                if let (Onward::Hops, Some(hop)) = (exchange.onward, exchange.hop) {
+                    self.dns.unblock(hop.transport, hop.address);
+                }
+                self.on_own_response(id, exchange, message, code, now);
+            }
+        }
     }
 
     pub(super) fn drop_response(&mut self, message: Box<Message>, why: Counter) {
@@ -79,9 +123,10 @@ impl Engine {
             }
         };
         if acks {
-            exchange.ack = self.pool.take();
+            let mut ack = self.pool.take();
             // What we sent was parsed once; it cannot fail. Without an ACK the phone's own timer H ends it.
-            let _ = crate::sip::response::build_ack(&exchange.sent, message, &mut exchange.ack);
+            let _ = crate::sip::response::build_ack(&exchange.sent, message, &mut ack);
+            exchange.ack = self.pool.exact(ack);
         }
         if effects.tell.is_none() {
             self.count(Counter::AbsorbedResponse);
@@ -111,7 +156,7 @@ impl Engine {
         }
         self.stop(exchange, Which::Trying);
         exchange.said_provisional = true;
-        let bytes = self.response_bytes(exchange, message, None);
+        let bytes = self.response_bytes(exchange, message, None, false);
         self.keep_last(exchange, &bytes);
         self.put_upstream(exchange, code, bytes);
     }
@@ -128,7 +173,7 @@ impl Engine {
             // A 2xx to an INVITE always goes back, also the second one, or one that crossed our own answer
             // (RFC 3261 §16.7 step 5).
             if is_invite && code < 300 {
-                self.pass_success(exchange, message);
+                self.pass_success(exchange, message, false);
             }
             return;
         }
@@ -156,9 +201,9 @@ impl Engine {
             }
         };
         if code < 300 {
-            self.on_late_success(id, exchange, message, code, now);
+            self.on_success(id, exchange, message, code, false, now);
         } else {
-            let bytes = self.response_bytes(exchange, message, None);
+            let bytes = self.response_bytes(exchange, message, None, false);
             self.answer(id, exchange, code, bytes, now);
         }
         if is_invite && !exchange.in_dialog {
@@ -170,20 +215,21 @@ impl Engine {
         }
     }
 
-    /// A 2xx goes back as the final response; that of a REGISTER binds.
-    pub(super) fn on_late_success(
+    /// A 2xx goes back as the final response; that of a REGISTER binds. `late`: it is of a server that had been given up.
+    pub(super) fn on_success(
         &mut self,
         id: TxnId,
         exchange: &mut Exchange,
         message: &Message,
         code: u16,
+        late: bool,
         now: Time,
     ) {
         let register = exchange.request.take_if(|_| exchange.registration.is_some());
         if let (Some(registration), Some(request)) = (exchange.registration.take(), &register) {
             self.bind_contacts(request, &registration, message, &exchange.source, exchange.arrived, now);
         }
-        let bytes = self.response_bytes(exchange, message, register.as_deref());
+        let bytes = self.response_bytes(exchange, message, register.as_deref(), late);
         if register.is_some() {
             exchange.request = register;
         }
@@ -191,13 +237,19 @@ impl Engine {
     }
 
     /// A 2xx to an INVITE that was answered already goes back all the same.
-    pub(super) fn pass_success(&mut self, exchange: &Exchange, message: &Message) {
-        let bytes = self.response_bytes(exchange, message, None);
+    pub(super) fn pass_success(&mut self, exchange: &Exchange, message: &Message, late: bool) {
+        let bytes = self.response_bytes(exchange, message, None, late);
         self.respond_for(exchange, bytes);
     }
 
-    /// The response as it goes back. `register` is the REGISTER that a 2xx answers.
-    fn response_bytes(&mut self, exchange: &Exchange, message: &Message, register: Option<&Message>) -> Vec<u8> {
+    /// The response as it goes back. `register` is the REGISTER that a 2xx answers; `late` as for [`Engine::on_success`].
+    fn response_bytes(
+        &mut self,
+        exchange: &Exchange,
+        message: &Message,
+        register: Option<&Message>,
+        late: bool,
+    ) -> Vec<u8> {
         let from = exchange.side_onward();
         let mut edits = std::mem::take(&mut self.edits);
         edits.clear();
@@ -206,13 +258,19 @@ impl Engine {
         if as_500 {
             edits.replace(Span::new(0, message.first_field_at()), b"SIP/2.0 500 Server Internal Error\r\n");
         }
-        let trusted = exchange.to_server() || exchange.of_peer;
+        let trusted = exchange.answer_is_trusted;
         response::edit(message, trusted, self.transport_of(exchange.reply), &mut edits);
+        if !trusted && message.first(Name::XGenesysRoute).is_some() {
+            self.count(Counter::XGenesysStrippedEndpoint);
+        }
         if code == 503 && !as_500 && message.first(Name::RetryAfter).is_none() {
             // Or all phones would come back at once (RFC 5390).
             let mut line = Vec::new();
             self.write_retry_after(&mut line);
             edits.insert(message.head_end(), &line);
+        }
+        if late && exchange.to_server() && exchange.source.side == Side::Endpoint {
+            record_route::mark_late(message, &self.keys, &mut edits);
         }
         if let Some(request) = register {
             let sticky = self.settings.sticky;
@@ -232,11 +290,8 @@ impl Engine {
         if self.is_reliable(exchange.reply) {
             return;
         }
-        if exchange.last.capacity() == 0 {
-            exchange.last = self.pool.take();
-        }
-        exchange.last.clear();
-        exchange.last.extend_from_slice(bytes);
+        // It stays for up to 64*T1 behind a final response.
+        exchange.last = bytes.to_vec();
     }
 
     pub(super) fn put_upstream(&mut self, exchange: &Exchange, code: u16, bytes: Vec<u8>) {
@@ -246,13 +301,17 @@ impl Engine {
 
     /// Sends the final response of an exchange, and lets go of what it no longer needs.
     pub(super) fn answer(&mut self, id: TxnId, exchange: &mut Exchange, code: u16, bytes: Vec<u8>, now: Time) {
+        let (code, bytes) = match self.fits(exchange.reply, bytes.len()) {
+            true => (code, bytes),
+            false => self.short_answer(exchange, bytes),
+        };
         let effects = match &mut exchange.server {
             ServerTxn::Invite(machine) => machine.on_final(code, self.times),
             ServerTxn::Plain(machine) => machine.on_final(self.times),
         };
         // A 2xx to an INVITE is repeated by who made it, not by its transactions (RFC 6026 §7.1).
         if exchange.method == Method::Invite && code < 300 {
-            self.pool.give(std::mem::take(&mut exchange.last));
+            exchange.last = Vec::new();
         } else {
             self.keep_last(exchange, &bytes);
         }
@@ -292,12 +351,10 @@ impl Engine {
         {
             let copy = self.pool.copy(bytes);
             self.count(Counter::ResentRequest);
-            self.send_next(id, exchange, copy, now);
+            self.send_next(id, exchange, copy, false, now);
         }
-        if effects.ended
-            && let Cancelling::Sent { bytes, .. } = std::mem::replace(&mut exchange.cancelling, Cancelling::No)
-        {
-            self.pool.give(bytes);
+        if effects.ended && matches!(exchange.cancelling, Cancelling::Sent { .. }) {
+            exchange.cancelling = Cancelling::No;
         }
     }
 }

@@ -10,12 +10,13 @@ use std::sync::Arc;
 use super::exchange::{Exchange, Onward};
 use super::links::{Hop, LinkKey, Whose, evidence_of};
 use super::onward::Why;
-use super::{CloseReason, ConnectFailure, Engine, KeyedState, Level, Mail, Settings, Timer, Upstream};
+use super::{CloseReason, ConnectFailure, Engine, KeyedState, Level, Mail, Settings, Source, Timer, Upstream};
 use crate::clock::Time;
 use crate::config::{Host, Server, ServerAddress};
 use crate::dns::{Answer, Failure, Question, Target};
 use crate::ids::{ConnId, FlowRef, ShardId, Side, Transport};
 use crate::limits::{NAMES_AGAIN, POOL_CHECK_EVERY};
+use crate::proxy::trust::{self, SentTo};
 use crate::server_pool::{
     Evidence, Member, MemberSettings, Output, PairSettings, PinFault, PingId, Pong, Pool, Settings as PoolSettings,
     View,
@@ -434,10 +435,14 @@ impl Engine {
     }
 
     /// A response to a service check of ours.
-    pub(super) fn on_pong(&mut self, nonce: u64, code: u16, now: Time) {
+    pub(super) fn on_pong(&mut self, nonce: u64, message: &Message, source: &Source, now: Time) {
         let Some(ping) = self.owner.as_mut().and_then(|owner| owner.pings.get_mut(&nonce)) else {
             return self.count(Counter::ResponseStray);
         };
+        if !trust::may_answer(SentTo { flow: Some(ping.flow), whose: trust::Whose::Server(ping.hop.address) }, source) {
+            return self.note_elsewhere(message, source);
+        }
+        let code = message.status().unwrap_or(0);
         self.counters.count(Counter::response_from(Side::Server, code));
         if code >= 200 {
             let id = ping.id;

@@ -149,11 +149,11 @@ impl Engine {
     pub(super) fn on_mail(&mut self, from: ShardId, mail: Mail, now: Time) {
         match mail {
             Mail::Message { message, source } => self.on_placed(message, source, now),
-            Mail::Send { conn, bytes, binding, txn } => self.on_send(from, conn, bytes, binding, txn),
+            Mail::Send { flow, letter } => self.on_send(from, flow, letter),
             Mail::Respond { conn, bytes } => self.on_respond(conn, bytes, now),
-            Mail::Failed { txn, conn } => self.on_failed(from, txn, conn, now),
+            Mail::Failed { txn, flow, left } => self.on_failed(txn, flow, left, now),
             Mail::ConnGone { conn, failure } => self.on_conn_gone(from, conn, failure, now),
-            Mail::Resolve { txn, binding, former, wait } => self.on_resolve(from, txn, binding, former, wait, now),
+            Mail::Resolve { txn, binding, not, wait } => self.on_resolve(from, txn, binding, not, wait, now),
             Mail::Resolved { txn, flow } => self.on_resolved(txn, flow, now),
             Mail::FindPeer { txn, transport, remote } => {
                 let found = self.flow_at(transport, remote);
@@ -169,8 +169,8 @@ impl Engine {
             Mail::ToDevice { hop, tls, bytes } => self.on_to_device(hop, tls.as_deref(), bytes, now),
             Mail::Evidence { pair, address, evidence } => self.on_evidence(pair, address, evidence, now),
             Mail::View { upstream } => self.on_view(*upstream, now),
-            Mail::Ack { message, source, binding, former } => self.on_ack_mail(message, source, binding, former, now),
-            Mail::Deliver { bytes, binding, former } => self.on_deliver(bytes, binding, former, now),
+            Mail::Ack { message, source, binding, not } => self.on_ack_mail(message, source, binding, not, now),
+            Mail::Deliver { binding, not, letter } => self.on_deliver(binding, not, letter, now),
             Mail::Bound { flow, binding, until } => {
                 let held = match flow {
                     FlowRef::Stream { conn, .. } => self.bind_conn(conn, binding),
@@ -194,7 +194,7 @@ impl Engine {
     /// A message that another shard has placed here.
     fn on_placed(&mut self, message: Box<crate::sip::Message>, source: super::Source, now: Time) {
         if message.is_request() {
-            let walk = crate::proxy::route::walk(&message, source.side, &self.names, &self.keys);
+            let walk = crate::proxy::route::walk(&message, &source, &self.names, &self.keys);
             self.on_request(message, source, &walk, now);
         } else {
             match crate::transaction::Branch::read(message.text(message.top_via().branch)) {

@@ -10,12 +10,12 @@
 
 use super::directory::{Binding, Change, Directory};
 use super::keys::{Identity, Keys, Tag};
-use super::token::{Facing, Kind, Token};
+use super::token::{Dialog, Facing, Kind, Token};
 use crate::clock::Time;
 use crate::ids::{BindingId, ConnId, FlowRef, PointId, ShardId};
 
 const ROUNDS: u32 = 1_000;
-const CALL_ID: &[u8] = b"3848276298220188511@atlanta.example.com";
+const HERE: Dialog<'static> = Dialog { call_id: b"3848276298220188511@atlanta.example.com", tag: b"1928301774" };
 const AOR: &[u8] = b"sip:1000@proxy.example.com";
 
 fn token(kind: Kind, rng: &mut fastrand::Rng) -> Token {
@@ -25,6 +25,7 @@ fn token(kind: Kind, rng: &mut fastrand::Rng) -> Token {
         boot: rng.u32(..),
         kind,
         facing: Facing::Endpoint,
+        late: false,
         ob: rng.bool(),
         flow: Some(FlowRef::Stream { shard: ShardId(rng.u8(..64)), conn, point: PointId(1) }),
         binding: Some(BindingId { user: rng.u16(..), hash: rng.u64(..) }),
@@ -34,35 +35,35 @@ fn token(kind: Kind, rng: &mut fastrand::Rng) -> Token {
 #[inline(never)]
 fn encode_path(tokens: &[Token], keys: &Keys, texts: &mut [Vec<u8>]) {
     for (token, text) in tokens.iter().zip(texts) {
-        token.encode(keys, b"", text);
+        token.encode(keys, Dialog::NONE, text);
     }
 }
 
 #[inline(never)]
 fn encode_record_route(tokens: &[Token], keys: &Keys, texts: &mut [Vec<u8>]) {
     for (token, text) in tokens.iter().zip(texts) {
-        token.encode(keys, CALL_ID, text);
+        token.encode(keys, HERE, text);
     }
 }
 
 #[inline(never)]
 fn decode_path(texts: &[Vec<u8>], keys: &Keys, tokens: &[Token]) {
     for (text, token) in texts.iter().zip(tokens) {
-        assert_eq!(Token::decode(text, keys, b""), Ok(*token));
+        assert_eq!(Token::decode(text, keys, Dialog::NONE), Ok(*token));
     }
 }
 
 #[inline(never)]
 fn decode_record_route(texts: &[Vec<u8>], keys: &Keys, tokens: &[Token]) {
     for (text, token) in texts.iter().zip(tokens) {
-        assert_eq!(Token::decode(text, keys, CALL_ID), Ok(*token));
+        assert_eq!(Token::decode(text, keys, HERE), Ok(*token));
     }
 }
 
 #[inline(never)]
 fn refuse_a_user(keys: &Keys) {
     for _ in 0..ROUNDS {
-        assert!(Token::decode(std::hint::black_box(b"1000"), keys, CALL_ID).is_err());
+        assert!(Token::decode(std::hint::black_box(b"1000"), keys, HERE).is_err());
     }
 }
 
@@ -122,7 +123,7 @@ fn rounds() {
             let aor = format!("sip:{n}@proxy.example.com").into_bytes();
             let contact = format!("sip:{n}@192.0.2.1:5060;transport=tls").into_bytes();
             Binding {
-                id: keys.binding(n.to_string().as_bytes(), &aor, Identity::CallId(CALL_ID), 0),
+                id: keys.binding(n.to_string().as_bytes(), &aor, Identity::CallId(HERE.call_id), 0),
                 contact_hash: keys.hash64(Tag::Contact, &[&contact]),
                 aor: aor.into(),
                 contact: contact.into(),

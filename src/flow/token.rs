@@ -7,12 +7,12 @@
 //!
 //! | bytes | what |
 //! | --- | --- |
-//! | 1 | kind (2 bits from the top), facing (2), `ob` (1), form of the flow (2), has a binding (1) |
+//! | 1 | kind (2 bits from the top; 3 for a late Record-Route), facing (2), `ob` (1), form of the flow (2), has a binding (1) |
 //! | 2 | pool member |
 //! | 4 | boot id |
 //! | 0, 10, 8 or 20 | flow: none; shard, point, slot, generation; shard, point, IPv4 or IPv6 address, port |
 //! | 0 or 10 | binding: hash of the user, hash |
-//! | 10 | MAC over all of the above; for a Record-Route over the dialog's Call-ID too |
+//! | 10 | MAC over all of the above; for a Record-Route over its dialog too ([`Dialog`]) |
 //!
 //! An alias (`sticky = "contact"`) has only the first byte, the binding and the MAC, so its text is the same
 //! over every connection, restart and member with the same key. The longest token has 63 characters.
@@ -43,7 +43,7 @@ const MAC_LEN: usize = 10;
 pub enum Kind {
     /// Path (RFC 3327).
     Path,
-    /// Record-Route; good only in the dialog with the Call-ID that it was made for.
+    /// Record-Route; good only in the dialog that it was made for.
     RecordRoute,
     /// The Contact towards the SIP Server with `sticky = "contact"`; names a binding and nothing else.
     Alias,
@@ -69,12 +69,31 @@ pub struct Token {
     pub kind: Kind,
     #[allow(missing_docs, reason = "see Facing")]
     pub facing: Facing,
+    /// A Record-Route of a dialog that a SIP Server has made by a 2xx after it had been given up for its partner: what
+    /// the phone sends in it goes to the server that its remote target names, whichever is active.
+    pub late: bool,
     /// The phone registered with `ob`, or with a reg-id (RFC 5626 §5.3.1 asks for 430 then).
     pub ob: bool,
     /// The flow; `None` in a Record-Route that faces servers only.
     pub flow: Option<FlowRef>,
     /// The binding that the flow had, if it had one.
     pub binding: Option<BindingId>,
+}
+
+/// What a Record-Route token is bound to: the Call-ID of the request that it was written into, and the tag of the party
+/// that sent it. That tag alone is known when a dialog begins, and both parties name it ever after: the one as From, the
+/// other as To.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dialog<'a> {
+    /// Its Call-ID.
+    pub call_id: &'a [u8],
+    /// The From tag of the request that began it.
+    pub tag: &'a [u8],
+}
+
+impl Dialog<'_> {
+    /// For tokens of the other kinds, which belong to no dialog.
+    pub const NONE: Dialog<'static> = Dialog { call_id: b"", tag: b"" };
 }
 
 /// Why a text is no token.
@@ -95,29 +114,38 @@ impl Token {
             boot: 0,
             kind: Kind::Alias,
             facing: Facing::Both,
+            late: false,
             ob: false,
             flow: None,
             binding: Some(binding),
         }
     }
 
-    /// Appends the text. `call_id` counts for a Record-Route only. An alias is made with [`Token::alias`]: of
+    /// Appends the text. `dialog` counts for a Record-Route only. An alias is made with [`Token::alias`]: of
     /// its fields only the binding is written.
-    pub fn encode(&self, keys: &Keys, call_id: &[u8], out: &mut Vec<u8>) {
+    pub fn encode(&self, keys: &Keys, dialog: Dialog<'_>, out: &mut Vec<u8>) {
         let mut raw = Raw { bytes: [0; RAW_LEN_MAX], len: 0 };
         self.write(&mut raw);
-        let mac = mac(keys, self.kind, raw.as_slice(), call_id);
+        let mac = mac(keys, self.kind, raw.as_slice(), dialog);
         raw.put(&mac);
         let mut text = [0; TOKEN_LEN_MAX];
         let len = URL_SAFE_NO_PAD.encode_slice(raw.as_slice(), &mut text).expect("the longest token fits");
         out.extend_from_slice(&text[..len]);
     }
 
-    /// Reads a text. `call_id` is the message's; it counts for a Record-Route only.
+    /// Reads a text. `dialog` counts for a Record-Route only.
     ///
     /// # Errors
     /// `NotAToken` when it does not have the form of one, `Forged` when its MAC is wrong.
-    pub fn decode(text: &[u8], keys: &Keys, call_id: &[u8]) -> Result<Self, TokenError> {
+    pub fn decode(text: &[u8], keys: &Keys, dialog: Dialog<'_>) -> Result<Self, TokenError> {
+        Self::decode_of(text, keys, &[dialog]).map(|(token, _)| token)
+    }
+
+    /// Reads a text that belongs to one of these dialogs, and says to which.
+    ///
+    /// # Errors
+    /// `NotAToken` when it does not have the form of one, `Forged` when its MAC is wrong for all of them.
+    pub fn decode_of(text: &[u8], keys: &Keys, dialogs: &[Dialog<'_>]) -> Result<(Self, usize), TokenError> {
         // Most user parts are none of ours, and short.
         if !(TOKEN_LEN_MIN..=TOKEN_LEN_MAX).contains(&text.len()) {
             return Err(TokenError::NotAToken);
@@ -127,10 +155,13 @@ impl Token {
         let len = URL_SAFE_NO_PAD.decode_slice(text, &mut raw).map_err(|_| TokenError::NotAToken)?;
         let (body, theirs) = raw[..len].split_last_chunk::<MAC_LEN>().ok_or(TokenError::NotAToken)?;
         let token = Self::read(body).ok_or(TokenError::NotAToken)?;
-        let ours = mac(keys, token.kind, body, call_id);
-        // All bytes are looked at whatever they are, so that time does not tell how many were right.
-        let difference = ours.iter().zip(theirs).fold(0, |sum, (a, b)| sum | (a ^ b));
-        if black_box(difference) == 0 { Ok(token) } else { Err(TokenError::Forged) }
+        let is_of = |dialog: &Dialog<'_>| {
+            let ours = mac(keys, token.kind, body, *dialog);
+            // All bytes are looked at whatever they are, so that time does not tell how many were right.
+            let difference = ours.iter().zip(theirs).fold(0, |sum, (a, b)| sum | (a ^ b));
+            black_box(difference) == 0
+        };
+        dialogs.iter().position(is_of).map(|at| (token, at)).ok_or(TokenError::Forged)
     }
 
     fn write(&self, raw: &mut Raw) {
@@ -144,7 +175,8 @@ impl Token {
                 Some(FlowRef::Udp { remote: SocketAddr::V4(_), .. }) => Form::Udp4,
                 Some(FlowRef::Udp { remote: SocketAddr::V6(_), .. }) => Form::Udp6,
             };
-            let (kind, facing) = (self.kind as u8, self.facing as u8);
+            debug_assert!(!self.late || self.kind == Kind::RecordRoute, "nothing else belongs to a dialog");
+            let (kind, facing) = (if self.late { LATE } else { self.kind as u8 }, self.facing as u8);
             let bound = u8::from(self.binding.is_some());
             raw.put(&[kind << 6 | facing << 4 | u8::from(self.ob) << 3 | (form as u8) << 1 | bound]);
             raw.put(&self.member.to_le_bytes());
@@ -182,7 +214,7 @@ impl Token {
         } else {
             let kind = match first >> 6 {
                 0 => Kind::Path,
-                1 => Kind::RecordRoute,
+                1 | LATE => Kind::RecordRoute,
                 _ => return None,
             };
             let facing = match first >> 4 & 3 {
@@ -196,11 +228,15 @@ impl Token {
             let form = first >> 1 & 3;
             let flow = if form == Form::None as u8 { None } else { Some(take_flow(form, &mut rest)?) };
             let binding = if first & 1 == 0 { None } else { Some(take_binding(&mut rest)?) };
-            Self { member, boot, kind, facing, ob: first & 8 != 0, flow, binding }
+            let late = first >> 6 == LATE;
+            Self { member, boot, kind, facing, late, ob: first & 8 != 0, flow, binding }
         };
         rest.is_empty().then_some(token)
     }
 }
+
+/// In the place of the kind: a Record-Route that is late.
+const LATE: u8 = 3;
 
 /// The first byte of an alias: its kind, and that it has a binding.
 const ALIAS: u8 = (Kind::Alias as u8) << 6 | 1;
@@ -213,9 +249,9 @@ enum Form {
     Udp6,
 }
 
-fn mac(keys: &Keys, kind: Kind, body: &[u8], call_id: &[u8]) -> [u8; MAC_LEN] {
-    let call_id = if kind == Kind::RecordRoute { call_id } else { b"" };
-    let full = keys.mac(body, call_id).to_le_bytes();
+fn mac(keys: &Keys, kind: Kind, body: &[u8], dialog: Dialog<'_>) -> [u8; MAC_LEN] {
+    let Dialog { call_id, tag } = if kind == Kind::RecordRoute { dialog } else { Dialog::NONE };
+    let full = keys.mac(&[body, call_id, tag]).to_le_bytes();
     *full.first_chunk().expect("80 of 128 bits")
 }
 
@@ -267,6 +303,7 @@ mod tests {
     use super::*;
 
     const CALL_ID: &[u8] = b"a84b4c76e66710@pc33.atlanta.example.com";
+    const HERE: Dialog<'static> = Dialog { call_id: CALL_ID, tag: b"1928301774" };
 
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
@@ -274,9 +311,9 @@ mod tests {
         Keys::new(&[42; 32])
     }
 
-    fn text(token: &Token, call_id: &[u8]) -> Vec<u8> {
+    fn text(token: &Token, dialog: Dialog<'_>) -> Vec<u8> {
         let mut out = Vec::new();
-        token.encode(&keys(), call_id, &mut out);
+        token.encode(&keys(), dialog, &mut out);
         out
     }
 
@@ -293,12 +330,13 @@ mod tests {
         ];
         let bindings = [None, Some(BindingId { user: 0xfffe, hash: 0x0123_4567_89ab_cdef })];
         let mut all = vec![Token::alias(BindingId { user: 1, hash: u64::MAX })];
-        for kind in [Kind::Path, Kind::RecordRoute] {
+        for (kind, late) in [(Kind::Path, false), (Kind::RecordRoute, false), (Kind::RecordRoute, true)] {
             for facing in [Facing::Server, Facing::Endpoint, Facing::Both] {
                 for ob in [false, true] {
                     for flow in flows {
                         for binding in bindings {
-                            all.push(Token { member: 0xabcd, boot: 0xdead_beef, kind, facing, ob, flow, binding });
+                            let (member, boot) = (0xabcd, 0xdead_beef);
+                            all.push(Token { member, boot, kind, facing, late, ob, flow, binding });
                         }
                     }
                 }
@@ -310,16 +348,16 @@ mod tests {
     #[test]
     fn every_shape_comes_back_and_fits() {
         for token in shapes() {
-            let text = text(&token, CALL_ID);
+            let text = text(&token, HERE);
             assert!((TOKEN_LEN_MIN..=TOKEN_LEN_MAX).contains(&text.len()), "{token:?}: {}", text.len());
             assert!(text.iter().all(|c| ALPHABET.contains(c)), "{token:?}");
-            assert_eq!(Token::decode(&text, &keys(), CALL_ID), Ok(token));
+            assert_eq!(Token::decode(&text, &keys(), HERE), Ok(token));
         }
     }
 
     #[test]
     fn the_bounds_of_its_length_are_met() {
-        let lengths = || shapes().into_iter().map(|token| text(&token, CALL_ID).len());
+        let lengths = || shapes().into_iter().map(|token| text(&token, HERE).len());
         assert_eq!((lengths().min(), lengths().max()), (Some(TOKEN_LEN_MIN), Some(TOKEN_LEN_MAX)));
         assert_eq!(TOKEN_LEN_MAX, 63, "DESIGN.md allows 64");
     }
@@ -327,7 +365,7 @@ mod tests {
     #[test]
     fn every_changed_character_is_noticed() {
         for token in shapes() {
-            let good = text(&token, CALL_ID);
+            let good = text(&token, HERE);
             for at in 0..good.len() {
                 for &changed in ALPHABET.iter().chain(b"=+/ .\0\x80\xff") {
                     if changed == good[at] {
@@ -335,7 +373,7 @@ mod tests {
                     }
                     let mut bad = good.clone();
                     bad[at] = changed;
-                    let result = Token::decode(&bad, &keys(), CALL_ID);
+                    let result = Token::decode(&bad, &keys(), HERE);
                     assert!(result.is_err(), "{token:?}: character {at} as {changed:#x}");
                     if !ALPHABET.contains(&changed) {
                         assert_eq!(result, Err(TokenError::NotAToken), "{changed:#x}");
@@ -348,12 +386,12 @@ mod tests {
     #[test]
     fn every_flipped_bit_of_body_and_mac_is_noticed() {
         for token in shapes() {
-            let good = URL_SAFE_NO_PAD.decode(text(&token, CALL_ID)).expect("our own text");
+            let good = URL_SAFE_NO_PAD.decode(text(&token, HERE)).expect("our own text");
             for bit in 0..good.len() * 8 {
                 let mut bad = good.clone();
                 bad[bit / 8] ^= 1 << (bit % 8);
                 let bad = URL_SAFE_NO_PAD.encode(bad);
-                assert!(Token::decode(bad.as_bytes(), &keys(), CALL_ID).is_err(), "{token:?}: bit {bit}");
+                assert!(Token::decode(bad.as_bytes(), &keys(), HERE).is_err(), "{token:?}: bit {bit}");
             }
         }
     }
@@ -361,13 +399,13 @@ mod tests {
     #[test]
     fn a_token_cut_or_lengthened_is_none() {
         for token in shapes() {
-            let good = text(&token, CALL_ID);
+            let good = text(&token, HERE);
             for len in 0..good.len() {
-                assert!(Token::decode(&good[..len], &keys(), CALL_ID).is_err(), "{token:?}: {len}");
+                assert!(Token::decode(&good[..len], &keys(), HERE).is_err(), "{token:?}: {len}");
             }
             for more in [&b"A"[..], b"AA", b"AAAA", b"=", b"=="] {
                 let long = [&good, more].concat();
-                assert_eq!(Token::decode(&long, &keys(), CALL_ID), Err(TokenError::NotAToken), "{token:?}");
+                assert_eq!(Token::decode(&long, &keys(), HERE), Err(TokenError::NotAToken), "{token:?}");
             }
         }
     }
@@ -375,11 +413,16 @@ mod tests {
     #[test]
     fn a_record_route_is_good_in_its_dialog_only() {
         for token in shapes() {
-            let elsewhere = Token::decode(&text(&token, CALL_ID), &keys(), b"another@dialog");
-            if token.kind == Kind::RecordRoute {
-                assert_eq!(elsewhere, Err(TokenError::Forged));
-            } else {
-                assert_eq!(elsewhere, Ok(token));
+            let others = [Dialog { call_id: b"another@dialog", ..HERE }, Dialog { tag: b"another", ..HERE }];
+            for elsewhere in others {
+                let read = Token::decode(&text(&token, HERE), &keys(), elsewhere);
+                if token.kind == Kind::RecordRoute {
+                    assert_eq!(read, Err(TokenError::Forged));
+                    let one_of = Token::decode_of(&text(&token, HERE), &keys(), &[elsewhere, HERE]);
+                    assert_eq!(one_of, Ok((token, 1)));
+                } else {
+                    assert_eq!(read, Ok(token));
+                }
             }
         }
     }
@@ -388,10 +431,10 @@ mod tests {
     #[test]
     fn one_kind_does_not_pass_for_another() {
         for token in shapes().into_iter().filter(|t| t.kind == Kind::Path) {
-            let mut raw = URL_SAFE_NO_PAD.decode(text(&token, CALL_ID)).expect("our own text");
+            let mut raw = URL_SAFE_NO_PAD.decode(text(&token, HERE)).expect("our own text");
             raw[0] |= (Kind::RecordRoute as u8) << 6;
-            for call_id in [CALL_ID, b""] {
-                let result = Token::decode(URL_SAFE_NO_PAD.encode(&raw).as_bytes(), &keys(), call_id);
+            for dialog in [HERE, Dialog::NONE] {
+                let result = Token::decode(URL_SAFE_NO_PAD.encode(&raw).as_bytes(), &keys(), dialog);
                 assert_eq!(result, Err(TokenError::Forged));
             }
         }
@@ -401,7 +444,7 @@ mod tests {
     fn another_key_refuses_it() {
         let other = Keys::new(&[43; 32]);
         for token in shapes() {
-            assert_eq!(Token::decode(&text(&token, CALL_ID), &other, CALL_ID), Err(TokenError::Forged));
+            assert_eq!(Token::decode(&text(&token, HERE), &other, HERE), Err(TokenError::Forged));
         }
     }
 
@@ -409,16 +452,16 @@ mod tests {
     fn an_alias_is_the_same_text_whatever_made_it() {
         let token = Token::alias(BindingId { user: 9, hash: 10 });
         let dressed = Token { member: 5, boot: 6, ob: true, facing: Facing::Server, ..token };
-        assert_eq!(text(&token, b""), text(&dressed, CALL_ID));
-        assert_eq!(text(&token, b"").len(), 28);
+        assert_eq!(text(&token, Dialog::NONE), text(&dressed, HERE));
+        assert_eq!(text(&token, Dialog::NONE).len(), 28);
     }
 
     #[test]
     fn user_parts_of_phones_are_not_tokens() {
         for user in ["", "1000", "alice", "+4989123456", "A", "AAAA", "unavailable-1", "bob%40x", "=", "line1;x=y"] {
-            assert_eq!(Token::decode(user.as_bytes(), &keys(), b""), Err(TokenError::NotAToken), "{user}");
+            assert_eq!(Token::decode(user.as_bytes(), &keys(), Dialog::NONE), Err(TokenError::NotAToken), "{user}");
         }
-        assert_eq!(Token::decode(&[b'A'; 64 * 1024], &keys(), b""), Err(TokenError::NotAToken));
+        assert_eq!(Token::decode(&[b'A'; 64 * 1024], &keys(), Dialog::NONE), Err(TokenError::NotAToken));
     }
 
     #[test]
@@ -426,7 +469,7 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(1);
         for _ in 0..100_000 {
             let text: Vec<u8> = (0..rng.usize(0..70)).map(|_| ALPHABET[rng.usize(0..64)]).collect();
-            assert!(Token::decode(&text, &keys(), CALL_ID).is_err(), "{}", String::from_utf8_lossy(&text));
+            assert!(Token::decode(&text, &keys(), HERE).is_err(), "{}", String::from_utf8_lossy(&text));
         }
     }
 }

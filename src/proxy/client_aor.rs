@@ -13,7 +13,7 @@
 
 use super::{Names, Refusal, register};
 use crate::config::ClientAor;
-use crate::sip::{Message, Method, Name, NameAddr, Scheme, Uri};
+use crate::sip::{Message, Method, Name, NameAddr, Uri};
 use crate::stats::Counter;
 use crate::tls::identity::{Expected, Identities};
 
@@ -23,10 +23,11 @@ use crate::tls::identity::{Expected, Identities};
 /// The refusal to answer with.
 pub fn check(request: &Message, rule: ClientAor, names: &Names, shown: Option<&Identities>) -> Result<(), Refusal> {
     let buf = request.buf();
+    // No certificate names a user of another scheme.
     let is_covered = |uri: &Uri, registers: bool| {
         let mut aor = Vec::new();
         uri.write_aor(buf, &mut aor);
-        shown.is_some_and(|shown| covers(shown, rule, &aor, &domain_of(uri, buf), registers))
+        uri.scheme.is_sip() && shown.is_some_and(|shown| covers(shown, rule, &aor, &domain_of(uri, buf), registers))
     };
     let fine = match (rule, request.method()) {
         (ClientAor::Off, _) | (_, None | Some(Method::Ack | Method::Cancel)) => true,
@@ -34,7 +35,7 @@ pub fn check(request: &Message, rule: ClientAor, names: &Names, shown: Option<&I
         (_, Some(Method::Register)) => register::to_uri(request).is_none_or(|to| is_covered(&to, true)),
         _ if !request.to_tag().is_empty() => true,
         _ => match from_uri(request) {
-            Some(from) if from.scheme == Scheme::Other || !names.has_users_at(from.host, buf) => true,
+            Some(from) if !from.scheme.is_sip() || !names.has_users_at(from.host, buf) => true,
             Some(from) => is_covered(&from, false),
             // What we cannot read another may.
             None => false,

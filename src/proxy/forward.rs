@@ -21,8 +21,6 @@ pub struct Plan<'a> {
     pub peer: SocketAddr,
     /// The side that it came from.
     pub side: Side,
-    /// A server sent it, here or at another site, whose X-Genesys fields are for the server that it goes to.
-    pub trusted: bool,
     #[allow(missing_docs, reason = "see Walk")]
     pub walk: &'a Walk,
     /// The point that it leaves from.
@@ -33,7 +31,7 @@ pub struct Plan<'a> {
     pub request_uri: Option<&'a [u8]>,
 }
 
-/// Adds the edits: received, our Via, Max-Forwards, Max-Breadth, popped Routes, stripped X-Genesys fields,
+/// Adds the edits: received, our Via, Max-Forwards, Max-Breadth, popped Routes, no X-Genesys-Route,
 /// the Request-URI and a Content-Length that a stream needs.
 pub fn edit(request: &Message, plan: &Plan<'_>, edits: &mut Edits) {
     response::mark_source(request, plan.peer, edits);
@@ -59,11 +57,9 @@ pub fn edit(request: &Message, plan: &Plan<'_>, edits: &mut Edits) {
         });
     }
     edit_routes(request, plan, edits);
-    for field in request.fields() {
-        let stripped = field.name == Name::XGenesysRoute || (field.name == Name::XGenesys && !plan.trusted);
-        if stripped {
-            edits.remove(field.line);
-        }
+    // A server's was for us, and an endpoint's for nobody.
+    for field in request.fields().iter().filter(|field| field.name == Name::XGenesysRoute) {
+        edits.remove(field.line);
     }
     if plan.point.transport.is_stream() && request.first(Name::ContentLength).is_none() {
         edits.insert_with(request.head_end(), |out| write_content_length(request.body().len(), out));

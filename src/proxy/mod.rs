@@ -13,11 +13,13 @@ pub mod register;
 pub mod response;
 pub mod route;
 pub mod target;
+pub mod trust;
 pub mod validate;
 
 pub use names::{Names, Origin};
 pub use route::Walk;
 pub use target::Target;
+pub use trust::Source;
 
 use crate::stats::Counter;
 

@@ -236,7 +236,7 @@ impl Names {
             return Some(Target::Myself);
         }
         if let Some((pair, _)) = self.server_at(address) {
-            return Some(Target::Server { pair });
+            return Some(Target::Server { pair, at: None });
         }
         let peer = self.peers.iter().position(|peer| peer.servers.contains(&address.ip()))?;
         u8::try_from(peer).ok().map(|peer| Target::Peer { peer })
@@ -278,21 +278,40 @@ impl Names {
         }
     }
 
-    /// Who is at the other end of an accepted connection, by its first request: a server or a peer proxy when it
-    /// comes from its address and the top Via carries its address (or name) and port, or a trusted source.
+    /// Who is at the other end of an accepted connection, by its first request: a server or a peer proxy of this
+    /// transport when it comes from its address and the top Via carries its address (or name) and port, or a trusted
+    /// source. Where a certificate was asked for (`shown`) and has named nobody ([`Names::origin_of_identity`]), only one
+    /// whose certificate need not carry a name.
     #[must_use]
-    pub fn origin_of_stream(&self, peer: SocketAddr, top_via: &Via, buf: &[u8]) -> Origin {
+    pub fn origin_of_stream(
+        &self,
+        peer: SocketAddr,
+        transport: Transport,
+        shown: Option<&Identities>,
+        top_via: &Via,
+        buf: &[u8],
+    ) -> Origin {
         let port = top_via.port.unwrap_or_else(|| top_via.transport.map_or(5060, Transport::default_port));
         let says = |at: SocketAddr| {
             at.ip() == peer.ip() && at.port() == port && top_via.host.ip().is_none_or(|ip| ip == at.ip())
         };
+        let may_be = |side, identities: &[Expected], own_trust| {
+            shown.is_none_or(|shown| identities.is_empty() && shown.is_vouched_for(side, own_trust))
+        };
         let is_server = |server: &ServerNames| {
             let named = top_via.host.ip().is_some()
                 || server.names.iter().any(|(name, _)| host_eq(&top_via.host, buf, name.as_bytes()));
-            named && server.addresses.iter().any(|(_, at)| says(*at))
+            named
+                && server.transport == transport
+                && may_be(Side::Server, &server.identities, server.own_trust)
+                && server.addresses.iter().any(|(_, at)| says(*at))
         };
         // A proxy's Via has what it advertises, which may be any name of its host.
-        let is_peer = |peer: &PeerNames| peer.addresses.iter().any(|at| says(*at));
+        let is_peer = |peer: &PeerNames| {
+            peer.transport == transport
+                && may_be(Side::Endpoint, &peer.identities, peer.own_trust)
+                && peer.addresses.iter().any(|at| says(*at))
+        };
         if self.servers.iter().any(is_server) || self.is_trusted(peer.ip()) {
             Origin::SERVER
         } else if self.peers.iter().any(is_peer) {

@@ -2,9 +2,9 @@
 
 use crate::config::engine::Point;
 use crate::flow::keys::Keys;
-use crate::flow::token::{Facing, Kind, Token};
+use crate::flow::token::{Dialog, Facing, Kind, Token};
 use crate::ids::{PointId, Side, Transport};
-use crate::sip::{Message, Method, Scheme, value::write_u32};
+use crate::sip::{Edits, Message, Method, Name, NameAddr, Scheme, Uri, value::write_u32};
 
 /// Whether requests of this method are given a Record-Route: those that make dialogs, and methods that we
 /// do not know, in and out of dialogs.
@@ -27,10 +27,11 @@ pub struct Facet<'a> {
 /// Appends the Record-Route fields: the side that the request leaves on first, for it is added last.
 pub fn write(request: &Message, token: Token, came: Facet<'_>, leaves: Facet<'_>, keys: &Keys, out: &mut Vec<u8>) {
     let sips = request.request_uri().is_some_and(|uri| uri.scheme == Scheme::Sips);
+    let dialog = Dialog { call_id: request.call_id(), tag: request.from_tag() };
     let mut one = |facing: Facing, point: &Point| {
         out.extend_from_slice(b"Record-Route: <");
         let token = Token { kind: Kind::RecordRoute, facing, ..token };
-        write_uri(&token, point, sips, keys, request.call_id(), out);
+        write_uri(&token, point, sips, keys, dialog, out);
         out.extend_from_slice(b";lr>\r\n");
     };
     if came.id == leaves.id {
@@ -41,18 +42,34 @@ pub fn write(request: &Message, token: Token, came: Facet<'_>, leaves: Facet<'_>
     }
 }
 
+/// Adds the edits that mark our own values in a 2xx of a server that had been given up ([`Token::late`]): in the route set
+/// that its receiver makes of them (RFC 3261 §12.1.2) they say so in each of its requests. A proxy may change its own
+/// values in a response (§16.7 step 8).
+pub fn mark_late(response: &Message, keys: &Keys, edits: &mut Edits) {
+    let dialog = Dialog { call_id: response.call_id(), tag: response.from_tag() };
+    for span in response.values(Name::RecordRoute) {
+        let Ok(value) = NameAddr::parse(response.buf(), span) else { continue };
+        let Ok(uri) = Uri::parse(response.buf(), value.uri) else { continue };
+        if let Ok(token) = Token::decode(response.text(uri.user), keys, dialog)
+            && token.kind == Kind::RecordRoute
+        {
+            edits.replace_with(uri.user, |out| Token { late: true, ..token }.encode(keys, dialog, out));
+        }
+    }
+}
+
 /// Appends the Path field, which faces the SIP Server.
 pub fn write_path(token: &Token, server_point: &Point, keys: &Keys, out: &mut Vec<u8>) {
     out.extend_from_slice(b"Path: <");
-    write_uri(token, server_point, false, keys, b"", out);
+    write_uri(token, server_point, false, keys, Dialog::NONE, out);
     out.extend_from_slice(if token.ob { b";lr;ob>\r\n" } else { b";lr>\r\n" });
 }
 
 /// Appends `sip:TOKEN@host:port;transport=…` without brackets.
-pub fn write_uri(token: &Token, point: &Point, sips: bool, keys: &Keys, call_id: &[u8], out: &mut Vec<u8>) {
+pub fn write_uri(token: &Token, point: &Point, sips: bool, keys: &Keys, dialog: Dialog<'_>, out: &mut Vec<u8>) {
     let sips = sips && point.transport == Transport::Tls;
     out.extend_from_slice(if sips { b"sips:" } else { b"sip:" });
-    token.encode(keys, call_id, out);
+    token.encode(keys, dialog, out);
     out.push(b'@');
     out.extend_from_slice(point.advertised_host.as_bytes());
     out.push(b':');

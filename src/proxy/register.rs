@@ -7,11 +7,11 @@ use super::record_route;
 use crate::config::engine::{Point, Sticky};
 use crate::flow::keys::{Keys, Tag};
 use crate::flow::recognise::{Asked, Names};
-use crate::flow::token::{Kind, Token};
+use crate::flow::token::{Dialog, Kind, Token};
 use crate::ids::BindingId;
 use crate::limits::CONTACTS_MAX;
 use crate::sip::value::{parse_u32, unquoted};
-use crate::sip::{Edits, Message, Name, NameAddr, Scheme, Span, Uri};
+use crate::sip::{Edits, Message, Name, NameAddr, Span, Uri};
 
 /// One Contact of a REGISTER.
 #[derive(Clone, Copy, Debug)]
@@ -37,13 +37,13 @@ pub struct Contact {
 /// What a REGISTER asks for.
 #[derive(Clone, Debug)]
 pub struct Registration {
-    /// The canonical AOR of To.
+    /// The canonical AOR of To; a URI of another scheme as written.
     pub aor: Vec<u8>,
     /// Its user part, unescaped.
     pub user: Vec<u8>,
     /// `Contact: *`.
     pub star: bool,
-    /// The Contacts; empty for a query.
+    /// The Contacts that may be bound; empty for a query, and for an AOR of another scheme.
     pub contacts: SmallVec<[Contact; 1]>,
     /// The Expires header field.
     pub expires: Option<u32>,
@@ -52,7 +52,7 @@ pub struct Registration {
 /// Why a REGISTER cannot be understood; 400.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RegisterFault {
-    /// To holds no SIP URI.
+    /// To holds no URI.
     To,
     /// A Contact cannot be parsed.
     Contact,
@@ -60,7 +60,7 @@ pub enum RegisterFault {
     TooMany,
 }
 
-/// The AOR's user part as it names the home shard; `None` when To holds no SIP URI.
+/// The AOR's user part as it names the home shard, a URI of another scheme whole; `None` when To holds no URI.
 #[must_use]
 pub fn aor_user(request: &Message) -> Option<Vec<u8>> {
     let uri = to_uri(request)?;
@@ -69,12 +69,12 @@ pub fn aor_user(request: &Message) -> Option<Vec<u8>> {
     Some(user)
 }
 
-/// The URI of To, when it is a SIP URI.
+/// The URI of To, of whichever scheme.
 #[must_use]
 pub fn to_uri(request: &Message) -> Option<Uri> {
     let to = request.first(Name::To)?;
     let value = NameAddr::parse(request.buf(), to.value).ok()?;
-    Uri::parse(request.buf(), value.uri).ok().filter(|uri| uri.scheme != Scheme::Other)
+    Uri::parse(request.buf(), value.uri).ok()
 }
 
 /// A Contact before it is known which binding it is.
@@ -104,6 +104,10 @@ pub fn read(
     let mut star = false;
     let expires_header = request.expires();
     let mut contacts: SmallVec<[Unnamed<'_>; 1]> = SmallVec::new();
+    if !to.scheme.is_sip() {
+        // Nobody could ask for it here (RFC 4475 §3.3.4).
+        return Ok(Registration { aor, user, star, contacts: SmallVec::new(), expires: expires_header });
+    }
     let mut canonical = Vec::new();
     for span in request.values(Name::Contact) {
         if span.of(buf) == b"*" {
@@ -115,7 +119,7 @@ pub fn read(
         }
         let value = NameAddr::parse(buf, span).map_err(|_| RegisterFault::Contact)?;
         let uri = Uri::parse(buf, value.uri).map_err(|_| RegisterFault::Contact)?;
-        if uri.scheme == Scheme::Other {
+        if !uri.scheme.is_sip() {
             // A telephone number or a mail address leads nowhere over this flow.
             continue;
         }
@@ -218,7 +222,8 @@ pub fn edit_request(request: &Message, registration: &Registration, way: Way<'_>
                     if bare {
                         out.push(b'<');
                     }
-                    record_route::write_uri(&Token::alias(contact.id), way.server_point, false, keys, b"", out);
+                    let alias = Token::alias(contact.id);
+                    record_route::write_uri(&alias, way.server_point, false, keys, Dialog::NONE, out);
                     if bare {
                         out.push(b'>');
                     }
@@ -286,7 +291,7 @@ fn alias_in(uri: &Uri, buf: &[u8], sticky: Sticky, keys: &Keys) -> Option<Bindin
     if sticky != Sticky::Contact {
         return None;
     }
-    let token = Token::decode(uri.user.of(buf), keys, b"").ok()?;
+    let token = Token::decode(uri.user.of(buf), keys, Dialog::NONE).ok()?;
     (token.kind == Kind::Alias).then_some(token.binding).flatten()
 }
 

@@ -25,17 +25,14 @@ pub fn fate(code: u16, is_invite: bool, from: Side) -> Fate {
     }
 }
 
-/// Adds the edits that every forwarded response gets. `trusted`: a server made it, here or at another site.
+/// Adds the edits that every forwarded response gets. `trusted`: a server sent it, here or at another site.
+/// From anybody else `X-Genesys-Route` would be taken for a server's word.
 pub fn edit(response: &Message, trusted: bool, leaves_on: Transport, edits: &mut Edits) {
     for span in response.cut_values(Name::Via, 1) {
         edits.remove(span);
     }
-    if !trusted {
-        for field in response.fields() {
-            if matches!(field.name, Name::XGenesys | Name::XGenesysRoute) {
-                edits.remove(field.line);
-            }
-        }
+    for field in response.fields().iter().filter(|field| !trusted && field.name == Name::XGenesysRoute) {
+        edits.remove(field.line);
     }
     if leaves_on.is_stream() && response.first(Name::ContentLength).is_none() {
         edits.insert_with(response.head_end(), |out| write_content_length(response.body().len(), out));

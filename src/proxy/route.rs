@@ -1,14 +1,15 @@
 //! Which leading Route values are ours, and what their tokens name (RFC 3261 §16.4, §16.12; DESIGN.md,
 //! Record-Route).
 //!
-//! From an endpoint the topmost own values say how the request came and are only popped: one traversal of
-//! this proxy wrote one value (facing both sides) or two (RFC 5658). An own value behind them was written by
-//! another traversal in the same dialog and names a target. From the server side the first token names it.
+//! From the server side the first token names the target. From an endpoint the topmost own values say how the request
+//! came and are only popped: one traversal of this proxy wrote one value (facing both sides) or two (RFC 5658), and
+//! however often they stand there, they are no target. An own value of another traversal behind them names one, and
+//! only in the dialog that both were made in: the same Call-ID, begun by the same party.
 
 use crate::flow::keys::Keys;
-use crate::flow::token::{Facing, Kind, Token};
+use crate::flow::token::{Dialog, Kind, Token};
 use crate::ids::Side;
-use crate::proxy::Names;
+use crate::proxy::{Names, Source};
 use crate::sip::{Message, Span, Uri};
 
 /// The Request-URI that belongs into the place of our own Record-Route.
@@ -28,6 +29,10 @@ pub struct Walk {
     /// The token that names the target: from the server side the first, from an endpoint one behind the
     /// values that say how the request came.
     pub token: Option<Token>,
+    /// From an endpoint: a token stands behind those of one traversal, a repeated one or a target.
+    pub has_more_than_its_own: bool,
+    /// From an endpoint: its dialog is one that a server made after it had been given up ([`Token::late`]).
+    pub is_late: bool,
     /// A Route carries our address and a user part that is no authentic token of this dialog, or a kind of
     /// token that is no target there.
     pub forged: bool,
@@ -45,16 +50,19 @@ pub struct Walk {
 
 /// Walks the Route values of a request and looks at its Request-URI.
 #[must_use]
-pub fn walk(request: &Message, side: Side, names: &Names, keys: &Keys) -> Walk {
+pub fn walk(request: &Message, source: &Source, names: &Names, keys: &Keys) -> Walk {
     let mut walk = Walk::default();
     let buf = request.buf();
+    // Either party may have begun the dialog.
+    let dialogs = [request.from_tag(), request.to_tag()].map(|tag| Dialog { call_id: request.call_id(), tag });
     let decode = |uri: &Uri| {
         let user = uri.user.of(buf);
-        if user.is_empty() { None } else { Token::decode(user, keys, request.call_id()).ok() }
+        if user.is_empty() { None } else { Token::decode_of(user, keys, &dialogs).ok() }
     };
-    walk.uri_token = request.request_uri().and_then(decode);
-    let mut came = Came::default();
-    if let Some(token) = walk.uri_token.filter(|token| token.kind == Kind::RecordRoute)
+    let in_uri = request.request_uri().and_then(decode);
+    walk.uri_token = in_uri.map(|(token, _)| token);
+    let mut came = Came { source, first: None, values: 0 };
+    if let Some(own) = in_uri.filter(|(token, _)| token.kind == Kind::RecordRoute)
         && let Some((index, &span)) = request.route_uris().iter().enumerate().next_back()
     {
         let Ok(uri) = Uri::parse_checked(buf, span) else {
@@ -62,7 +70,7 @@ pub fn walk(request: &Message, side: Side, names: &Names, keys: &Keys) -> Walk {
             return walk;
         };
         walk.repair = Some(Repair { route_index: index, uri: uri.all });
-        came.take(token, side, &mut walk);
+        came.take(own, &mut walk);
     }
     let last = walk.repair.map_or(usize::MAX, |repair| repair.route_index);
     for &span in request.route_uris().iter().take(last) {
@@ -71,7 +79,7 @@ pub fn walk(request: &Message, side: Side, names: &Names, keys: &Keys) -> Walk {
             return walk;
         };
         match decode(&uri) {
-            Some(token) => came.take(token, side, &mut walk),
+            Some(own) => came.take(own, &mut walk),
             None if names.is_own_uri(&uri, buf) || (uri.user.is_empty() && names.is_domain(uri.host, buf)) => {
                 walk.forged |= !uri.user.is_empty();
             }
@@ -87,35 +95,42 @@ pub fn walk(request: &Message, side: Side, names: &Names, keys: &Keys) -> Walk {
 }
 
 /// How a request came, as far as its Routes have been walked.
-#[derive(Default)]
-struct Came {
-    /// A value of the traversal that the request came by has been seen.
-    seen: bool,
-    /// The value facing the endpoint of that traversal, while its second value may still follow.
-    by: Option<Token>,
+struct Came<'a> {
+    source: &'a Source,
+    /// The first token, and who of the two parties began the dialog that it is of.
+    first: Option<(Token, usize)>,
+    /// Values of the traversal that it names.
+    values: usize,
 }
 
-impl Came {
-    fn take(&mut self, token: Token, side: Side, walk: &mut Walk) {
-        if side == Side::Server {
+impl Came<'_> {
+    fn take(&mut self, (token, begun_by): (Token, usize), walk: &mut Walk) {
+        if self.source.side == Side::Server {
             walk.token = walk.token.or(Some(token));
             return;
         }
-        let second_of_pair =
-            self.by.take().is_some_and(|first| token.facing == Facing::Server && same_flow(&first, &token));
-        if second_of_pair {
-            // How it came, second value.
-        } else if !self.seen {
-            self.seen = true;
-            self.by = (token.facing == Facing::Endpoint).then_some(token);
-        } else if token.kind == Kind::RecordRoute {
+        let (first, first_begun_by) = *self.first.get_or_insert((token, begun_by));
+        if self.says_how_it_came(&first, &token) {
+            self.values += 1;
+            walk.is_late |= token.late;
+            // RFC 5658 §4: a traversal has one value, or one for each side.
+            walk.has_more_than_its_own |= self.values > 2 || (self.values == 2 && first.facing == token.facing);
+            return;
+        }
+        walk.has_more_than_its_own = true;
+        if token.kind == Kind::RecordRoute && begun_by == first_begun_by {
             walk.token = walk.token.or(Some(token));
         } else {
             walk.forged = true;
         }
     }
-}
 
-fn same_flow(a: &Token, b: &Token) -> bool {
-    (a.member, a.boot, a.flow, a.binding) == (b.member, b.boot, b.flow, b.binding)
+    /// Whether a token leads to where the request has come from.
+    fn says_how_it_came(&self, first: &Token, token: &Token) -> bool {
+        let is_firsts = (first.member, first.boot, first.flow, first.binding)
+            == (token.member, token.boot, token.flow, token.binding);
+        let is_its_flow = token.flow.is_some_and(|flow| flow.is_same(self.source.flow));
+        let is_its_binding = token.binding.is_some() && token.binding == self.source.binding;
+        is_firsts || is_its_flow || is_its_binding
+    }
 }

@@ -4,13 +4,17 @@
 //! Route; the token in the Request-URI; the connection table; another site's proxy; the Request-URI itself, which is
 //! a device that did not register. A Route that stands *behind* our token is not ours to follow: the token names the
 //! flow towards it (RFC 5626 §5.3).
+//!
+//! A Request-URI that is a telephone number or a name (tel, urn; an emergency call is `urn:service:sos`, RFC 5031) goes
+//! on unchanged wherever something else decides: of an endpoint always, of the server side by the first four.
 
+use super::names::port_of;
 use super::{Names, Refusal, Walk};
 use crate::flow::token::{Kind, Token};
 use std::net::{IpAddr, SocketAddr};
 
 use crate::ids::{BindingId, FlowRef, ShardId, Side, Transport};
-use crate::sip::{Host, Message, Method, Name, NameAddr, Scheme, Uri};
+use crate::sip::{Fault, Host, Message, Method, Name, NameAddr, Scheme, Span, Uri, response};
 use crate::stats::Counter;
 
 /// What a request is to be sent to, before any table is asked.
@@ -22,6 +26,8 @@ pub enum Target {
     Server {
         /// Index into the settings.
         pair: u8,
+        /// The one of its servers that it goes to first, though another may be active.
+        at: Option<SocketAddr>,
     },
     /// A flow that a token of this start names.
     Flow {
@@ -152,23 +158,48 @@ fn from_endpoint(request: &Message, walk: &Walk, names: &Names, here: Incarnatio
     if walk.forged {
         return Err(Refusal::new(403, "Route Not Accepted", Counter::Refused403ForgedToken));
     }
+    let in_dialog = !request.to_tag().is_empty();
+    // A registration is for the SIP Server alone: it belongs to no dialog whose route set could lead elsewhere.
+    if walk.has_more_than_its_own && request.method() == Some(Method::Register) {
+        return Err(Refusal::new(403, "Route Not Accepted", Counter::Refused403ForgedToken));
+    }
     if let Some(token) = &walk.token {
         // It is good in its dialog, which an INVITE with the same Call-ID and no To tag is not: that one would ring
         // somebody past the server.
-        if request.to_tag().is_empty() {
+        if !in_dialog {
             return Err(Refusal::new(403, "Route Not Accepted", Counter::Refused403ForgedToken));
         }
         return Ok(here.target_of(token));
     }
-    if let Some(uri) = &walk.foreign {
-        let buf = request.buf();
-        if !(names.server_of_uri(uri, buf).is_some() || names.is_domain(uri.host, buf)) {
-            return Err(Refusal::new(403, "Route Not Accepted", Counter::Refused403ForeignRoute));
-        }
-    } else if is_for_me(request, walk, names) {
+    if walk.foreign.is_none() && is_for_me(request, walk, names) {
         return Ok(Target::Myself);
     }
-    Ok(Target::Server { pair: pair_of(request, walk, names) })
+    // What stands behind the first foreign value is a dialog's route set, which its other elements have written. Without
+    // a dialog the endpoint has made it up, and a server that goes by it would be its relay.
+    let beyond = request.route_uris().get(walk.own_count..).unwrap_or_default();
+    let checked = if in_dialog { beyond.get(..1).unwrap_or_default() } else { beyond };
+    if !checked.iter().all(|&route| is_towards_servers(request, route, names)) {
+        return Err(Refusal::new(403, "Route Not Accepted", Counter::Refused403ForeignRoute));
+    }
+    Ok(late_server(request, walk, names)
+        .unwrap_or_else(|| Target::Server { pair: pair_of(request, walk, names), at: None }))
+}
+
+/// Whether a Route value of an endpoint names a SIP Server, one of `domains`, or ourselves. A token of ours in it would
+/// come back from the server as if the server had named its target.
+fn is_towards_servers(request: &Message, route: Span, names: &Names) -> bool {
+    let buf = request.buf();
+    Uri::parse_checked(buf, route).is_ok_and(|uri| match names.is_own_uri(&uri, buf) {
+        true => uri.user.is_empty(),
+        false => names.server_of_uri(&uri, buf).is_some() || names.is_domain(uri.host, buf),
+    })
+}
+
+/// The server that the remote target of a late dialog names: its partner knows nothing of that.
+fn late_server(request: &Message, walk: &Walk, names: &Names) -> Option<Target> {
+    let uri = request.request_uri().filter(|_| walk.is_late)?;
+    let address = SocketAddr::new(uri.host.ip()?, port_of(uri, request.buf()));
+    names.server_at(address).map(|(pair, _)| Target::Server { pair, at: Some(address) })
 }
 
 /// The pair that a request of an endpoint goes to: the serving one, or in a dialog the one that its Route or
@@ -204,7 +235,7 @@ fn from_server(request: &Message, walk: &Walk, names: &Names, here: Incarnation)
 fn named(uri: Uri, buf: &[u8], names: &Names) -> Target {
     let asked = to_ask(&uri, buf);
     match (names.server_of_uri(&asked, buf), names.peer_of_uri(&asked)) {
-        (Some(pair), _) => Target::Server { pair },
+        (Some(pair), _) => Target::Server { pair, at: None },
         (None, Some(peer)) => Target::Peer { peer },
         (None, None) => Target::Uri(uri),
     }
@@ -219,11 +250,16 @@ fn to_ask(uri: &Uri, buf: &[u8]) -> Uri {
 /// site's proxy, or the device that it names.
 ///
 /// # Errors
-/// 480 for a URI of ours, 400 for one without a usable transport (RFC 3263 §4.1).
+/// 416 for a number or a name, which leads nowhere by itself; 480 for a URI of ours; 400 for one without a usable
+/// transport (RFC 3263 §4.1).
 pub fn beyond_table(request: &Message, names: &Names) -> Result<Target, Refusal> {
     let buf = request.buf();
     let nobody = || Refusal::new(480, "Not Registered Here", Counter::Refused480NotBound);
     let uri = request.request_uri().ok_or_else(nobody)?;
+    if !uri.scheme.is_sip() {
+        let (code, reason) = response::fault_reply(Fault::Scheme);
+        return Err(Refusal::new(code, reason, Counter::FaultScheme));
+    }
     let asked = to_ask(uri, buf);
     if names.is_own_uri(&asked, buf) || names.is_domain(asked.host, buf) {
         return Err(nobody());

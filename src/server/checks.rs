@@ -8,6 +8,7 @@ use super::secrets::http_token;
 use crate::admin::Token;
 use crate::config::Config;
 use crate::limits::DNS_EXCHANGES_COUNT_MAX;
+use crate::shard::{Setup, Socket};
 use crate::sys::limits::{self, Resource};
 use crate::transport::socket;
 
@@ -48,6 +49,23 @@ pub fn io_uring() -> Result<(), StartError> {
             _ => Err(StartError::IoUring { disabled: String::new(), fault }),
         },
     }
+}
+
+/// What the system gives less of than the UDP sockets asked for, in words that name the mend: once for each sysctl, for
+/// it bounds all sockets alike.
+pub fn cut_down(setups: &[Setup]) -> Vec<String> {
+    let udp = setups.iter().flat_map(|setup| &setup.sockets).find_map(|socket| match socket {
+        Socket::Udp(socket) => socket::cut_down(socket).ok(),
+        Socket::Listener(_) => None,
+    });
+    let words = |(sysctl, given): (&str, usize)| {
+        format!(
+            "UDP sockets hold {given} bytes and not the {len} that they asked for, so that a burst of datagrams may be \
+             lost (hawser_datagrams_lost_total): sysctl -w {sysctl}={len}",
+            len = socket::UDP_BUFFER_LEN
+        )
+    };
+    udp.into_iter().flatten().map(words).collect()
 }
 
 fn memlock() -> Result<u64, StartError> {

@@ -286,6 +286,7 @@ impl Running {
             .zip(cores)
             .map(|(settings, cpu)| Ok(Setup { cpu: Some(*cpu), settings, sockets: plan::sockets(&points, tos)? }));
         let setups = setups.collect::<Result<Vec<_>, StartError>>()?;
+        let cut_down = checks::cut_down(&setups);
         let common =
             Common { tls, tos, gather: config.sipproxy.gather, spin_before_park: config.sipproxy.spin_before_park };
         let shards = Shards::start(setups, &common).map_err(StartError::Executor)?;
@@ -297,6 +298,7 @@ impl Running {
         });
         let admin = admin.transpose().map_err(StartError::Executor)?;
         say_what_runs(config, cores, &inventory, capacity);
+        cut_down.iter().for_each(|line| log::warn!("{line}"));
         let https = https.map(|(_, shown)| shown);
         let papers =
             Papers::watch((config.clone(), tickets, key_logs), before, &inventory, shards.handle(), shown, https);

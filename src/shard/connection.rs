@@ -4,7 +4,8 @@
 //! accept ──► Handshaking ──► Open ──► Leaving ──► gone
 //! connect ─► Connecting ─┴──────┘         (what waits, close_notify, FIN, the peer's FIN or 2 s)
 //! ```
-//! TCP skips the handshake. A connection that the peer, the system or a bound ends goes at once.
+//! TCP skips the handshake. A connection that the system or a bound ends goes at once. One whose peer says nothing more
+//! (its FIN, its close_notify) is told to the engine, which lets it go on, leaving, when no answer is owed over it.
 //!
 //! What they send is in `sending`. The engine owns every deadline but three: a peer that does not take what it is sent
 //! (`progress`), the lingering after our FIN, and how many handshakes may be in the air (`handshakes`).
@@ -14,7 +15,8 @@ use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context, Poll, Waker};
 
-use super::core::Core;
+use super::core::{Core, Panic, hand};
+use super::parked::Parked;
 use crate::clock::Time;
 use crate::engine::{Accept, CloseReason, ConnectFailure, Engine, Input, TlsPeer};
 use crate::ids::{ConnId, PointId, SetupId, Side, Transport};
@@ -87,6 +89,10 @@ pub(super) struct Conn {
     is_bulky: bool,
     /// It waits in one of the core's queues for its turn in a later pass.
     is_deferred: bool,
+    /// The engine has been told that the peer says nothing more.
+    half_closed: bool,
+    /// The peer's FIN was read. The socket shows it to every read from then on.
+    fin_seen: bool,
     /// See [`super::progress`].
     pub(super) watched: bool,
 }
@@ -134,6 +140,8 @@ impl Core {
             flush_queued: false,
             is_bulky: false,
             is_deferred: false,
+            half_closed: false,
+            fin_seen: false,
             watched: false,
         });
         let slot = id.slot as usize;
@@ -148,13 +156,6 @@ impl Core {
     pub(super) fn find(&self, id: ConnId) -> Option<Key> {
         let key = (*self.by_slot.get(id.slot as usize)?)?;
         (self.conns.get(key.index)?.id == id).then_some(key)
-    }
-
-    /// Whether a connection that was accepted has to wait before its handshake may begin.
-    pub(super) fn must_wait(&self, point: PointId, peer: SocketAddr) -> bool {
-        let is_tls = self.engine.settings().point(point).transport == Transport::Tls;
-        let busy = !self.deferred.is_empty();
-        is_tls && !self.stopped() && !self.handshakes.may_begin(peer.ip(), busy, self.clock.now())
     }
 
     /// Takes an accepted connection in, or lets it go at once. Its task must be started when it is taken.
@@ -259,7 +260,7 @@ impl Core {
                 conn.stream.abort();
                 self.remove(key);
             }
-            (Phase::Open, _) => self.leave(key),
+            (Phase::Open, _) => self.guarded(key, |core| core.leave(key)),
             (Phase::Connecting | Phase::Handshaking, _) => self.remove(key),
             (Phase::Leaving { .. }, _) => {}
         }
@@ -270,7 +271,7 @@ impl Core {
         let keys: Vec<Key> = self.conns.iter().map(|(index, conn)| Key { index, serial: conn.serial }).collect();
         for key in keys {
             if self.conn(key).is_some_and(|conn| conn.phase == Phase::Open) {
-                self.leave(key);
+                self.guarded(key, |core| core.leave(key));
             }
         }
     }
@@ -279,6 +280,7 @@ impl Core {
     pub(super) fn remove_all(&mut self) {
         let keys: Vec<Key> = self.conns.iter().map(|(index, conn)| Key { index, serial: conn.serial }).collect();
         keys.into_iter().for_each(|key| self.remove(key));
+        self.parked = Parked::default();
         self.resolving.end_all();
     }
 
@@ -358,7 +360,15 @@ impl Core {
             return Poll::Ready(());
         }
         let mut reads = 0;
-        while self.conn(key).is_some() {
+        while let Some(conn) = self.conn(key) {
+            if conn.fin_seen {
+                // Nothing is left to read; what is left to send is waited for.
+                if conn.phase == (Phase::Leaving { fin_sent: true }) {
+                    self.remove(key);
+                    return Poll::Ready(());
+                }
+                return Poll::Pending;
+            }
             if !self.has_turn(key) {
                 return Poll::Pending;
             }
@@ -444,13 +454,13 @@ impl Core {
         };
         conn.is_bulky = end - part_len == READ_LEN_MAX;
         if end == part_len {
-            if conn.phase == Phase::Open {
-                // What it asked right before its FIN is answered: it may read on.
-                self.carry_out();
-                self.flush(key);
+            conn.fin_seen = true;
+            match conn.phase {
+                Phase::Open => self.half_closed(key),
+                Phase::Leaving { .. } => {}
+                Phase::Connecting | Phase::Handshaking => self.ended(key, CloseReason::Peer),
             }
-            self.ended(key, CloseReason::Peer);
-        } else if matches!(conn.phase, Phase::Leaving { .. }) {
+        } else if conn.half_closed || matches!(conn.phase, Phase::Leaving { .. }) {
             // Nobody reads it any more.
         } else if conn.stream.session.is_some() {
             self.records(key, end);
@@ -465,10 +475,9 @@ impl Core {
 
     /// Hands a part of the scratch buffer to the engine.
     fn bytes(&mut self, id: ConnId, start: usize, end: usize) -> bool {
-        let scratch = std::mem::take(&mut self.scratch);
-        let fine = self.input(Input::Bytes { conn: id, bytes: &scratch[start..end] });
-        self.scratch = scratch;
-        fine
+        let Self { engine, scratch, clock, .. } = self;
+        let handled = hand(engine, Input::Bytes { conn: id, bytes: &scratch[start..end] }, clock.now());
+        self.handled(handled)
     }
 
     /// The peer or the system has ended the connection.
@@ -486,25 +495,16 @@ impl Core {
     /// Feeds the session with the scratch buffer up to `end`.
     fn records(&mut self, key: Key, end: usize) {
         let now = self.clock.now();
-        let mut scratch = std::mem::take(&mut self.scratch);
-        let mut lent = std::mem::take(&mut self.lent);
-        lent.clear();
         let mut panicked = None;
-        let Self { conns, engine, .. } = self;
-        let result = match conns.get_mut(key.index).filter(|conn| conn.serial == key.serial) {
-            Some(Conn { id, stream: Stream { session: Some(session), .. }, phase, .. }) => {
-                let id = *id;
-                let opened = *phase == Phase::Open;
-                Some(feed(session, &mut scratch[..end], &mut lent, engine, id, opened, now, &mut panicked))
-            }
-            _ => None,
-        };
-        self.scratch = scratch;
-        self.set_dirty();
-        if let (Some(conn), false) = (self.conn(key), lent.is_empty()) {
-            conn.stream.push_wire(&lent);
-        }
-        self.lent = lent;
+        let Self { conns, engine, scratch, lent, dirty, .. } = self;
+        lent.clear();
+        *dirty = true;
+        let Some(conn) = conns.get_mut(key.index).filter(|conn| conn.serial == key.serial) else { return };
+        let Conn { id, stream, phase, .. } = conn;
+        let Some(session) = stream.session.as_mut() else { return };
+        let opened = *phase == Phase::Open;
+        let result = feed(session, &mut scratch[..end], lent, engine, *id, opened, now, &mut panicked);
+        stream.push_wire(lent);
         if let Some((lines, why)) = key_log::take_lost() {
             self.engine.counters_mut().add(Counter::TlsKeyLogLost, lines);
             self.say("lines of the TLS key log could not be written", None, why.to_string());
@@ -514,9 +514,8 @@ impl Core {
             return self.lost(key, CloseReason::Panic);
         }
         match result {
-            None => {}
-            Some(Ok((progress, early))) => self.fed(key, progress, &early),
-            Some(Err(fault)) => self.tls_fault(key, &fault, end),
+            Ok((progress, early)) => self.fed(key, progress, &early),
+            Err(fault) => self.tls_fault(key, &fault, end),
         }
     }
 
@@ -544,22 +543,24 @@ impl Core {
             self.queue_flush(key);
         }
         if progress == Progress::PeerClosed {
-            self.peer_closed(key);
+            match self.conn(key).map(|conn| conn.phase) {
+                Some(Phase::Open) => self.half_closed(key),
+                Some(Phase::Handshaking) => self.ended(key, CloseReason::Peer),
+                Some(Phase::Connecting | Phase::Leaving { .. }) | None => {}
+            }
         }
     }
 
-    /// The peer's close_notify: ours goes back, and that is all.
-    fn peer_closed(&mut self, key: Key) {
+    /// The peer says nothing more: its FIN, or its close_notify, which a FIN may follow. It is the engine that knows
+    /// whether it is still owed something.
+    fn half_closed(&mut self, key: Key) {
         let Some(conn) = self.conn(key) else { return };
-        let (id, phase) = (conn.id, conn.phase);
-        match phase {
-            Phase::Open => {
-                self.free_slot(id, key);
-                self.leave(key);
-                self.tell_closed(id, CloseReason::Peer);
-            }
-            Phase::Handshaking => self.ended(key, CloseReason::Peer),
-            Phase::Connecting | Phase::Leaving { .. } => {}
+        if std::mem::replace(&mut conn.half_closed, true) {
+            return;
+        }
+        let id = conn.id;
+        if !self.input(Input::HalfClosed { conn: id }) {
+            self.lost(key, CloseReason::Panic);
         }
     }
 
@@ -600,7 +601,7 @@ impl Core {
         self.tell_closed(id, reason);
     }
 
-    fn handshake_failed(&mut self, side: Side, peer: SocketAddr, why: HandshakeFailure, detail: &str) {
+    pub(super) fn handshake_failed(&mut self, side: Side, peer: SocketAddr, why: HandshakeFailure, detail: &str) {
         self.count(Counter::handshake_failed(side, why));
         self.say("a TLS handshake failed", Some(peer), format!("{}: {detail}", why.name()));
     }
@@ -678,21 +679,17 @@ fn feed(
     id: ConnId,
     opened: bool,
     now: Time,
-    panicked: &mut Option<Box<dyn std::any::Any + Send>>,
+    panicked: &mut Option<Panic>,
 ) -> Result<(Progress, Vec<u8>), rustls::Error> {
+    #[cfg(test)]
+    super::tests::panic_if_read(records);
     // A client may send text right behind the end of its handshake, in one segment.
     let mut early = Vec::new();
     let progress = session.feed(records, wire, &mut |text| {
         if !opened {
             early.extend_from_slice(text);
         } else if panicked.is_none() {
-            let input = Input::Bytes { conn: id, bytes: text };
-            let handled = catch_unwind(AssertUnwindSafe(|| {
-                #[cfg(test)]
-                super::tests::panic_if_asked(&input);
-                engine.handle(input, now);
-            }));
-            *panicked = handled.err();
+            *panicked = hand(engine, Input::Bytes { conn: id, bytes: text }, now).err();
         }
     })?;
     Ok((progress, early))

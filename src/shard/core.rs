@@ -14,9 +14,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 use slab::Slab;
 
+use super::arrivals::Arrival;
 use super::connection::{Conn, Key, Opening};
 use super::handshakes::Handshakes;
 use super::mailbox::{Inbox, Post, Posted};
+use super::parked::Parked;
 use super::progress::Watches;
 use super::reporter::Reporter;
 use super::resolving::{Ask, Resolving};
@@ -35,7 +37,7 @@ use crate::tls::Tls;
 use crate::tls::identity::Identities;
 use crate::transport::stream::SCRATCH_LEN;
 use crate::transport::stun::{self, Stun};
-use crate::transport::udp::{self, Outgoing};
+use crate::transport::udp::{self, Outgoing, Unsent};
 
 /// When something waits for room that nobody announces (a full socket, a full mailbox), it is tried again after
 /// this.
@@ -112,6 +114,8 @@ pub(super) struct Core {
     /// In the order of time: connections that wait for the peer's FIN.
     pub(super) lingers: VecDeque<(Time, Key)>,
     pub(super) handshakes: Handshakes,
+    /// Connections whose source has as many of them as it may have.
+    pub(super) parked: Parked<Arrival>,
     pub(super) handshake_steps_left: usize,
     /// Handshakes that wait for a later pass.
     pub(super) deferred: VecDeque<Key>,
@@ -145,6 +149,19 @@ impl Draining {
         let since = *self.quiet_since.get_or_insert(now);
         Some(if self.was_busy { since.after(DRAIN_SETTLE) } else { since })
     }
+}
+
+/// What a panic says.
+pub(super) type Panic = Box<dyn Any + Send>;
+
+/// Hands an input to an engine, and catches its panic. What the engine is lent is borrowed beside it, not taken out of
+/// the core: nothing has to be put back.
+pub(super) fn hand(engine: &mut Engine, input: Input<'_>, now: Time) -> Result<(), Panic> {
+    catch_unwind(AssertUnwindSafe(|| {
+        #[cfg(test)]
+        super::tests::panic_if_asked(&input);
+        engine.handle(input, now);
+    }))
 }
 
 /// What a core is made from.
@@ -189,6 +206,7 @@ impl Core {
             watches: Watches::default(),
             lingers: VecDeque::new(),
             handshakes: Handshakes::default(),
+            parked: Parked::default(),
             handshake_steps_left: HANDSHAKE_STEPS_PER_PASS_MAX,
             deferred: VecDeque::new(),
             bulk_reads_left: BULK_READS_PER_PASS_MAX,
@@ -230,15 +248,14 @@ impl Core {
     /// Hands an input to the engine. `false` when that panicked: the panic is counted, and a connection that the
     /// input came from has to be closed.
     pub(super) fn input(&mut self, input: Input<'_>) -> bool {
-        let now = self.clock.now();
+        let handled = hand(&mut self.engine, input, self.clock.now());
+        self.handled(handled)
+    }
+
+    /// What came of an input that was handed to the engine; as [`Core::input`].
+    pub(super) fn handled(&mut self, result: Result<(), Panic>) -> bool {
         self.inputs += 1;
         self.dirty = true;
-        let Self { engine, .. } = self;
-        let result = catch_unwind(AssertUnwindSafe(|| {
-            #[cfg(test)]
-            super::tests::panic_if_asked(&input);
-            engine.handle(input, now);
-        }));
         match result {
             Ok(()) => true,
             Err(panic) => {
@@ -248,9 +265,22 @@ impl Core {
         }
     }
 
-    /// Counts a panic; repeated ones take the shard out of service.
+    /// Takes one step of a connection. A panic in it (of rustls, or of what verifies a certificate) closes this one and
+    /// leaves everything else as it was.
+    pub(super) fn guarded(&mut self, key: Key, step: impl FnOnce(&mut Self)) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| step(self))) {
+            self.on_panic(panic.as_ref());
+            self.lost(key, CloseReason::Panic);
+        }
+    }
+
+    /// Counts a panic, and lets the engine put right what it may have cut short; repeated ones take the shard out of
+    /// service.
     pub(super) fn on_panic(&mut self, panic: &(dyn Any + Send)) {
         let now = self.clock.now();
+        let Self { engine, .. } = self;
+        // A second one leaves things as they are, which is no worse.
+        let _ = catch_unwind(AssertUnwindSafe(|| engine.recover()));
         self.count(Counter::Panics);
         let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
         let about = text.unwrap_or("no message").to_owned();
@@ -399,10 +429,13 @@ impl Core {
     fn snapshot(&mut self) -> Snapshot {
         let nudges = self.shared.take_nudges();
         self.engine.counters_mut().add(Counter::StallsNudged, nudges);
+        let lost = self.udp.iter_mut().flatten().map(Outgoing::lost_count).sum();
+        self.engine.counters_mut().add(Counter::DatagramsLost, lost);
         let mut snapshot = self.engine.snapshot();
         snapshot.upstreams = self.engine.upstreams(self.clock.now());
         snapshot.gauges.set_len(Gauge::MailboxLength, self.inbox.len());
         snapshot.gauges.set_len(Gauge::HandshakesInProgress, self.handshakes.len());
+        snapshot.gauges.set_len(Gauge::HandshakesParked, self.parked.len());
         let waiting = self.conns.iter().map(|(_, conn)| conn.waiting_len()).sum();
         snapshot.gauges.set_len(Gauge::SendQueueBytes, waiting);
         snapshot
@@ -426,14 +459,16 @@ impl Core {
                 self.on_panic(panic.as_ref());
             }
         }
+        let unparks = self.unpark(now);
         self.look_at_progress(now);
         self.expire_lingers(now);
         let mut waits = false;
         for _ in 0..ROUNDS_MAX {
             let did = self.carry_out();
-            waits = self.flush_datagrams();
+            let told;
+            (waits, told) = self.flush_datagrams();
             let flushed = self.flush_conns();
-            if !did && !flushed {
+            if !did && !flushed && !told {
                 // What was put in meanwhile has been carried out too.
                 self.dirty = false;
                 break;
@@ -447,9 +482,8 @@ impl Core {
         let retry =
             (waits || self.dirty || !self.deferred.is_empty() || !self.bulky.is_empty() || !self.inbox.is_empty())
                 .then(|| now.after(RETRY_AFTER));
-        let due = [self.engine.poll_timeout(), self.next_expiry(), retry, drained].into_iter().flatten().min();
+        let due = [self.engine.poll_timeout(), self.next_expiry(), retry, drained, unparks].into_iter().flatten().min();
         self.shared.set_due(due.map(|due| due.0));
-        self.shared.set_connections(self.conns.len());
         Passed { due, gather: std::mem::take(&mut self.inputs) >= GATHER_INPUTS_MIN }
     }
 
@@ -513,23 +547,28 @@ impl Core {
         }
     }
 
-    /// Says whether datagrams wait for room.
-    fn flush_datagrams(&mut self) -> bool {
-        let mut waits = false;
+    /// Says whether datagrams wait for room, and whether the engine was told of some that came back.
+    fn flush_datagrams(&mut self) -> (bool, bool) {
+        let (mut waits, mut told) = (false, false);
         for at in 0..self.udp.len() {
             let Self { udp, engine, .. } = self;
             let Some(out) = &mut udp[at] else { continue };
-            let mut named = Vec::new();
-            let flushed = out.flush(|bytes| engine.recycle(bytes), |to| named.push(to));
+            let (mut named, mut unsent) = (Vec::new(), Vec::new());
+            let flushed = out.flush(|bytes| engine.recycle(bytes), |to| named.push(to), |one| unsent.push(one));
             engine.counters_mut().add(Counter::DatagramSendError, flushed.dropped);
             engine.counters_mut().add(Counter::DatagramSocketFull, flushed.overflowed);
             engine.counters_mut().add(Counter::LimitDatagramsWaitingCount, flushed.overflowed);
             waits |= flushed.waiting;
+            told |= !named.is_empty() || !unsent.is_empty();
             for to in named {
                 self.input(Input::Unreachable { to });
             }
+            for Unsent { to, bytes, fault } in unsent {
+                self.input(Input::Unsent { to, bytes: &bytes, fault });
+                self.engine.recycle(bytes);
+            }
         }
-        waits
+        (waits, told)
     }
 
     /// Forgets which connection a slot stands for, if it still is this one.

@@ -5,7 +5,8 @@
 //!
 //! A crowd is taken in at the pace of the cryptography: while the bound is reached, connections wait in the listener's
 //! queue, so that a thousand phones that come back at once all get in. Stalled ones do not hold up that queue: who
-//! has had its time gives way to the next. A source that fills its share waits and gives way among its own.
+//! has had its time gives way to the next. A source that fills its share gives way among its own, and waits aside
+//! ([`super::parked`]), so that nobody waits behind it.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -31,6 +32,17 @@ struct Entry {
     key: Key,
 }
 
+/// Whether a handshake may begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// It may.
+    Now,
+    /// Its source has as many as it may have: this one waits, and nobody behind it.
+    Parks,
+    /// There are as many as may be: everybody waits.
+    Waits,
+}
+
 /// Those of one shard.
 #[derive(Debug, Default)]
 pub(super) struct Handshakes {
@@ -46,16 +58,16 @@ impl Handshakes {
     }
 
     /// Whether a handshake with this source may begin now; if not, it may soon. `busy`: some wait for their turn.
-    pub(super) fn may_begin(&self, source: IpAddr, busy: bool, now: Time) -> bool {
+    pub(super) fn turn(&self, source: IpAddr, busy: bool, now: Time) -> Turn {
         let patience = if busy { PATIENCE_BUSY } else { PATIENCE_IDLE };
-        let in_the_way = if self.of(source) >= HANDSHAKES_PER_SOURCE_MAX {
-            self.oldest_of(source)
+        let (in_the_way, otherwise) = if self.of(source) >= HANDSHAKES_PER_SOURCE_MAX {
+            (self.oldest_of(source), Turn::Parks)
         } else if self.all.len() >= HANDSHAKES_COUNT_MAX {
-            self.all.front()
+            (self.all.front(), Turn::Waits)
         } else {
-            None
+            (None, Turn::Now)
         };
-        in_the_way.is_none_or(|entry| entry.begun.after(patience) <= now)
+        if in_the_way.is_none_or(|entry| entry.begun.after(patience) <= now) { Turn::Now } else { otherwise }
     }
 
     /// One has begun. Says which one gives way to it, and the bound by which it does.
@@ -115,16 +127,16 @@ mod tests {
         crowd(&mut all, 0, HANDSHAKES_COUNT_MAX / 2, source(1));
         crowd(&mut all, 1_000, HANDSHAKES_COUNT_MAX - HANDSHAKES_COUNT_MAX / 2, source(2));
         for (busy, patience) in [(true, PATIENCE_BUSY), (false, PATIENCE_IDLE)] {
-            assert!(!all.may_begin(source(3), busy, START), "at the bound");
-            assert!(!all.may_begin(source(3), busy, START.after(patience - Duration::from_micros(1))));
-            assert!(all.may_begin(source(3), busy, START.after(patience)));
+            assert_eq!(all.turn(source(3), busy, START), Turn::Waits, "at the bound");
+            assert_eq!(all.turn(source(3), busy, START.after(patience - Duration::from_micros(1))), Turn::Waits);
+            assert_eq!(all.turn(source(3), busy, START.after(patience)), Turn::Now);
         }
         let gives_way = all.begin(Key::of_test(9_999), Some(source(3)), START.after(PATIENCE_IDLE));
         assert_eq!(gives_way, Some((Key::of_test(0), Counter::LimitHandshakesCount)));
         all.end(Key::of_test(0));
         assert_eq!(all.len(), HANDSHAKES_COUNT_MAX);
         all.end(Key::of_test(1));
-        assert!(all.may_begin(source(3), true, START), "one below it");
+        assert_eq!(all.turn(source(3), true, START), Turn::Now, "one below it");
     }
 
     #[test]
@@ -132,11 +144,14 @@ mod tests {
         let mut all = Handshakes::default();
         crowd(&mut all, 5_000, 1, source(2));
         crowd(&mut all, 0, HANDSHAKES_PER_SOURCE_MAX, source(1));
-        assert!(!all.may_begin(source(1), true, START));
-        assert!(all.may_begin(source(2), true, START), "others are not held up");
+        assert_eq!(all.turn(source(1), true, START), Turn::Parks);
+        assert_eq!(all.turn(source(2), true, START), Turn::Now, "others are not held up");
+        crowd(&mut all, 6_000, HANDSHAKES_COUNT_MAX - HANDSHAKES_PER_SOURCE_MAX - 1, source(3));
+        assert_eq!(all.turn(source(2), true, START), Turn::Waits);
+        assert_eq!(all.turn(source(1), true, START), Turn::Parks, "nor by it, when there is room for nobody");
         let gives_way = all.begin(Key::of_test(9_999), Some(source(1)), START.after(PATIENCE_BUSY));
         assert_eq!(gives_way, Some((Key::of_test(0), Counter::LimitHandshakesPerSource)), "not the oldest of all");
-        for at in (0..HANDSHAKES_PER_SOURCE_MAX).chain([5_000, 9_999]) {
+        for at in (0..HANDSHAKES_PER_SOURCE_MAX).chain(6_000..6_100).chain([5_000, 9_999]) {
             all.end(Key::of_test(at));
         }
         assert_eq!((all.len(), all.by_source.len()), (0, 0), "nothing is left behind");

@@ -1,19 +1,23 @@
 //! One core's loop: wait for what is ready, feed the engine, carry out what it wants.
 //!
 //! Owns: the executor's tasks (`tasks`), the core that they share ([`mod@self::core`]), the connections
-//! (`connection`), their handshakes (`handshakes`), what they send (`sending`) and whether it is taken (`progress`),
-//! the mailbox between shards (`mailbox`), what plain threads see (`shared`), the watchdog (`watchdog`), the DNS
-//! questions in the air (`resolving`) and the bounded log (`reporter`). Must not touch: what a message says.
+//! (`connection`), which of them are taken in and when (`arrivals`, `handshakes`, `parked`), what they send (`sending`)
+//! and whether it is taken (`progress`), the mailbox between shards (`mailbox`), what plain threads see (`shared`), the
+//! watchdog (`watchdog`), the DNS questions in the air (`resolving`) and the bounded log (`reporter`). Must not touch:
+//! what a message says.
 
+mod arrivals;
 mod connection;
 mod core;
 mod handshakes;
 mod mailbox;
+mod parked;
 mod progress;
 mod reporter;
 mod resolving;
 mod sending;
 mod shared;
+mod spare;
 mod tasks;
 #[cfg(test)]
 mod tests;

@@ -31,7 +31,7 @@ impl Core {
             self.to_flush.push(key);
         }
         if ready && waiting_len >= FLUSH_EARLY_LEN {
-            self.flush(key);
+            self.guarded(key, |core| core.flush(key));
         } else if waiting_len > max {
             self.lost(key, CloseReason::SendQueueFull);
         }
@@ -75,7 +75,7 @@ impl Core {
         let mut keys = std::mem::take(&mut self.to_flush);
         let some = !keys.is_empty();
         for key in keys.drain(..) {
-            self.flush(key);
+            self.guarded(key, |core| core.flush(key));
         }
         // What was queued meanwhile is for the next round; the longer buffer is kept.
         keys.append(&mut self.to_flush);
@@ -88,6 +88,8 @@ impl Core {
         let Self { engine, lent, conns, watches, .. } = self;
         let Some(conn) = conns.get_mut(key.index()).filter(|conn| conn.is(key)) else { return };
         conn.flush_queued = false;
+        #[cfg(test)]
+        super::tests::panic_if_sent(conn.stream.text());
         let before = conn.stream.taken();
         let flushed = conn.stream.flush(lent, |buffer| engine.recycle(buffer));
         let taken = conn.stream.taken();

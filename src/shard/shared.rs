@@ -33,8 +33,6 @@ pub struct Shared {
     asked: AtomicBool,
     /// Nudges of the watchdog that the shard has not counted yet.
     nudges: AtomicU64,
-    /// Connections at the last pass.
-    connections: AtomicU64,
     in_service: AtomicBool,
     retired: AtomicBool,
     #[cfg(test)]
@@ -50,7 +48,6 @@ impl Default for Shared {
             due: AtomicU64::new(u64::MAX),
             asked: AtomicBool::new(false),
             nudges: AtomicU64::new(0),
-            connections: AtomicU64::new(0),
             in_service: AtomicBool::new(true),
             retired: AtomicBool::new(false),
             #[cfg(test)]
@@ -107,14 +104,6 @@ impl Shared {
 
     pub(super) fn beats(&self) -> u64 {
         self.beat.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn set_connections(&self, len: usize) {
-        self.connections.store(len as u64, Ordering::Relaxed);
-    }
-
-    pub(super) fn connections(&self) -> u64 {
-        self.connections.load(Ordering::Relaxed)
     }
 
     pub(super) fn set_due(&self, due: Option<u64>) {

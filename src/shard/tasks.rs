@@ -16,6 +16,7 @@ use std::time::Duration;
 use glommio::net::{TcpListener, UdpSocket};
 use glommio::timer::Timer;
 
+use super::arrivals::CROWD_LOOK_EVERY;
 use super::connection::Key;
 use super::core::{Clock, Core, RETRY_AFTER};
 use super::resolving::Ask;
@@ -33,8 +34,6 @@ const STOP_LINGER_MAX: Duration = Duration::from_millis(250);
 const STOP_TASKS_MAX: Duration = Duration::from_millis(100);
 /// From one look at that to the next.
 const STOP_LOOK_EVERY: Duration = Duration::from_millis(2);
-/// From one look to the next whether a handshake may begin, while so many are in the air.
-const CROWD_LOOK_EVERY: Duration = Duration::from_millis(2);
 /// How long a listener rests after the system refused a connection (descriptors, memory).
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
@@ -288,11 +287,11 @@ pub(super) async fn accept(shard: Rc<Shard>, point: PointId, listener: TcpListen
                 // Without an address it is one that has gone already.
                 if let Ok(peer) = accepted.peer_addr() {
                     // Whoever comes next waits with it in the listener's queue.
-                    while shard.call(|core| core.must_wait(point, peer)) == Some(true) {
+                    while shard.call(|core| core.must_hold(point, peer)) == Some(true) {
                         glommio::timer::sleep(CROWD_LOOK_EVERY).await;
                     }
                     let socket = accepted.bind_to_executor();
-                    let key = shard.call(|core| core.accepted(point, socket, peer));
+                    let key = shard.call(|core| core.arrived(point, socket, peer));
                     if let Some(Some(key)) = key {
                         shard.spawn_conn(key);
                     }

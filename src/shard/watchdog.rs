@@ -6,8 +6,8 @@
 //! every fifth of a second all the same, which costs next to nothing, is not counted, and comes before the first
 //! retransmission over UDP (T1). While all are quiet, the looks are fewer too.
 //!
-//! As the one plain thread that looks at all shards it also sees to it that memory is given back when a crowd of
-//! connections has left: the shards let go of the room in their tables, and then the allocator of what is free.
+//! As the one plain thread that looks at all shards it also sees to it that memory is given back when much of it is free
+//! ([`super::spare`]): the shards let go of the room in their tables, and then the allocator of what is free.
 
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -17,7 +17,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use super::core::Clock;
 use super::mailbox::Inbox;
 use super::shared::Handle;
-use crate::sys;
+use super::spare::Spare;
+use crate::sys::memory;
 
 /// From one look to the next. A heartbeat that stands still for two looks is a stall.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
@@ -28,15 +29,8 @@ const LATE_US_MAX: u64 = 25_000;
 /// Time without a heartbeat after which a quiet shard is woken.
 const QUIET_MAX: Duration = Duration::from_millis(200);
 
-/// With fewer connections less there is not much to give back.
-const CROWD_MIN: u64 = 500;
 /// Looks that the shards have to let go of what they keep, before it goes to the system.
 const LOOKS_TO_SHRINK: u64 = 4;
-/// For how long they must be gone: phones that lost their network come back.
-const CROWD_GONE_AFTER: Duration = Duration::from_secs(5);
-/// Memory is given back once more after this: transactions that were made in the crowd's time lie between what it has
-/// left, and live for 64*T1, 32 s (RFC 3261 §17).
-const AGAIN_AFTER: Duration = Duration::from_secs(35);
 
 /// What the last looks at a shard saw.
 #[derive(Debug, Default)]
@@ -83,33 +77,6 @@ impl Seen {
     }
 }
 
-/// How many connections the process had, and has: when a crowd has left, its memory goes back to the system, for the
-/// allocator would keep it for a crowd that may never come again.
-#[derive(Debug, Default)]
-struct Crowd {
-    /// The most since memory was given back.
-    most: u64,
-    /// For how long there have been less than half of that.
-    gone: Duration,
-    /// Until memory is given back once more.
-    again_in: Option<Duration>,
-}
-
-impl Crowd {
-    /// Whether memory is to be given back now.
-    fn look(&mut self, connections: u64, since_last: Duration) -> bool {
-        self.most = self.most.max(connections);
-        let left = self.most - connections;
-        self.gone = if left >= CROWD_MIN && left > connections { self.gone + since_last } else { Duration::ZERO };
-        if self.gone >= CROWD_GONE_AFTER {
-            *self = Self { most: connections, again_in: Some(AGAIN_AFTER), ..Self::default() };
-            return true;
-        }
-        self.again_in = self.again_in.map(|left| left.saturating_sub(since_last));
-        self.again_in.take_if(|left| left.is_zero()).is_some()
-    }
-}
-
 /// Starts the thread. It ends when the other end of `stop` is dropped.
 ///
 /// # Errors
@@ -123,7 +90,7 @@ pub(super) fn start(
     std::thread::Builder::new().name("watchdog".into()).spawn(move || {
         let mut seen: Vec<Seen> = inboxes.iter().map(|_| Seen::default()).collect();
         let mut every = LOOK_EVERY;
-        let mut crowd = Crowd::default();
+        let mut spare = Spare::default();
         let (mut looks, mut gives_at) = (0_u64, u64::MAX);
         while stop.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
             let mut idle = true;
@@ -139,13 +106,14 @@ pub(super) fn start(
                     Verdict::Quiet => shared.nudge(false),
                 }
             }
-            let connections = (0..seen.len()).map(|at| handle.shared(at).connections()).sum();
-            if crowd.look(connections, every) {
+            if gives_at == u64::MAX && spare.look(every, memory::resident_len, memory::in_use_len) {
                 handle.shrink();
                 gives_at = looks + LOOKS_TO_SHRINK;
             }
             if looks == gives_at {
-                sys::give_memory_back();
+                memory::give_back();
+                spare.given_back();
+                gives_at = u64::MAX;
             }
             looks += 1;
             every = if idle { LOOK_EVERY_QUIET } else { LOOK_EVERY };
@@ -168,24 +136,6 @@ mod tests {
         assert_eq!(look(2, true), Verdict::Fine);
         assert_eq!(look(2, false), Verdict::Idle);
         assert_eq!(look(2, true), Verdict::Fine, "work that was done meanwhile is no stall");
-    }
-
-    #[test]
-    fn memory_is_given_back_when_a_crowd_has_left_for_good_and_when_its_transactions_have_ended() {
-        let mut crowd = Crowd::default();
-        let second = Duration::from_secs(1);
-        assert!(!crowd.look(3_000, second));
-        for _ in 0..4 {
-            assert!(!crowd.look(300, second), "it may come back");
-        }
-        assert!(!crowd.look(2_900, second), "as it does");
-        assert!((0..4).all(|_| !crowd.look(300, second)));
-        assert!(crowd.look(300, second));
-        let given: Vec<u32> = (1..=120).filter(|_| crowd.look(300, second)).collect();
-        assert_eq!(given, [35], "once more, after so many seconds");
-        assert!((0..60).all(|_| !crowd.look(100, second)), "too few to matter");
-        let mut half = Crowd { most: 3_000, ..Crowd::default() };
-        assert!((0..60).all(|_| !half.look(1_600, second)), "most are still there");
     }
 
     #[test]

@@ -128,16 +128,17 @@ impl Framer {
             Some(Err((reason, head_len))) => return Err(fault(reason, &bounded[..head_len], take)),
         };
         let (message, rest) = input.split_at(length.unwrap_or(input.len()).min(input.len()));
-        let mut buf = take();
-        buf.clear();
-        buf.extend_from_slice(message);
         *input = rest;
-        if length == Some(buf.len()) {
+        if length == Some(message.len()) {
+            let mut buf = take();
+            buf.clear();
+            buf.extend_from_slice(message);
             return Ok(Some(buf));
         }
+        // It grows with what comes, and not by what is announced: a first byte alone must not cost a whole buffer.
+        self.buf = message.to_vec();
         self.length = length;
-        self.searched = buf.len();
-        self.buf = buf;
+        self.searched = message.len();
         Ok(None)
     }
 

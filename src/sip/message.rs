@@ -125,7 +125,7 @@ pub enum Fault {
     Version,
     RequestLine,
     RequestUri,
-    /// A scheme other than sip and sips: 416.
+    /// A scheme other than sip, sips, tel and urn: 416.
     Scheme,
     HeaderSyntax,
     TooManyValues,
@@ -164,6 +164,25 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Whether it is one of a response too. What finds a response's transaction is its Via and its CSeq
+    /// (RFC 3261 §17.1.3); the rest of its head is for who reads it.
+    pub(super) fn is_of_response(self) -> bool {
+        !matches!(
+            self,
+            Self::MissingTo
+                | Self::ToSyntax
+                | Self::DuplicateTo
+                | Self::MissingFrom
+                | Self::FromSyntax
+                | Self::DuplicateFrom
+                | Self::MissingCallId
+                | Self::CallIdSyntax
+                | Self::DuplicateCallId
+                | Self::MaxForwardsSyntax
+                | Self::DuplicateMaxForwards
+        )
+    }
+
     /// Whether nobody can say where the message ends, so that a stream must not go on after it.
     #[must_use]
     pub fn ends_stream(self) -> bool {
@@ -360,7 +379,7 @@ impl Message {
         self.values(Name::Via).map(|span| Via::parse(&self.buf, span))
     }
 
-    /// The Call-ID; empty when its absence is the fault.
+    /// The Call-ID; empty when its absence is the fault, and in a response without one.
     #[must_use]
     pub fn call_id(&self) -> &[u8] {
         self.text(self.call_id)

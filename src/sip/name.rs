@@ -29,10 +29,7 @@ pub enum Name {
     UserAgent,
     Server,
     Date,
-    /// Any `X-Genesys-Route`.
     XGenesysRoute,
-    /// Any other name that begins with `X-Genesys-`.
-    XGenesys,
     Other,
 }
 
@@ -74,8 +71,7 @@ impl Name {
             (12, b'r') => (is_lower(bytes, b"record-route"), Self::RecordRoute),
             (13, b'p') => (is_lower(bytes, b"proxy-require"), Self::ProxyRequire),
             (14, b'c') => (is_lower(bytes, b"content-length"), Self::ContentLength),
-            (15, b'x') if is_lower(bytes, b"x-genesys-route") => return Self::XGenesysRoute,
-            (10.., b'x') => (is_lower(&bytes[..10], b"x-genesys-"), Self::XGenesys),
+            (15, b'x') => (is_lower(bytes, b"x-genesys-route"), Self::XGenesysRoute),
             _ => return Self::Other,
         };
         if found { name } else { Self::Other }

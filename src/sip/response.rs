@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 use super::chars::is_lws;
 use super::scan::{Extent, scan};
 use super::value::write_u32;
-use super::{Edits, Fault, Field, Message, Name, ScanError, Span, Start};
+use super::{Edits, Fault, Field, Message, Name, NameAddr, ScanError, Span, Start};
 
 /// What to answer.
 #[derive(Clone, Copy, Debug)]
@@ -142,12 +142,14 @@ fn marks(request: &Message, source: SocketAddr) -> Marks {
 }
 
 /// Appends the ACK for a final response other than 2xx: to where the INVITE went, with its branch
-/// (RFC 3261 §17.1.1.3). `invite` are the bytes as they were sent.
+/// (RFC 3261 §17.1.1.3). `invite` are the bytes as they were sent. To is the response's; one without a To that could
+/// be read is acknowledged with the INVITE's.
 ///
 /// # Errors
 /// When `invite` is no request.
 pub fn build_ack(invite: &[u8], response: &Message, out: &mut Vec<u8>) -> Result<(), ScanError> {
-    let to = response.first(Name::To).map(|field| response.text(field.value));
+    let to = response.first(Name::To).filter(|field| NameAddr::parse(response.buf(), field.value).is_ok());
+    let to = to.map(|field| response.text(field.value));
     write_for_invite(invite, b"ACK", to, out)
 }
 

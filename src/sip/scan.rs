@@ -52,6 +52,7 @@ fn parse(buf: &[u8], bounded: &[u8], extent: Extent) -> Result<Message, ScanErro
         faults.add(Fault::RequestLine);
     }
     let start = start_line(buf, trim_end(line).len(), clean.unwrap_or(line).len(), &mut faults)?;
+    faults.in_response = matches!(start, Start::Status { .. });
 
     let empty = Span::new(line_end, line_end);
     let mut message = Message {
@@ -121,15 +122,18 @@ fn parse(buf: &[u8], bounded: &[u8], extent: Extent) -> Result<Message, ScanErro
     Ok(message)
 }
 
-/// Keeps the first fault.
+/// Keeps the first fault that counts.
 #[derive(Debug, Default)]
 struct Faults {
     first: Option<Fault>,
+    in_response: bool,
 }
 
 impl Faults {
     fn add(&mut self, fault: Fault) {
-        self.first.get_or_insert(fault);
+        if !self.in_response || fault.is_of_response() {
+            self.first.get_or_insert(fault);
+        }
     }
 }
 

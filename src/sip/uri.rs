@@ -17,7 +17,19 @@ use crate::limits::URI_LEN_MAX;
 pub enum Scheme {
     Sip,
     Sips,
+    /// A telephone number (RFC 3966): who dials it leaves it to the SIP Server where it leads.
+    Tel,
+    /// A name (RFC 8141), such as that of an emergency service (RFC 5031): the same.
+    Urn,
     Other,
+}
+
+impl Scheme {
+    /// Whether such a URI has a user, a host and a port, and so says by itself where it leads.
+    #[must_use]
+    pub fn is_sip(self) -> bool {
+        matches!(self, Self::Sip | Self::Sips)
+    }
 }
 
 /// The host of a URI or of a Via.
@@ -31,12 +43,12 @@ pub enum Host {
     V6(Ipv6Addr),
 }
 
-/// A parsed URI. For `Scheme::Other` only `all` and `scheme` say something.
+/// A parsed URI. When its scheme is neither sip nor sips, only `all` and `scheme` say something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Uri {
     /// The whole URI.
     pub all: Span,
-    /// sip, sips or another.
+    #[allow(missing_docs, reason = "see Scheme")]
     pub scheme: Scheme,
     /// The user part without the password; empty when there is none.
     pub user: Span,
@@ -124,7 +136,7 @@ impl Uri {
             params: empty,
             headers: empty,
         };
-        if scheme == Scheme::Other {
+        if !scheme.is_sip() {
             return if colon + 1 < bytes.len() { Ok(uri) } else { Err(UriError::Empty) };
         }
         if memchr::memchr_iter(b'%', bytes).any(|at| escaped(&bytes[at..]).is_none()) {
@@ -205,8 +217,11 @@ impl Uri {
         self.param(buf, "lr").is_some()
     }
 
-    /// Appends the user part with its escapes undone.
+    /// Appends the user part with its escapes undone; other schemes whole, as written.
     pub fn user_unescaped(&self, buf: &[u8], out: &mut Vec<u8>) {
+        if !self.scheme.is_sip() {
+            return out.extend_from_slice(self.all.of(buf));
+        }
         let user = self.user.of(buf);
         if memchr::memchr(b'%', user).is_none() {
             out.extend_from_slice(user);
@@ -220,7 +235,7 @@ impl Uri {
     /// sip, the scheme's default port removed. A key to compare, not a URI to send. Other schemes as
     /// written.
     pub fn write_aor(&self, buf: &[u8], out: &mut Vec<u8>) {
-        if self.scheme == Scheme::Other {
+        if !self.scheme.is_sip() {
             out.extend_from_slice(self.all.of(buf));
             return;
         }
@@ -319,7 +334,7 @@ pub fn equivalent(a: &Uri, a_buf: &[u8], b: &Uri, b_buf: &[u8]) -> bool {
         return false;
     }
     let parts = |uri: &Uri, buf| memchr::memchr3_iter(b';', b'&', b'?', uri.all.of(buf)).count();
-    if a.scheme == Scheme::Other || parts(a, a_buf).max(parts(b, b_buf)) > COMPARED_PARTS_MAX {
+    if !a.scheme.is_sip() || parts(a, a_buf).max(parts(b, b_buf)) > COMPARED_PARTS_MAX {
         return a.all.of(a_buf) == b.all.of(b_buf);
     }
     let same_host = match (&a.host, &b.host) {
@@ -383,6 +398,12 @@ fn scheme(bytes: &[u8]) -> Result<Scheme, UriError> {
     }
     if bytes.eq_ignore_ascii_case(b"sips") {
         return Ok(Scheme::Sips);
+    }
+    if bytes.eq_ignore_ascii_case(b"tel") {
+        return Ok(Scheme::Tel);
+    }
+    if bytes.eq_ignore_ascii_case(b"urn") {
+        return Ok(Scheme::Urn);
     }
     let rest_ok = bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'));
     if rest_ok && bytes.first().is_some_and(u8::is_ascii_alphabetic) {

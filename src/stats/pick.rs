@@ -202,6 +202,8 @@ impl Counter {
             Self::ClosedSendQueueFull => Some(Self::LimitSendQueueLen),
             Self::ClosedSendStalled => Some(Self::LimitSendStall),
             Self::ClosedSendSlow => Some(Self::LimitSendAge),
+            Self::ClosedHalfClosed => Some(Self::LimitHalfClosed),
+            Self::ClosedPings => Some(Self::LimitPingsPerRead),
             _ => None,
         }
     }

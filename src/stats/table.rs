@@ -152,7 +152,7 @@ Counter, COUNTERS;
 "hawser_path_support_added_total", "REGISTERs that got Supported: path added, for their phone does not say it.":
     PathSupportAdded {};
 
-"hawser_x_genesys_stripped_total", "Messages that X-Genesys header fields were taken out of.":
+"hawser_x_genesys_stripped_total", "Requests and responses that X-Genesys-Route was taken out of.":
     XGenesysStrippedServer { side = "server" }
     XGenesysStrippedEndpoint { side = "endpoint" };
 
@@ -230,6 +230,7 @@ Counter, COUNTERS;
     Refused503NameUnanswered { code = "503", reason = "name_unanswered" }
     Refused503NoTarget { code = "503", reason = "no_target" }
     Refused503Draining { code = "503", reason = "draining" }
+    Refused503Unsendable { code = "503", reason = "unsendable" }
     Refused513Oversize { code = "513", reason = "oversize" };
 
 "hawser_failovers_total", "Requests that went on to the next server or target, by why the one before would not do.":
@@ -244,8 +245,10 @@ Counter, COUNTERS;
 "hawser_responses_dropped_total", "Responses dropped, by reason.":
     ResponseStray { reason = "stray" }
     ResponseForeignVia { reason = "foreign_via" }
+    ResponseElsewhere { reason = "elsewhere" }
     ResponseConnectionGone { reason = "connection_gone" }
     ResponseUnsendable { reason = "unsendable" }
+    ResponseTooLarge { reason = "too_large" }
     ResponseMailbox { reason = "mailbox" };
 
 "hawser_acks_dropped_total", "ACKs dropped, by reason: nothing may answer them.":
@@ -322,6 +325,8 @@ Counter, COUNTERS;
     ClosedSendQueueFull { reason = "send_queue_full" }
     ClosedSendStalled { reason = "send_stalled" }
     ClosedSendSlow { reason = "send_slow" }
+    ClosedHalfClosed { reason = "half_closed" }
+    ClosedPings { reason = "pings" }
     ClosedPanic { reason = "panic" };
 
 "hawser_connect_failures_total", "Connections that could not be opened, by reason.":
@@ -410,7 +415,11 @@ Counter, COUNTERS;
 "hawser_datagrams_dropped_total", "Datagrams that could not be sent, by reason.":
     DatagramSocketFull { reason = "socket_full" }
     DatagramUnreachable { reason = "unreachable" }
+    DatagramTooLarge { reason = "too_large" }
     DatagramSendError { reason = "send_error" };
+
+"hawser_datagrams_lost_total", "Datagrams that came and that the system dropped before they were read: the socket's buffer was full (net.core.rmem_max).":
+    DatagramsLost {};
 
 "hawser_accept_errors_total", "Times that the system refused to hand over a new connection (descriptors, memory).":
     AcceptError {};
@@ -467,6 +476,8 @@ Counter, COUNTERS;
     LimitSendQueueLen { limit = "send_queue_len" }
     LimitSendStall { limit = "send_stall" }
     LimitSendAge { limit = "send_age" }
+    LimitHalfClosed { limit = "half_closed" }
+    LimitPingsPerRead { limit = "pings_per_read" }
     LimitIdleUnregistered { limit = "idle_unregistered" }
     LimitUnregisteredPerSource { limit = "unregistered_per_source" }
     LimitMailboxCount { limit = "mailbox_count" }
@@ -478,6 +489,7 @@ Counter, COUNTERS;
     LimitBindingsPerFlow { limit = "bindings_per_flow" }
     LimitContacts { limit = "contacts" }
     LimitFlowAttempts { limit = "flow_attempts" }
+    LimitStrangerAnswerFactor { limit = "stranger_answer_factor" }
     LimitHomeAnswer { limit = "home_answer" }
     LimitLinksCount { limit = "links_count" }
     LimitTargetsCount { limit = "targets_count" }
@@ -485,6 +497,7 @@ Counter, COUNTERS;
     LimitDatagramsWaitingCount { limit = "datagrams_waiting_count" }
     LimitHandshakesCount { limit = "handshakes_count" }
     LimitHandshakesPerSource { limit = "handshakes_per_source" }
+    LimitHandshakesParkedCount { limit = "handshakes_parked_count" }
     LimitDnsLookup { limit = "dns_lookup" }
     LimitDnsName { limit = "dns_name" }
     LimitDnsAliases { limit = "dns_aliases" }
@@ -533,6 +546,8 @@ Gauge, GAUGES;
     ConnectionsLimit {};
 "hawser_tls_handshakes_in_progress", "TLS handshakes begun and not finished.":
     HandshakesInProgress {};
+"hawser_tls_handshakes_waiting", "Connections whose source address has as many handshakes in the air as it may have: they wait for its next.":
+    HandshakesParked {};
 "hawser_registered_flows", "Flows that hold at least one binding, by transport.":
     RegisteredFlowsUdp { transport = "udp" }
     RegisteredFlowsTcp { transport = "tcp" }

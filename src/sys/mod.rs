@@ -1,13 +1,16 @@
 //! The few calls into the system that no safe library offers as they are needed here.
 //!
-//! Owns: batched datagram calls ([`batch`]), the error queue of a UDP socket ([`errqueue`]), resource limits and
-//! the io_uring probe ([`limits`]), what a TCP peer has taken ([`outgoing`]), and the handing over of descriptors to
+//! Owns: batched datagram calls ([`batch`]), the error queue of a UDP socket ([`errqueue`]) and what it has
+//! dropped ([`incoming`]), resource limits and the io_uring probe ([`limits`]), memory and the allocator's part of it ([`memory`]), what a
+//! TCP peer has taken ([`outgoing`]), and the handing over of descriptors to
 //! glommio. This is the one module where `unsafe` may stand; each block has its argument and a test. Must not touch:
 //! SIP, TLS, state.
 
 pub mod batch;
 pub mod errqueue;
+pub mod incoming;
 pub mod limits;
+pub mod memory;
 pub mod outgoing;
 
 use std::io;
@@ -46,16 +49,6 @@ pub fn send(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
     }
 }
 
-/// Gives memory that is free, but that the allocator keeps, back to the system. Takes the allocator's locks: for plain
-/// threads, and seldom.
-pub fn give_memory_back() {
-    // SAFETY: `malloc_trim` takes a number and may be called by any thread at any time; what is allocated stays.
-    #[cfg(target_env = "gnu")]
-    unsafe {
-        libc::malloc_trim(0);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,25 +75,5 @@ mod tests {
         let big = vec![0; 1 << 20];
         let full = (0..1000).find_map(|_| send(client.as_raw_fd(), &big).err()).expect("the buffers are finite");
         assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
-    }
-
-    fn resident_len() -> u64 {
-        let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-        statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4_096
-    }
-
-    #[test]
-    fn free_memory_is_given_back_and_what_is_in_use_stays() {
-        let mut blocks: Vec<_> = (0..20_000).map(|at: usize| Some(vec![at.to_le_bytes()[0]; 10_000])).collect();
-        // What is kept lies between what is free, so that the allocator gives nothing back by itself.
-        blocks.iter_mut().enumerate().filter(|(at, _)| at % 50 != 0).for_each(|(_, block)| *block = None);
-        let before = resident_len();
-        give_memory_back();
-        let after = resident_len();
-        assert!(before.saturating_sub(after) > 50_000_000, "{before} {after}");
-        let kept = blocks.iter().enumerate().filter_map(|(at, block)| Some((at, block.as_ref()?)));
-        for (at, block) in kept {
-            assert!(block.iter().all(|byte| *byte == at.to_le_bytes()[0]));
-        }
     }
 }

@@ -168,7 +168,8 @@ impl Session {
                 }
             }
         }
-        let rest = &records[at..];
+        // Nothing counts behind a close_notify.
+        let rest = if closed { &[][..] } else { &records[at..] };
         if rest.len() > PART_LEN_MAX {
             return Err(Error::General("a record or handshake message that does not end".into()));
         }

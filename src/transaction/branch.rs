@@ -1,16 +1,25 @@
 //! Our own branch parameter: it says which shard and slot a response belongs to, and is random, so that
 //! nobody else can make one (RFC 3261 §8.1.1.7, §16.6 step 8; RFC 5393 §4.2 for the loop part).
-
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+//!
+//! It is written in an alphabet without case, for others may write it back in another one (RFC 3261 §7.3.1).
 
 use crate::ids::ShardId;
 
 /// RFC 3261 §8.1.1.7.
 pub const MAGIC_COOKIE: &[u8] = b"z9hG4bK";
 const RAW_LEN: usize = 21;
-/// `z9hG4bK` and 28 characters.
-const TEXT_LEN: usize = MAGIC_COOKIE.len() + RAW_LEN / 3 * 4;
+/// Characters of five bits each.
+const CHARS_LEN: usize = (RAW_LEN * 8).div_ceil(5);
+/// `z9hG4bK` and 34 characters.
+const TEXT_LEN: usize = MAGIC_COOKIE.len() + CHARS_LEN;
+/// RFC 4648 §6, in lower case.
+const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+
+/// Whether a branch begins with the magic cookie and has something behind it (RFC 3261 §8.1.1.7), in any case.
+#[must_use]
+pub fn has_magic_cookie(branch: &[u8]) -> bool {
+    branch.len() > MAGIC_COOKIE.len() && branch[..MAGIC_COOKIE.len()].eq_ignore_ascii_case(MAGIC_COOKIE)
+}
 
 /// A transaction of one shard: a slot and its generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -48,25 +57,17 @@ impl Branch {
         raw[5..9].copy_from_slice(&self.txn.generation.to_be_bytes());
         raw[9..17].copy_from_slice(&self.nonce.to_be_bytes());
         raw[17..21].copy_from_slice(&self.loop_hash.to_be_bytes());
-        let mut text = [0u8; TEXT_LEN];
-        text[..MAGIC_COOKIE.len()].copy_from_slice(MAGIC_COOKIE);
-        let len =
-            URL_SAFE_NO_PAD.encode_slice(raw, &mut text[MAGIC_COOKIE.len()..]).expect("21 bytes make 28 characters");
-        out.extend_from_slice(&text[..MAGIC_COOKIE.len() + len]);
+        out.extend_from_slice(MAGIC_COOKIE);
+        out.extend_from_slice(&encode(&raw));
     }
 
-    /// Reads it back; `None` for a branch that is not of this form.
+    /// Reads it back, in any case; `None` for a branch that is not of this form.
     #[must_use]
     pub fn read(text: &[u8]) -> Option<Self> {
-        if text.len() != TEXT_LEN || !text.starts_with(MAGIC_COOKIE) {
+        if text.len() != TEXT_LEN || !has_magic_cookie(text) {
             return None;
         }
-        // One byte of slack: the decoder wants room for its estimate.
-        let mut raw = [0u8; RAW_LEN + 3];
-        let len = URL_SAFE_NO_PAD.decode_slice(&text[MAGIC_COOKIE.len()..], &mut raw).ok()?;
-        if len != RAW_LEN {
-            return None;
-        }
+        let raw = decode(text[MAGIC_COOKIE.len()..].try_into().ok()?)?;
         let word = |at: usize| u32::from_be_bytes([raw[at], raw[at + 1], raw[at + 2], raw[at + 3]]);
         Some(Self {
             shard: ShardId(raw[0]),
@@ -75,6 +76,45 @@ impl Branch {
             loop_hash: word(17),
         })
     }
+}
+
+/// Five bits a character, from the highest on; what is left of the last one is zero.
+fn encode(raw: &[u8; RAW_LEN]) -> [u8; CHARS_LEN] {
+    let mut text = [0; CHARS_LEN];
+    for (chars, five) in text.chunks_mut(8).zip(raw.chunks(5)) {
+        let mut bytes = [0; 8];
+        bytes[..five.len()].copy_from_slice(five);
+        let bits = u64::from_be_bytes(bytes);
+        for (at, char) in chars.iter_mut().enumerate() {
+            *char = ALPHABET[(bits >> (59 - at * 5)) as usize & 31];
+        }
+    }
+    text
+}
+
+/// The reverse, in any case; `None` when a character is none of the alphabet's, or there is something in the bits
+/// that are left.
+fn decode(text: &[u8; CHARS_LEN]) -> Option<[u8; RAW_LEN]> {
+    let mut raw = [0; RAW_LEN];
+    for (chars, five) in text.chunks(8).zip(raw.chunks_mut(5)) {
+        let mut bits = 0;
+        for (at, char) in chars.iter().enumerate() {
+            let value = match char {
+                b'a'..=b'z' => char - b'a',
+                b'A'..=b'Z' => char - b'A',
+                b'2'..=b'7' => char - b'2' + 26,
+                _ => return None,
+            };
+            bits |= u64::from(value) << (59 - at * 5);
+        }
+        let bytes = bits.to_be_bytes();
+        let (own, left) = bytes.split_at(five.len());
+        if left.iter().any(|byte| *byte != 0) {
+            return None;
+        }
+        five.copy_from_slice(own);
+    }
+    Some(raw)
 }
 
 #[cfg(test)]
@@ -93,13 +133,36 @@ mod tests {
         branch.write(&mut text);
         assert_eq!(text.len(), TEXT_LEN);
         assert_eq!(Branch::read(&text), Some(branch));
+        assert_eq!(text, b"z9hG4bKh4aqeaye777777765w7o6aaaaaaqaaaaa4");
+        for other in [text.to_ascii_lowercase(), text.to_ascii_uppercase()] {
+            assert_eq!(Branch::read(&other), Some(branch), "{}", String::from_utf8_lossy(&other));
+        }
+        let swapped: Vec<u8> = text.iter().map(|byte| byte ^ (byte.is_ascii_alphabetic() as u8 * 0x20)).collect();
+        assert_eq!(Branch::read(&swapped), Some(branch));
+    }
+
+    #[test]
+    fn each_character_counts() {
+        let branch = Branch { shard: ShardId(0), txn: TxnId { slot: 0, generation: 0 }, nonce: 0, loop_hash: 0 };
+        let mut text = Vec::new();
+        branch.write(&mut text);
+        for at in MAGIC_COOKIE.len()..text.len() {
+            let mut other = text.clone();
+            other[at] = b'b';
+            assert_ne!(Branch::read(&other), Some(branch), "{at}");
+        }
+        *text.last_mut().expect("it has some") = b'b';
+        assert_eq!(Branch::read(&text), None, "it could be written in two ways");
     }
 
     #[test]
     fn other_branches_are_not_ours() {
-        for text in
-            [&b""[..], b"z9hG4bK", b"z9hG4bK-524287-1---abcdefghijklmnopq", b"z9hG4bK!!!!!!!!!!!!!!!!!!!!!!!!!!!!"]
-        {
+        for text in [
+            &b""[..],
+            b"z9hG4bK",
+            b"z9hG4bK-524287-1---abcdefghijklmnopq234567",
+            &[b"z9hG4bK", &[b'1'; CHARS_LEN][..]].concat(),
+        ] {
             assert_eq!(Branch::read(text), None);
         }
     }

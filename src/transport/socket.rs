@@ -13,7 +13,7 @@ use crate::sys;
 /// Connections that wait to be accepted; the system may cut it down (net.core.somaxconn).
 const BACKLOG: i32 = 4096;
 /// What a UDP socket may hold before datagrams are lost; the system may cut it down (net.core.rmem_max).
-const UDP_BUFFER_LEN: usize = 4 << 20;
+pub const UDP_BUFFER_LEN: usize = 4 << 20;
 /// What the system holds of a stream connection's text that the peer does not read (it doubles this for its own use).
 /// Left to itself it would take in megabytes before a send could stall.
 const SEND_BUFFER_LEN: usize = 128 * 1024;
@@ -104,6 +104,18 @@ pub fn udp(address: SocketAddr, tos: u32) -> io::Result<Socket> {
     sys::errqueue::enable(socket.as_raw_fd(), address.is_ipv6())?;
     socket.bind(&address.into())?;
     Ok(socket)
+}
+
+/// Of the buffers that a UDP socket asked for, those that the system has cut down: the sysctl that bounds it, and how
+/// many bytes it gave.
+///
+/// # Errors
+/// What the system says.
+pub fn cut_down(udp: &Socket) -> io::Result<impl Iterator<Item = (&'static str, usize)> + use<>> {
+    // The system doubles what is asked for, for its own use, and says so.
+    let given =
+        [("net.core.rmem_max", udp.recv_buffer_size()? / 2), ("net.core.wmem_max", udp.send_buffer_size()? / 2)];
+    Ok(given.into_iter().filter(|(_, len)| *len < UDP_BUFFER_LEN))
 }
 
 /// Options of every stream connection, accepted or opened.
@@ -219,6 +231,21 @@ mod tests {
         assert_eq!(udp(v6, 0xb8).unwrap().tclass_v6().unwrap(), 0xb8);
         let (accepted, opened) = pair(&listen(v6, 0xb8).unwrap(), 0x60);
         assert_eq!((accepted.tclass_v6().unwrap(), opened.tclass_v6().unwrap()), (0xb8, 0x60));
+    }
+
+    #[test]
+    fn what_the_system_cuts_down_of_a_udp_buffer_is_named() {
+        let socket = udp(any(), TOS_UNSET).unwrap();
+        let cut: Vec<_> = cut_down(&socket).unwrap().collect();
+        for (name, file) in [("net.core.rmem_max", "rmem_max"), ("net.core.wmem_max", "wmem_max")] {
+            let bound = std::fs::read_to_string(format!("/proc/sys/net/core/{file}")).unwrap();
+            let bound: usize = bound.trim().parse().unwrap();
+            let expected = (bound < UDP_BUFFER_LEN).then_some((name, bound));
+            assert_eq!(cut.iter().find(|(cut, _)| *cut == name).copied(), expected);
+        }
+        let small = UDP_BUFFER_LEN / 64;
+        socket.set_recv_buffer_size(small).unwrap();
+        assert!(cut_down(&socket).unwrap().any(|cut| cut == ("net.core.rmem_max", small)));
     }
 
     #[test]

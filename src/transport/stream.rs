@@ -69,6 +69,12 @@ impl Stream {
         self.wire.extend_from_slice(records);
     }
 
+    /// The text that waits.
+    #[cfg(test)]
+    pub(crate) fn text(&self) -> &[u8] {
+        &self.text
+    }
+
     /// Bytes that wait, of text and of records.
     #[must_use]
     pub fn waiting_len(&self) -> usize {

@@ -5,14 +5,17 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
 
+use crate::engine::SendFault;
 use crate::limits::DATAGRAMS_WAITING_COUNT_MAX;
-use crate::sys::{batch, errqueue};
+use crate::sys::{batch, errqueue, incoming};
 
 /// What one UDP socket has to send.
 #[derive(Debug)]
 pub struct Outgoing {
     fd: RawFd,
     waiting: VecDeque<(SocketAddr, Vec<u8>)>,
+    /// What the system had dropped of what came when that was looked at last.
+    dropped_count: u32,
 }
 
 /// What a flush came to.
@@ -20,7 +23,7 @@ pub struct Outgoing {
 pub struct Flushed {
     /// Datagrams that went out.
     pub sent: u64,
-    /// Datagrams that the system refused.
+    /// Datagrams that the system refused for a cause that passes (no memory). What is sent again finds it better.
     pub dropped: u64,
     /// The oldest, dropped since more waited than `DATAGRAMS_WAITING_COUNT_MAX`.
     pub overflowed: u64,
@@ -28,11 +31,28 @@ pub struct Flushed {
     pub waiting: bool,
 }
 
+/// A datagram that the system has refused for good.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Unsent {
+    /// Where it was to go.
+    pub to: SocketAddr,
+    /// Its payload.
+    pub bytes: Vec<u8>,
+    /// Why.
+    pub fault: SendFault,
+}
+
 impl Outgoing {
     /// For the socket of this descriptor, which must stay open as long.
     #[must_use]
     pub fn new(fd: RawFd) -> Self {
-        Self { fd, waiting: VecDeque::new() }
+        Self { fd, waiting: VecDeque::new(), dropped_count: 0 }
+    }
+
+    /// Datagrams that came to the same socket, and that the system has dropped since this was asked last.
+    pub fn lost_count(&mut self) -> u64 {
+        let count = incoming::dropped_count(self.fd).unwrap_or(self.dropped_count);
+        u64::from(count.wrapping_sub(std::mem::replace(&mut self.dropped_count, count)))
     }
 
     /// Appends one. It stays until `flush`.
@@ -40,9 +60,14 @@ impl Outgoing {
         self.waiting.push_back((to, bytes));
     }
 
-    /// Sends all that the socket takes. Buffers that are done with go to `recycle`; destinations that cannot be
-    /// reached are told to `unreachable`.
-    pub fn flush(&mut self, mut recycle: impl FnMut(Vec<u8>), mut unreachable: impl FnMut(SocketAddr)) -> Flushed {
+    /// Sends all that the socket takes. Buffers that are done with go to `recycle`; destinations of which an earlier
+    /// datagram came back are told to `unreachable`; what the system refuses for good goes to `unsent`.
+    pub fn flush(
+        &mut self,
+        mut recycle: impl FnMut(Vec<u8>),
+        mut unreachable: impl FnMut(SocketAddr),
+        mut unsent: impl FnMut(Unsent),
+    ) -> Flushed {
         let mut flushed = Flushed::default();
         // A pending error belongs to an earlier datagram, so that the first one is tried again after it, once.
         let mut tried_again = false;
@@ -62,11 +87,12 @@ impl Outgoing {
                 }
                 Err(error) => {
                     tried_again = false;
-                    flushed.dropped += 1;
-                    if let Some((to, bytes)) = self.waiting.pop_front() {
-                        recycle(bytes);
-                        if is_unreachable(&error) {
-                            unreachable(to);
+                    let Some((to, bytes)) = self.waiting.pop_front() else { break };
+                    match fault_of(&error) {
+                        Some(fault) => unsent(Unsent { to, bytes, fault }),
+                        None => {
+                            flushed.dropped += 1;
+                            recycle(bytes);
                         }
                     }
                 }
@@ -88,11 +114,14 @@ pub fn drain_errors(fd: RawFd, mut unreachable: impl FnMut(SocketAddr)) {
     }
 }
 
-fn is_unreachable(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionRefused | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable
-    )
+/// Why a datagram can never be sent; `None` for what passes: the system is short of memory, or another datagram's error
+/// was in the way.
+fn fault_of(error: &io::Error) -> Option<SendFault> {
+    match error.raw_os_error() {
+        Some(libc::EMSGSIZE) => Some(SendFault::TooLarge),
+        Some(libc::ENOBUFS | libc::ENOMEM | libc::ECONNREFUSED) => None,
+        _ => Some(SendFault::Refused),
+    }
 }
 
 #[cfg(test)]
@@ -111,7 +140,7 @@ mod tests {
             out.push(b.local_addr().unwrap(), vec![i; 10]);
         }
         let mut back = 0;
-        let flushed = out.flush(|_| back += 1, |to| panic!("{to} is there"));
+        let flushed = out.flush(|_| back += 1, |to| panic!("{to} is there"), |unsent| panic!("{unsent:?}"));
         assert_eq!(flushed, Flushed { sent: 150, dropped: 0, overflowed: 0, waiting: false });
         assert_eq!(back, 150);
         for i in 0..150_u8 {
@@ -131,10 +160,10 @@ mod tests {
         let mut out = Outgoing::new(socket.as_raw_fd());
         out.push(gone, b"lost".to_vec());
         let mut named = Vec::new();
-        let mut dropped = out.flush(|_| {}, |to| named.push(to)).dropped;
+        let mut dropped = out.flush(|_| {}, |to| named.push(to), |unsent| panic!("{unsent:?}")).dropped;
         // The refusal of loopback is there at once, and the next flush meets it.
         out.push(live.local_addr().unwrap(), b"kept".to_vec());
-        dropped += out.flush(|_| {}, |to| named.push(to)).dropped;
+        dropped += out.flush(|_| {}, |to| named.push(to), |unsent| panic!("{unsent:?}")).dropped;
         let mut buffer = [0; 9];
         assert_eq!(live.recv(&mut buffer).unwrap(), 4);
         let deadline = Instant::now() + Duration::from_secs(5);
@@ -145,11 +174,18 @@ mod tests {
     }
 
     #[test]
-    fn a_datagram_that_no_network_takes_does_not_hold_up_the_next() {
+    fn a_datagram_that_no_network_takes_comes_back_and_does_not_hold_up_the_next() {
         let (a, b) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+        let (to, nobody) = (b.local_addr().unwrap(), "127.0.0.1:0".parse().unwrap());
         let mut out = Outgoing::new(a.as_raw_fd());
-        out.push(b.local_addr().unwrap(), vec![0; 70_000]);
-        out.push(b.local_addr().unwrap(), b"kept".to_vec());
-        assert_eq!(out.flush(|_| {}, |_| {}), Flushed { sent: 1, dropped: 1, overflowed: 0, waiting: false });
+        out.push(to, vec![0; 70_000]);
+        out.push(nobody, b"to no port".to_vec());
+        out.push(to, b"kept".to_vec());
+        let mut unsent = Vec::new();
+        let flushed = out.flush(|_| {}, |_| {}, |one| unsent.push(one));
+        assert_eq!(flushed, Flushed { sent: 1, dropped: 0, overflowed: 0, waiting: false });
+        let too_large = Unsent { to, bytes: vec![0; 70_000], fault: SendFault::TooLarge };
+        let refused = Unsent { to: nobody, bytes: b"to no port".to_vec(), fault: SendFault::Refused };
+        assert_eq!(unsent, [too_large, refused]);
     }
 }

@@ -13,6 +13,10 @@ const NOT_COUNTED: &[(&str, &str)] = &[
     ("TLS_SETUPS_MAX", "more is refused at start"),
     ("SERVER_SEND_QUEUE_LEN_MAX", "counted as send_queue_len"),
     ("UDP_REQUEST_LEN_MAX", "hawser_udp_oversize_total says what became of it"),
+    (
+        "UDP_DATAGRAM_LEN_MAX",
+        "hawser_refusals_total{code=\"513\"}, hawser_datagrams_dropped_total{reason=\"too_large\"}",
+    ),
     ("TRYING_AFTER", "a delay that RFC 3261 asks for"),
     ("SERVER_CONNECTIONS_RESERVE", "counted as connections: what phones may not use of them"),
     ("REGISTRATION_MAX", "a longer grant is only kept shorter"),

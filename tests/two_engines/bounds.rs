@@ -2,13 +2,13 @@
 
 use hawser::engine::{CloseReason, ConnectFailure, Settings, Sticky};
 use hawser::ids::Transport;
-use hawser::limits::BINDINGS_PER_FLOW_MAX;
+use hawser::limits::{BINDINGS_PER_FLOW_MAX, PINGS_PER_READ_MAX};
 use hawser::stats::{Counter, Gauge};
 
 use crate::calls::{answered, registered, registered_with};
 use crate::stage::{ask, cancel};
 use crate::talk::{Phone, answer, headers, start_line};
-use crate::world::{SERVER, Setup, TLS, Wire, World};
+use crate::world::{SERVER, Setup, TCP, TLS, Wire, World};
 
 /// An OPTIONS to the proxy itself.
 fn check(via: &str, call: &str) -> String {
@@ -124,6 +124,26 @@ fn pings_keep_alive_what_a_message_has_begun_and_nothing_else() {
     assert_eq!(world.closed, [(silent, CloseReason::FirstMessageTimeout)]);
     world.pass_s(121);
     assert_eq!(world.closed[1], (phone, CloseReason::Idle));
+    world.end();
+}
+
+#[test]
+fn the_pings_of_a_read_get_one_answer_and_too_many_of_them_end_the_connection() {
+    let mut world = World::new(&Setup::default());
+    let (wire, other) = (world.connect(0, TCP), world.connect(0, TLS));
+    world.write(wire, &"\r\n\r\n".repeat(PINGS_PER_READ_MAX));
+    assert_eq!(world.read(wire), "\r\n");
+    world.write(wire, &format!("\r\n\r\n{}\r\n\r\n", check("TCP 10.0.0.1:5060", "c1")));
+    assert_eq!(world.read(wire), "\r\n");
+    world.expect(wire, "SIP/2.0 200");
+    world.assert_silent();
+    assert!(world.closed.is_empty());
+    world.write(wire, &"\r\n\r\n".repeat(PINGS_PER_READ_MAX + 1));
+    assert_eq!(world.closed, [(wire, CloseReason::Pings)]);
+    assert_eq!(world.counted(Counter::LimitPingsPerRead), 1);
+    world.write(other, "\r\n\r\n");
+    assert_eq!(world.read(other), "\r\n");
+    world.drain();
     world.end();
 }
 

@@ -8,7 +8,7 @@ use hawser::stats::Counter;
 use crate::registration::user_with_home;
 use crate::stage::cancel;
 use crate::talk::{Dialog, Phone, answer, header, headers, start_line, uri};
-use crate::world::{SERVER, Setup, TLS, World};
+use crate::world::{SERVER, Setup, TCP, TLS, World};
 
 /// A world with a phone that is connected to shard 1 and has its home at shard 0.
 pub fn registered() -> (World, Phone) {
@@ -101,7 +101,8 @@ fn a_call_from_the_phone_reaches_the_server_with_two_record_routes() {
     assert!(sent.ends_with("\r\n\r\nv=0"));
     assert_eq!(header(&sent, "Max-Forwards"), "70");
     assert_eq!(header(&sent, "Max-Breadth"), "60");
-    assert!(!sent.contains("X-Genesys"), "{sent}");
+    assert!(headers(&sent, "X-Genesys-Route").is_empty(), "{sent}");
+    assert_eq!(header(&sent, "X-Genesys-Other"), "1");
     let vias = headers(&sent, "Via");
     assert!(vias[0].starts_with("SIP/2.0/UDP 127.0.0.1:5060;branch="), "{}", vias[0]);
     assert!(vias[1].contains("received=10.0.0.1"), "{}", vias[1]);
@@ -255,8 +256,8 @@ fn every_internal_protocol_carries_the_same_call() {
         world.expect(wire, "SIP/2.0 200");
         // The server's own request comes over the connection that we opened, or over one of its own.
         let name = internal.via_name();
-        let own =
-            world.connect_from(1 - server.shard, crate::world::TCP, "127.0.0.1:45000".parse().expect("an address"));
+        let point = if internal == Transport::Tls { TLS } else { TCP };
+        let own = world.connect_from(1 - server.shard, point, "127.0.0.1:45000".parse().expect("an address"));
         for (from, call) in [(server, "i1"), (own, "i2")] {
             let invite = phone.server_request("INVITE", call, 1).replace("SIP/2.0/UDP", &format!("SIP/2.0/{name}"));
             world.write(from, &invite);
@@ -296,7 +297,7 @@ fn a_servers_call_is_answered_though_the_connection_that_it_came_by_has_gone() {
             world.expect(phone.wire, "SIP/2.0 200");
             let name = internal.via_name();
             let from = "127.0.0.1:45000".parse().expect("an address");
-            let own = world.connect_from(own_shard, crate::world::TCP, from);
+            let own = world.connect_from(own_shard, if internal == Transport::Tls { TLS } else { TCP }, from);
             let invite = phone.server_request("INVITE", "i", 1).replace("SIP/2.0/UDP", &format!("SIP/2.0/{name}"));
             world.write(own, &invite);
             let invite = world.read(phone.wire);

@@ -12,8 +12,9 @@ use hawser::clock::Time;
 use hawser::engine::{CloseReason, ConnectFailure, Input, Sticky};
 use hawser::ids::Transport;
 
+use crate::seeds::play;
 use crate::talk::{Dialog, Phone, answer, header, headers, start_line, uri};
-use crate::world::{SERVER, Sent, Setup, TCP, TLS, Wire, World, seeds};
+use crate::world::{SERVER, Sent, Setup, TCP, TLS, Wire, World};
 
 const USERS: [&str; 6] = ["u0", "u1", "u2", "u3", "u4", "u5"];
 
@@ -71,6 +72,8 @@ struct Chaos {
     issued: BTreeMap<String, Issued>,
     received: Vec<Received>,
     seen: BTreeSet<String>,
+    /// What was said to requests other than INVITE, for those that come again (RFC 3261 §17.2.2).
+    answered: BTreeMap<String, String>,
     dialogs: Vec<(usize, Dialog, Dialog)>,
     /// Datagrams under way to the engines.
     net: Vec<(u8, String, String)>,
@@ -86,7 +89,8 @@ struct Chaos {
 impl Drop for Chaos {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let from = self.trace.len().saturating_sub(200);
+            let lines = if std::env::var_os("HAWSER_TRACE").is_some() { usize::MAX } else { 200 };
+            let from = self.trace.len().saturating_sub(lines);
             eprintln!("{}\nHAWSER_SEED={} fails", self.trace[from..].join("\n"), self.seed);
         }
     }
@@ -156,6 +160,7 @@ impl Chaos {
             issued: BTreeMap::new(),
             received: Vec::new(),
             seen: BTreeSet::new(),
+            answered: BTreeMap::new(),
             dialogs: Vec::new(),
             net: Vec::new(),
             count: 0,
@@ -198,7 +203,9 @@ impl Chaos {
             _ => latest,
         };
         self.note(format!("u{user} {wire:?} > {} {}", start_line(text), header(text, "Call-ID")));
-        if let Some(port) = port {
+        if let Some(latest) = port {
+            // What came by one mapping of a NAT is answered by it.
+            let port = if let Some(Place::Udp(port)) = place { port } else { latest };
             let shard = u8::try_from((usize::from(port) + user) % self.world.engines.len()).expect("few");
             self.net.push((shard, format!("10.9.0.{user}:{port}"), text.to_owned()));
             return true;
@@ -223,7 +230,8 @@ impl Chaos {
                     let shard = self.rng.u8(..self.shards());
                     self.count += 1;
                     let port = 20_000 + u16::try_from(self.count % 10_000).expect("small");
-                    let wire = self.world.connect_from(shard, TCP, ([127, 0, 0, 1], port).into());
+                    let point = if (self.setup)(self.seed).internal == Transport::Tls { TLS } else { TCP };
+                    let wire = self.world.connect_from(shard, point, ([127, 0, 0, 1], port).into());
                     self.server_wires.push(wire);
                     wire
                 }
@@ -422,6 +430,9 @@ impl Chaos {
             for received in self.received.iter_mut().filter(|received| key_of(&received.text) == key_of(&text)) {
                 received.place = place;
             }
+            if let Some(again) = self.answered.get(&key_of(&text)).cloned() {
+                self.send(by, Some(place), &again);
+            }
             return;
         }
         match (method.as_str(), by) {
@@ -488,7 +499,10 @@ impl Chaos {
             if refuse {
                 self.excuse(None);
             }
-            self.world.deliver_mail(self.rng.usize(..mails), refuse);
+            let nth = self.rng.usize(..mails);
+            let mail = self.world.mail_in_words(nth);
+            self.note(format!("mail {mail}{}", if refuse { " is refused" } else { "" }));
+            self.world.deliver_mail(nth, refuse);
         }
         if !self.net.is_empty() {
             let at = self.rng.usize(..self.net.len());
@@ -593,8 +607,12 @@ impl Chaos {
             Party::Server => format!("Contact: <sip:{SERVER}>\r\n"),
             Party::User(user) => format!("Contact: <{}>\r\n", self.users[user].phone.contact),
         };
-        if !self.send(by, Some(place), &answer(&text, status, "x", &contact)) {
+        let response = answer(&text, status, "x", &contact);
+        if !self.send(by, Some(place), &response) {
             self.excuse(None);
+        }
+        if method != "INVITE" {
+            self.answered.insert(key_of(&text), response);
         }
     }
 
@@ -728,16 +746,14 @@ const STEPS: usize = 200;
 
 #[test]
 fn whatever_phones_and_server_do_every_message_reaches_its_own_and_every_table_empties() {
-    for seed in seeds(50) {
-        Chaos::new(seed).run(STEPS);
-    }
+    play("chaos", 50, |seed| Chaos::new(seed).run(STEPS));
 }
 
 #[test]
-fn the_same_when_phones_without_an_instance_id_start_again_under_new_call_ids() {
-    for seed in seeds(50) {
+fn whatever_they_do_when_phones_without_an_instance_id_start_again_under_new_call_ids_it_holds_too() {
+    play("chaos_reboots", 50, |seed| {
         let mut chaos = Chaos::new(seed);
         chaos.reboots = true;
         chaos.run(STEPS);
-    }
+    });
 }

@@ -10,9 +10,10 @@ use hawser::engine::Settings;
 use hawser::ids::Transport;
 use hawser::server_pool::Member;
 
+use crate::seeds::play;
 use crate::stage::{Mode, Stage, ask, branch, cancel, paired, unchecked};
 use crate::talk::{Dialog, Phone, answer, header, headers, start_line, uri};
-use crate::world::{SERVER, SERVER2, Setup, TLS, seeds};
+use crate::world::{SERVER, SERVER2, Setup, TLS};
 
 const SERVERS: [&str; 2] = [SERVER, SERVER2];
 const USERS: [&str; 3] = ["u0", "u1", "u2"];
@@ -436,7 +437,5 @@ const STEPS: usize = 200;
 
 #[test]
 fn whatever_two_servers_do_every_request_is_answered_once_and_no_2xx_is_lost() {
-    for seed in seeds(30) {
-        Chaos::new(seed).run(STEPS);
-    }
+    play("chaos_pair", 30, |seed| Chaos::new(seed).run(STEPS));
 }

@@ -99,6 +99,18 @@ fn a_register_binds_what_its_certificate_covers_wherever_its_home_is() {
 }
 
 #[test]
+fn a_register_of_another_scheme_is_covered_by_no_certificate() {
+    for rule in [ClientAor::Off, ClientAor::Domain, ClientAor::User] {
+        let mut world = World::new(&by(rule));
+        let wire = connect(&mut world, 40_000, shown(&["sip:alice@example.com", "sip:example.com"], &["example.com"]));
+        let text =
+            Phone::new("alice", wire).register_text(600).replace("To: <sip:alice@example.com>", "To: <tel:+1555>");
+        assert_eq!(passes(&mut world, wire, &text), rule == ClientAor::Off, "{rule:?}");
+        world.end();
+    }
+}
+
+#[test]
 fn what_begins_something_new_is_held_to_its_from_when_that_is_of_our_domains() {
     let own = |settings: &mut Settings| {
         settings.client_aor = ClientAor::User;

@@ -296,13 +296,19 @@ fn a_late_2xx_of_the_former_server_goes_back_and_what_was_asked_of_the_next_is_t
         stage.reply(SERVER2, &moved, "180 Ringing");
         stage.set(SERVER, Mode::Up);
         stage.reply(SERVER, &first, "200 OK");
-        stage.read_final(wire, "200");
+        let ok = stage.read_final(wire, "200");
         let taken_back = stage.read_request(SERVER2, "CANCEL");
         stage.reply(SERVER2, &taken_back, "200 OK");
         stage.reply(SERVER2, &moved, "487 Request Terminated");
         stage.read_request(SERVER2, "ACK");
         assert_eq!(stage.world.try_read(wire), None, "answered once");
         stage.forget(SERVER);
+        // The dialog is that server's, though its partner is active.
+        let mut dialog = Dialog::caller(&ok);
+        stage.acknowledge(wire, &mut dialog, SERVER);
+        stage.in_dialog(wire, &mut dialog, "INFO", SERVER);
+        stage.in_dialog(wire, &mut dialog, "BYE", SERVER);
+        stage.assert_idle(SERVER2);
         stage.end();
     });
 }
@@ -315,14 +321,21 @@ fn when_both_have_taken_the_call_both_2xx_go_back() {
         stage.reply(SERVER2, &moved, "200 OK");
         stage.set(SERVER, Mode::Up);
         stage.reply(SERVER, &first, "200 OK");
-        let mut tags = Vec::new();
+        let mut dialogs = Vec::new();
         while let Some(text) = stage.world.try_read(wire) {
             if text.starts_with("SIP/2.0 200") {
-                tags.push(header(&text, "To").split("tag=").nth(1).map(ToOwned::to_owned));
+                dialogs.push(Dialog::caller(&text));
             }
         }
-        assert_eq!(tags, [Some("t1".to_owned()), Some("t0".to_owned())]);
+        let tags: Vec<_> = dialogs.iter().filter_map(|dialog| dialog.remote.split("tag=").nth(1)).collect();
+        assert_eq!(tags, ["t1", "t0"]);
         stage.forget(SERVER);
+        stage.forget(SERVER2);
+        for (dialog, (server, cseq)) in dialogs.iter_mut().zip([(SERVER2, 1), (SERVER, 11)]) {
+            dialog.cseq = cseq;
+            stage.acknowledge(wire, dialog, server);
+            stage.in_dialog(wire, dialog, "BYE", server);
+        }
         stage.end();
     });
 }
@@ -458,10 +471,11 @@ fn an_idle_connection_that_was_closed_costs_no_request() {
         // It closes its end while the request is under way.
         stage.set(SERVER, Mode::Gone);
         stage.set(SERVER, Mode::Up);
-        let again = stage.try_read_at(SERVER).or_else(|| stage.try_read_at(SERVER2)).expect("sent again");
+        let at = |stage: &mut Stage, server| stage.try_read_at(server).map(|text| (server, text));
+        let (server, again) = at(&mut stage, SERVER).or_else(|| at(&mut stage, SERVER2)).expect("sent again");
         assert!(again.starts_with("MESSAGE "), "{again}");
         assert_eq!(header(&first, "Call-ID"), header(&again, "Call-ID"));
-        stage.reply(SERVER, &again, "200 OK");
+        stage.reply(server, &again, "200 OK");
         stage.read_status(wire, "200");
         stage.end();
     }

@@ -4,7 +4,7 @@ use hawser::stats::Counter;
 
 use crate::calls::{answered, registered};
 use crate::stage::cancel;
-use crate::talk::{Phone, answer, headers, start_line, uri};
+use crate::talk::{Phone, answer, header, headers, start_line, uri};
 use crate::world::{SERVER, Setup, TCP, TLS, World};
 
 fn request(method: &str, uri: &str, call_id: &str, extra: &str) -> String {
@@ -86,11 +86,12 @@ fn a_record_route_token_is_worth_nothing_in_another_dialog() {
     let (_, invite) = phone.asked(&mut world, "INVITE", "c1");
     let routes: Vec<String> = headers(&invite, "Record-Route").iter().map(ToString::to_string).collect();
     let wire = world.connect(0, TLS);
-    for call_id in ["other", "c1"] {
+    for (call_id, tag) in [("other", "c1"), ("c1", "m"), ("c1", "c1")] {
         let extra = format!("Route: <sip:127.0.0.1:5061;lr>\r\nRoute: {}\r\nRoute: {}\r\n", routes[0], routes[1]);
-        world.write(wire, &request("MESSAGE", "sip:bob@example.com", call_id, &extra));
-        // In its own dialog the first traversal only says how the request came.
-        if call_id == "c1" {
+        let text = request("MESSAGE", "sip:bob@example.com", call_id, &extra).replace("tag=m", &format!("tag={tag}"));
+        world.write(wire, &text);
+        // In its own dialog, with the tag of who began it, the first traversal only says how the request came.
+        if (call_id, tag) == ("c1", "c1") {
             world.expect_server("MESSAGE ");
         } else {
             world.expect(wire, "SIP/2.0 403");
@@ -101,16 +102,10 @@ fn a_record_route_token_is_worth_nothing_in_another_dialog() {
     world.end();
 }
 
-#[test]
-fn two_phones_talk_past_a_server_that_does_not_stay_by_the_second_traversal() {
-    // The server forwards the INVITE of one phone to another without a Record-Route of its own.
-    let (mut world, phone) = registered();
-    let wire = world.connect(0, TLS);
-    let mut bob = Phone::new("bob", wire);
-    bob.params = "";
-    bob.register(&mut world, 600);
-    let invite = request("INVITE", "sip:x@example.com", "pp", "");
-    world.write(wire, &invite);
+/// The server forwards the INVITE of one phone, over `wire`, to another without a Record-Route of its own: the called
+/// one's end of the dialog.
+fn past_the_server(world: &mut World, phone: &Phone, wire: crate::world::Wire) -> crate::talk::Dialog {
+    world.write(wire, &request("INVITE", "sip:x@example.com", "pp", ""));
     let sent = world.read_server();
     let second = {
         let path = &phone.path[0];
@@ -124,7 +119,17 @@ fn two_phones_talk_past_a_server_that_does_not_stay_by_the_second_traversal() {
     world.datagram(0, SERVER, &second);
     let at_phone = world.read(phone.wire);
     assert_eq!(headers(&at_phone, "Record-Route").len(), 4, "{at_phone}");
-    let mut callee = crate::talk::Dialog::callee(&at_phone, "p");
+    crate::talk::Dialog::callee(&at_phone, "p")
+}
+
+#[test]
+fn two_phones_talk_past_a_server_that_does_not_stay_by_the_second_traversal() {
+    let (mut world, phone) = registered();
+    let wire = world.connect(0, TLS);
+    let mut bob = Phone::new("bob", wire);
+    bob.params = "";
+    bob.register(&mut world, 600);
+    let mut callee = past_the_server(&mut world, &phone, wire);
     let bye = callee.request("BYE", "TLS 192.0.2.7:5060");
     world.write(phone.wire, &bye);
     let bye = world.expect(wire, "BYE sip:mallory@192.0.2.66 ");
@@ -177,9 +182,9 @@ fn a_stranger_cannot_answer_or_cancel_anothers_transaction() {
     assert_eq!(world.try_read(phone.wire), None);
     // A response with a branch of our form, and another nonce.
     let via = headers(&invite_at_phone, "Via")[0].to_owned();
-    let at = via.find("branch=").expect("a branch") + 7 + 7 + 14;
+    let at = via.find("branch=").expect("a branch") + 7 + 7 + 20;
     let mut other = via.clone();
-    let swapped = if &other[at..=at] == "A" { "B" } else { "A" };
+    let swapped = if &other[at..=at] == "a" { "b" } else { "a" };
     other.replace_range(at..=at, swapped);
     let forged = answer(&invite_at_phone, "603 Decline", "m", "").replace(&via, &other);
     world.write(wire, &forged);
@@ -197,7 +202,7 @@ fn the_checks_of_16_3_answer_with_their_codes() {
     let good = request("OPTIONS", "sip:x@example.com", "k", "Max-Forwards: 7\r\n");
     for (text, status) in [
         (good.replace("SIP/2.0\r\nVia", "SIP/3.0\r\nVia"), "SIP/2.0 505"),
-        (good.replace("sip:x@example.com", "tel:+123"), "SIP/2.0 416"),
+        (good.replace("sip:x@example.com", "mailto:x@example.com"), "SIP/2.0 416"),
         (good.replace("Max-Forwards: 7", "Max-Forwards: 0"), "SIP/2.0 483"),
         (good.replace("Max-Forwards", "Max-Breadth: 0\r\nMax-Forwards"), "SIP/2.0 440"),
         (good.replace("Max-Forwards", "Proxy-Require: a, b\r\nMax-Forwards"), "SIP/2.0 420"),
@@ -229,6 +234,88 @@ fn a_request_that_comes_back_unchanged_is_a_loop() {
     world.end();
 }
 
+/// RFC 5393 §4.2.2: what decides where a request goes is part of what tells a loop from a spiral.
+#[test]
+fn what_the_server_sends_elsewhere_by_x_genesys_route_is_no_loop() {
+    let mut world = World::new(&Setup::default());
+    let named = |text: &str, address: &str| {
+        let own = format!("Via: SIP/2.0/UDP {SERVER};branch=z9hG4bKl{}\r\n", headers(text, "Via").len());
+        text.replacen("Via:", &format!("X-Genesys-Route: sip:{address}\r\n{own}Via:"), 1)
+    };
+    let first = named(&request("MESSAGE", "sip:x@example.com", "l2", ""), "10.1.1.1:5070");
+    world.datagram(0, SERVER, &first);
+    let sent = world.read_udp("10.1.1.1:5070");
+    // It comes back to the server, which names another, and then the first again.
+    world.datagram(1, SERVER, &named(&sent, "10.1.1.1:5071"));
+    let sent = world.read_udp("10.1.1.1:5071");
+    world.datagram(0, SERVER, &named(&sent, "10.1.1.1:5070"));
+    world.expect_server("SIP/2.0 482");
+    // An endpoint's word decides nothing, and hides no loop.
+    let evil = "10.0.0.9:5060";
+    world.datagram(0, evil, &request("MESSAGE", "sip:x@example.com", "l3", "X-Genesys-Route: sip:10.1.1.1:5070\r\n"));
+    let sent = world.expect_server("MESSAGE ");
+    let via = "X-Genesys-Route: sip:10.1.1.1:5071\r\nVia: SIP/2.0/UDP 10.0.0.9;branch=z9hG4bKq\r\nVia:";
+    world.datagram(0, evil, &sent.replacen("Via:", via, 1));
+    assert!(world.read_udp(evil).starts_with("SIP/2.0 482"));
+    world.drain();
+    world.end();
+}
+
+/// DESIGN.md, Next hop: only X-Genesys-Route is the proxy's own.
+#[test]
+fn x_genesys_route_of_an_endpoint_passes_in_no_message_and_all_else_of_x_genesys_does_both_ways() {
+    const FIELDS: &str =
+        "X-Genesys-GVP-Session-ID: 1\r\nX-Genesys-Route: sip:10.3.3.3:5060\r\nx-genesys-CallUUID: 2\r\n";
+    fn said(text: &str) -> (usize, usize) {
+        let rest = ["X-Genesys-GVP-Session-ID", "X-Genesys-CallUUID"].map(|name| headers(text, name).len());
+        (rest.iter().sum(), headers(text, "X-Genesys-Route").len())
+    }
+    let (mut world, phone) = registered();
+    let with = |text: &str| text.replacen("CSeq:", &format!("{FIELDS}CSeq:"), 1);
+    // What the phone asks, and what it is answered.
+    world.write(phone.wire, &with(&request("MESSAGE", "sip:x@example.com", "g1", "")));
+    let sent = world.expect_server("MESSAGE ");
+    assert_eq!(said(&sent), (2, 0), "{sent}");
+    world.datagram(0, SERVER, &with(&answer(&sent, "200 OK", "s", "")));
+    let ok = world.expect(phone.wire, "SIP/2.0 200");
+    assert_eq!(said(&ok), (2, 1), "{ok}");
+    // What the server asks, and what it is answered, by and by.
+    let invite = phone.server_request("INVITE", "g2", 1).replacen(
+        "CSeq:",
+        "X-Genesys-GVP-Session-ID: 1\r\nx-genesys-callUUID: 2\r\nCSeq:",
+        1,
+    );
+    world.datagram(0, SERVER, &invite);
+    let came = world.expect(phone.wire, "INVITE ");
+    assert_eq!(said(&came), (2, 0), "{came}");
+    for status in ["180 Ringing", "200 OK"] {
+        world.write(phone.wire, &with(&answer(&came, status, "p", "Contact: <sip:p@192.0.2.7>\r\n")));
+        let response = world.expect_server(&format!("SIP/2.0 {status}"));
+        assert_eq!(said(&response), (2, 0), "{response}");
+    }
+    assert_eq!(world.counted(Counter::XGenesysStrippedEndpoint), 3);
+    world.drain();
+    world.end();
+}
+
+#[test]
+fn an_answer_of_an_endpoint_to_an_endpoint_loses_x_genesys_route_too() {
+    let (mut world, phone) = registered();
+    let wire = world.connect(0, TLS);
+    let mut bob = Phone::new("bob", wire);
+    bob.params = "";
+    bob.register(&mut world, 600);
+    let mut callee = past_the_server(&mut world, &phone, wire);
+    world.write(phone.wire, &callee.request("INFO", "TLS 192.0.2.7:5060"));
+    let info = world.expect(wire, "INFO ");
+    let fields = "X-Genesys-Route: sip:10.3.3.3:5060\r\nX-Genesys-CallUUID: 2\r\n";
+    world.write(wire, &answer(&info, "200 OK", "", fields));
+    let ok = world.expect(phone.wire, "SIP/2.0 200");
+    assert_eq!((headers(&ok, "X-Genesys-Route").len(), headers(&ok, "X-Genesys-CallUUID").len()), (0, 1), "{ok}");
+    world.drain();
+    world.end();
+}
+
 #[test]
 fn a_wrong_content_length_ends_a_stream_after_its_400() {
     let mut world = World::new(&Setup::default());
@@ -241,16 +328,39 @@ fn a_wrong_content_length_ends_a_stream_after_its_400() {
     world.end();
 }
 
+/// A request of as few bytes as can be.
+fn tiny(uri: &str, via: &str, more: &str) -> String {
+    format!("OPTIONS {uri} SIP/2.0\r\nv:SIP/2.0/UDP {via}\r\nf:a:b\r\nt:a:b\r\ni:1\r\nCSeq:1 OPTIONS\r\n{more}\r\n")
+}
+
 #[test]
-fn an_error_to_a_stranger_over_udp_is_never_larger_than_what_provoked_it() {
+fn what_a_stranger_gets_over_udp_is_whole_up_to_three_times_what_it_sent_and_else_the_shortest() {
     let mut world = World::new(&Setup::default());
-    let text = "OPTIONS sip:a@b SIP/3.0\r\nv:SIP/2.0/UDP 10.0.0.9;branch=z9hG4bKa\r\nf:<sip:a@b>;tag=1\r\nt:<sip:a@b>\r\n\
-                i:1\r\nCSeq:1 OPTIONS\r\n\r\n";
-    world.datagram(0, "10.0.0.9:5060", text);
-    if let Some(answer) = world.try_read_udp("10.0.0.9:5060") {
-        assert!(answer.len() <= text.len(), "{answer}");
-    }
-    assert!(world.counted(Counter::ResponseUnsendable) <= 1);
+    let mut ask = |text: &str| {
+        world.datagram(0, "10.0.0.9:5060", text);
+        let answer = world.read_udp("10.0.0.9:5060");
+        assert!(answer.len() <= text.len() * 3, "{} for {}: {answer}", answer.len(), text.len());
+        assert!(header(&answer, "To").starts_with("a:b;tag="), "RFC 3261 §8.2.6.2: {answer}");
+        answer
+    };
+    let refused = ask(&tiny("sip:a@b", "10.0.0.9", "Proxy-Require:x,y\r\n"));
+    assert_eq!((start_line(&refused), header(&refused, "Unsupported")), ("SIP/2.0 420 Bad Extension", "x,y"));
+    let whole = ask(&tiny("sip:127.0.0.1", "h", "Subject: how are you, so early in the morning?\r\n"));
+    assert_eq!((start_line(&whole), headers(&whole, "Allow").len()), ("SIP/2.0 200 OK", 1));
+    let short = ask(&tiny("sip:127.0.0.1", "h", ""));
+    assert_eq!((start_line(&short), headers(&short, "Allow").len()), ("SIP/2.0 200 ", 0), "{short}");
+    assert_eq!(world.counted(Counter::LimitStrangerAnswerFactor), 1);
+    assert_eq!(world.counted(Counter::ResponseUnsendable), 0);
+    world.end();
+}
+
+#[test]
+fn who_is_known_gets_the_whole_answer_however_little_it_sent() {
+    let mut world = World::new(&Setup::default());
+    let text = tiny("sip:127.0.0.1", "h:7000", "");
+    world.datagram(0, SERVER, &text);
+    let whole = world.read_server();
+    assert!(headers(&whole, "Allow").len() == 1 && whole.len() > text.len() * 3, "{whole}");
     world.end();
 }
 
@@ -285,6 +395,34 @@ fn the_service_check_is_answered_on_every_transport_and_while_draining() {
     let response = world.read(phone.wire);
     assert!(response.starts_with("SIP/2.0 503"));
     assert_eq!(headers(&response, "Retry-After").len(), 1);
+    world.end();
+}
+
+#[test]
+fn the_service_check_is_answered_with_no_hops_left_and_what_would_go_on_is_not() {
+    let (mut world, phone) = registered();
+    let none = "Max-Forwards: 0\r\nMax-Breadth: 0\r\n";
+    let by_server = |text: &str| text.replace("SIP/2.0/TLS 192.0.2.66:5060", &format!("SIP/2.0/UDP {SERVER}"));
+    for target in ["sip:127.0.0.1:5060", "sip:example.com"] {
+        let options = request("OPTIONS", target, &format!("o{}", target.len()), none);
+        world.write(phone.wire, &options);
+        assert_eq!(headers(&world.expect(phone.wire, "SIP/2.0 200"), "Allow").len(), 1);
+        world.datagram(0, SERVER, &by_server(&options));
+        world.expect_server("SIP/2.0 200");
+    }
+    world.write(phone.wire, &request("OPTIONS", "sip:bob@example.com", "p1", none));
+    world.expect(phone.wire, "SIP/2.0 483");
+    world.write(phone.wire, &request("MESSAGE", "sip:example.com", "p2", none));
+    world.expect(phone.wire, "SIP/2.0 483");
+    // The server names somebody else.
+    for (call, fields) in
+        [("p3", "X-Genesys-Route: sip:10.1.1.1:5070\r\n"), ("p4", "Route: <sip:10.1.1.1:5070;lr>\r\n")]
+    {
+        let text = by_server(&request("OPTIONS", "sip:127.0.0.1:5060", call, &format!("{none}{fields}")));
+        world.datagram(0, SERVER, &text);
+        world.expect_server("SIP/2.0 483");
+    }
+    world.assert_silent();
     world.end();
 }
 

@@ -181,12 +181,16 @@ fn who_is_no_server_is_refused_at_a_listener_of_the_server_side() {
     assert_eq!(world.counted(Counter::Refused403WrongListener), 2);
     assert_eq!(world.counted(Counter::AckRefused), 1);
     world.assert_silent();
-    // The server itself, whose connection shows who it is by its first Via.
-    let wire = world.connect_from(0, INSIDE_TCP, "127.0.0.1:40200".parse().expect("an address"));
-    let check = message("sip:inside.example.net", "w2", "").replace("MESSAGE", "OPTIONS");
-    world.write(wire, &check.replace("SIP/2.0/UDP 10.9.9.9:5060", &format!("SIP/2.0/TCP {SERVER}")));
-    assert_eq!(start_line(&world.read(wire)), "SIP/2.0 200 OK");
     world.end();
+    // The server itself, whose connection shows who it is by its first Via, where that is the transport of its pair.
+    for (internal, status) in [(Transport::Tcp, "200 OK"), (Transport::Udp, "403 Wrong Listener")] {
+        let mut world = World::new(&Setup { internal, ..setup() });
+        let wire = world.connect_from(0, INSIDE_TCP, "127.0.0.1:40200".parse().expect("an address"));
+        let check = message("sip:inside.example.net", "w2", "").replace("MESSAGE", "OPTIONS");
+        world.write(wire, &check.replace("SIP/2.0/UDP 10.9.9.9:5060", &format!("SIP/2.0/TCP {SERVER}")));
+        assert_eq!(start_line(&world.read(wire)), format!("SIP/2.0 {status}"));
+        world.end();
+    }
 }
 
 #[test]

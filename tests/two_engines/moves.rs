@@ -6,6 +6,7 @@ use hawser::engine::Sticky;
 use hawser::stats::Counter;
 
 use crate::calls::{answered, registered, registered_with};
+use crate::registration::user_with_home;
 use crate::stage::cancel;
 use crate::talk::{Dialog, Phone, answer, headers, start_line};
 use crate::world::{SERVER, Setup, TLS, World};
@@ -363,5 +364,108 @@ fn a_request_over_a_connection_that_the_binding_has_left_is_answered_there() {
         world.datagram(0, SERVER, &answer(&sent, "200 OK", "s", ""));
         world.expect(first, "SIP/2.0 200");
         world.end();
+    }
+}
+
+/// The phone registers over a second connection, and loses that before the 2xx comes.
+fn move_to_a_connection_that_dies(world: &mut World, phone: &mut Phone, shard: u8) {
+    let first = phone.wire;
+    phone.wire = world.connect(shard, TLS);
+    phone.send_register(world, 3_600);
+    world.hang_up(phone.wire);
+    phone.accept_register(world, 3_600);
+    phone.wire = first;
+}
+
+#[test]
+fn an_answer_reaches_its_asker_though_the_binding_has_moved_to_a_connection_that_is_gone() {
+    for sticky in [Sticky::Path, Sticky::Contact, Sticky::Aor] {
+        for shards in 2..=4 {
+            for second in 0..shards {
+                let (mut world, mut phone) = registered_with(&Setup { sticky, shards, ..Setup::default() });
+                let message = own_invite(&phone).replace("INVITE", "MESSAGE");
+                world.write(phone.wire, &message);
+                let at_server = world.expect_server("MESSAGE ");
+                move_to_a_connection_that_dies(&mut world, &mut phone, second);
+                world.datagram(0, SERVER, &answer(&at_server, "200 OK", "s", ""));
+                let ok = world.read(phone.wire);
+                assert!(ok.starts_with("SIP/2.0 200"), "{ok}");
+                world.drain();
+                world.end();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_dialog_goes_on_over_the_flow_that_it_names_when_the_binding_has_moved_to_one_that_is_gone() {
+    for sticky in [Sticky::Path, Sticky::Contact, Sticky::Aor] {
+        for shards in 2..=4 {
+            for (second, third) in [(0, 0), (0, shards - 1), (shards - 1, 0), (shards - 1, shards - 1)] {
+                let (mut world, mut phone) = registered_with(&Setup { sticky, shards, ..Setup::default() });
+                let (mut server, _) = answered(&mut world, &phone, "c1");
+                // Twice: where the first move leads is known to the flow's owner, where the second does is not.
+                let first = phone.wire;
+                let between = world.connect(second, TLS);
+                phone.wire = between;
+                phone.register(&mut world, 3_600);
+                move_to_a_connection_that_dies(&mut world, &mut phone, third);
+                for method in ["INFO", "MESSAGE"] {
+                    let request = server.request(method, &format!("UDP {SERVER}"));
+                    world.datagram(0, SERVER, &request);
+                    let request = world.expect(first, method);
+                    world.write(first, &answer(&request, "200 OK", "", ""));
+                    world.expect_server("SIP/2.0 200");
+                }
+                server.server_hangs_up(&mut world, 0, first);
+                world.hang_up(between);
+                world.drain();
+                world.end();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_udp_phone_that_has_moved_is_cancelled_called_and_hung_up_where_it_is() {
+    for sticky in [Sticky::Path, Sticky::Contact, Sticky::Aor] {
+        for shards in [1, 2, 3] {
+            for home in 0..shards {
+                // Where the datagrams of the phone's first and second address land, and of its third; and the server's.
+                for lands in 0..27_u8 {
+                    let (a, b, c) = (lands % 3 % shards, lands / 3 % 3 % shards, lands / 9 % shards);
+                    let mut world = World::new(&Setup { sticky, shards, ..Setup::default() });
+                    let user = user_with_home(&world, home);
+                    let nowhere = world.connect(0, TLS);
+                    let mut phone = Phone::new(user, nowhere);
+                    phone.via = "UDP";
+                    let register = |world: &mut World, phone: &mut Phone, shard, from: &str| {
+                        let text = phone.register_text(600);
+                        world.datagram(shard, from, &text);
+                        phone.accept_register(world, 600);
+                        let ok = world.read_udp(from);
+                        assert!(ok.starts_with("SIP/2.0 200"), "{ok}");
+                    };
+                    register(&mut world, &mut phone, a, "10.0.0.7:5061");
+                    let invite = phone.server_request("INVITE", "c1", 1);
+                    world.datagram(c, SERVER, &invite);
+                    let rings = world.read_udp("10.0.0.7:5061");
+                    world.datagram(a, "10.0.0.7:5061", &answer(&rings, "180 Ringing", "p", ""));
+                    world.expect_server("SIP/2.0 180");
+                    register(&mut world, &mut phone, b, "10.0.0.7:5062");
+                    register(&mut world, &mut phone, a, "10.0.0.7:5063");
+                    world.datagram(c, SERVER, &cancel(&invite));
+                    let context = format!("{sticky:?}, {shards} shards, home {home}, lands on {a}, {b}, {c}");
+                    assert_eq!(world.try_read_udp("10.0.0.7:5061"), None, "{context}");
+                    assert_eq!(world.try_read_udp("10.0.0.7:5062"), None, "{context}");
+                    let cancelled =
+                        world.try_read_udp("10.0.0.7:5063").unwrap_or_else(|| panic!("no CANCEL: {context}"));
+                    assert!(cancelled.starts_with("CANCEL "), "{context}: {cancelled}");
+                    world.datagram(a, "10.0.0.7:5063", &answer(&cancelled, "200 OK", "p", ""));
+                    world.datagram(a, "10.0.0.7:5063", &answer(&rings, "487 Request Terminated", "p", ""));
+                    world.drain();
+                }
+            }
+        }
     }
 }

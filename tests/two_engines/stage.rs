@@ -504,9 +504,10 @@ pub fn ask(method: &str, id: &str) -> String {
     )
 }
 
-/// The CANCEL of an INVITE.
-pub fn cancel(invite: &str) -> String {
-    invite.replacen("INVITE ", "CANCEL ", 1).replacen(" INVITE\r\n", " CANCEL\r\n", 1)
+/// The CANCEL of a request.
+pub fn cancel(request: &str) -> String {
+    let (method, _) = request.split_once(' ').expect("a start line");
+    request.replacen(&format!("{method} "), "CANCEL ", 1).replacen(&format!(" {method}\r\n"), " CANCEL\r\n", 1)
 }
 
 /// The branch of the top Via.

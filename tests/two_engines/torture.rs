@@ -3,7 +3,7 @@
 
 use hawser::engine::{CloseReason, Input};
 
-use crate::talk::start_line;
+use crate::talk::{headers, start_line};
 use crate::world::{SERVER, Sent, Setup, TCP, UDP, World};
 
 /// What a message brings about.
@@ -43,7 +43,9 @@ fn send(bytes: &[u8], stream: bool) -> (Outcome, bool) {
             .collect()
     };
     if let Some(answer) = answers.first() {
-        assert!(stream || answer.len() <= bytes.len(), "a stranger gets more than it sent: {answer}");
+        assert!(stream || answer.len() <= bytes.len() * 3, "a stranger gets too much for what it sent: {answer}");
+        let to = headers(answer, "To");
+        assert!(to.iter().all(|to| to.contains("tag")), "RFC 3261 §8.2.6.2: {answer}");
         assert_eq!(outcome, Outcome::Nothing, "forwarded and answered: {answer}");
         let code = start_line(answer)[8..11].parse().expect("a code");
         outcome = Outcome::Answered(code);
@@ -109,7 +111,7 @@ const TABLE: &[(&str, Outcome, Outcome, bool)] = &[
     ("rfc4475/transports", Forwarded, Forwarded, false),
     ("rfc4475/trws", Answered(400), Answered(400), false),
     ("rfc4475/unkscm", Answered(416), Answered(416), false),
-    ("rfc4475/unksm2", Answered(400), Answered(400), false),
+    ("rfc4475/unksm2", Forwarded, Forwarded, false),
     ("rfc4475/unreason", Nothing, Nothing, false),
     ("rfc4475/wsinv", Answered(403), Answered(403), false),
     ("rfc4475/zeromf", Answered(483), Answered(483), false),

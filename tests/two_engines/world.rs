@@ -22,15 +22,6 @@ pub const SERVER: &str = "127.0.0.1:7000";
 /// Its partner, where a story has one.
 pub const SERVER2: &str = "127.0.0.1:7001";
 
-/// The seeds of a run: so many that are always the same, and five from `HAWSER_SEED` on, or new ones.
-pub fn seeds(fixed: u64) -> impl Iterator<Item = u64> {
-    let fresh = match std::env::var("HAWSER_SEED").ok().and_then(|text| text.parse().ok()) {
-        Some(seed) => seed,
-        None => std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs().wrapping_mul(1_000)),
-    };
-    (0..fixed).chain(fresh..fresh + 5)
-}
-
 /// A connection as a peer sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wire {
@@ -283,6 +274,15 @@ impl World {
 
     pub fn mails(&self) -> usize {
         self.mail.len()
+    }
+
+    /// The mail that [`World::deliver_mail`] would deliver.
+    pub fn mail_in_words(&self, nth: usize) -> String {
+        let (from, to, _) = self.mail.get(nth).expect("it is there");
+        let oldest = self.mail.iter().find(|(a, b, _)| (a, b) == (from, to)).map(|(_, _, mail)| mail);
+        let mut words = format!("{}>{} {oldest:?}", from.0, to.0);
+        words.truncate(words.char_indices().nth(300).map_or(words.len(), |(at, _)| at));
+        words
     }
 
     /// Delivers the oldest mail between the two shards that the nth mail is for: between two, none overtakes.

@@ -4,6 +4,8 @@ use std::io::Read;
 use std::net::TcpStream;
 use std::sync::atomic::Ordering;
 
+use super::server_side::message;
+use super::stream::responses;
 use super::*;
 
 #[test]
@@ -87,5 +89,19 @@ fn a_lost_wake_is_found_by_the_watchdog_and_counted() {
     assert!(before.elapsed() < Duration::from_millis(900), "{:?}", before.elapsed());
     handle.shared(0).lose_wakes.store(false, Ordering::SeqCst);
     rig.wait_for(Counter::StallsNudged, 1);
+    rig.shards.stop();
+}
+
+#[test]
+fn a_request_whose_datagram_the_system_refuses_is_answered_at_once() {
+    // Nothing can be sent to port 0, and no time makes it better.
+    let nowhere = Server::at("sips1", "127.0.0.1:0".parse().unwrap(), Transport::Udp);
+    let rig = Rig::with(1, Tls::default(), nowhere);
+    let mut phone = std::net::TcpStream::connect(rig.tcp).unwrap();
+    phone.set_read_timeout(Some(DEADLINE)).unwrap();
+    std::io::Write::write_all(&mut phone, message("MESSAGE", rig.tcp, "nowhere").as_bytes()).unwrap();
+    assert!(responses(&mut phone, 1).starts_with("SIP/2.0 503"));
+    assert!(rig.of(Counter::DatagramSendError) >= 1);
+    assert_eq!(rig.of(Counter::TimerE), 0, "it is not sent again");
     rig.shards.stop();
 }

@@ -1,6 +1,7 @@
 //! Shards with real sockets on loopback, and the real engine in them. Every wait has a deadline.
 
 mod datagram;
+mod halves;
 mod panic;
 mod server_side;
 mod stream;
@@ -25,10 +26,26 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// What makes a handling panic, in these tests only.
 const PANIC: &[u8] = b"hawser-test-panic";
 
+/// The same while a TLS session is fed, and while a connection is flushed: outside the engine.
+const PANIC_READING: &[u8] = b"hawser-test-reading";
+const PANIC_SENDING: &[u8] = b"hawser-test-sending";
+
+fn panic_if_in(bytes: &[u8], word: &[u8]) {
+    assert!(!bytes.windows(word.len()).any(|part| part == word), "a test asked for this panic");
+}
+
 pub(super) fn panic_if_asked(input: &Input<'_>) {
     if let Input::Bytes { bytes, .. } | Input::Datagram { bytes, .. } = input {
-        assert!(!bytes.windows(PANIC.len()).any(|part| part == PANIC), "a test asked for this panic");
+        panic_if_in(bytes, PANIC);
     }
+}
+
+pub(super) fn panic_if_read(records: &[u8]) {
+    panic_if_in(records, PANIC_READING);
+}
+
+pub(super) fn panic_if_sent(text: &[u8]) {
+    panic_if_in(text, PANIC_SENDING);
 }
 
 fn loopback() -> SocketAddr {
@@ -213,11 +230,16 @@ impl Papers {
 
     /// A phone's side of TLS, that trusts our CA.
     fn phone(&self) -> Arc<rustls::ClientConfig> {
+        self.phone_of(rustls::DEFAULT_VERSIONS)
+    }
+
+    /// The same with these versions only.
+    fn phone_of(&self, versions: &[&'static rustls::SupportedProtocolVersion]) -> Arc<rustls::ClientConfig> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.ca.der().clone()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(versions)
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();

@@ -14,7 +14,7 @@ fn target(address: SocketAddr, transport: Transport) -> Server {
     Server { tls_name, ..Server::at("sips1", address, transport) }
 }
 
-fn message(method: &str, to: SocketAddr, branch: &str) -> String {
+pub(super) fn message(method: &str, to: SocketAddr, branch: &str) -> String {
     format!(
         "{method} sip:alice@example.com SIP/2.0\r\nVia: SIP/2.0/TCP 127.0.0.1:5999;branch=z9hG4bK{branch}\r\n\
          Max-Forwards: 70\r\nFrom: <sip:alice@example.com>;tag=1\r\nTo: <sip:alice@example.com>\r\n\
@@ -23,7 +23,7 @@ fn message(method: &str, to: SocketAddr, branch: &str) -> String {
 }
 
 /// A 200 with what a response has to repeat.
-fn ok(request: &str) -> String {
+pub(super) fn ok(request: &str) -> String {
     let repeated = ["Via:", "From:", "To:", "Call-ID:", "CSeq:"];
     let lines = request.split("\r\n").filter(|line| repeated.iter().any(|name| line.starts_with(name)));
     let fields: String = lines.map(|line| format!("{line}\r\n")).collect();

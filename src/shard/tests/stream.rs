@@ -6,7 +6,7 @@ use std::net::{Shutdown, TcpStream};
 use super::*;
 use crate::limits::{BULK_READS_PER_PASS_MAX, READ_LEN_MAX, SEND_AGE_MAX, SEND_QUEUE_LEN_MAX, SEND_STALL_MAX};
 
-fn connect(to: SocketAddr) -> TcpStream {
+pub(super) fn connect(to: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(to).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     stream.set_write_timeout(Some(DEADLINE)).unwrap();
@@ -229,7 +229,7 @@ fn a_burst_larger_than_a_read_keeps_every_message() {
 }
 
 /// A core of one shard with a TCP point, for connections that are accepted by `listener`.
-fn core_for(listener: &std::net::TcpListener) -> Core {
+pub(super) fn core_for(listener: &std::net::TcpListener) -> Core {
     let address = listener.local_addr().unwrap();
     let point = Point {
         transport: Transport::Tcp,

@@ -7,7 +7,7 @@ use rustls::{ClientConnection, StreamOwned};
 
 use super::stream::responses;
 use super::*;
-use crate::limits::HANDSHAKES_COUNT_MAX;
+use crate::limits::{HANDSHAKES_COUNT_MAX, HANDSHAKES_PER_SOURCE_MAX};
 use crate::stats::Gauge;
 
 type Phone = StreamOwned<ClientConnection, TcpStream>;
@@ -174,5 +174,36 @@ fn a_panic_under_tls_closes_its_flow() {
     assert!(matches!(uninterrupted(|| victim.read(&mut [0; 1])), Ok(0) | Err(_)));
     rig.wait_for(Counter::ClosedPanic, 1);
     assert_eq!(rig.of(Counter::Panics), 1);
+    rig.shards.stop();
+}
+
+#[test]
+fn a_source_that_is_over_its_share_waits_alone() {
+    let papers = Papers::new("share");
+    let rig = rig(&papers, 1);
+    let idle = || {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        let from: SocketAddr = "127.0.0.2:0".parse().unwrap();
+        socket.bind(&from.into()).unwrap();
+        socket.connect(&rig.tls.into()).unwrap();
+        socket
+    };
+    // They say nothing, so that each holds its place until it has had its time.
+    let crowd: Vec<_> = (0..HANDSHAKES_PER_SOURCE_MAX * 4).map(|_| idle()).collect();
+    // However many of them wait, a phone behind them in the listener's queue does not.
+    for _ in 0..20 {
+        let mut late = phone(&papers.phone(), rig.tls);
+        late.write_all(b"\r\n\r\n").unwrap();
+        late.read_exact(&mut [0; 2]).unwrap();
+    }
+    assert!(rig.of(Counter::LimitHandshakesPerSource) > 0);
+    assert_eq!(rig.of(Counter::LimitHandshakesCount), 0, "nobody else gave way");
+    // Those that waited had their turn, and go when their peers do.
+    rig.wait_for(Counter::HandshakeEndpointTimeout, HANDSHAKES_PER_SOURCE_MAX as u64 * 3);
+    drop(crowd);
+    wait_until("all are gone", || {
+        let gauges = rig.total().gauges;
+        gauges.of(Gauge::HandshakesInProgress) + gauges.of(Gauge::HandshakesParked) == 0
+    });
     rig.shards.stop();
 }

@@ -157,10 +157,11 @@ fn each_fault_of_a_request_has_its_variant() {
         (&[("", "INVITE <sip:b> SIP/2.0")], F::RequestUri),
         (&[("", "INVITE sip:%4@b SIP/2.0")], F::RequestUri),
         (&[("", "INVITE sip:b?x=y SIP/2.0")], F::RequestUri),
+        (&[("", "INVITE tel: SIP/2.0")], F::RequestUri),
         (&[("", "INVITE sip:1.2.3 SIP/2.0")], F::RequestUriHost),
         (&[("", "INVITE sip:b:0 SIP/2.0")], F::RequestUriPort),
         (&[("", &long_uri)], F::RequestUriTooLong),
-        (&[("", "INVITE tel:+1 SIP/2.0")], F::Scheme),
+        (&[("", "INVITE mailto:a@b SIP/2.0")], F::Scheme),
         (&[("+", "X y: z")], F::HeaderSyntax),
         (&[("+", "no colon")], F::HeaderSyntax),
         (&[("+", "a\nb: c")], F::HeaderSyntax),
@@ -203,6 +204,9 @@ fn each_fault_of_a_request_has_its_variant() {
         assert_eq!(fault_of(changes), Some(*fault), "{changes:?}");
     }
     assert_eq!(fault_of(&[]), None);
+    for line in ["INVITE tel:+1;phone-context=x SIP/2.0", "INVITE urn:service:sos SIP/2.0"] {
+        assert_eq!(fault_of(&[("", line)]), None, "{line}");
+    }
     assert_eq!(fault_of(&[("CSeq", "CSeq: 2147483647\r\n\tINVITE"), ("Max-Forwards", "Max-Forwards: 255")]), None);
 }
 
@@ -245,8 +249,28 @@ fn what_cannot_be_answered_is_an_error() {
     ] {
         assert_eq!(error_of(&request(&[("", line)])), ScanError::Unanswerable, "{line}");
     }
-    for change in [("CSeq", ""), ("To", ""), ("Content-Length", "l: 5"), ("+", "a\nb: c"), ("+", "CSeq: 2 INVITE")] {
+    for change in [("CSeq", ""), ("Content-Length", "l: 5"), ("+", "a\nb: c"), ("+", "CSeq: 2 INVITE")] {
         assert_eq!(error_of(&request(&[("", "SIP/2.0 200 OK"), change])), ScanError::Unanswerable, "{change:?}");
+    }
+}
+
+#[test]
+fn a_response_needs_a_via_and_a_cseq_and_nothing_else() {
+    for change in [
+        ("From", ""),
+        ("From", "From: <sip:a>;tag="),
+        ("+", "f: <sip:b>"),
+        ("To", ""),
+        ("To", "To: \"x <sip:b>"),
+        ("Call-ID", ""),
+        ("Call-ID", "Call-ID: a b"),
+        ("Max-Forwards", "Max-Forwards: x"),
+    ] {
+        let response = scan_ok(&request(&[("", "SIP/2.0 486 Busy Here"), change]));
+        assert_eq!((response.fault(), response.cseq().method), (None, Method::Invite), "{change:?}");
+        // A fault behind it is found all the same.
+        let also = request(&[("", "SIP/2.0 486 Busy Here"), change, ("CSeq", "CSeq: x")]);
+        assert_eq!(error_of(&also), ScanError::Unanswerable, "{change:?}");
     }
 }
 

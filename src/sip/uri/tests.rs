@@ -54,10 +54,19 @@ fn a_user_may_hold_what_looks_like_structure() {
 
 #[test]
 fn other_schemes_are_taken_whole() {
-    for text in ["tel:+15551234;phone-context=x", "urn:service:sos", "soap.beep://192.0.2.103:3002", "X-a+b:c"] {
+    for (text, scheme) in [
+        ("tel:+15551234;phone-context=x", Scheme::Tel),
+        ("URN:service:sos", Scheme::Urn),
+        ("soap.beep://192.0.2.103:3002", Scheme::Other),
+        ("X-a+b:c", Scheme::Other),
+        ("tels:1", Scheme::Other),
+    ] {
         let uri = ok(text);
-        assert_eq!((uri.scheme, uri.all), (Scheme::Other, Span::new(0, text.len())), "{text}");
+        assert_eq!((uri.scheme, uri.all), (scheme, Span::new(0, text.len())), "{text}");
         assert_eq!(aor(text), text);
+        let mut user = Vec::new();
+        uri.user_unescaped(text.as_bytes(), &mut user);
+        assert_eq!((user.as_slice(), uri.user.is_empty()), (text.as_bytes(), true), "{text}");
     }
 }
 

@@ -149,7 +149,7 @@ impl FlowRef {
 pub struct BindingId {
     /// Keyed hash of the AOR's user part; names the home shard by its remainder.
     pub user: u16,
-    /// Keyed hash of AOR and instance-id and reg-id, or of AOR and Call-ID.
+    /// Keyed hash of AOR and instance-id and reg-id, or of AOR and the Call-ID of the first REGISTER.
     pub hash: u64,
 }
 

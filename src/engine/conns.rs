@@ -562,7 +562,7 @@ impl Engine {
     /// The flow that a binding has now, by what its home says where that is this shard, else by what is known of a flow
     /// of this shard that it had.
     pub(super) fn moved_from(&self, flow: FlowRef, binding: Option<BindingId>) -> Option<FlowRef> {
-        let found = binding.and_then(|binding| self.directory.find(binding)).map(|found| found.flow);
+        let found = binding.and_then(|binding| self.directory.find(binding)).and_then(|found| found.flow);
         if let Some(found) = found.filter(|found| self.is_there(*found)) {
             return Some(found);
         }

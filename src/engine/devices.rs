@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 
 use super::ack::AckWay;
 use super::exchange::{Exchange, Onward, Which};
-use super::io::Letter;
+use super::io::{By, Letter};
 use super::links::{Hop, LinkKey, Whose};
 use super::onward::Hops;
 use super::{ConnectFailure, Engine, Mail, Source};
@@ -125,7 +125,7 @@ impl Engine {
         let walk = crate::proxy::route::walk(request, &exchange.source, &self.names, &self.keys);
         let phone = target::of_phone(request, &walk, &self.names, self.here);
         let phone = phone.filter(|target| match target {
-            Target::Table => self.look_up(request) != super::home::Found::Nobody,
+            Target::Table => self.look_up(request, now) != super::home::Found::Nobody,
             _ => true,
         });
         match phone {
@@ -272,7 +272,12 @@ impl Engine {
     /// A CANCEL, or an ACK to an error, of a request whose connection is gone.
     pub(super) fn send_anew(&mut self, exchange: &Exchange, bytes: Vec<u8>, now: Time) {
         let (Some(hops), Some(hop)) = (exchange.hops.as_deref(), exchange.hop) else {
-            return self.deliver(exchange.next, Letter { binding: exchange.binding, ..Letter::plain(bytes) });
+            // A UDP address takes what belongs to its exchange, though its registration is over.
+            let (gone, by) = match exchange.next {
+                Some(address) if !address.is_stream() => (None, By::BindingOr(address)),
+                gone => (gone, By::Binding),
+            };
+            return self.deliver(gone, Letter { bytes, binding: exchange.binding, txn: None, by });
         };
         match hops.peer {
             None => self.send_to_device(hop, &hops.host.clone(), hops.port, bytes, now),

@@ -69,23 +69,22 @@ impl Engine {
             return;
         }
         let granted = register::granted(request, registration, response, self.settings.sticky, &self.keys);
-        for (contact, seconds) in registration.contacts.iter().zip(granted) {
-            let is_old_news = self.directory.find(contact.id).is_some_and(|found| {
-                // A phone that counts from 1 again after its restart has not been overtaken.
-                found.call_id_hash == call_id_hash && cseq < found.cseq && arrived < found.refreshed
+        for (contact, seconds) in registration.contacts.iter().zip(granted).filter(|(contact, _)| !contact.superseded) {
+            let is_old_news = self.directory.by_aor(&registration.aor).any(|held| {
+                let is_plain = contact.instance.is_empty();
+                let is_same = || held.is_same_phone(contact.contact_hash, source.flow, source.peer.ip());
+                (held.id == contact.id || (is_plain && is_same()))
+                    && match held.call_id_hash == call_id_hash {
+                        // A phone that counts from 1 again after its restart has not been overtaken.
+                        true => cseq < held.cseq && arrived < held.refreshed,
+                        false => arrived < held.asked,
+                    }
             });
             if is_old_news {
                 continue;
             }
-            let contact_hash = self.contact_hash(&contact.uri, request.buf());
             if seconds == 0 {
-                // Without an instance-id a binding is named by where its Contact stood in its REGISTER: here
-                // the same place may be another Contact's.
-                let is_named = |found: &Binding| !contact.instance.is_empty() || found.contact_hash == contact_hash;
-                let is_same = self.directory.find(contact.id).is_some_and(is_named);
-                let gone = if is_same { self.directory.remove(contact.id) } else { None };
-                let others = self.directory.remove_contact(&registration.aor, contact_hash);
-                for binding in gone.into_iter().chain(others) {
+                if let Some(binding) = self.directory.remove(contact.id) {
                     self.let_go(&binding, Counter::BindingRemoved);
                 }
                 continue;
@@ -96,24 +95,27 @@ impl Engine {
                     id: contact.id,
                     aor: registration.aor.as_slice().into(),
                     contact: contact.uri.all.of(request.buf()).into(),
-                    contact_hash,
+                    contact_hash: contact.contact_hash,
                     instance: contact.instance.of(request.buf()).into(),
                     reg_id: contact.reg_id,
-                    flow: source.flow,
+                    flow: Some(source.flow),
                     peer: source.peer,
                     expires: now.after(lifetime),
+                    asked: arrived,
                     refreshed: now,
                     call_id_hash,
                     cseq,
                     ob: contact.reg_id.is_some(),
                 },
+                source.flow,
                 self.user16_of(&contact.uri, request.buf()),
             );
         }
     }
 
-    fn bind(&mut self, binding: Binding, contact_user: u16) {
-        let (id, flow, expires, contact_hash) = (binding.id, binding.flow, binding.expires, binding.contact_hash);
+    fn bind(&mut self, binding: Binding, flow: FlowRef, contact_user: u16) {
+        let (id, expires, contact_hash) = (binding.id, binding.expires, binding.contact_hash);
+        let contact_home = BindingId { user: contact_user, hash: 0 }.home(self.settings.shards);
         let aor = binding.aor.clone();
         let peer = binding.peer;
         let former_contact = self
@@ -126,7 +128,7 @@ impl Engine {
             Err(_) => {
                 self.count(Counter::LimitBindings);
                 self.event("registration not bound: too many", Some(peer), &aor);
-                return;
+                return self.mail(contact_home, Mail::ForgetContact { contact: contact_hash, until: expires });
             }
         };
         match bound.change {
@@ -137,8 +139,18 @@ impl Engine {
                 self.mail(from.shard(), Mail::Moved { flow: from, binding: id, to: flow });
             }
         }
-        if let Some(Replaced::SameContact(former) | Replaced::Oldest(former)) = bound.replaced {
-            self.let_go(&former, Counter::BindingRemoved);
+        match bound.replaced {
+            Some(Replaced::SameContact(former)) => self.let_go(&former, Counter::BindingRemoved),
+            Some(Replaced::Oldest(former)) => {
+                self.count(Counter::LimitBindingsPerAor);
+                self.let_go(&former, Counter::BindingRemoved);
+            }
+            Some(Replaced::Lost(former)) => {
+                self.count(Counter::LimitBindings);
+                self.let_go(&former, Counter::BindingRemoved);
+                self.forget_contact(&former);
+            }
+            None => {}
         }
         match self.binding_timers.get(&id) {
             Some(timer) if self.wheel.rearm(*timer, expires) => {}
@@ -151,30 +163,42 @@ impl Engine {
         if let Some((contact, hash)) = former_contact {
             self.drop_contact(&contact, hash, id);
         }
-        let contact_home = BindingId { user: contact_user, hash: 0 }.home(self.settings.shards);
         if contact_home != id.home(self.settings.shards) {
-            self.mail(contact_home, Mail::PutContact { contact: contact_hash, binding: id });
+            self.mail(contact_home, Mail::PutContact { contact: contact_hash, binding: id, until: expires });
         }
         self.wake(id, flow);
     }
 
-    /// A binding has been taken out of the directory: everybody who knew of it is told.
+    /// A binding has been taken out of the directory: everybody who knew of it is told. One whose flow is gone was
+    /// counted when that was lost.
     fn let_go(&mut self, binding: &Binding, why: Counter) {
-        self.count(why);
         if let Some(timer) = self.binding_timers.remove(&binding.id) {
             self.wheel.cancel(timer);
         }
-        self.mail(binding.flow.shard(), Mail::Unbound { flow: binding.flow, binding: binding.id });
+        if let Some(flow) = binding.flow {
+            self.count(why);
+            self.mail(flow.shard(), Mail::Unbound { flow, binding: binding.id });
+        }
         self.drop_contact(&binding.contact, binding.contact_hash, binding.id);
     }
 
     /// A binding no longer has this Contact: its home forgets it, when that is another shard.
     fn drop_contact(&mut self, contact: &[u8], contact_hash: u64, binding: BindingId) {
-        let user = self.contact_user16_of(contact);
-        let contact_home = BindingId { user, hash: 0 }.home(self.settings.shards);
+        let contact_home = self.contact_home(contact);
         if contact_home != binding.home(self.settings.shards) {
             self.mail(contact_home, Mail::DropContact { contact: contact_hash, binding });
         }
+    }
+
+    /// There is no room for a binding that the registrar may still ask for: its Contact is nobody else's until it
+    /// would have expired.
+    fn forget_contact(&mut self, binding: &Binding) {
+        let contact_home = self.contact_home(&binding.contact);
+        self.mail(contact_home, Mail::ForgetContact { contact: binding.contact_hash, until: binding.expires });
+    }
+
+    fn contact_home(&self, contact: &[u8]) -> ShardId {
+        BindingId { user: self.contact_user16_of(contact), hash: 0 }.home(self.settings.shards)
     }
 
     pub(super) fn on_binding_timer(&mut self, id: BindingId, now: Time) {
@@ -190,23 +214,23 @@ impl Engine {
         }
     }
 
-    /// The owner of a flow says that it is gone.
+    /// The owner of a flow says that it is gone. The binding waits for its phone, or for its end.
     pub(super) fn on_flow_gone(&mut self, flow: FlowRef, binding: BindingId) {
-        let is_still = self.directory.find(binding).map(|found| found.flow).filter(|found| found.is_same(flow));
-        if let Some(found) = is_still
-            && let Some(binding) = self.directory.flow_gone(binding, found)
+        let had = self.directory.find(binding).and_then(|found| found.flow).filter(|had| had.is_same(flow));
+        if let Some(had) = had
+            && let Some(lost) = self.directory.flow_gone(binding, had)
         {
-            self.tell(Level::Info, "phone lost: its connection has closed", Some(binding.peer), &binding.aor.clone());
-            self.note_lost(&binding);
-            self.let_go(&binding, Counter::BindingFlowLost);
+            let (peer, aor) = (lost.peer, lost.aor.clone());
+            self.count(Counter::BindingFlowLost);
+            self.tell(Level::Info, "phone lost: its connection has closed", Some(peer), &aor);
         }
     }
 
     // --- where a binding is ----------------------------------------------------------------------------
 
-    /// The flow of a binding; one that is known to be gone counts as none, and is taken out.
+    /// The flow of a binding; one that is known to be gone counts as none, and is taken from it.
     fn flow_of(&mut self, binding: BindingId, not: Option<FlowRef>) -> Option<FlowRef> {
-        let flow = self.directory.find(binding)?.flow;
+        let flow = self.directory.find(binding)?.flow?;
         if not.is_some_and(|not| not.is_same(flow)) {
             self.on_flow_gone(flow, binding);
             return None;
@@ -266,7 +290,9 @@ impl Engine {
         not: Option<FlowRef>,
         now: Time,
     ) {
-        match self.flow_of(binding, not) {
+        let gone = not.filter(|flow| flow.is_stream());
+        let address = not.filter(|flow| !flow.is_stream());
+        match self.flow_of(binding, gone).or(address) {
             Some(flow) => self.forward_ack_on(message, &source, flow, Some(binding)),
             None => {
                 if !self.wait_for(binding, self.settings.live.flow_grace, Waits::Ack { message, source }, now) {
@@ -348,11 +374,12 @@ impl Engine {
     /// A Contact is what its phone says it is, and two phones may say the same: then To has to tell whose it
     /// is, and when it does not, nobody's phone rings. One that says another user's name must not get that
     /// user's calls: where the Contact's user is not the AOR's, To must not be the user whose name it carries.
-    pub(super) fn look_up(&self, request: &Message) -> Found {
+    pub(super) fn look_up(&self, request: &Message, now: Time) -> Found {
         let Some(uri) = request.request_uri() else { return Found::Nobody };
         let mut canonical = Vec::new();
         uri.write_aor(request.buf(), &mut canonical);
-        if let Some(binding) = self.directory.by_aor(&canonical).next() {
+        // One whose flow is gone may come back, and is told apart from nobody.
+        if let Some(binding) = self.directory.by_aor(&canonical).min_by_key(|binding| binding.flow.is_none()) {
             return Found::Binding(binding.id);
         }
         let contact_hash = self.keys.hash64(Tag::Contact, &[&canonical]);
@@ -369,13 +396,14 @@ impl Engine {
         let local = || self.directory.by_contact(contact_hash);
         // Those whose AOR's home is another shard: their users are not the Contact's user.
         let remote = self.directory.contact(contact_hash);
-        if let Some(binding) = local().find(|binding| *binding.aor == *to_aor) {
+        let of_to = local().filter(|binding| *binding.aor == *to_aor);
+        if let Some(binding) = of_to.min_by_key(|binding| binding.flow.is_none()) {
             return Found::Binding(binding.id);
         }
-        let first = local().next();
+        let first = local().min_by_key(|binding| binding.flow.is_none());
         if first.is_none() && remote.is_empty() {
-            // Too many have it to be told apart, or who had it is gone: no device.
-            let is_phones = self.directory.holds_contact(contact_hash) || self.lost.holds(contact_hash);
+            // There are too many to be kept or told apart: no device.
+            let is_phones = self.directory.may_be_a_phones(contact_hash, now);
             return if is_phones { Found::Unclear } else { Found::Nobody };
         }
         let one_aor = first.filter(|first| remote.is_empty() && local().all(|other| other.aor == first.aor));
@@ -396,12 +424,6 @@ impl Engine {
         found.map_or(Found::Unclear, Found::Binding)
     }
 
-    fn contact_hash(&self, uri: &Uri, buf: &[u8]) -> u64 {
-        let mut canonical = Vec::new();
-        uri.write_aor(buf, &mut canonical);
-        self.keys.hash64(Tag::Contact, &[&canonical])
-    }
-
     /// What of a URI's user chooses the home shard.
     pub(super) fn user16_of(&self, uri: &Uri, buf: &[u8]) -> u16 {
         let mut user = Vec::new();
@@ -417,8 +439,8 @@ impl Engine {
     }
 
     /// A mail about the directory's index of Contacts.
-    pub(super) fn on_put_contact(&mut self, contact: u64, binding: BindingId) {
-        if self.directory.put_contact(contact, binding).is_err() {
+    pub(super) fn on_put_contact(&mut self, contact: u64, binding: BindingId, until: Time) {
+        if self.directory.put_contact(contact, binding, until).is_err() {
             self.count(Counter::LimitBindings);
         }
     }
@@ -436,12 +458,13 @@ impl Engine {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         self.directory
             .by_aor(&canonical)
-            .map(|binding| Located {
+            .filter_map(|binding| binding.flow.map(|flow| (binding, flow)))
+            .map(|(binding, flow)| Located {
                 aor: text(&binding.aor),
                 contact: text(&binding.contact),
                 instance: text(&binding.instance),
-                flow: binding.flow,
-                transport: self.transport_of(binding.flow),
+                flow,
+                transport: self.transport_of(flow),
                 peer: binding.peer,
                 certificate: Vec::new(),
                 expires_in: binding.expires.since(now),

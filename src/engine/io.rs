@@ -421,7 +421,7 @@ pub enum Mail {
         source: Source,
         /// Whom it is for.
         binding: BindingId,
-        /// A flow that is known to be gone.
+        /// The flow that its token names: a connection is gone; a UDP address takes it when its binding has no flow.
         not: Option<FlowRef>,
     },
     /// To a binding's home: a message whose flow is gone, or has been left by the binding.
@@ -471,10 +471,11 @@ pub enum Mail {
         contact: u64,
         /// The binding.
         binding: BindingId,
+        /// When it ends unless it is refreshed.
+        until: Time,
     },
-    /// To the home of a Contact's user part: the phone that registered it has lost its connection. Until this time the
-    /// Contact is no device's.
-    LostContact {
+    /// To the home of a Contact's user part: no room is left to keep it. Until this time it is no device's.
+    ForgetContact {
         /// Keyed hash of the canonical Contact URI.
         contact: u64,
         /// When the registration would have expired.
@@ -500,7 +501,7 @@ impl Mail {
                 | Self::Moved { .. }
                 | Self::Unbound { .. }
                 | Self::FlowGone { .. }
-                | Self::LostContact { .. }
+                | Self::ForgetContact { .. }
                 | Self::PutContact { .. }
                 | Self::DropContact { .. }
                 | Self::Evidence { .. }

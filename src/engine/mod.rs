@@ -21,7 +21,6 @@ mod io;
 mod kept;
 mod links;
 mod lookups;
-mod lost;
 mod onward;
 mod outbox;
 mod placement;
@@ -70,7 +69,6 @@ use exchange::{Exchange, Which};
 use home::Waiter;
 use kept::Kept;
 use links::{Link, LinkKey};
-use lost::Lost;
 use pool::Pool;
 use servers::Owner;
 use udp::UdpFlows;
@@ -94,8 +92,6 @@ enum Timer {
     Names,
     /// A service check of ours is sent again.
     Ping(u64),
-    /// A Contact whose phone is gone may be anybody's.
-    LostContact(u64),
     /// A question to the DNS is asked again or given up.
     Dns,
 }
@@ -144,7 +140,6 @@ pub struct Engine {
     watchers: HashMap<(ShardId, ConnId), SmallVec<[TxnId; 2]>, KeyedState>,
 
     directory: Directory,
-    lost: Lost,
     binding_timers: HashMap<BindingId, TimerId, KeyedState>,
     waiters: Slots<Waiter>,
     waiting: HashMap<BindingId, SmallVec<[ConnId; 2]>, KeyedState>,
@@ -207,7 +202,6 @@ impl Engine {
             by_key: HashMap::with_hasher(state.clone()),
             watchers: HashMap::with_hasher(state.clone()),
             directory: Directory::new(keys.clone(), bindings_max),
-            lost: Lost::new(bindings_max, state.clone()),
             binding_timers: HashMap::with_hasher(state.clone()),
             waiters: Slots::new(settings.transactions_max as usize),
             waiting: HashMap::with_hasher(state),
@@ -375,7 +369,6 @@ impl Engine {
             && self.directory.is_empty()
             && self.directory.remote_contacts_len() == 0
             && self.binding_timers.is_empty()
-            && self.lost.is_empty()
             && self.links.values().all(|link| link.conn.is_none())
             && self.wheel.len() == self.owner.as_ref().map_or(0, |owner| owner.timers())
     }

@@ -296,7 +296,7 @@ impl Engine {
             | Mail::View { .. }
             | Mail::Unbound { .. }
             | Mail::FlowGone { .. }
-            | Mail::LostContact { .. }
+            | Mail::ForgetContact { .. }
             | Mail::AimsAt { .. }
             | Mail::Unreachable { .. }
             | Mail::PutContact { .. }

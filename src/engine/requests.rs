@@ -7,6 +7,7 @@ use super::home::Found;
 use super::links::Hop;
 use super::{ConnectFailure, Engine, Mail, Source};
 use crate::clock::Time;
+use crate::flow::recognise::Asking;
 use crate::ids::{FlowRef, Side};
 use crate::limits::{FLOW_ATTEMPTS_MAX, HOME_ANSWER_MAX, INVITE_LOST_MAX, TRYING_AFTER};
 use crate::proxy::register;
@@ -94,7 +95,11 @@ impl Engine {
         now: Time,
     ) {
         let registration = if request.method() == Some(Method::Register) && trust::may_bind(&source, &target) {
-            match register::read(&request, &self.keys) {
+            match register::read(&request, &self.keys, |aor, user, asked| {
+                let (flow, ip) = (source.flow, source.peer.ip());
+                let asking = Asking { aor, user, call_id: request.call_id(), flow, ip };
+                asking.names(asked, &self.directory, &self.keys)
+            }) {
                 Ok(registration) => Some(Box::new(registration)),
                 Err(fault) => {
                     if fault == register::RegisterFault::TooMany {
@@ -180,7 +185,7 @@ impl Engine {
             }
             Target::Table => {
                 let Some(request) = exchange.request.as_deref() else { return };
-                match self.look_up(request) {
+                match self.look_up(request, now) {
                     Found::Binding(binding) => {
                         exchange.binding = Some(binding);
                         self.resolve(id, exchange, None, now);

@@ -28,7 +28,6 @@ impl Engine {
             Timer::Pool => self.on_pool_timer(now),
             Timer::Names => self.on_names_timer(now),
             Timer::Ping(ping) => self.on_ping_timer(ping, now),
-            Timer::LostContact(contact) => self.on_lost_contact_timer(contact, now),
             Timer::Dns => self.on_dns_timer(now),
         }
     }
@@ -184,8 +183,8 @@ impl Engine {
             Mail::Moved { flow, binding, to } => self.on_unbound(flow, binding, Some(to), now),
             Mail::Unbound { flow, binding } => self.on_unbound(flow, binding, None, now),
             Mail::FlowGone { flow, binding } => self.on_flow_gone(flow, binding),
-            Mail::LostContact { contact, until } => self.on_lost_contact(contact, until),
-            Mail::PutContact { contact, binding } => self.on_put_contact(contact, binding),
+            Mail::ForgetContact { contact, until } => self.directory.forget_contact(contact, until),
+            Mail::PutContact { contact, binding, until } => self.on_put_contact(contact, binding, until),
             Mail::DropContact { contact, binding } => {
                 self.directory.drop_contact(contact, binding);
             }

@@ -14,6 +14,7 @@ use crate::ids::{BindingId, ConnId, FlowRef, PointId, Side};
 use crate::proxy::Origin;
 use crate::sip::Message;
 use crate::stats::Counter;
+use crate::wheel::TimerId;
 
 /// One remote address with its bindings.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ struct UdpFlow {
     remote: SocketAddr,
     bound: SmallVec<[Bound; 1]>,
     until: Time,
+    /// Looks whether it has ended, and again while it has not.
+    timer: Option<TimerId>,
 }
 
 /// The UDP flows of one shard.
@@ -66,12 +69,6 @@ impl UdpFlows {
     pub(super) fn binding_at(&self, point: PointId, remote: SocketAddr) -> Option<BindingId> {
         self.get(point, remote)?.bound.iter().find(|bound| bound.moved_to.is_none()).map(|bound| bound.binding)
     }
-
-    fn remove(&mut self, id: ConnId) {
-        if let Some(flow) = self.flows.remove(id) {
-            self.by_address.remove(&(flow.point, flow.remote));
-        }
-    }
 }
 
 impl Engine {
@@ -111,14 +108,13 @@ impl Engine {
         let id = match self.udp.by_address.get(&(point, remote)) {
             Some(id) => *id,
             None => {
-                let flow = UdpFlow { point, remote, bound: SmallVec::new(), until };
+                let flow = UdpFlow { point, remote, bound: SmallVec::new(), until, timer: None };
                 let Some(id) = self.udp.flows.insert(flow) else {
                     self.count(Counter::LimitConnections);
                     return false;
                 };
                 self.udp.by_address.insert((point, remote), id);
-                // Looks again when it fires; a refresh only moves `until`.
-                self.wheel.arm(until, Timer::Udp(id));
+                self.arm_udp(id, until);
                 self.count(Counter::FlowOpened);
                 id
             }
@@ -152,19 +148,31 @@ impl Engine {
         if flow.bound.is_empty()
             && let Some(id) = self.udp.by_address.get(&(point, remote)).copied()
         {
-            // Its timer finds an empty slot.
-            self.udp.remove(id);
-            self.count(Counter::FlowClosed);
+            self.end_udp(id);
         }
     }
 
-    pub(super) fn on_udp_timer(&mut self, id: ConnId, now: Time) {
-        let Some(until) = self.udp.flows.get(id).map(|flow| flow.until) else { return };
-        if until <= now {
-            self.udp.remove(id);
-            self.count(Counter::FlowClosed);
-        } else {
-            self.wheel.arm(until, Timer::Udp(id));
+    /// A refresh only moves `until`: the timer looks again when it fires.
+    fn arm_udp(&mut self, id: ConnId, at: Time) {
+        let timer = self.wheel.arm(at, Timer::Udp(id));
+        if let Some(flow) = self.udp.flows.get_mut(id) {
+            flow.timer = Some(timer);
         }
+    }
+
+    fn end_udp(&mut self, id: ConnId) {
+        let Some(flow) = self.udp.flows.remove(id) else { return };
+        self.udp.by_address.remove(&(flow.point, flow.remote));
+        if let Some(timer) = flow.timer {
+            self.wheel.cancel(timer);
+        }
+        self.count(Counter::FlowClosed);
+    }
+
+    pub(super) fn on_udp_timer(&mut self, id: ConnId, now: Time) {
+        let Some(flow) = self.udp.flows.get_mut(id) else { return };
+        flow.timer = None;
+        let until = flow.until;
+        if until <= now { self.end_udp(id) } else { self.arm_udp(id, until) }
     }
 }

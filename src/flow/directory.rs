@@ -7,27 +7,33 @@
 //! The rules are those of RFC 3261 §10.3 and RFC 5626 §6, as far as somebody who looks over a registrar's
 //! shoulder needs them: what the registrar accepted is bound, what it replaced is replaced.
 //!
-//! - A binding with the same name takes the place of the old one, whatever flow it came over.
-//! - A phone without reg-id that registers the same Contact for the same AOR under another name (it has
-//!   restarted and has a new Call-ID) takes the place of its former self. With a reg-id, the same Contact may
-//!   stand in several bindings (RFC 5626 §4.2.1), and two different instance-ids are two phones, though both
-//!   may call themselves 192.168.1.10 behind their NATs: these stay apart.
+//! - A binding with the same name takes the place of the old one, whatever flow it came over. Which name a
+//!   Contact has is decided when its REGISTER arrives, by [`super::recognise`].
+//! - Two REGISTERs of one phone without an instance-id may cross, each with a Call-ID of its own, before either
+//!   is accepted: the one that is accepted last takes the place of the other ([`Binding::is_same_phone`]).
+//! - A binding whose flow is gone stays until it would have expired, without a flow: the registrar still has it
+//!   and asks for it, and its phone is to be known again when it comes back. Where room is short, those that
+//!   would expire first give way.
 //!
 //! Bindings of one AOR, and bindings of one Contact, hang in two linked lists through the slab, the most
 //! recently bound first. Lists are found by a keyed 64-bit hash. Entries of an AOR's list are compared by the
 //! AOR's bytes, so that a collision costs a comparison; a Contact is known by its hash alone, like a binding.
 //!
+//! What no room is left for is noted in `forgotten`: a Contact of a phone is never taken for a device's because a
+//! table was full.
+//!
 //! Left out on purpose: q-values and forking (the registrar's job), URI comparison by RFC 3261 §19.1.4 (the
 //! caller makes things canonical), order of CSeq (the registrar has judged it before its 2xx).
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use slab::Slab;
 use smallvec::SmallVec;
 
+use super::forgotten::Forgotten;
 use super::keys::{Keys, Tag};
 use crate::clock::Time;
 use crate::ids::{BindingId, FlowRef};
@@ -48,13 +54,15 @@ pub struct Binding {
     pub instance: Box<[u8]>,
     /// The reg-id, with which RFC 5626 §6 governs the binding.
     pub reg_id: Option<u32>,
-    /// The flow that it was last accepted over.
-    pub flow: FlowRef,
-    /// The phone's address as seen.
+    /// The flow that it was last accepted over; `None` when that is gone, and its phone has not come back.
+    pub flow: Option<FlowRef>,
+    /// The phone's address as last seen.
     pub peer: SocketAddr,
     /// When it ends unless it is refreshed.
     pub expires: Time,
-    /// When the REGISTER that last refreshed it was accepted.
+    /// When the REGISTER that last refreshed it came.
+    pub asked: Time,
+    /// When that REGISTER was accepted.
     pub refreshed: Time,
     /// Keyed hash of that REGISTER's Call-ID.
     pub call_id_hash: u64,
@@ -77,6 +85,18 @@ impl fmt::Debug for Binding {
     }
 }
 
+impl Binding {
+    /// Whether a phone without an instance-id that registers this Contact over `flow`, from `ip`, is this one under
+    /// another Call-ID (RFC 3261 §10.3). Its Contact alone does not say so: behind their NATs many phones are
+    /// 192.168.1.10, and nobody becomes another phone by saying its Contact while that one is elsewhere.
+    #[must_use]
+    pub fn is_same_phone(&self, contact_hash: u64, flow: FlowRef, ip: IpAddr) -> bool {
+        self.instance.is_empty()
+            && self.contact_hash == contact_hash
+            && (self.flow.is_none_or(|former| former == flow) || self.peer.ip() == ip)
+    }
+}
+
 /// How a binding gives way: a variant of [`Replaced`].
 type Way = fn(Binding) -> Replaced;
 
@@ -92,7 +112,7 @@ pub struct Bound {
 /// What became of the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// It was not known.
+    /// It was not known, or had no flow any more.
     New,
     /// It was known with the same flow.
     Refreshed,
@@ -106,11 +126,13 @@ pub enum Change {
 /// A binding with another name that gave way.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Replaced {
-    /// The same phone before its restart: the same AOR and Contact.
+    /// The same phone, which is this one now.
     SameContact(Binding),
-    /// The longest unrefreshed one of an AOR that has `BINDINGS_PER_AOR_MAX`. Only who may register for an AOR
-    /// can fill it, and harms nobody else.
+    /// One of an AOR that has `BINDINGS_PER_AOR_MAX`: one without a flow, else the longest unrefreshed. Only who may
+    /// register for an AOR can fill it, and harms nobody else.
     Oldest(Binding),
+    /// One without a flow, the first to expire, when the table was full.
+    Lost(Binding),
 }
 
 /// The table is at its bound.
@@ -127,6 +149,9 @@ pub struct Directory {
     /// First entry of each list, by AOR hash and by Contact hash.
     heads: [HashMap<u64, u32, AlreadyHashed>; 2],
     remote_contacts: HashMap<u64, Holders, AlreadyHashed>,
+    /// The bindings without a flow, the first to expire first.
+    lost: BTreeSet<(Time, BindingId)>,
+    forgotten: Forgotten,
     /// Makes collisions of AORs likely in tests.
     #[cfg(test)]
     aor_hash_mask: u64,
@@ -184,6 +209,8 @@ impl Directory {
             by_id: HashMap::default(),
             heads: [HashMap::default(), HashMap::default()],
             remote_contacts: HashMap::default(),
+            lost: BTreeSet::new(),
+            forgotten: Forgotten::default(),
             #[cfg(test)]
             aor_hash_mask: u64::MAX,
         }
@@ -196,9 +223,10 @@ impl Directory {
     /// `Full` when it would be one too many; then nothing has changed.
     pub fn bind(&mut self, binding: Binding) -> Result<Bound, Full> {
         let known = self.by_id.get(&binding.id).copied();
-        let giving_way = self.giving_way(&binding, known.is_none());
+        let mut giving_way = self.giving_way(&binding, known.is_none());
         if known.is_none() && giving_way.is_none() && self.entries.len() >= self.bindings_max {
-            return Err(Full);
+            let (_, lost) = self.lost.first().ok_or(Full)?;
+            giving_way = Some((*self.by_id.get(lost).ok_or(Full)?, Replaced::Lost));
         }
         let replaced = giving_way.map(|(index, way)| way(self.take_out(index)));
         let aor_hash = self.aor_hash(&binding.aor);
@@ -214,8 +242,12 @@ impl Directory {
             Some(index) => {
                 self.unlink(index);
                 let entry = &mut self.entries[index as usize];
-                let from = entry.binding.flow;
-                let change = if from == binding.flow { Change::Refreshed } else { Change::Moved { from } };
+                let change = match entry.binding.flow {
+                    None => Change::New,
+                    from if from == binding.flow => Change::Refreshed,
+                    Some(from) => Change::Moved { from },
+                };
+                self.lost.remove(&(entry.binding.expires, binding.id));
                 entry.aor_hash = aor_hash;
                 entry.binding = binding;
                 self.link(index);
@@ -233,21 +265,16 @@ impl Directory {
 
     /// Removes all bindings of an AOR (`Contact: *`).
     pub fn remove_aor(&mut self, aor: &[u8]) -> Vec<Binding> {
-        self.remove_where(aor, |_| true)
+        let ids: Vec<BindingId> = self.by_aor(aor).map(|binding| binding.id).collect();
+        ids.into_iter().filter_map(|id| self.remove(id)).collect()
     }
 
-    /// Removes the bindings of an AOR with this Contact and without a reg-id. One with a reg-id goes by its
-    /// name.
-    pub fn remove_contact(&mut self, aor: &[u8], contact_hash: u64) -> Vec<Binding> {
-        self.remove_where(aor, |binding| binding.contact_hash == contact_hash && binding.reg_id.is_none())
-    }
-
-    /// Removes a binding whose flow is gone, unless it has moved to another flow meanwhile.
-    pub fn flow_gone(&mut self, id: BindingId, flow: FlowRef) -> Option<Binding> {
-        if self.find(id)?.flow != flow {
-            return None;
-        }
-        self.remove(id)
+    /// Takes its flow from a binding, unless it has moved to another flow meanwhile.
+    pub fn flow_gone(&mut self, id: BindingId, flow: FlowRef) -> Option<&Binding> {
+        let binding = &mut self.entries.get_mut(*self.by_id.get(&id)? as usize)?.binding;
+        binding.flow.take_if(|had| *had == flow)?;
+        self.lost.insert((binding.expires, id));
+        Some(binding)
     }
 
     /// Removes a binding whose time is up; leaves one that was refreshed since its timer was armed.
@@ -279,9 +306,10 @@ impl Directory {
     /// may have it: phones behind different NATs, or one that says what another one says.
     ///
     /// # Errors
-    /// `Full` when it would be one too many.
-    pub fn put_contact(&mut self, contact_hash: u64, id: BindingId) -> Result<(), Full> {
+    /// `Full` when it would be one too many: then it is some phone's `until` then, and nobody can say whose.
+    pub fn put_contact(&mut self, contact_hash: u64, id: BindingId, until: Time) -> Result<(), Full> {
         if self.remote_contacts.len() >= self.bindings_max && !self.remote_contacts.contains_key(&contact_hash) {
+            self.forget_contact(contact_hash, until);
             return Err(Full);
         }
         let holders = self.remote_contacts.entry(contact_hash).or_default();
@@ -290,6 +318,7 @@ impl Directory {
         }
         if holders.ids.len() >= BINDINGS_PER_AOR_MAX {
             holders.crowded = true;
+            self.forget_contact(contact_hash, until);
             return Err(Full);
         }
         holders.ids.push(id);
@@ -314,10 +343,15 @@ impl Directory {
         self.remote_contacts.get(&contact_hash).filter(|holders| !holders.crowded).map_or(&[], |holders| &holders.ids)
     }
 
-    /// Whether other shards' bindings have such a Contact, though there may be too many of them to keep.
+    /// Notes that a Contact, whose home is this shard, may be a phone's until this time, though no table has it.
+    pub fn forget_contact(&mut self, contact_hash: u64, until: Time) {
+        self.forgotten.note(contact_hash, until);
+    }
+
+    /// Whether a Contact may be a phone's that is not held here: there are too many to keep.
     #[must_use]
-    pub fn holds_contact(&self, contact_hash: u64) -> bool {
-        self.remote_contacts.contains_key(&contact_hash)
+    pub fn may_be_a_phones(&self, contact_hash: u64, now: Time) -> bool {
+        self.remote_contacts.contains_key(&contact_hash) || self.forgotten.holds(contact_hash, now)
     }
 
     /// All bindings, in no particular order.
@@ -326,13 +360,13 @@ impl Directory {
         self.entries.iter().map(|(_, entry)| &entry.binding)
     }
 
-    /// Bindings held here.
+    /// Bindings that have a flow.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.entries.len() - self.lost.len()
     }
 
-    /// Whether there is no binding.
+    /// Whether there is no binding, with a flow or without.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
@@ -348,11 +382,13 @@ impl Directory {
     ///
     /// # Panics
     /// When an invariant is broken: each binding is found by its name and stands once in each of its two
-    /// lists; no list is empty; no bound is passed; no two bindings that `bind` merges stand side by side.
+    /// lists; no list is empty; no bound is passed; those without a flow are known.
     #[cfg(test)]
     pub(super) fn check(&self) {
         assert!(self.entries.len() <= self.bindings_max && self.remote_contacts.len() <= self.bindings_max);
         assert_eq!(self.by_id.len(), self.entries.len());
+        let lost = self.iter().filter(|binding| binding.flow.is_none());
+        assert_eq!(lost.map(|binding| (binding.expires, binding.id)).collect::<BTreeSet<_>>(), self.lost);
         for (id, &index) in &self.by_id {
             assert_eq!(self.entries[index as usize].binding.id, *id);
         }
@@ -374,34 +410,36 @@ impl Directory {
         for binding in self.iter() {
             assert_eq!(self.aor_hash(&binding.aor), self.entries[self.by_id[&binding.id] as usize].aor_hash);
             assert!(self.by_aor(&binding.aor).count() <= BINDINGS_PER_AOR_MAX);
-            assert_eq!(self.by_aor(&binding.aor).filter(|other| same_phone(binding, other)).count(), 0);
         }
     }
 
     /// Which other binding of its AOR gives way to a binding, and as what.
     fn giving_way(&self, binding: &Binding, is_new: bool) -> Option<(u32, Way)> {
-        let (mut count, mut oldest) = (0, NIL);
+        let (mut count, mut oldest, mut lost) = (0, NIL, NIL);
         for (index, entry) in self.list(By::Aor, self.aor_hash(&binding.aor)) {
-            if entry.binding.aor == binding.aor {
-                if same_phone(&entry.binding, binding) {
-                    return Some((index, Replaced::SameContact));
-                }
-                count += 1;
-                oldest = index;
+            let other = &entry.binding;
+            if other.aor != binding.aor || other.id == binding.id {
+                continue;
+            }
+            let is_same = |flow| other.is_same_phone(binding.contact_hash, flow, binding.peer.ip());
+            if binding.instance.is_empty() && other.contact == binding.contact && binding.flow.is_some_and(is_same) {
+                return Some((index, Replaced::SameContact));
+            }
+            count += 1;
+            oldest = index;
+            if other.flow.is_none() {
+                lost = index;
             }
         }
-        (is_new && count >= BINDINGS_PER_AOR_MAX).then_some((oldest, Replaced::Oldest))
-    }
-
-    fn remove_where(&mut self, aor: &[u8], gone: impl Fn(&Binding) -> bool) -> Vec<Binding> {
-        let ids: Vec<BindingId> = self.by_aor(aor).filter(|binding| gone(binding)).map(|binding| binding.id).collect();
-        ids.into_iter().filter_map(|id| self.remove(id)).collect()
+        let gives = if lost == NIL { oldest } else { lost };
+        (is_new && count >= BINDINGS_PER_AOR_MAX).then_some((gives, Replaced::Oldest))
     }
 
     fn take_out(&mut self, index: u32) -> Binding {
         self.unlink(index);
         let binding = self.entries.remove(index as usize).binding;
         self.by_id.remove(&binding.id);
+        self.lost.remove(&(binding.expires, binding.id));
         binding
     }
 
@@ -450,15 +488,6 @@ impl Directory {
             }
         }
     }
-}
-
-/// Whether two bindings of one AOR are the same phone before and after a restart.
-fn same_phone(one: &Binding, other: &Binding) -> bool {
-    one.id != other.id
-        && one.contact_hash == other.contact_hash
-        && one.reg_id.is_none()
-        && other.reg_id.is_none()
-        && one.instance == other.instance
 }
 
 /// The keys of these maps are keyed hashes: to hash them again would cost time and bring nothing.

@@ -51,7 +51,7 @@ pub enum Identity<'a> {
         /// The reg-id; 0 when there is none.
         reg_id: u32,
     },
-    /// The Call-ID of the REGISTER, for phones without an instance-id (RFC 3261 §10.2.4 keeps it for a boot).
+    /// The Call-ID of the first REGISTER of a phone without an instance-id, which `recognise` knows again under others.
     CallId(&'a [u8]),
 }
 
@@ -95,9 +95,8 @@ impl Keys {
 
     /// The name of a binding.
     ///
-    /// `aor` is canonical and `aor_user` its user part. `ordinal` tells the Contacts of one REGISTER apart that
-    /// have no instance-id: 0 for the first, and always 0 with an instance-id, for what it names does not
-    /// depend on where its Contact stands.
+    /// `aor` is canonical and `aor_user` its user part. `ordinal` tells bindings of one AOR apart that have the
+    /// same identity, as several Contacts of one REGISTER may: 0 for the first.
     #[must_use]
     pub fn binding(&self, aor_user: &[u8], aor: &[u8], identity: Identity<'_>, ordinal: u8) -> BindingId {
         let hash = match identity {

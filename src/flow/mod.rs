@@ -6,6 +6,8 @@
 #[cfg(test)]
 mod cost;
 pub mod directory;
+mod forgotten;
 pub mod keys;
+pub mod recognise;
 pub mod table;
 pub mod token;

@@ -5,7 +5,8 @@ use smallvec::SmallVec;
 
 use super::record_route;
 use crate::config::engine::{Point, Sticky};
-use crate::flow::keys::{Identity, Keys};
+use crate::flow::keys::{Keys, Tag};
+use crate::flow::recognise::{Asked, Names};
 use crate::flow::token::{Dialog, Kind, Token};
 use crate::ids::BindingId;
 use crate::limits::CONTACTS_MAX;
@@ -19,8 +20,12 @@ pub struct Contact {
     pub value: NameAddr,
     /// Its URI.
     pub uri: Uri,
+    /// Keyed hash of its URI in canonical form.
+    pub contact_hash: u64,
     /// The binding that it asks for.
     pub id: BindingId,
+    /// It is taken back by a REGISTER that binds the same binding: it means nothing.
+    pub superseded: bool,
     /// Its own `expires` parameter.
     pub expires: Option<u32>,
     /// Its reg-id, when it has an instance-id too (RFC 5626 §4.2).
@@ -72,29 +77,44 @@ pub fn to_uri(request: &Message) -> Option<Uri> {
     Uri::parse(request.buf(), value.uri).ok()
 }
 
-/// Reads a REGISTER.
+/// A Contact before it is known which binding it is.
+#[derive(Clone, Copy)]
+struct Unnamed<'a> {
+    value: NameAddr,
+    uri: Uri,
+    expires: Option<u32>,
+    asked: Asked<'a>,
+}
+
+/// Reads a REGISTER. `recognise` says which bindings of the AOR (given with its user part) its Contacts are.
 ///
 /// # Errors
 /// See [`RegisterFault`].
-pub fn read(request: &Message, keys: &Keys) -> Result<Registration, RegisterFault> {
+pub fn read(
+    request: &Message,
+    keys: &Keys,
+    recognise: impl FnOnce(&[u8], &[u8], &[Asked<'_>]) -> Names,
+) -> Result<Registration, RegisterFault> {
     let buf = request.buf();
     let to = to_uri(request).ok_or(RegisterFault::To)?;
     let mut aor = Vec::new();
     to.write_aor(buf, &mut aor);
     let mut user = Vec::new();
     to.user_unescaped(buf, &mut user);
-    let mut registration =
-        Registration { aor, user, star: false, contacts: SmallVec::new(), expires: request.expires() };
+    let mut star = false;
+    let expires_header = request.expires();
+    let mut contacts: SmallVec<[Unnamed<'_>; 1]> = SmallVec::new();
     if !to.scheme.is_sip() {
         // Nobody could ask for it here (RFC 4475 §3.3.4).
-        return Ok(registration);
+        return Ok(Registration { aor, user, star, contacts: SmallVec::new(), expires: expires_header });
     }
+    let mut canonical = Vec::new();
     for span in request.values(Name::Contact) {
         if span.of(buf) == b"*" {
-            registration.star = true;
+            star = true;
             continue;
         }
-        if registration.contacts.len() >= CONTACTS_MAX {
+        if contacts.len() >= CONTACTS_MAX {
             return Err(RegisterFault::TooMany);
         }
         let value = NameAddr::parse(buf, span).map_err(|_| RegisterFault::Contact)?;
@@ -103,34 +123,45 @@ pub fn read(request: &Message, keys: &Keys) -> Result<Registration, RegisterFaul
             // A telephone number or a mail address leads nowhere over this flow.
             continue;
         }
-        let instance = value.param(buf, "+sip.instance").map(unquoted).filter(|text| !text.is_empty());
-        let reg_id = value.param(buf, "reg-id").and_then(parse_u32).filter(|_| instance.is_some());
-        let identity = match instance {
-            Some(instance) => Identity::Instance { instance, reg_id: reg_id.unwrap_or(0) },
-            None => Identity::CallId(request.call_id()),
+        let instance = value.param(buf, "+sip.instance").map(unquoted).unwrap_or_default();
+        let expires = value.param(buf, "expires").and_then(parse_u32);
+        canonical.clear();
+        uri.write_aor(buf, &mut canonical);
+        let asked = Asked {
+            instance,
+            reg_id: value.param(buf, "reg-id").and_then(parse_u32).filter(|_| !instance.is_empty()),
+            contact: uri.all.of(buf),
+            contact_hash: keys.hash64(Tag::Contact, &[&canonical]),
+            binds: expires.or(expires_header) != Some(0),
         };
-        let ordinal = match instance {
-            Some(_) => 0,
-            None => u8::try_from(registration.contacts.len()).unwrap_or(u8::MAX),
-        };
-        registration.contacts.push(Contact {
-            value,
-            uri,
-            id: keys.binding(&registration.user, &registration.aor, identity, ordinal),
-            expires: value.param(buf, "expires").and_then(parse_u32),
-            reg_id,
-            instance: instance.map_or(Span::default(), |text| span_in(buf, text)),
-        });
+        contacts.push(Unnamed { value, uri, expires, asked });
     }
-    Ok(registration)
+    let asked: SmallVec<[Asked<'_>; 1]> = contacts.iter().map(|contact| contact.asked).collect();
+    let names = recognise(&aor, &user, &asked);
+    let named = contacts.iter().zip(names).map(|(contact, named)| Contact {
+        value: contact.value,
+        uri: contact.uri,
+        contact_hash: contact.asked.contact_hash,
+        id: named.id,
+        superseded: named.superseded,
+        expires: contact.expires,
+        reg_id: contact.asked.reg_id,
+        instance: span_in(buf, contact.asked.instance),
+    });
+    let contacts = named.collect();
+    Ok(Registration { aor, user, star, contacts, expires: expires_header })
 }
 
 impl Registration {
     /// The Contact that the Path names: the first that is not taken back.
     #[must_use]
     pub fn lasting_contact(&self) -> Option<&Contact> {
-        let lasts = |contact: &&Contact| contact.expires.or(self.expires) != Some(0);
-        self.contacts.iter().find(lasts).or(self.contacts.first())
+        self.contacts.iter().find(|contact| self.binds(contact)).or(self.contacts.first())
+    }
+
+    /// Whether a Contact of this REGISTER is to be bound, and not taken back.
+    fn binds(&self, contact: &Contact) -> bool {
+        contact.expires.or(self.expires) != Some(0)
     }
 }
 
@@ -138,6 +169,10 @@ impl Registration {
 fn span_in(buf: &[u8], part: &[u8]) -> Span {
     let start = (part.as_ptr() as usize).wrapping_sub(buf.as_ptr() as usize);
     if start.saturating_add(part.len()) <= buf.len() { Span::new(start, start + part.len()) } else { Span::default() }
+}
+
+fn covers(outer: Span, inner: Span) -> bool {
+    outer.start <= inner.start && inner.end <= outer.end
 }
 
 /// How a forwarded REGISTER is changed.
@@ -171,7 +206,17 @@ pub fn edit_request(request: &Message, registration: &Registration, way: Way<'_>
             }
         }
         Sticky::Contact => {
-            for contact in &registration.contacts {
+            // The alias takes the place of its former self: it is not taken back as well, for a registrar works
+            // through the Contacts in their order.
+            let superseded = |span: Span| {
+                registration.contacts.iter().any(|contact| contact.superseded && covers(span, contact.value.uri))
+            };
+            if registration.contacts.iter().any(|contact| contact.superseded) {
+                for span in request.cut_values_where(Name::Contact, |_, span| superseded(span)) {
+                    edits.remove(span);
+                }
+            }
+            for contact in registration.contacts.iter().filter(|contact| !contact.superseded) {
                 edits.replace_with(contact.value.uri, |out| {
                     let bare = !contact.value.bracketed;
                     if bare {
@@ -200,6 +245,7 @@ pub fn granted(
 ) -> SmallVec<[u32; 1]> {
     let expires_header = response.expires();
     let mut granted: SmallVec<[Option<u32>; 1]> = SmallVec::from_elem(None, registration.contacts.len());
+    let binding_count = registration.contacts.iter().filter(|contact| registration.binds(contact)).count();
     let mut lists_any = false;
     let mut shortest: Option<u32> = None;
     for span in response.values(Name::Contact) {
@@ -229,9 +275,9 @@ pub fn granted(
                 // A phone that takes its binding away is gone, whatever the list still holds.
                 _ if asked == 0 => 0,
                 Some(seconds) => seconds,
-                // A registrar that lists other Contacts and not this one has not bound it: but for the only one
-                // of a REGISTER, which a 2xx accepts by itself. Its registrar lists it in a form of its own.
-                None if lists_any && registration.contacts.len() > 1 => 0,
+                // A registrar that lists other Contacts and not this one has not bound it: but for the only one that
+                // a REGISTER binds, which a 2xx accepts by itself. Its registrar lists it in a form of its own.
+                None if lists_any && binding_count > 1 => 0,
                 None => expires_header.or(shortest).unwrap_or(asked).min(asked),
             }
         })

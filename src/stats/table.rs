@@ -484,7 +484,8 @@ Counter, COUNTERS;
     LimitMailboxNewWorkCount { limit = "mailbox_new_work_count" }
     LimitConnections { limit = "connections" }
     LimitTransactions { limit = "transactions" }
-    LimitBindings { limit = "bindings_per_aor" }
+    LimitBindings { limit = "bindings" }
+    LimitBindingsPerAor { limit = "bindings_per_aor" }
     LimitBindingsPerFlow { limit = "bindings_per_flow" }
     LimitContacts { limit = "contacts" }
     LimitFlowAttempts { limit = "flow_attempts" }

@@ -1,14 +1,14 @@
 //! What holds at a bound, when a mailbox is full, and what keeps a connection alive.
 
-use hawser::engine::{CloseReason, ConnectFailure, Sticky};
+use hawser::engine::{CloseReason, ConnectFailure, Settings, Sticky};
 use hawser::ids::Transport;
 use hawser::limits::{BINDINGS_PER_FLOW_MAX, PINGS_PER_READ_MAX};
-use hawser::stats::Counter;
+use hawser::stats::{Counter, Gauge};
 
 use crate::calls::{answered, registered, registered_with};
 use crate::stage::{ask, cancel};
 use crate::talk::{Phone, answer, headers, start_line};
-use crate::world::{SERVER, Setup, TCP, TLS, World};
+use crate::world::{SERVER, Setup, TCP, TLS, Wire, World};
 
 /// An OPTIONS to the proxy itself.
 fn check(via: &str, call: &str) -> String {
@@ -365,5 +365,183 @@ fn a_shard_full_of_phones_still_reaches_its_server() {
     assert!(world.read(wires[0]).starts_with("SIP/2.0 403"));
     let accept = Accept { point: crate::world::TCP, peer: "127.0.0.1:1".parse().expect("an address") };
     assert!(world.engines[0].accept(accept, now).is_ok(), "nor is the server's own refused");
+    world.end();
+}
+
+fn timers(world: &World) -> Vec<u64> {
+    world.engines.iter().map(|engine| engine.snapshot().gauges.of(Gauge::Timers)).collect()
+}
+
+#[test]
+fn a_udp_phone_that_comes_and_goes_leaves_no_timer_behind() {
+    for shards in [1, 2] {
+        let mut world = World::new(&Setup { shards, ..Setup::default() });
+        let wire = world.connect(0, TLS);
+        let mut phone = Phone { via: "UDP", ..Phone::new("alice", wire) };
+        phone.register(&mut world, 3_600);
+        world.pass_s(100);
+        let before = timers(&world);
+        for at in 0..100 {
+            // A new port each time, and each time for the longest that there is.
+            let from = format!("10.9.9.9:{}", 40_000 + at);
+            phone.call_id = format!("c{at}");
+            for expires in [7 * 24 * 3_600, 0] {
+                let text = phone.register_text(expires).replace("alice", "bob");
+                world.datagram(1, &from, &text);
+                phone.accept_register(&mut world, expires);
+                assert!(world.read_udp(&from).starts_with("SIP/2.0 200"));
+            }
+        }
+        world.pass_s(100);
+        assert_eq!(timers(&world), before, "{shards}");
+        world.end();
+    }
+}
+
+#[test]
+fn a_udp_phone_that_moves_keeps_one_timer_for_its_binding_and_one_for_each_address() {
+    let mut world = World::new(&Setup { shards: 1, ..Setup::default() });
+    let wire = world.connect(0, TLS);
+    let mut phone = Phone { via: "UDP", ..Phone::new("alice", wire) };
+    world.hang_up(wire);
+    let before = timers(&world)[0];
+    for at in 0..100 {
+        let from = format!("10.9.9.9:{}", 40_000 + at);
+        let text = phone.register_text(300);
+        world.datagram(1, &from, &text);
+        phone.accept_register(&mut world, 300);
+        assert!(world.read_udp(&from).starts_with("SIP/2.0 200"));
+        world.pass_s(100);
+    }
+    // The last three addresses have not ended yet.
+    assert!(timers(&world)[0] <= before + 1 + 3, "{:?}", timers(&world));
+    world.end();
+}
+
+/// A REGISTER of a phone without an instance-id, which is accepted: `sip:USER@192.0.2.7:PORT`.
+fn register_plainly(world: &mut World, wire: Wire, user: &str, port: u16, cseq: u32) {
+    let text = format!(
+        "REGISTER sip:example.com SIP/2.0\r\nVia: SIP/2.0/TLS 192.0.2.7;branch=z9hG4bKr{user}{cseq}\r\n\
+         From: <sip:{user}@example.com>;tag=r\r\nTo: <sip:{user}@example.com>\r\nCall-ID: {user}\r\n\
+         CSeq: {cseq} REGISTER\r\nContact: <sip:{user}@192.0.2.7:{port}>\r\nExpires: 3600\r\nContent-Length: 0\r\n\r\n"
+    );
+    world.write(wire, &text);
+    let request = world.read_server();
+    world.datagram(0, SERVER, &answer(&request, "200 OK", "s", ""));
+    world.expect(wire, "SIP/2.0 200");
+}
+
+/// The server asks for a Contact, and what comes of it: 480, or a connection or datagram to the address.
+fn ask_contact(world: &mut World, user: &str, port: u16, id: &str) -> String {
+    let text = ask("OPTIONS", id)
+        .replace("sip:bob@example.com SIP", &format!("sip:{user}@192.0.2.7:{port} SIP"))
+        .replace("TLS 192.0.2.7:5060", &format!("UDP {SERVER}"));
+    world.datagram(0, SERVER, &text);
+    match world.try_read_udp(&format!("192.0.2.7:{port}")) {
+        Some(_) => "sent".to_owned(),
+        None => start_line(&world.read_server())[8..11].to_owned(),
+    }
+}
+
+/// 512 connections have room for 1,024 bindings.
+fn of_1024(settings: &mut Settings) {
+    (settings.connections_max, settings.transactions_max) = (512, 20_000);
+}
+
+#[test]
+fn phones_that_come_back_over_new_ports_fill_no_table() {
+    for shards in [1, 2] {
+        let mut world = World::new(&Setup { sticky: Sticky::Aor, shards, mutate: of_1024, ..Setup::default() });
+        for round in 0..6_u16 {
+            let wire = world.connect(u8::try_from(round).expect("few") % shards, TLS);
+            for at in 0..500 {
+                register_plainly(&mut world, wire, &format!("p{at}"), 10_000 + round, 1 + u32::from(round));
+            }
+            world.pass_s(300);
+            world.hang_up(wire);
+        }
+        assert_eq!(world.counted(Counter::LimitBindings), 0, "{shards}");
+        for at in [0, 499] {
+            assert_eq!(
+                ask_contact(&mut world, &format!("p{at}"), 10_005, &format!("o{at}")),
+                "480",
+                "its phone is lost"
+            );
+        }
+        assert_eq!(ask_contact(&mut world, "gateway", 10_005, "d"), "sent", "a device is one");
+        world.drain();
+        world.end();
+    }
+}
+
+/// More are lost than there is room for: what is forgotten is no device for all that, until its registration ends.
+#[test]
+fn a_full_directory_takes_no_lost_phones_contact_for_a_devices() {
+    for shards in [1, 2] {
+        let mut world = World::new(&Setup { sticky: Sticky::Aor, shards, mutate: of_1024, ..Setup::default() });
+        for round in 0..3_u16 {
+            let wire = world.connect(0, TLS);
+            for at in 0..1_000 {
+                register_plainly(&mut world, wire, &format!("p{round}-{at}"), 10_000, 1);
+            }
+            world.hang_up(wire);
+        }
+        let forgotten = world.counted(Counter::LimitBindings);
+        assert!(forgotten >= 3_000 - 1_024 * u64::from(shards), "{forgotten}");
+        for at in 0..1_000 {
+            for round in [0, 1, 2] {
+                let id = format!("o{round}-{at}");
+                assert_eq!(ask_contact(&mut world, &format!("p{round}-{at}"), 10_000, &id), "480");
+            }
+        }
+        world.pass_s(3_700);
+        assert_eq!(ask_contact(&mut world, "p0-0", 10_000, "late"), "sent", "its time is over");
+        world.drain();
+        world.end();
+    }
+}
+
+/// The same while every place is taken by a phone that is there.
+#[test]
+fn a_contact_that_is_not_bound_for_want_of_room_is_no_devices() {
+    let mut world = World::new(&Setup { sticky: Sticky::Aor, shards: 1, mutate: of_1024, ..Setup::default() });
+    let wires = [world.connect(0, TLS), world.connect(0, TLS)];
+    for at in 0..1_030 {
+        register_plainly(&mut world, wires[at % 2], &format!("p{at}"), 10_000, 1);
+    }
+    assert_eq!(world.counted(Counter::LimitBindings), 6);
+    for at in 1_024..1_030 {
+        assert_eq!(ask_contact(&mut world, &format!("p{at}"), 10_000, &format!("o{at}")), "480");
+    }
+    world.drain();
+    world.end();
+}
+
+/// One user fills the places of its own AOR, and nobody else's: another lost phone is known all the same.
+#[test]
+fn who_registers_ever_new_contacts_for_one_aor_takes_only_its_own_places() {
+    let mut world = World::new(&Setup { sticky: Sticky::Aor, shards: 1, mutate: of_1024, ..Setup::default() });
+    let wire = world.connect(0, TLS);
+    register_plainly(&mut world, wire, "honest", 10_000, 1);
+    world.hang_up(wire);
+    let wire = world.connect(0, TLS);
+    let mut mallory = Phone { params: "", ..Phone::new("mallory", wire) };
+    for at in 0..1_500 {
+        mallory.contact = format!("sip:x{at}@192.0.2.66:5060");
+        mallory.call_id = format!("m{at}");
+        mallory.register(&mut world, 600);
+    }
+    assert_eq!(world.engines[0].locate("mallory@example.com", world.now).len(), 128);
+    assert_eq!(world.counted(Counter::LimitBindingsPerAor), 1_500 - 128);
+    for at in 0..100 {
+        assert_eq!(ask_contact(&mut world, &format!("gateway{at}"), 10_000, &format!("d{at}")), "sent");
+    }
+    let wire = world.connect(0, TLS);
+    let honest = "sip:honest@192.0.2.7:10000";
+    let mut back = Phone { params: "", contact: honest.to_owned(), ..Phone::new("honest", wire) };
+    assert_eq!(ask_contact(&mut world, "honest", 10_000, "o1"), "480");
+    back.register(&mut world, 600);
+    assert_eq!(world.engines[0].locate("honest@example.com", world.now).len(), 1);
+    world.drain();
     world.end();
 }

@@ -80,6 +80,8 @@ struct Chaos {
     count: u32,
     refuses: bool,
     restarts: bool,
+    /// Phones without an instance-id register under new Call-IDs.
+    reboots: bool,
     trace: Vec<String>,
 }
 
@@ -164,6 +166,7 @@ impl Chaos {
             count: 0,
             refuses: seed % 5 == 3,
             restarts: seed % 7 == 4,
+            reboots: false,
             trace: Vec::new(),
             rng,
         }
@@ -541,6 +544,10 @@ impl Chaos {
     }
 
     fn register(&mut self, user: usize) {
+        if self.reboots && self.users[user].phone.params.is_empty() && self.rng.u8(..3) == 0 {
+            self.count += 1;
+            self.users[user].phone.call_id = format!("reg{}-{}", self.count, USERS[user]);
+        }
         let expires = match self.rng.u8(..8) {
             0 => 0,
             1 => 30,
@@ -744,4 +751,13 @@ const STEPS: usize = 200;
 #[test]
 fn whatever_phones_and_server_do_every_message_reaches_its_own_and_every_table_empties() {
     play("chaos", 50, |seed| Chaos::new(seed).run(STEPS));
+}
+
+#[test]
+fn whatever_they_do_when_phones_without_an_instance_id_start_again_under_new_call_ids_it_holds_too() {
+    play("chaos_reboots", 50, |seed| {
+        let mut chaos = Chaos::new(seed);
+        chaos.reboots = true;
+        chaos.run(STEPS);
+    });
 }

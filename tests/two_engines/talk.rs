@@ -59,6 +59,8 @@ pub struct Phone {
     pub contact: String,
     pub params: &'static str,
     pub cseq: u32,
+    /// Of its REGISTERs.
+    pub call_id: String,
     /// What the SIP Server stored.
     pub path: Vec<String>,
     pub bound_contact: String,
@@ -74,6 +76,7 @@ impl Phone {
             contact: format!("sip:{user}@192.0.2.7:5060;transport=tls"),
             params: ";+sip.instance=\"<urn:uuid:00000000-0000-1000-8000-000A95A0E128>\";reg-id=1",
             cseq: 0,
+            call_id: format!("reg-{user}"),
             path: Vec::new(),
             bound_contact: String::new(),
             supported: "Supported: path, outbound\r\n",
@@ -82,14 +85,14 @@ impl Phone {
 
     pub fn register_text(&mut self, expires: u32) -> String {
         self.cseq += 1;
-        let Self { user, via, contact, params, cseq, supported, .. } = self;
+        let Self { user, via, contact, params, cseq, call_id, supported, .. } = self;
         format!(
             "REGISTER sip:example.com SIP/2.0\r\n\
-             Via: SIP/2.0/{via} 192.0.2.7:5060;branch=z9hG4bKreg{user}{cseq};rport\r\n\
+             Via: SIP/2.0/{via} 192.0.2.7:5060;branch=z9hG4bKreg{user}{cseq}{call_id};rport\r\n\
              Max-Forwards: 70\r\n\
              From: <sip:{user}@example.com>;tag=r{user}\r\n\
              To: <sip:{user}@example.com>\r\n\
-             Call-ID: reg-{user}\r\n\
+             Call-ID: {call_id}\r\n\
              CSeq: {cseq} REGISTER\r\n\
              Contact: <{contact}>{params}\r\n\
              {supported}Expires: {expires}\r\n\

@@ -80,6 +80,14 @@ impl Default for Setup {
     }
 }
 
+fn start_seed(shard: u8, boot: u32) -> [u8; 32] {
+    let mut seed = [shard + 1; 32];
+    for (byte, of_boot) in seed.iter_mut().zip(boot.wrapping_sub(1).to_le_bytes()) {
+        *byte ^= of_boot;
+    }
+    seed
+}
+
 fn settings(shard: u8, setup: &Setup) -> Settings {
     let point = |transport: Transport, port: u16| Point {
         transport,
@@ -96,7 +104,8 @@ fn settings(shard: u8, setup: &Setup) -> Settings {
         sticky: setup.sticky,
         boot: setup.boot,
         member: setup.member,
-        seed: [shard + 1; 32],
+        // Of each start another: an answer of before meets no branch of now.
+        seed: start_seed(shard, setup.boot),
         ..Settings::plain(points, vec![server])
     };
     settings.live.path_add_supported = setup.add_supported;

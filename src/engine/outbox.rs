@@ -107,6 +107,10 @@ impl Engine {
             }
         }
         let Some(flow) = exchange.next.and_then(|flow| self.moved_from(flow, exchange.binding)) else {
+            if is_request && exchange.onward == Onward::Flow {
+                self.pool.give(bytes);
+                return self.on_registration_over(id, exchange, now);
+            }
             return self.send_anew(exchange, bytes, now);
         };
         let by = exchange.next.map_or(By::Binding, |next| By::binding_or(next, flow));

@@ -233,9 +233,10 @@ impl Engine {
             };
         };
         // Nobody has to be waited for while there is another way.
-        let wait = match self.flow_named(exchange) {
-            Some(named) if exchange.next.is_none_or(|next| !next.is_same(named)) => Duration::ZERO,
-            _ => self.patience_of(exchange),
+        let another = |flow: &FlowRef| not.is_none_or(|gone| !gone.is_same(*flow));
+        let wait = match self.still_there(exchange).filter(another) {
+            Some(_) => Duration::ZERO,
+            None => self.patience_of(exchange),
         };
         exchange.resolving = true;
         self.arm(id, exchange, Which::Wait, now.after(wait + HOME_ANSWER_MAX));
@@ -259,17 +260,30 @@ impl Engine {
         self.put_back(id, exchange);
     }
 
-    /// Its binding has no flow any more. A dialog goes on over the flow that it names, as long as that is there: neither
-    /// the end of a registration nor a connection that came and went ends a call.
+    /// A request that is under way over UDP is due again, and its binding has left that address or is over.
+    pub(super) fn on_registration_over(&mut self, id: TxnId, exchange: &mut Exchange, now: Time) {
+        if !exchange.resolving {
+            self.resolve(id, exchange, None, now);
+        }
+    }
+
+    /// Its binding has no flow any more. A dialog goes on over the flow that it names, as long as that is there, and what
+    /// is under way over UDP stays where it is: neither the end of a registration nor a connection that came and went ends
+    /// a call.
     fn on_binding_gone(&mut self, id: TxnId, exchange: &mut Exchange, now: Time) {
-        let named = self.flow_named(exchange);
+        let still = self.still_there(exchange);
         // From here on nothing is asked about the binding, and so nothing comes back here.
         exchange.binding = None;
-        match (named, exchange.next) {
+        match (still, exchange.next) {
             (None, _) => self.finish_gone(id, exchange, now),
             (Some(flow), None) => self.send_after_wait(id, exchange, None, flow, now),
             (Some(flow), Some(_)) => self.follow_to(id, exchange, flow, now),
         }
+    }
+
+    /// The flow that a request can go by though its binding has none.
+    fn still_there(&self, exchange: &Exchange) -> Option<FlowRef> {
+        exchange.next.filter(|next| !next.is_stream()).or_else(|| self.flow_named(exchange))
     }
 
     /// The flow that a request of a dialog names by its token, unless that is known to be gone.

@@ -67,6 +67,7 @@ struct Chaos {
     users: Vec<User>,
     owners: BTreeMap<(u8, u32, u32), usize>,
     server_wires: Vec<Wire>,
+    half: Vec<Wire>,
     opened_seen: usize,
     closed_seen: usize,
     issued: BTreeMap<String, Issued>,
@@ -155,6 +156,7 @@ impl Chaos {
             boot: 1,
             owners: BTreeMap::new(),
             server_wires: Vec::new(),
+            half: Vec::new(),
             opened_seen: 0,
             closed_seen: 0,
             issued: BTreeMap::new(),
@@ -325,6 +327,10 @@ impl Chaos {
                     (Party::User(user), Place::Udp(to.port()), text)
                 }
             };
+            assert!(
+                text.starts_with("SIP/2.0") || !self.half.iter().any(|wire| place == Place::Wire(*wire)),
+                "asked over a half-closed connection: {text}"
+            );
             self.arrive(by, place, text);
         }
     }
@@ -538,6 +544,12 @@ impl Chaos {
             return;
         }
         let wire = self.users[user].wires[self.rng.usize(..self.users[user].wires.len())];
+        if self.rng.bool() {
+            self.note(format!("u{user} closes its half of {wire:?}"));
+            self.forget(wire);
+            self.half.push(wire);
+            return self.world.input(wire.shard, Input::HalfClosed { conn: wire.conn });
+        }
         self.note(format!("u{user} loses {wire:?}"));
         self.forget(wire);
         self.world.hang_up(wire);
@@ -700,6 +712,7 @@ impl Chaos {
         self.world.restart(&Setup { boot: self.boot, ..(self.setup)(self.seed) });
         self.owners.clear();
         self.server_wires.clear();
+        self.half.clear();
         self.received.clear();
         self.seen.clear();
         self.answered.clear();

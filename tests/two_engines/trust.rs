@@ -1,9 +1,11 @@
 //! Who may bind, who may answer, and where a token leads: what an endpoint tries with what is rightfully its own, and
 //! with what it has seen of others.
 
-use hawser::engine::Sticky;
+use hawser::config::Verify;
+use hawser::engine::{Settings, Sticky};
 use hawser::ids::{PointId, Transport};
 use hawser::stats::Counter;
+use hawser::tls::identity::Identities;
 
 use crate::talk::{Dialog, Phone, answer, header, headers, start_line};
 use crate::world::{SERVER, SERVER2, Setup, TCP, TLS, UDP, Wire, World};
@@ -369,4 +371,36 @@ fn every_route_of_an_endpoint_without_a_dialog_has_to_lead_to_servers() {
         world.drain();
         world.end();
     });
+}
+
+/// Under `tls-mutual` everybody shows a certificate, and that alone says who is a server.
+#[test]
+fn a_certificate_that_names_no_server_makes_an_endpoint_whatever_its_address_and_via_say() {
+    let phone = {
+        let mut names = Identities::default();
+        names.add_uri("sip:mallory@example.com");
+        names
+    };
+    let server = Identities { addresses: vec!["127.0.0.1".parse().expect("an address")], ..Identities::default() };
+    let of_phones_ca = Identities { of_endpoint: true, ..phone.clone() };
+    let by_chain: fn(&mut Settings) = |settings| settings.servers[0].verify = Verify::Chain;
+    for (names, mutate, is_server) in [
+        (&phone, None, false),
+        (&server, None, true),
+        // Where its name does not count, its address and Via do, besides the CA.
+        (&phone, Some(by_chain), true),
+        (&of_phones_ca, Some(by_chain), false),
+    ] {
+        let setup = Setup { internal: Transport::Tls, ..Setup::default() };
+        let mut world = World::new(&Setup { mutate: mutate.unwrap_or(setup.mutate), ..setup });
+        let from = "127.0.0.1:40404".parse().expect("an address");
+        let wire = world.connect_mutual(0, TLS, from, names.clone());
+        let text = format!(
+            "MESSAGE sip:x@198.51.100.7 SIP/2.0\r\nVia: SIP/2.0/TLS {SERVER};branch=z9hG4bKv1\r\n\
+             From: <sip:m@example.com>;tag=m\r\nTo: <sip:x@example.com>\r\nCall-ID: v1\r\nCSeq: 1 MESSAGE\r\n\
+             Content-Length: 0\r\n\r\n"
+        );
+        world.write(wire, &text);
+        assert_eq!(world.try_read_udp("198.51.100.7:5060").is_some(), is_server, "{names:?}");
+    }
 }

@@ -122,7 +122,11 @@ impl Post {
 
     /// Tries again what waits; says whether some of it still does.
     pub fn retry(&mut self) -> bool {
-        self.ways.iter_mut().fold(false, |waits, way| way.retry() || waits)
+        let mut waits = false;
+        for way in &mut self.ways {
+            waits |= way.retry();
+        }
+        waits
     }
 
     /// Wakes every shard that was sent something since the last call; says how many.

@@ -86,13 +86,15 @@ struct Chaos {
     /// Phones without an instance-id register under new Call-IDs.
     reboots: bool,
     trace: Vec<String>,
+    /// With `HAWSER_TRACE` the mail of the shards stands in the trace too.
+    tells_mail: bool,
 }
 
 /// Says which seed it was, and what came last.
 impl Drop for Chaos {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let lines = if std::env::var_os("HAWSER_TRACE").is_some() { usize::MAX } else { 200 };
+            let lines = if self.tells_mail { usize::MAX } else { 200 };
             let from = self.trace.len().saturating_sub(lines);
             eprintln!("{}\nHAWSER_SEED={} fails", self.trace[from..].join("\n"), self.seed);
         }
@@ -172,6 +174,7 @@ impl Chaos {
             restarts: seed % 7 == 4,
             reboots: false,
             trace: Vec::new(),
+            tells_mail: std::env::var_os("HAWSER_TRACE").is_some(),
             rng,
         }
     }
@@ -511,8 +514,10 @@ impl Chaos {
                 self.excuse(None);
             }
             let nth = self.rng.usize(..mails);
-            let mail = self.world.mail_in_words(nth);
-            self.note(format!("mail {mail}{}", if refuse { " is refused" } else { "" }));
+            if self.tells_mail {
+                let mail = self.world.mail_in_words(nth);
+                self.note(format!("mail {mail}{}", if refuse { " is refused" } else { "" }));
+            }
             self.world.deliver_mail(nth, refuse);
         }
         if !self.net.is_empty() {

@@ -271,12 +271,13 @@ impl Chaos {
 
     /// What is no INVITE ends without a word when its answer comes too late (RFC 4320).
     fn excuse_late(&mut self, received: &str) {
-        let is_same = |issued: &&mut Issued| {
-            ["Call-ID", "CSeq"].iter().all(|name| headers(&issued.text, name) == headers(received, name))
-        };
         let now = self.world.now;
-        for issued in self.issued.values_mut().filter(is_same) {
-            issued.excused |= now.since(issued.at).as_secs() > 25 && !issued.text.starts_with("INVITE ");
+        let is_late = |issued: &&mut Issued| {
+            !issued.excused && now.since(issued.at).as_secs() > 25 && !issued.text.starts_with("INVITE ")
+        };
+        for issued in self.issued.values_mut().filter(is_late) {
+            issued.excused =
+                ["Call-ID", "CSeq"].iter().all(|name| headers(&issued.text, name) == headers(received, name));
         }
     }
 

@@ -4,12 +4,13 @@ use crate::world::{SERVER, Wire, World};
 
 /// A header field's values, in order, whole lines.
 pub fn headers<'a>(message: &'a str, name: &str) -> Vec<&'a str> {
+    // By bytes: the chaos spends most of its time here.
     message
-        .split("\r\n\r\n")
-        .next()
-        .unwrap_or("")
-        .split("\r\n")
+        .split('\n')
+        .map(|line| line.strip_suffix('\r').unwrap_or(line))
+        .take_while(|line| !line.is_empty())
         .skip(1)
+        .filter(|line| line.as_bytes().first().is_some_and(|first| first.eq_ignore_ascii_case(&name.as_bytes()[0])))
         .filter_map(|line| line.split_once(':'))
         .filter(|(field, _)| field.trim().eq_ignore_ascii_case(name))
         .map(|(_, value)| value.trim())

@@ -10,12 +10,12 @@
 //! What they send is in `sending`. The engine owns every deadline but three: a peer that does not take what it is sent
 //! (`progress`), the lingering after our FIN, and how many handshakes may be in the air (`handshakes`).
 
-use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context, Poll, Waker};
 
 use super::core::{Core, Panic, hand};
+use super::ends::{close_reason, connect_failure, cuts_off, handshake_close};
 use super::parked::Parked;
 use crate::clock::Time;
 use crate::engine::{Accept, CloseReason, ConnectFailure, Engine, Input, TlsPeer};
@@ -689,39 +689,4 @@ fn feed(
         }
     })?;
     Ok((progress, early))
-}
-
-/// Whether what waits is thrown away, in the system too, for the peer does not take it.
-fn cuts_off(reason: CloseReason) -> bool {
-    use CloseReason::{Panic, SendQueueFull, SendSlow, SendStalled};
-    matches!(reason, SendQueueFull | SendStalled | SendSlow | Panic)
-}
-
-/// Why a connection that was being opened, or accepted, did not come about.
-fn handshake_close(outbound: bool) -> CloseReason {
-    if outbound { CloseReason::Connect(ConnectFailure::Tls) } else { CloseReason::Handshake }
-}
-
-fn connect_failure(error: &io::Error) -> ConnectFailure {
-    match (error.kind(), error.raw_os_error()) {
-        (io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset, _) => ConnectFailure::Refused,
-        (io::ErrorKind::TimedOut, _) => ConnectFailure::Timeout,
-        (io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable | io::ErrorKind::OutOfMemory, _)
-        | (_, Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS)) => ConnectFailure::Resources,
-        _ => ConnectFailure::Unreachable,
-    }
-}
-
-pub(super) fn close_reason(error: &io::Error) -> CloseReason {
-    match error.kind() {
-        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted => {
-            CloseReason::Reset
-        }
-        // The system's verdict after keep-alives or TCP_USER_TIMEOUT.
-        io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
-            CloseReason::Dead
-        }
-        io::ErrorKind::InvalidData => CloseReason::TlsFault,
-        _ => CloseReason::Error,
-    }
 }

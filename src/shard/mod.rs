@@ -9,6 +9,7 @@
 mod arrivals;
 mod connection;
 mod core;
+mod ends;
 mod handshakes;
 mod mailbox;
 mod parked;

@@ -5,8 +5,9 @@
 
 use std::task::{Context, Poll};
 
-use super::connection::{Key, Phase, close_reason};
+use super::connection::{Key, Phase};
 use super::core::Core;
+use super::ends::close_reason;
 use super::progress::{Seen, Verdict};
 use crate::clock::Time;
 use crate::engine::CloseReason;

@@ -1,0 +1,40 @@
+//! Why a connection ends: what the system's errors, and ours, mean for the engine.
+
+use std::io;
+
+use crate::engine::{CloseReason, ConnectFailure};
+
+/// Whether what waits is thrown away, in the system too, for the peer does not take it.
+pub(super) fn cuts_off(reason: CloseReason) -> bool {
+    use CloseReason::{Panic, SendQueueFull, SendSlow, SendStalled};
+    matches!(reason, SendQueueFull | SendStalled | SendSlow | Panic)
+}
+
+/// Why a connection that was being opened, or accepted, did not come about.
+pub(super) fn handshake_close(outbound: bool) -> CloseReason {
+    if outbound { CloseReason::Connect(ConnectFailure::Tls) } else { CloseReason::Handshake }
+}
+
+pub(super) fn connect_failure(error: &io::Error) -> ConnectFailure {
+    match (error.kind(), error.raw_os_error()) {
+        (io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset, _) => ConnectFailure::Refused,
+        (io::ErrorKind::TimedOut, _) => ConnectFailure::Timeout,
+        (io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable | io::ErrorKind::OutOfMemory, _)
+        | (_, Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS)) => ConnectFailure::Resources,
+        _ => ConnectFailure::Unreachable,
+    }
+}
+
+pub(super) fn close_reason(error: &io::Error) -> CloseReason {
+    match error.kind() {
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted => {
+            CloseReason::Reset
+        }
+        // The system's verdict after keep-alives or TCP_USER_TIMEOUT.
+        io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+            CloseReason::Dead
+        }
+        io::ErrorKind::InvalidData => CloseReason::TlsFault,
+        _ => CloseReason::Error,
+    }
+}

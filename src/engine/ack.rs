@@ -57,7 +57,7 @@ impl Engine {
             Ok(Target::Flow { flow, binding, .. }) => match (self.moved_from(flow, binding), binding) {
                 (Some(to), binding) => AckWay::Flow { flow: to, binding, named: flow },
                 (None, Some(binding)) => AckWay::Home { binding, not: Some(flow) },
-                (None, None) => self.ack_beyond_lost(&ack, &source, Some(flow), now),
+                (None, None) => self.ack_beyond_lost(&ack, &source, walk, Some(flow), now),
             },
             Ok(Target::Binding { binding, .. }) => AckWay::Home { binding, not: None },
             Ok(Target::Table) => match self.look_up(&ack, now) {

@@ -15,7 +15,8 @@ use crate::transaction::{PlainClient, key};
 
 impl Engine {
     pub(super) fn on_cancel(&mut self, cancel: Box<Message>, source: &Source, walk: &Walk, now: Time) {
-        let Some((id, key)) = self.invite_of(&cancel, source).or_else(|| self.other_of(&cancel, source)) else {
+        let found = self.invite_of(&cancel, source).or_else(|| self.other_of(&cancel, source));
+        let Some((id, key)) = found.filter(|(id, _)| self.may_cancel(*id, source)) else {
             if let Some(shard) = self.next_to_ask(&cancel, source) {
                 return self.place(shard, cancel, *source);
             }
@@ -47,6 +48,17 @@ impl Engine {
             self.put_back(id, exchange);
         }
         self.recycle_message(cancel);
+    }
+
+    /// Whether who sends a CANCEL has sent the request: the key alone knows a UDP source by its address, and behind one NAT
+    /// a callee may have been shown the caller's branch. Another port of it has to be the same phone's.
+    fn may_cancel(&self, id: TxnId, source: &Source) -> bool {
+        let Some(exchange) = self.exchanges.get(slot_of(id)).and_then(Option::as_deref) else { return false };
+        let asked = &exchange.source;
+        source.is_trusted()
+            || source.flow.is_stream()
+            || asked.flow.is_same(source.flow)
+            || (source.binding.is_some() && source.binding == asked.binding)
     }
 
     /// The exchange of the INVITE that a CANCEL or an ACK is for, and its key: by the connection that it came over, or

@@ -14,7 +14,7 @@ use crate::limits::{
     MESSAGE_BEGUN_MAX, PINGS_PER_READ_MAX,
 };
 use crate::proxy::Origin;
-use crate::sip::{FrameFault, Framed, Framer, Message, Method};
+use crate::sip::{FrameFault, Framed, Framer, Message, Method, Name};
 use crate::stats::Counter;
 use crate::tls::identity::{Identities, TlsPeer};
 use crate::wheel::TimerId;
@@ -365,22 +365,25 @@ impl Engine {
         Some(Source { flow, peer: conn.peer, side, is_peer: conn.is_peer, binding })
     }
 
-    /// The binding that a message of a flow belongs to: its only one, or the one of its sender's user, who stands in From
-    /// of a request and in To of a response.
+    /// The binding that a message of a flow belongs to: that of its sender's user, who stands in From of a request and in
+    /// To of a response; else the flow's, when the message comes straight from its maker. One that has left the flow is
+    /// nobody else's who uses that since, and behind an edge, which adds a Via, there are many.
     pub(super) fn binding_of(&self, bound: &[Bound], message: &Message) -> Option<BindingId> {
-        match bound {
-            [] => None,
-            [only] => Some(only.binding),
-            several => {
-                let user = self.user16_of_sender(message);
-                let of_user = several.iter().find(|bound| Some(bound.binding.user) == user);
-                of_user.or(several.first()).map(|bound| bound.binding)
-            }
+        let is_direct = || !message.is_request() || message.count_values(Name::Via) == 1;
+        let here = bound.iter().find(|bound| bound.moved_to.is_none());
+        if let ([only], Some(_)) = (bound, here)
+            && is_direct()
+        {
+            return Some(only.binding);
         }
+        let user = if bound.is_empty() { None } else { self.user16_of_sender(message) };
+        let of_user = bound.iter().filter(|bound| Some(bound.binding.user) == user);
+        let named = of_user.min_by_key(|bound| bound.moved_to.is_some());
+        named.or_else(|| here.filter(|_| is_direct())).map(|bound| bound.binding)
     }
 
     fn user16_of_sender(&self, message: &Message) -> Option<u16> {
-        let sender = if message.is_request() { crate::sip::Name::From } else { crate::sip::Name::To };
+        let sender = if message.is_request() { Name::From } else { Name::To };
         let field = message.first(sender)?;
         let value = crate::sip::NameAddr::parse(message.buf(), field.value).ok()?;
         let uri = crate::sip::Uri::parse(message.buf(), value.uri).ok()?;
@@ -643,6 +646,16 @@ impl Engine {
             self.close(id, CloseReason::Idle, now);
         }
         self.settle(now);
+    }
+
+    /// Whether a flow is a connection of this shard that we have opened.
+    pub(super) fn is_opened(&self, flow: FlowRef) -> bool {
+        match flow {
+            FlowRef::Stream { shard, conn, .. } if shard == self.me() => {
+                self.conns.get(conn).is_some_and(|conn| conn.link.is_some())
+            }
+            _ => false,
+        }
     }
 
     /// Whether a flow is not known here to be gone.

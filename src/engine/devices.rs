@@ -208,25 +208,39 @@ impl Engine {
         if exchange.source.side != Side::Server {
             return self.finish_gone(id, exchange, now);
         }
-        match self.beyond_lost(request, lost) {
+        let walk = crate::proxy::route::walk(request, &exchange.source, &self.names, &self.keys);
+        match self.beyond_lost(request, &walk, lost) {
             Some(target) => {
-                let walk = crate::proxy::route::walk(request, &exchange.source, &self.names, &self.keys);
                 self.aim(id, exchange, &walk, target, now);
             }
             None => self.finish_gone(id, exchange, now),
         }
     }
 
-    fn beyond_lost(&self, request: &Message, lost: Option<FlowRef>) -> Option<Target> {
+    fn beyond_lost(&self, request: &Message, walk: &Walk, lost: Option<FlowRef>) -> Option<Target> {
         let transport = lost.map(|flow| self.transport_of(flow)).filter(|transport| transport.is_stream());
+        let opened = walk.token.is_some_and(|token| token.opened);
+        // What an endpoint says of itself opens no connection; the settings may know the address as a device's.
+        let may_open = |hop: Hop| opened || self.settings.device_at(hop.address.ip()).is_some();
         target::beyond_table(request, &self.names).ok().filter(|target| match target {
             Target::Uri(uri) => match place_of(uri, request.buf()) {
-                (Place::At(hop), _) => Some(hop.transport) == transport || self.aims_at(hop),
+                (Place::At(hop), _) => (Some(hop.transport) == transport && may_open(hop)) || self.aims_at(hop),
                 // It stands in the device's Contact, and nobody else has named it.
                 (Place::Named(_), _) => false,
             },
             _ => true,
         })
+    }
+
+    /// Whether a URI's host is known to be somebody else's than a phone's: a server's, another site's, or a device's by the
+    /// settings or because it was sent to over UDP.
+    pub(super) fn is_known(&self, uri: &Uri, buf: &[u8]) -> bool {
+        let is_servers = self.names.has_users_at(uri.host, buf) || self.names.peer_of_uri(uri).is_some();
+        is_servers
+            || match place_of(uri, buf) {
+                (Place::At(hop), _) => self.settings.device_at(hop.address.ip()).is_some() || self.aims_at(hop),
+                (Place::Named(_), _) => false,
+            }
     }
 
     /// Whether the proxy sends requests to a device at this UDP address: what was too large for a datagram may have
@@ -297,13 +311,14 @@ impl Engine {
         &mut self,
         ack: &Message,
         source: &Source,
+        walk: &Walk,
         lost: Option<FlowRef>,
         now: Time,
     ) -> AckWay {
         if source.side != Side::Server {
             return AckWay::Nowhere;
         }
-        match self.beyond_lost(ack, lost) {
+        match self.beyond_lost(ack, walk, lost) {
             Some(target) => self.ack_to(ack, target, now),
             None => AckWay::Nowhere,
         }

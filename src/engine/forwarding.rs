@@ -119,7 +119,8 @@ impl Engine {
             _ => None,
         };
         if let Some((endpoint, binding)) = endpoint_flow.filter(|_| record_route::wanted(exchange.method)) {
-            let token = self.token(Kind::RecordRoute, false, endpoint, binding);
+            let opened = exchange.onward == Onward::Hops || self.is_opened(endpoint);
+            let token = Token { opened, ..self.token(Kind::RecordRoute, false, endpoint, binding) };
             let came_id = source.flow.point();
             let came = Facet { side: source.side, id: came_id, point: self.settings.point(came_id) };
             let leaves = Facet { side: to_side, id: point_id, point };
@@ -169,6 +170,7 @@ impl Engine {
             kind,
             facing: if kind == Kind::Path { Facing::Server } else { Facing::Both },
             late: false,
+            opened: false,
             ob,
             flow: Some(flow),
             binding,

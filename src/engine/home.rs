@@ -118,6 +118,7 @@ impl Engine {
         let contact_home = BindingId { user: contact_user, hash: 0 }.home(self.settings.shards);
         let aor = binding.aor.clone();
         let peer = binding.peer;
+        let said = self.said(&binding.contact, contact_hash);
         let former_contact = self
             .directory
             .find(id)
@@ -166,6 +167,9 @@ impl Engine {
         if contact_home != id.home(self.settings.shards) {
             self.mail(contact_home, Mail::PutContact { contact: contact_hash, binding: id, until: expires });
         }
+        if let Some(said) = said {
+            self.mail(contact_home, Mail::PutContact { contact: said, binding: id, until: expires });
+        }
         self.wake(id, flow);
     }
 
@@ -188,6 +192,17 @@ impl Engine {
         if contact_home != binding.home(self.settings.shards) {
             self.mail(contact_home, Mail::DropContact { contact: contact_hash, binding });
         }
+        if let Some(said) = self.said(contact, contact_hash) {
+            self.mail(contact_home, Mail::DropContact { contact: said, binding });
+        }
+    }
+
+    /// The name under which everybody's word for a Contact is known, for one that is no more than that.
+    fn said(&self, contact: &[u8], contact_hash: u64) -> Option<u64> {
+        let uri = Uri::parse(contact, Span::new(0, contact.len())).ok()?;
+        let mut canonical = Vec::new();
+        uri.write_aor(contact, &mut canonical);
+        (self.keys.contact(&canonical, None) != contact_hash).then(|| self.keys.contact_said(&canonical))
     }
 
     /// There is no room for a binding that the registrar may still ask for: its Contact is nobody else's until it
@@ -371,7 +386,9 @@ impl Engine {
 
     /// The binding that a Request-URI of the server side means: by AOR, or by registered Contact.
     ///
-    /// A Contact is what its phone says it is, and two phones may say the same: then To has to tell whose it
+    /// A Contact that shows no more than what its phone says of itself is found for requests to that phone's AOR alone
+    /// ([`Keys::contact`](crate::flow::keys::Keys::contact)): else it would take the calls of a device, a server or another
+    /// user whose URI it is. Two phones may have the same: then To has to tell whose it
     /// is, and when it does not, nobody's phone rings. One that says another user's name must not get that
     /// user's calls: where the Contact's user is not the AOR's, To must not be the user whose name it carries.
     pub(super) fn look_up(&self, request: &Message, now: Time) -> Found {
@@ -382,7 +399,7 @@ impl Engine {
         if let Some(binding) = self.directory.by_aor(&canonical).min_by_key(|binding| binding.flow.is_none()) {
             return Found::Binding(binding.id);
         }
-        let contact_hash = self.keys.hash64(Tag::Contact, &[&canonical]);
+        let contact_hash = self.keys.contact(&canonical, None);
         let mut contact_user = Vec::new();
         uri.user_unescaped(request.buf(), &mut contact_user);
         let (mut to_aor, mut to_user) = (Vec::new(), Vec::new());
@@ -400,10 +417,18 @@ impl Engine {
         if let Some(binding) = of_to.min_by_key(|binding| binding.flow.is_none()) {
             return Found::Binding(binding.id);
         }
+        let said = self.keys.contact(&canonical, Some(&to_aor));
+        let said_here = self.directory.by_contact(said).min_by_key(|binding| binding.flow.is_none());
+        if let Some(id) = said_here.map(|binding| binding.id).or(self.directory.contact(said).first().copied()) {
+            return Found::Binding(id);
+        }
         let first = local().min_by_key(|binding| binding.flow.is_none());
         if first.is_none() && remote.is_empty() {
-            // There are too many to be kept or told apart: no device.
-            let is_phones = self.directory.may_be_a_phones(contact_hash, now);
+            // There are too many to be kept or told apart, or a phone says so and To does not: no device, unless it is one
+            // that we know.
+            let is_said = self.directory.holds_contact(self.keys.contact_said(&canonical));
+            let is_phones = [contact_hash, said].iter().any(|hash| self.directory.may_be_a_phones(*hash, now))
+                || (is_said && !self.is_known(uri, request.buf()));
             return if is_phones { Found::Unclear } else { Found::Nobody };
         }
         let one_aor = first.filter(|first| remote.is_empty() && local().all(|other| other.aor == first.aor));

@@ -95,7 +95,7 @@ impl Engine {
         now: Time,
     ) {
         let registration = if request.method() == Some(Method::Register) && trust::may_bind(&source, &target) {
-            match register::read(&request, &self.keys, |aor, user, asked| {
+            match register::read(&request, &source, &self.names, &self.keys, |aor, user, asked| {
                 let (flow, ip) = (source.flow, source.peer.ip());
                 let asking = Asking { aor, user, call_id: request.call_id(), flow, ip };
                 asking.names(asked, &self.directory, &self.keys)
@@ -295,6 +295,11 @@ impl Engine {
             Ok(Target::Flow { flow, .. }) => match flow {
                 FlowRef::Stream { shard, conn, .. } if shard == self.me() => {
                     Some(flow).filter(|_| self.takes_requests(conn))
+                }
+                // An address that is somebody else's by now.
+                FlowRef::Udp { shard, point, remote } if shard == self.me() => {
+                    let holder = self.udp.binding_at(point, remote);
+                    Some(flow).filter(|_| holder.is_none_or(|holder| Some(holder) == exchange.binding))
                 }
                 _ => Some(flow),
             },

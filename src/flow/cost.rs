@@ -26,7 +26,8 @@ fn token(kind: Kind, rng: &mut fastrand::Rng) -> Token {
         kind,
         facing: Facing::Endpoint,
         late: false,
-        ob: rng.bool(),
+        opened: false,
+        ob: kind == Kind::Path && rng.bool(),
         flow: Some(FlowRef::Stream { shard: ShardId(rng.u8(..64)), conn, point: PointId(1) }),
         binding: Some(BindingId { user: rng.u16(..), hash: rng.u64(..) }),
     }

@@ -343,6 +343,12 @@ impl Directory {
         self.remote_contacts.get(&contact_hash).filter(|holders| !holders.crowded).map_or(&[], |holders| &holders.ids)
     }
 
+    /// Whether some binding has such a Contact, however many do.
+    #[must_use]
+    pub fn holds_contact(&self, contact_hash: u64) -> bool {
+        self.remote_contacts.contains_key(&contact_hash)
+    }
+
     /// Notes that a Contact, whose home is this shard, may be a phone's until this time, though no table has it.
     pub fn forget_contact(&mut self, contact_hash: u64, until: Time) {
         self.forgotten.note(contact_hash, until);

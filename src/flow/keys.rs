@@ -87,6 +87,22 @@ impl Keys {
         low(self.hash128(tag, parts))
     }
 
+    /// The name under which a Contact is found, by its canonical URI. One that is no more than what a phone says of
+    /// itself (`said_by`, a canonical AOR) is found for requests to that AOR only, and has a name of its own.
+    #[must_use]
+    pub fn contact(&self, canonical: &[u8], said_by: Option<&[u8]>) -> u64 {
+        match said_by {
+            None => self.hash64(Tag::Contact, &[canonical]),
+            Some(aor) => self.hash64(Tag::Contact, &[canonical, aor]),
+        }
+    }
+
+    /// The name under which it is known that some phone says a Contact of itself, whoever that is.
+    #[must_use]
+    pub fn contact_said(&self, canonical: &[u8]) -> u64 {
+        self.hash64(Tag::Contact, &[canonical, b"", b"said"])
+    }
+
     /// Hash of a user part, as [`BindingId::user`] holds it. A URI without a user part: hash its host.
     #[must_use]
     pub fn user16(&self, user: &[u8]) -> u16 {

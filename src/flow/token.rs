@@ -7,7 +7,7 @@
 //!
 //! | bytes | what |
 //! | --- | --- |
-//! | 1 | kind (2 bits from the top; 3 for a late Record-Route), facing (2), `ob` (1), form of the flow (2), has a binding (1) |
+//! | 1 | kind (2 bits from the top; 3 for a late Record-Route), facing (2), `ob` or `opened` (1), form of the flow (2), has a binding (1) |
 //! | 2 | pool member |
 //! | 4 | boot id |
 //! | 0, 10, 8 or 20 | flow: none; shard, point, slot, generation; shard, point, IPv4 or IPv6 address, port |
@@ -72,7 +72,10 @@ pub struct Token {
     /// A Record-Route of a dialog that a SIP Server has made by a 2xx after it had been given up for its partner: what
     /// the phone sends in it goes to the server that its remote target names, whichever is active.
     pub late: bool,
-    /// The phone registered with `ob`, or with a reg-id (RFC 5626 §5.3.1 asks for 430 then).
+    /// A Record-Route whose flow is a connection that we have opened, or a datagram's address, to a device: it may be opened
+    /// again when it is gone. One that somebody else opened never is, for where to is only what that one says.
+    pub opened: bool,
+    /// A Path of a phone that registered with `ob`, or with a reg-id (RFC 5626 §5.3.1 asks for 430 then).
     pub ob: bool,
     /// The flow; `None` in a Record-Route that faces servers only.
     pub flow: Option<FlowRef>,
@@ -115,6 +118,7 @@ impl Token {
             kind: Kind::Alias,
             facing: Facing::Both,
             late: false,
+            opened: false,
             ob: false,
             flow: None,
             binding: Some(binding),
@@ -177,8 +181,9 @@ impl Token {
             };
             debug_assert!(!self.late || self.kind == Kind::RecordRoute, "nothing else belongs to a dialog");
             let (kind, facing) = (if self.late { LATE } else { self.kind as u8 }, self.facing as u8);
+            debug_assert!(if self.kind == Kind::RecordRoute { !self.ob } else { !self.opened }, "one bit serves both");
             let bound = u8::from(self.binding.is_some());
-            raw.put(&[kind << 6 | facing << 4 | u8::from(self.ob) << 3 | (form as u8) << 1 | bound]);
+            raw.put(&[kind << 6 | facing << 4 | u8::from(self.ob | self.opened) << 3 | (form as u8) << 1 | bound]);
             raw.put(&self.member.to_le_bytes());
             raw.put(&self.boot.to_le_bytes());
             if let Some(flow) = self.flow {
@@ -229,7 +234,9 @@ impl Token {
             let flow = if form == Form::None as u8 { None } else { Some(take_flow(form, &mut rest)?) };
             let binding = if first & 1 == 0 { None } else { Some(take_binding(&mut rest)?) };
             let late = first >> 6 == LATE;
-            Self { member, boot, kind, facing, late, ob: first & 8 != 0, flow, binding }
+            let marked = first & 8 != 0;
+            let opened = marked && kind == Kind::RecordRoute;
+            Self { member, boot, kind, facing, late, opened, ob: marked && !opened, flow, binding }
         };
         rest.is_empty().then_some(token)
     }
@@ -332,11 +339,12 @@ mod tests {
         let mut all = vec![Token::alias(BindingId { user: 1, hash: u64::MAX })];
         for (kind, late) in [(Kind::Path, false), (Kind::RecordRoute, false), (Kind::RecordRoute, true)] {
             for facing in [Facing::Server, Facing::Endpoint, Facing::Both] {
-                for ob in [false, true] {
+                for marked in [false, true] {
+                    let (opened, ob) = if kind == Kind::RecordRoute { (marked, false) } else { (false, marked) };
                     for flow in flows {
                         for binding in bindings {
                             let (member, boot) = (0xabcd, 0xdead_beef);
-                            all.push(Token { member, boot, kind, facing, late, ob, flow, binding });
+                            all.push(Token { member, boot, kind, facing, late, opened, ob, flow, binding });
                         }
                     }
                 }

@@ -3,9 +3,9 @@
 
 use smallvec::SmallVec;
 
-use super::record_route;
+use super::{Source, record_route};
 use crate::config::engine::{Point, Sticky};
-use crate::flow::keys::{Keys, Tag};
+use crate::flow::keys::Keys;
 use crate::flow::recognise::{Asked, Names};
 use crate::flow::token::{Dialog, Kind, Token};
 use crate::ids::BindingId;
@@ -92,6 +92,8 @@ struct Unnamed<'a> {
 /// See [`RegisterFault`].
 pub fn read(
     request: &Message,
+    source: &Source,
+    names: &super::Names,
     keys: &Keys,
     recognise: impl FnOnce(&[u8], &[u8], &[Asked<'_>]) -> Names,
 ) -> Result<Registration, RegisterFault> {
@@ -127,11 +129,12 @@ pub fn read(
         let expires = value.param(buf, "expires").and_then(parse_u32);
         canonical.clear();
         uri.write_aor(buf, &mut canonical);
+        let said_by = Some(aor.as_slice()).filter(|_| !is_its_own(&uri, buf, &user, source, names));
         let asked = Asked {
             instance,
             reg_id: value.param(buf, "reg-id").and_then(parse_u32).filter(|_| !instance.is_empty()),
             contact: uri.all.of(buf),
-            contact_hash: keys.hash64(Tag::Contact, &[&canonical]),
+            contact_hash: keys.contact(&canonical, said_by),
             binds: expires.or(expires_header) != Some(0),
         };
         contacts.push(Unnamed { value, uri, expires, asked });
@@ -150,6 +153,19 @@ pub fn read(
     });
     let contacts = named.collect();
     Ok(Registration { aor, user, star, contacts, expires: expires_header })
+}
+
+/// Whether a Contact shows that it is the phone's: by the address that the REGISTER came from, or by the user's own name
+/// at a host that is nobody else's whom we know. Any other is a phone's word, and would take the calls of the device, the
+/// server or the user whose URI it is.
+fn is_its_own(contact: &Uri, buf: &[u8], aor_user: &[u8], source: &Source, names: &super::Names) -> bool {
+    let port = contact.port.unwrap_or(5060);
+    let is_from =
+        contact.host.ip() == Some(source.peer.ip()) && (source.flow.is_stream() || port == source.peer.port());
+    let mut user = Vec::new();
+    contact.user_unescaped(buf, &mut user);
+    let is_anothers = || names.has_users_at(contact.host, buf) || names.peer_of_uri(contact).is_some();
+    is_from || (!user.is_empty() && user == aor_user && !is_anothers())
 }
 
 impl Registration {
@@ -196,11 +212,15 @@ pub fn says_path_for_it(request: &Message, sticky: Sticky, add_supported: bool) 
 
 /// Adds the edits that tell the SIP Server the way back.
 pub fn edit_request(request: &Message, registration: &Registration, way: Way<'_>, keys: &Keys, edits: &mut Edits) {
+    // On top of the Paths of elements before us (RFC 3327 §5.2). Where it is not our own way back, it keeps those from being
+    // the server's next hop: they are no more than what an endpoint says.
+    let before_us = request.first(Name::Path).map(|field| field.line.start as usize);
+    if way.sticky == Sticky::Path || before_us.is_some() {
+        let at = before_us.unwrap_or_else(|| request.head_end());
+        edits.insert_with(at, |out| record_route::write_path(&way.token, way.server_point, keys, out));
+    }
     match way.sticky {
         Sticky::Path => {
-            // On top of the Paths of elements before us (RFC 3327 §5.2).
-            let at = request.first(Name::Path).map_or_else(|| request.head_end(), |field| field.line.start as usize);
-            edits.insert_with(at, |out| record_route::write_path(&way.token, way.server_point, keys, out));
             if says_path_for_it(request, way.sticky, way.add_supported) {
                 edits.insert(request.head_end(), b"Supported: path\r\n");
             }

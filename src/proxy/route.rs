@@ -91,6 +91,15 @@ pub fn walk(request: &Message, source: &Source, names: &Names, keys: &Keys) -> W
         }
         walk.own_count += 1;
     }
+    if source.side == Side::Endpoint {
+        // What the next element hands back to us it hands back as its own word: that has to be of this dialog.
+        for &span in request.route_uris().iter().take(last).skip(walk.own_count + 1) {
+            walk.forged |= Uri::parse_checked(buf, span).is_ok_and(|uri| {
+                let is_of_dialog = || decode(&uri).is_some_and(|(token, _)| token.kind == Kind::RecordRoute);
+                !uri.user.is_empty() && names.is_own_uri(&uri, buf) && !is_of_dialog()
+            });
+        }
+    }
     walk
 }
 

@@ -158,7 +158,7 @@ fn from_endpoint(request: &Message, walk: &Walk, names: &Names, here: Incarnatio
     if walk.forged {
         return Err(Refusal::new(403, "Route Not Accepted", Counter::Refused403ForgedToken));
     }
-    let in_dialog = !request.to_tag().is_empty();
+    let in_dialog = is_in_dialog(request);
     // A registration is for the SIP Server alone: it belongs to no dialog whose route set could lead elsewhere.
     if walk.has_more_than_its_own && request.method() == Some(Method::Register) {
         return Err(Refusal::new(403, "Route Not Accepted", Counter::Refused403ForgedToken));
@@ -174,6 +174,10 @@ fn from_endpoint(request: &Message, walk: &Walk, names: &Names, here: Incarnatio
     if walk.foreign.is_none() && is_for_me(request, walk, names) {
         return Ok(Target::Myself);
     }
+    // A way to somebody's phone comes back from a server that forwards it as if the server had named its target.
+    if !in_dialog && walk.uri_token.is_some() {
+        return Err(Refusal::new(403, "Request-URI Not Accepted", Counter::Refused403ForgedToken));
+    }
     // What stands behind the first foreign value is a dialog's route set, which its other elements have written. Without
     // a dialog the endpoint has made it up, and a server that goes by it would be its relay.
     let beyond = request.route_uris().get(walk.own_count..).unwrap_or_default();
@@ -183,6 +187,12 @@ fn from_endpoint(request: &Message, walk: &Walk, names: &Names, here: Incarnatio
     }
     Ok(late_server(request, walk, names)
         .unwrap_or_else(|| Target::Server { pair: pair_of(request, walk, names), at: None }))
+}
+
+/// Whether a request says that it belongs to a dialog. A REGISTER belongs to none, whatever tag its To has
+/// (RFC 3261 §10.2).
+fn is_in_dialog(request: &Message) -> bool {
+    request.method() != Some(Method::Register) && !request.to_tag().is_empty()
 }
 
 /// Whether a Route value of an endpoint names a SIP Server, one of `domains`, or ourselves. A token of ours in it would
@@ -197,7 +207,7 @@ fn is_towards_servers(request: &Message, route: Span, names: &Names) -> bool {
 
 /// The server that the remote target of a late dialog names: its partner knows nothing of that.
 fn late_server(request: &Message, walk: &Walk, names: &Names) -> Option<Target> {
-    let uri = request.request_uri().filter(|_| walk.is_late)?;
+    let uri = request.request_uri().filter(|_| walk.is_late && is_in_dialog(request))?;
     let address = SocketAddr::new(uri.host.ip()?, port_of(uri, request.buf()));
     names.server_at(address).map(|(pair, _)| Target::Server { pair, at: Some(address) })
 }
@@ -210,8 +220,7 @@ fn pair_of(request: &Message, walk: &Walk, names: &Names) -> u8 {
         let of_route = walk.foreign.and_then(|uri| names.server_of_uri(&uri, buf));
         of_route.or_else(|| request.request_uri().and_then(|uri| names.server_of_uri(uri, buf)))
     };
-    let in_dialog = !request.to_tag().is_empty();
-    in_dialog.then(named).flatten().unwrap_or_else(|| names.serving())
+    is_in_dialog(request).then(named).flatten().unwrap_or_else(|| names.serving())
 }
 
 fn from_server(request: &Message, walk: &Walk, names: &Names, here: Incarnation) -> Target {

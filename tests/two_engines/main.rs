@@ -7,6 +7,7 @@ mod bounds;
 mod calls;
 mod chaos;
 mod chaos_pair;
+mod claims;
 mod client_aor;
 mod contacts;
 mod devices;

@@ -143,8 +143,11 @@ impl Chaos {
         self.deliver(true);
         self.stage.world.hold_mail = false;
         self.stage.pass_ms(ms);
-        self.stage.world.hold_mail = self.holds;
+        // What they say to what they find is under way no longer than anything else is, when it is asked who is stuck.
         self.look();
+        self.stage.run();
+        self.look();
+        self.stage.world.hold_mail = self.holds;
         self.assert_none_is_stuck();
     }
 

@@ -446,6 +446,7 @@ impl Chaos {
                 received.place = place;
             }
             if let Some(again) = self.answered.get(&key_of(&text)).cloned() {
+                self.excuse_late(&text);
                 self.send(by, Some(place), &again);
             }
             return;

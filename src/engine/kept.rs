@@ -20,6 +20,8 @@ pub(super) struct Kept {
     home: u64,
     /// Server transactions without a final response.
     open: u64,
+    /// Bytes that exchanges hold.
+    bytes: u64,
     tcp: Streams,
     tls: Streams,
 }
@@ -48,12 +50,13 @@ impl Kept {
     }
 
     /// What an exchange adds to each count.
-    fn of(&mut self, exchange: &Exchange) -> [(&mut u64, u64); 4] {
+    fn of(&mut self, exchange: &Exchange) -> [(&mut u64, u64); 5] {
         [
             (&mut self.server, u64::from(!exchange.server_over)),
             (&mut self.client, u64::from(exchange.client.is_pending())),
             (&mut self.home, u64::from(exchange.resolving)),
             (&mut self.open, u64::from(exchange.server.is_open())),
+            (&mut self.bytes, exchange.held_len() as u64),
         ]
     }
 
@@ -84,6 +87,11 @@ impl Kept {
         usize::try_from(self.open).unwrap_or(usize::MAX)
     }
 
+    /// Bytes that exchanges hold.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     pub(super) fn show(&self, gauges: &mut Gauges) {
         gauges.set(Gauge::ConnectionsTcp, self.tcp.all);
         gauges.set(Gauge::ConnectionsTls, self.tls.all);
@@ -92,6 +100,7 @@ impl Kept {
         gauges.set(Gauge::ConnectionsUnregistered, self.tcp.all + self.tls.all - self.tcp.bound - self.tls.bound);
         gauges.set(Gauge::TransactionsServer, self.server);
         gauges.set(Gauge::TransactionsClient, self.client);
+        gauges.set(Gauge::TransactionsBytes, self.bytes);
         gauges.set(Gauge::ContextsHome, self.home);
     }
 }

@@ -118,6 +118,6 @@ impl Engine {
                 walked.conn_bound(transport, true);
             }
         }
-        walked == self.kept
+        walked == self.kept && self.udp.order_holds()
     }
 }

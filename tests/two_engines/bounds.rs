@@ -2,7 +2,7 @@
 
 use hawser::engine::{CloseReason, ConnectFailure, Settings, Sticky};
 use hawser::ids::Transport;
-use hawser::limits::{BINDINGS_PER_FLOW_MAX, MESSAGE_LEN_MAX, PINGS_PER_READ_MAX, TRANSACTION_LEN};
+use hawser::limits::{BINDINGS_PER_FLOW_MAX, PINGS_PER_READ_MAX};
 use hawser::stats::{Counter, Gauge};
 
 use crate::calls::{answered, registered, registered_with};
@@ -542,81 +542,6 @@ fn who_registers_ever_new_contacts_for_one_aor_takes_only_its_own_places() {
     assert_eq!(ask_contact(&mut world, "honest", 10_000, "o1"), "480");
     back.register(&mut world, 600);
     assert_eq!(world.engines[0].locate("honest@example.com", world.now).len(), 1);
-    world.drain();
-    world.end();
-}
-
-/// Transactions are counted for two messages of a usual size, and a message may be 64 KiB.
-#[test]
-fn large_requests_are_refused_before_they_take_the_memory_of_other_transactions() {
-    let of_100 = |settings: &mut Settings| settings.transactions_max = 100;
-    let setup = Setup { shards: 1, internal: Transport::Tcp, mutate: of_100, ..Setup::default() };
-    let mut world = World::new(&setup);
-    let bytes = |world: &World| world.engines[0].snapshot().gauges.of(Gauge::TransactionsBytes);
-    let wire = world.connect(0, TLS);
-    let body = "b".repeat(60_000);
-    let large = |id: &str| ask("INVITE", id).replace("Length: 0\r\n\r\n", &format!("Length: 60000\r\n\r\n{body}"));
-    let (mut taken, mut refused) = (Vec::new(), Vec::new());
-    for at in 0..40 {
-        let invite = large(&format!("l{at}"));
-        world.write(wire, &invite);
-        if at == 0 {
-            world.ready(world.opened[0].0);
-        }
-        match world.try_read(world.opened[0].0) {
-            Some(sent) => taken.push((invite, sent)),
-            None => refused.push(world.expect(wire, "SIP/2.0 503 Too Many Transactions")),
-        }
-        // Each is sent on once, and a buffer grows to twice its text at most.
-        let bound = 100 * TRANSACTION_LEN + 4 * MESSAGE_LEN_MAX;
-        assert!(bytes(&world) <= bound as u64, "{at}: {}", bytes(&world));
-    }
-    assert!(taken.len() >= 3 && refused.len() > 20, "{} are taken, {} refused", taken.len(), refused.len());
-    assert!(refused.iter().all(|text| headers(text, "Retry-After").len() == 1));
-    assert_eq!(world.counted(Counter::LimitTransactionLen), refused.len() as u64);
-    assert_eq!(world.counted(Counter::LimitTransactions), 0, "there are few of them");
-    world.write(wire, &ask("OPTIONS", "small"));
-    world.expect(wire, "SIP/2.0 503");
-
-    // What belongs to those that live goes on: a response, a CANCEL, an ACK.
-    let server = world.opened[0].0;
-    let mut taken = taken.into_iter();
-    let (invite, sent) = taken.next().expect("one");
-    world.write(server, &answer(&sent, "180 Ringing", "s", ""));
-    world.expect(wire, "SIP/2.0 180");
-    world.write(wire, &cancel(&invite));
-    world.expect(wire, "SIP/2.0 200");
-    let cancel = world.expect(server, "CANCEL ");
-    world.write(server, &answer(&cancel, "200 OK", "s", ""));
-    world.write(server, &answer(&sent, "487 Request Terminated", "s", ""));
-    world.expect(server, "ACK ");
-    world.expect(wire, "SIP/2.0 487");
-    for (_, sent) in taken {
-        world.write(server, &answer(&sent, "486 Busy Here", "s", ""));
-        world.expect(server, "ACK ");
-        world.expect(wire, "SIP/2.0 486");
-    }
-    // A final response lets go of both messages: there is room again.
-    world.write(wire, &ask("OPTIONS", "later"));
-    let sent = world.expect(server, "OPTIONS ");
-    world.write(server, &answer(&sent, "200 OK", "s", ""));
-    world.expect(wire, "SIP/2.0 200");
-    world.pass_s(40);
-    assert_eq!(bytes(&world), 0);
-    world.end();
-}
-
-/// A small message of many short fields: what it is read into is larger than its text.
-#[test]
-fn a_request_counts_with_what_its_header_fields_take() {
-    let mut world = World::new(&Setup { shards: 1, ..Setup::default() });
-    let bytes = |world: &World| world.engines[0].snapshot().gauges.of(Gauge::TransactionsBytes);
-    let wire = world.connect(0, TLS);
-    world.write(wire, &ask("OPTIONS", "few"));
-    let few = bytes(&world);
-    assert!(few > 0 && few < TRANSACTION_LEN as u64, "{few}");
-    world.write(wire, &ask("OPTIONS", "many").replace("Max-Forwards", &format!("{}Max-Forwards", "a:\r\n".repeat(200))));
-    assert!(bytes(&world) > 2 * few + 200 * 16, "{}", bytes(&world) - few);
     world.drain();
     world.end();
 }

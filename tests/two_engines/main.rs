@@ -21,6 +21,7 @@ mod oversize;
 mod peers;
 mod registration;
 mod resolver;
+mod room;
 mod routes;
 mod same_phone;
 mod schemes;

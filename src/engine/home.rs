@@ -9,7 +9,7 @@ use crate::clock::Time;
 use crate::flow::directory::{Binding, Change, Replaced};
 use crate::flow::keys::Tag;
 use crate::ids::{BindingId, ConnId, FlowRef, ShardId};
-use crate::limits::REGISTRATION_MAX;
+use crate::limits::{REGISTRATION_MAX, WAITERS_PER_BINDING_MAX};
 use crate::proxy::register::{self, Registration};
 use crate::sip::{Message, Name, NameAddr, Span, Uri};
 use crate::stats::Counter;
@@ -304,9 +304,14 @@ impl Engine {
 
     // --- waiting for a phone to come back ----------------------------------------------------------------
 
-    /// `false` when nobody may wait, or too many do.
+    /// `false` when nobody may wait, or too many do. Those of one binding are few: each that has waited in vain is looked
+    /// for among them, and one phone could else make as many wait as there are transactions.
     fn wait_for(&mut self, binding: BindingId, wait: Duration, what: Waits, now: Time) -> bool {
         if wait.is_zero() {
+            return false;
+        }
+        if self.waiting.get(&binding).is_some_and(|waiters| waiters.len() >= WAITERS_PER_BINDING_MAX) {
+            self.count(Counter::LimitWaitersPerBinding);
             return false;
         }
         // The timer needs the slot's name.

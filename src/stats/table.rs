@@ -488,6 +488,7 @@ Counter, COUNTERS;
     LimitBindings { limit = "bindings" }
     LimitBindingsPerAor { limit = "bindings_per_aor" }
     LimitBindingsPerFlow { limit = "bindings_per_flow" }
+    LimitWaitersPerBinding { limit = "waiters_per_binding" }
     LimitContacts { limit = "contacts" }
     LimitFlowAttempts { limit = "flow_attempts" }
     LimitStrangerAnswerFactor { limit = "stranger_answer_factor" }

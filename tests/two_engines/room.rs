@@ -2,7 +2,7 @@
 
 use hawser::engine::{Settings, Sticky};
 use hawser::ids::Transport;
-use hawser::limits::{MESSAGE_LEN_MAX, TRANSACTION_LEN};
+use hawser::limits::{MESSAGE_LEN_MAX, TRANSACTION_LEN, WAITERS_PER_BINDING_MAX};
 use hawser::stats::{Counter, Gauge};
 
 use crate::registration::user_with_home;
@@ -149,6 +149,49 @@ fn a_phone_is_not_looked_for_at_an_address_that_gave_way() {
         register_from(&mut world, &mut two, "10.6.6.6:4");
         world.datagram(0, SERVER, &old);
         assert!(world.read_udp("10.6.6.6:3").starts_with("MESSAGE "), "{home_of}");
+        world.drain();
+        world.end();
+    }
+}
+
+/// The home looks for each that has waited in vain among all that wait for the same phone, so these are bounded: and
+/// whoever waits for another phone is no worse off.
+#[test]
+fn so_many_answers_wait_for_one_phone_and_no_more() {
+    let of_20_000 = |settings: &mut Settings| settings.transactions_max = 20_000;
+    for comes_back in [true, false] {
+        let mut world = World::new(&Setup { shards: 1, mutate: of_20_000, ..Setup::default() });
+        let waiting = |world: &World| world.engines[0].snapshot().gauges.of(Gauge::ContextsGrace);
+        let (one, other) = (world.connect(0, TLS), world.connect(0, TLS));
+        let [mut phone, mut honest] = [("mallory", one), ("alice", other)].map(|(user, wire)| Phone::new(user, wire));
+        phone.register(&mut world, 3_600);
+        honest.register(&mut world, 3_600);
+        let mut asked = Vec::new();
+        for at in 0..=WAITERS_PER_BINDING_MAX {
+            world.write(one, &ask("MESSAGE", &format!("w{at}")).replace("alice", "mallory"));
+            asked.push(world.expect_server("MESSAGE "));
+        }
+        world.write(other, &ask("MESSAGE", "h"));
+        let honest_asked = world.expect_server("MESSAGE ");
+        world.hang_up(one);
+        world.hang_up(other);
+        for (at, text) in asked.iter().enumerate() {
+            assert_eq!(world.counted(Counter::LimitWaitersPerBinding), 0, "{at}");
+            assert_eq!(waiting(&world), at as u64);
+            world.datagram(0, SERVER, &answer(text, "200 OK", "s", ""));
+        }
+        assert_eq!(world.counted(Counter::LimitWaitersPerBinding), 1);
+        assert_eq!(world.counted(Counter::ResponseConnectionGone), 1, "the last one waits for nobody");
+        world.datagram(0, SERVER, &answer(&honest_asked, "200 OK", "s", ""));
+        assert_eq!(waiting(&world), WAITERS_PER_BINDING_MAX as u64 + 1);
+        if comes_back {
+            phone.wire = world.connect(0, TLS);
+            phone.register(&mut world, 3_600);
+            let answers = std::iter::from_fn(|| world.try_read(phone.wire)).count();
+            assert_eq!(answers, WAITERS_PER_BINDING_MAX);
+        }
+        world.pass_ms(3_200);
+        assert_eq!(waiting(&world), 0);
         world.drain();
         world.end();
     }

@@ -46,6 +46,17 @@ pub(super) enum Found {
     Nobody,
 }
 
+impl Waiter {
+    /// Bytes that it holds of a message; a request's are its exchange's.
+    pub(super) fn held_len(&self) -> u64 {
+        match &self.what {
+            Waits::Txn { .. } => 0,
+            Waits::Ack { message, .. } => message.held_len() as u64,
+            Waits::Bytes(bytes) => bytes.capacity() as u64,
+        }
+    }
+}
+
 impl Engine {
     // --- binding ---------------------------------------------------------------------------------------
 
@@ -314,6 +325,10 @@ impl Engine {
             self.count(Counter::LimitWaitersPerBinding);
             return false;
         }
+        if self.waiters_are_full() && !matches!(what, Waits::Txn { .. }) {
+            self.count(Counter::LimitTransactionLen);
+            return false;
+        }
         // The timer needs the slot's name.
         let Some(id) = self.waiters.insert(Waiter { binding, timer: None, what }) else {
             self.count(Counter::LimitTransactions);
@@ -322,6 +337,7 @@ impl Engine {
         let timer = self.wheel.arm(now.after(wait), Timer::Waiter(id));
         if let Some(waiter) = self.waiters.get_mut(id) {
             waiter.timer = Some(timer);
+            self.kept.waiter_came(waiter);
         }
         self.waiting.entry(binding).or_default().push(id);
         self.count(Counter::GraceBegun);
@@ -332,6 +348,7 @@ impl Engine {
     fn wake(&mut self, binding: BindingId, flow: FlowRef) {
         for id in self.waiting.remove(&binding).unwrap_or_default() {
             let Some(waiter) = self.waiters.remove(id) else { continue };
+            self.kept.waiter_went(&waiter);
             if let Some(timer) = waiter.timer {
                 self.wheel.cancel(timer);
             }
@@ -352,6 +369,7 @@ impl Engine {
 
     pub(super) fn on_waiter_timer(&mut self, id: ConnId) {
         let Some(waiter) = self.waiters.remove(id) else { return };
+        self.kept.waiter_went(&waiter);
         if let Some(list) = self.waiting.get_mut(&waiter.binding) {
             list.retain(|other| *other != id);
             if list.is_empty() {

@@ -6,7 +6,9 @@
 
 use super::Engine;
 use super::exchange::Exchange;
+use super::home::Waiter;
 use crate::ids::Transport;
+use crate::limits::TRANSACTION_LEN;
 use crate::stats::{Gauge, Gauges};
 
 /// What an engine holds, by kind.
@@ -22,6 +24,8 @@ pub(super) struct Kept {
     open: u64,
     /// Bytes that exchanges hold.
     bytes: u64,
+    /// Bytes that wait for a phone to come back, in no exchange.
+    waiting: u64,
     tcp: Streams,
     tls: Streams,
 }
@@ -87,9 +91,14 @@ impl Kept {
         usize::try_from(self.open).unwrap_or(usize::MAX)
     }
 
-    /// Bytes that exchanges hold.
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes
+    /// A message waits for its phone to come back.
+    pub(super) fn waiter_came(&mut self, waiter: &Waiter) {
+        self.waiting += waiter.held_len();
+    }
+
+    /// It waits no longer.
+    pub(super) fn waiter_went(&mut self, waiter: &Waiter) {
+        self.waiting -= waiter.held_len();
     }
 
     pub(super) fn show(&self, gauges: &mut Gauges) {
@@ -106,11 +115,26 @@ impl Kept {
 }
 
 impl Engine {
+    /// Whether exchanges hold all the bytes that they may.
+    pub(super) fn exchanges_are_full(&self) -> bool {
+        self.kept.bytes >= self.bytes_max()
+    }
+
+    /// Whether as many bytes wait for phones to come back.
+    pub(super) fn waiters_are_full(&self) -> bool {
+        self.kept.waiting >= self.bytes_max()
+    }
+
+    fn bytes_max(&self) -> u64 {
+        u64::from(self.settings.transactions_max) * TRANSACTION_LEN as u64
+    }
+
     /// Whether the counts that are kept are those that a walk over everything finds: for tests, after any input.
     #[must_use]
     pub fn kept_counts_hold(&self) -> bool {
         let mut walked = Kept::default();
         self.exchanges.iter().filter_map(|(_, slot)| slot.as_deref()).for_each(|exchange| walked.add(exchange));
+        self.waiters.iter().for_each(|(_, waiter)| walked.waiter_came(waiter));
         for (_, conn) in self.conns.iter() {
             let transport = self.settings.point(conn.point).transport;
             walked.conn_came(transport);

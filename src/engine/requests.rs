@@ -9,7 +9,7 @@ use super::{ConnectFailure, Engine, Mail, Source};
 use crate::clock::Time;
 use crate::flow::recognise::Asking;
 use crate::ids::{FlowRef, Side};
-use crate::limits::{FLOW_ATTEMPTS_MAX, HOME_ANSWER_MAX, INVITE_LOST_MAX, TRANSACTION_LEN, TRYING_AFTER};
+use crate::limits::{FLOW_ATTEMPTS_MAX, HOME_ANSWER_MAX, INVITE_LOST_MAX, TRYING_AFTER};
 use crate::proxy::register;
 use crate::proxy::{Refusal, Target, Walk, target, trust, validate};
 use crate::sip::{Message, Method};
@@ -155,7 +155,7 @@ impl Engine {
     /// A place for a new exchange, or the bound that leaves none: on their number, or on the bytes that all of them hold,
     /// for messages can be much larger than the memory of so many allows.
     fn place_for_exchange(&mut self) -> Result<TxnId, Counter> {
-        if self.kept.bytes() >= u64::from(self.settings.transactions_max) * TRANSACTION_LEN as u64 {
+        if self.exchanges_are_full() {
             return Err(Counter::LimitTransactionLen);
         }
         self.exchanges.insert(None).map(txn_of).ok_or(Counter::LimitTransactions)

@@ -196,3 +196,33 @@ fn so_many_answers_wait_for_one_phone_and_no_more() {
         world.end();
     }
 }
+
+/// What waits in no transaction (responses, ACKs) may be large as well, and many phones may be away.
+#[test]
+fn large_answers_that_wait_for_phones_take_no_more_memory_than_transactions_may() {
+    let of_50 = |settings: &mut Settings| settings.transactions_max = 50;
+    let mut world = World::new(&Setup { shards: 1, mutate: of_50, ..Setup::default() });
+    let wire = world.connect(0, TLS);
+    let mut phone = Phone::new("alice", wire);
+    phone.register(&mut world, 3_600);
+    let asked = (0..20).map(|at| {
+        world.write(wire, &ask("MESSAGE", &format!("w{at}")));
+        world.expect_server("MESSAGE ")
+    });
+    let asked: Vec<_> = asked.collect();
+    world.hang_up(wire);
+    let large = format!("Content-Length: 60000\r\n\r\n{}", "b".repeat(60_000));
+    for text in &asked {
+        let large = answer(text, "200 OK", "s", "").replace("Content-Length: 0\r\n\r\n", &large);
+        world.datagram(0, SERVER, &large);
+    }
+    let waiting = world.engines[0].snapshot().gauges.of(Gauge::ContextsGrace);
+    assert!((3..=7).contains(&waiting), "{waiting} of 60 kB are in 400 KiB");
+    assert_eq!(world.counted(Counter::LimitTransactionLen), 20 - waiting);
+    assert_eq!(world.counted(Counter::ResponseConnectionGone), 20 - waiting);
+    phone.wire = world.connect(0, TLS);
+    phone.register(&mut world, 3_600);
+    assert_eq!(std::iter::from_fn(|| world.try_read(phone.wire)).count() as u64, waiting);
+    world.drain();
+    world.end();
+}

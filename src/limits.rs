@@ -40,6 +40,10 @@ pub const LOOKS_PER_PASS_MAX: usize = 512;
 pub const IDLE_UNREGISTERED_MAX: Duration = Duration::from_secs(120);
 /// Connections without a binding from one source address.
 pub const UNREGISTERED_PER_SOURCE_MAX: u32 = 1_024;
+/// What a transaction is taken to hold: two messages and its state. `transactions_max` is found by it, and is a bound on
+/// memory only as long as all transactions together hold no more than so much for each that there may be: from then on
+/// new requests are refused.
+pub const TRANSACTION_LEN: usize = 8 * 1024;
 /// Mails that wait for one shard from one other.
 pub const MAILBOX_COUNT_MAX: usize = 16 * 1024;
 /// From so many mails on, new requests are refused where they landed.
@@ -54,6 +58,8 @@ pub const LISTENERS_MAX: usize = 64;
 pub const BINDINGS_PER_AOR_MAX: usize = 128;
 /// Bindings of one flow; a gateway or a session border controller registers many.
 pub const BINDINGS_PER_FLOW_MAX: usize = 1_024;
+/// Requests, ACKs and responses that wait for one phone to come back.
+pub const WAITERS_PER_BINDING_MAX: usize = 64;
 /// Connections of a shard beyond `connections_max` that only servers, and our own to them, may use.
 pub const SERVER_CONNECTIONS_RESERVE: usize = 16;
 /// Contacts in one REGISTER.

@@ -574,6 +574,8 @@ impl Engine {
             // A flow that it moved to and that is gone is for the caller to find: it may name a newer one.
             match self.step(flow, binding) {
                 Some(next) if !next.is_same(flow) => flow = next,
+                // A UDP address that is known to be the binding's no longer may be another phone's by now.
+                None if !flow.is_stream() => return None,
                 _ => break,
             }
         }

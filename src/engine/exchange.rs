@@ -278,6 +278,19 @@ impl Exchange {
         if self.to_server() { Side::Server } else { Side::Endpoint }
     }
 
+    /// Bytes of memory that it holds: its own, and all that grows with what peers send. What it knows of its targets and
+    /// of a registration beside is small.
+    pub(super) fn held_len(&self) -> usize {
+        let cancel = match &self.cancelling {
+            Cancelling::Sent { bytes, .. } => bytes.capacity(),
+            Cancelling::No | Cancelling::Wanted => 0,
+        };
+        let kept = [&self.last, &self.sent, &self.ack, &self.cancel_reason].map(Vec::capacity);
+        let former = self.former.iter().map(|former| former.sent.capacity());
+        let request = self.request.as_deref().map_or(0, Message::held_len);
+        size_of::<Self>() + request + cancel + kept.iter().sum::<usize>() + former.sum::<usize>()
+    }
+
     fn is_over(&self) -> bool {
         let cancel_over = !matches!(self.cancelling, Cancelling::Sent { .. });
         self.server_over && matches!(self.client, ClientTxn::Over) && cancel_over

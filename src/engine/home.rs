@@ -9,7 +9,7 @@ use crate::clock::Time;
 use crate::flow::directory::{Binding, Change, Replaced};
 use crate::flow::keys::Tag;
 use crate::ids::{BindingId, ConnId, FlowRef, ShardId};
-use crate::limits::REGISTRATION_MAX;
+use crate::limits::{REGISTRATION_MAX, WAITERS_PER_BINDING_MAX};
 use crate::proxy::register::{self, Registration};
 use crate::sip::{Message, Name, NameAddr, Span, Uri};
 use crate::stats::Counter;
@@ -44,6 +44,17 @@ pub(super) enum Found {
     Unclear,
     /// Nobody has registered it.
     Nobody,
+}
+
+impl Waiter {
+    /// Bytes that it holds of a message; a request's are its exchange's.
+    pub(super) fn held_len(&self) -> u64 {
+        match &self.what {
+            Waits::Txn { .. } => 0,
+            Waits::Ack { message, .. } => message.held_len() as u64,
+            Waits::Bytes(bytes) => bytes.capacity() as u64,
+        }
+    }
 }
 
 impl Engine {
@@ -319,9 +330,18 @@ impl Engine {
 
     // --- waiting for a phone to come back ----------------------------------------------------------------
 
-    /// `false` when nobody may wait, or too many do.
+    /// `false` when nobody may wait, or too many do. Those of one binding are few: each that has waited in vain is looked
+    /// for among them, and one phone could else make as many wait as there are transactions.
     fn wait_for(&mut self, binding: BindingId, wait: Duration, what: Waits, now: Time) -> bool {
         if wait.is_zero() {
+            return false;
+        }
+        if self.waiting.get(&binding).is_some_and(|waiters| waiters.len() >= WAITERS_PER_BINDING_MAX) {
+            self.count(Counter::LimitWaitersPerBinding);
+            return false;
+        }
+        if self.waiters_are_full() && !matches!(what, Waits::Txn { .. }) {
+            self.count(Counter::LimitTransactionLen);
             return false;
         }
         // The timer needs the slot's name.
@@ -332,6 +352,7 @@ impl Engine {
         let timer = self.wheel.arm(now.after(wait), Timer::Waiter(id));
         if let Some(waiter) = self.waiters.get_mut(id) {
             waiter.timer = Some(timer);
+            self.kept.waiter_came(waiter);
         }
         self.waiting.entry(binding).or_default().push(id);
         self.count(Counter::GraceBegun);
@@ -342,6 +363,7 @@ impl Engine {
     fn wake(&mut self, binding: BindingId, flow: FlowRef) {
         for id in self.waiting.remove(&binding).unwrap_or_default() {
             let Some(waiter) = self.waiters.remove(id) else { continue };
+            self.kept.waiter_went(&waiter);
             if let Some(timer) = waiter.timer {
                 self.wheel.cancel(timer);
             }
@@ -362,6 +384,7 @@ impl Engine {
 
     pub(super) fn on_waiter_timer(&mut self, id: ConnId) {
         let Some(waiter) = self.waiters.remove(id) else { return };
+        self.kept.waiter_went(&waiter);
         if let Some(list) = self.waiting.get_mut(&waiter.binding) {
             list.retain(|other| *other != id);
             if list.is_empty() {

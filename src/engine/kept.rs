@@ -6,7 +6,9 @@
 
 use super::Engine;
 use super::exchange::Exchange;
+use super::home::Waiter;
 use crate::ids::Transport;
+use crate::limits::TRANSACTION_LEN;
 use crate::stats::{Gauge, Gauges};
 
 /// What an engine holds, by kind.
@@ -20,6 +22,10 @@ pub(super) struct Kept {
     home: u64,
     /// Server transactions without a final response.
     open: u64,
+    /// Bytes that exchanges hold.
+    bytes: u64,
+    /// Bytes that wait for a phone to come back, in no exchange.
+    waiting: u64,
     tcp: Streams,
     tls: Streams,
 }
@@ -48,12 +54,13 @@ impl Kept {
     }
 
     /// What an exchange adds to each count.
-    fn of(&mut self, exchange: &Exchange) -> [(&mut u64, u64); 4] {
+    fn of(&mut self, exchange: &Exchange) -> [(&mut u64, u64); 5] {
         [
             (&mut self.server, u64::from(!exchange.server_over)),
             (&mut self.client, u64::from(exchange.client.is_pending())),
             (&mut self.home, u64::from(exchange.resolving)),
             (&mut self.open, u64::from(exchange.server.is_open())),
+            (&mut self.bytes, exchange.held_len() as u64),
         ]
     }
 
@@ -84,6 +91,16 @@ impl Kept {
         usize::try_from(self.open).unwrap_or(usize::MAX)
     }
 
+    /// A message waits for its phone to come back.
+    pub(super) fn waiter_came(&mut self, waiter: &Waiter) {
+        self.waiting += waiter.held_len();
+    }
+
+    /// It waits no longer.
+    pub(super) fn waiter_went(&mut self, waiter: &Waiter) {
+        self.waiting -= waiter.held_len();
+    }
+
     pub(super) fn show(&self, gauges: &mut Gauges) {
         gauges.set(Gauge::ConnectionsTcp, self.tcp.all);
         gauges.set(Gauge::ConnectionsTls, self.tls.all);
@@ -92,16 +109,32 @@ impl Kept {
         gauges.set(Gauge::ConnectionsUnregistered, self.tcp.all + self.tls.all - self.tcp.bound - self.tls.bound);
         gauges.set(Gauge::TransactionsServer, self.server);
         gauges.set(Gauge::TransactionsClient, self.client);
+        gauges.set(Gauge::TransactionsBytes, self.bytes);
         gauges.set(Gauge::ContextsHome, self.home);
     }
 }
 
 impl Engine {
+    /// Whether exchanges hold all the bytes that they may.
+    pub(super) fn exchanges_are_full(&self) -> bool {
+        self.kept.bytes >= self.bytes_max()
+    }
+
+    /// Whether as many bytes wait for phones to come back.
+    pub(super) fn waiters_are_full(&self) -> bool {
+        self.kept.waiting >= self.bytes_max()
+    }
+
+    fn bytes_max(&self) -> u64 {
+        u64::from(self.settings.transactions_max) * TRANSACTION_LEN as u64
+    }
+
     /// Whether the counts that are kept are those that a walk over everything finds: for tests, after any input.
     #[must_use]
     pub fn kept_counts_hold(&self) -> bool {
         let mut walked = Kept::default();
         self.exchanges.iter().filter_map(|(_, slot)| slot.as_deref()).for_each(|exchange| walked.add(exchange));
+        self.waiters.iter().for_each(|(_, waiter)| walked.waiter_came(waiter));
         for (_, conn) in self.conns.iter() {
             let transport = self.settings.point(conn.point).transport;
             walked.conn_came(transport);
@@ -109,6 +142,6 @@ impl Engine {
                 walked.conn_bound(transport, true);
             }
         }
-        walked == self.kept
+        walked == self.kept && self.udp.order_holds()
     }
 }

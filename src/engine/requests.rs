@@ -116,13 +116,15 @@ impl Engine {
         } else {
             None
         };
-        let Some(slot) = self.exchanges.insert(None) else {
-            self.count(Counter::LimitTransactions);
-            let refusal = Refusal::unavailable("Too Many Transactions", Counter::Refused503Transactions);
-            self.refuse(&request, &source, &refusal);
-            return self.recycle_message(request);
+        let id = match self.place_for_exchange() {
+            Ok(id) => id,
+            Err(limit) => {
+                self.count(limit);
+                let refusal = Refusal::unavailable("Too Many Transactions", Counter::Refused503Transactions);
+                self.refuse(&request, &source, &refusal);
+                return self.recycle_message(request);
+            }
         };
-        let id = txn_of(slot);
         let reply = self.reply_flow(&request, &source);
         let reliable = self.is_reliable(source.flow);
         let nonce = self.rng.next();
@@ -148,6 +150,15 @@ impl Engine {
         self.arm(id, &mut exchange, Which::Trying, now.after(quiet));
         self.aim(id, &mut exchange, walk, target, now);
         self.put_back(id, exchange);
+    }
+
+    /// A place for a new exchange, or the bound that leaves none: on their number, or on the bytes that all of them hold,
+    /// for messages can be much larger than the memory of so many allows.
+    fn place_for_exchange(&mut self) -> Result<TxnId, Counter> {
+        if self.exchanges_are_full() {
+            return Err(Counter::LimitTransactionLen);
+        }
+        self.exchanges.insert(None).map(txn_of).ok_or(Counter::LimitTransactions)
     }
 
     /// Where responses to a request go: back over its connection; over UDP to its source when it asked for

@@ -1,7 +1,11 @@
 //! UDP: datagrams in, and the flows of phones that registered over UDP, at the shard where their datagrams
 //! land (RFC 5626 §3: a remote address with the local socket).
+//!
+//! A flow that all bindings have moved away from is remembered for dialogs that name it, until they would have expired.
+//! That only saves a question to the binding's home, so it gives way when the table is full: a phone that comes by ever
+//! new ports keeps nobody else out.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 
 use smallvec::SmallVec;
@@ -25,6 +29,14 @@ struct UdpFlow {
     until: Time,
     /// Looks whether it has ended, and again while it has not.
     timer: Option<TimerId>,
+    /// Its place among those that give way.
+    left: Option<u64>,
+}
+
+impl UdpFlow {
+    fn is_left(&self) -> bool {
+        !self.bound.is_empty() && self.bound.iter().all(|bound| bound.moved_to.is_some())
+    }
 }
 
 /// The UDP flows of one shard.
@@ -32,11 +44,20 @@ struct UdpFlow {
 pub(super) struct UdpFlows {
     flows: Slots<UdpFlow>,
     by_address: HashMap<(PointId, SocketAddr), ConnId, KeyedState>,
+    /// Those whose bindings have all moved away, in the order in which they were left.
+    left: BTreeMap<u64, ConnId>,
+    /// Flows that were ever left.
+    left_count: u64,
 }
 
 impl UdpFlows {
     pub(super) fn new(flows_max: u32, state: KeyedState) -> Self {
-        Self { flows: Slots::new(flows_max as usize), by_address: HashMap::with_hasher(state) }
+        Self {
+            flows: Slots::new(flows_max as usize),
+            by_address: HashMap::with_hasher(state),
+            left: BTreeMap::new(),
+            left_count: 0,
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -45,10 +66,6 @@ impl UdpFlows {
 
     fn get(&self, point: PointId, remote: SocketAddr) -> Option<&UdpFlow> {
         self.flows.get(*self.by_address.get(&(point, remote))?)
-    }
-
-    fn get_mut(&mut self, point: PointId, remote: SocketAddr) -> Option<&mut UdpFlow> {
-        self.flows.get_mut(*self.by_address.get(&(point, remote))?)
     }
 
     /// The flow that a binding has now, by what is known of one that it had: itself, the one that it moved
@@ -63,6 +80,38 @@ impl UdpFlows {
         let Some(binding) = binding else { return Some(flow) };
         let bound = self.get(point, remote)?.bound.iter().find(|bound| bound.binding == binding)?;
         Some(bound.moved_to.unwrap_or(flow))
+    }
+
+    /// A flow's bindings have changed: it is among those that give way exactly while all of them have moved away.
+    fn note_left(&mut self, id: ConnId) {
+        let Some(flow) = self.flows.get_mut(id) else { return };
+        match (flow.is_left(), flow.left) {
+            (true, None) => {
+                self.left_count += 1;
+                self.left.insert(self.left_count, id);
+                flow.left = Some(self.left_count);
+            }
+            (false, Some(place)) => {
+                self.left.remove(&place);
+                flow.left = None;
+            }
+            (true, Some(_)) | (false, None) => {}
+        }
+    }
+
+    /// The flow that gives way when there is no room for another: the one that was left first.
+    fn oldest_left(&self) -> Option<ConnId> {
+        self.left.first_key_value().map(|(_, id)| *id)
+    }
+
+    /// Whether those that give way are those that a walk finds: for tests.
+    pub(super) fn order_holds(&self) -> bool {
+        let is_right = |(id, flow): (ConnId, &UdpFlow)| match flow.left {
+            Some(place) => flow.is_left() && self.left.get(&place) == Some(&id),
+            None => !flow.is_left(),
+        };
+        self.flows.iter().all(is_right)
+            && self.flows.iter().filter(|(_, flow)| flow.is_left()).count() == self.left.len()
     }
 
     /// A binding that an address has.
@@ -108,11 +157,14 @@ impl Engine {
         let id = match self.udp.by_address.get(&(point, remote)) {
             Some(id) => *id,
             None => {
-                let flow = UdpFlow { point, remote, bound: SmallVec::new(), until, timer: None };
-                let Some(id) = self.udp.flows.insert(flow) else {
+                let flow = UdpFlow { point, remote, bound: SmallVec::new(), until, timer: None, left: None };
+                if self.udp.flows.is_full() {
                     self.count(Counter::LimitConnections);
-                    return false;
-                };
+                    if let Some(oldest) = self.udp.oldest_left() {
+                        self.end_udp(oldest);
+                    }
+                }
+                let Some(id) = self.udp.flows.insert(flow) else { return false };
                 self.udp.by_address.insert((point, remote), id);
                 self.arm_udp(id, until);
                 self.count(Counter::FlowOpened);
@@ -130,13 +182,15 @@ impl Engine {
                 }
             }
         }
+        self.udp.note_left(id);
         true
     }
 
     /// A binding has left a UDP flow, to another or for good. One that moved is remembered until it would have
     /// expired, for dialogs that name the old flow.
     pub(super) fn unbind_udp(&mut self, point: PointId, remote: SocketAddr, binding: BindingId, to: Option<FlowRef>) {
-        let Some(flow) = self.udp.get_mut(point, remote) else { return };
+        let Some(id) = self.udp.by_address.get(&(point, remote)).copied() else { return };
+        let Some(flow) = self.udp.flows.get_mut(id) else { return };
         match to {
             Some(to) => {
                 if let Some(bound) = flow.bound.iter_mut().find(|bound| bound.binding == binding) {
@@ -145,11 +199,7 @@ impl Engine {
             }
             None => flow.bound.retain(|bound| bound.binding != binding || bound.moved_to.is_some()),
         }
-        if flow.bound.is_empty()
-            && let Some(id) = self.udp.by_address.get(&(point, remote)).copied()
-        {
-            self.end_udp(id);
-        }
+        if flow.bound.is_empty() { self.end_udp(id) } else { self.udp.note_left(id) }
     }
 
     /// A refresh only moves `until`: the timer looks again when it fires.
@@ -163,6 +213,9 @@ impl Engine {
     fn end_udp(&mut self, id: ConnId) {
         let Some(flow) = self.udp.flows.remove(id) else { return };
         self.udp.by_address.remove(&(flow.point, flow.remote));
+        if let Some(place) = flow.left {
+            self.udp.left.remove(&place);
+        }
         if let Some(timer) = flow.timer {
             self.wheel.cancel(timer);
         }

@@ -50,7 +50,7 @@ impl<T> Slots<T> {
 
     /// Puts a value in; `None`, and the value is dropped, when the table is full.
     pub fn insert(&mut self, value: T) -> Option<ConnId> {
-        if self.len >= self.count_max {
+        if self.is_full() {
             return None;
         }
         let index = if self.free == NIL {
@@ -108,6 +108,12 @@ impl<T> Slots<T> {
     #[must_use]
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// Whether there is room for no other.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.len >= self.count_max
     }
 
     /// Whether there is none.

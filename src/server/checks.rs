@@ -9,7 +9,7 @@ use super::StartError;
 use super::secrets::http_token;
 use crate::admin::Access;
 use crate::config::Config;
-use crate::limits::{DNS_EXCHANGES_COUNT_MAX, PORT_WAIT_MAX};
+use crate::limits::{DNS_EXCHANGES_COUNT_MAX, PORT_WAIT_MAX, TRANSACTION_LEN};
 use crate::shard::{Setup, Socket};
 use crate::sys::limits::{self, Resource};
 use crate::transport::socket;
@@ -26,8 +26,6 @@ const DESCRIPTORS_RESERVED_BY_SHARD: u64 = 32 + DNS_EXCHANGES_COUNT_MAX as u64;
 const CONNECTIONS_COUNT_MIN: u64 = 64;
 /// What one connection takes of RAM: session, slot, kernel buffers under use.
 const CONNECTION_LEN: u64 = 16 * 1024;
-/// What one transaction takes of RAM while it lives: two messages and its state.
-const TRANSACTION_LEN: u64 = 8 * 1024;
 /// More than anybody needs on one shard; ids stay small.
 const COUNT_BY_SHARD_MAX: u64 = 4_000_000;
 
@@ -100,7 +98,7 @@ fn capacity_of(descriptors: u64, memory: u64, shards: u64) -> Result<Capacity, S
     let by_shard = |count: u64| u32::try_from((count / shards.max(1)).clamp(1, COUNT_BY_SHARD_MAX)).unwrap_or(u32::MAX);
     Ok(Capacity {
         connections_max: by_shard(free.min(memory / 2 / CONNECTION_LEN)),
-        transactions_max: by_shard(memory / 4 / TRANSACTION_LEN),
+        transactions_max: by_shard(memory / 4 / TRANSACTION_LEN as u64),
     })
 }
 

@@ -274,6 +274,14 @@ impl Message {
         }
     }
 
+    /// Bytes of memory that it holds: many short header fields take more than their text.
+    #[must_use]
+    pub fn held_len(&self) -> usize {
+        let fields = if self.fields.spilled() { self.fields.capacity() * size_of::<Field>() } else { 0 };
+        let routes = if self.route_uris.spilled() { self.route_uris.capacity() * size_of::<Span>() } else { 0 };
+        size_of::<Self>() + self.buf.capacity() + fields + routes
+    }
+
     /// The whole message.
     #[must_use]
     pub fn buf(&self) -> &[u8] {

@@ -484,9 +484,11 @@ Counter, COUNTERS;
     LimitMailboxNewWorkCount { limit = "mailbox_new_work_count" }
     LimitConnections { limit = "connections" }
     LimitTransactions { limit = "transactions" }
+    LimitTransactionLen { limit = "transaction_len" }
     LimitBindings { limit = "bindings" }
     LimitBindingsPerAor { limit = "bindings_per_aor" }
     LimitBindingsPerFlow { limit = "bindings_per_flow" }
+    LimitWaitersPerBinding { limit = "waiters_per_binding" }
     LimitContacts { limit = "contacts" }
     LimitFlowAttempts { limit = "flow_attempts" }
     LimitStrangerAnswerFactor { limit = "stranger_answer_factor" }
@@ -561,6 +563,8 @@ Gauge, GAUGES;
     TransactionsClient { kind = "client" };
 "hawser_transactions_limit", "Transactions that the shards may hold.":
     TransactionsLimit {};
+"hawser_transactions_bytes", "Bytes that transactions hold, messages and state; new requests are refused from 8 KiB for each of hawser_transactions_limit on.":
+    TransactionsBytes {};
 "hawser_contexts_waiting", "Requests that wait, by what for: the phone to come back, or a binding's home shard to say where it is.":
     ContextsGrace { wait = "grace" }
     ContextsHome { wait = "home" };

@@ -22,6 +22,7 @@ mod oversize;
 mod peers;
 mod registration;
 mod resolver;
+mod room;
 mod routes;
 mod same_phone;
 mod schemes;

@@ -58,8 +58,8 @@ pub const LISTENERS_MAX: usize = 64;
 pub const BINDINGS_PER_AOR_MAX: usize = 128;
 /// Bindings of one flow; a gateway or a session border controller registers many.
 pub const BINDINGS_PER_FLOW_MAX: usize = 1_024;
-/// Requests, ACKs and responses that wait for one phone to come back.
-pub const WAITERS_PER_BINDING_MAX: usize = 64;
+/// Requests, ACKs and responses that wait for one phone to come back; a gateway has one binding for many calls.
+pub const WAITERS_PER_BINDING_MAX: usize = 1_024;
 /// Connections of a shard beyond `connections_max` that only servers, and our own to them, may use.
 pub const SERVER_CONNECTIONS_RESERVE: usize = 16;
 /// Contacts in one REGISTER.

@@ -305,7 +305,7 @@ pub(super) fn nearest(name: &str) -> Option<String> {
         let (distance, length) = (distance(last, its_last), last.chars().count());
         let distance_max = if other { length / 5 } else { (length / 3).max(1) };
         let is_list = LISTS.contains(&its_table);
-        (distance <= distance_max).then_some(((distance, other, is_list), known))
+        (distance <= distance_max).then_some(((other, distance, is_list), known))
     });
     near.min_by_key(|(how_near, _)| *how_near).map(|(_, known)| known)
 }

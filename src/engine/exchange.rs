@@ -162,6 +162,8 @@ pub(super) struct Exchange {
     pub(super) last: Vec<u8>,
     /// A provisional response has gone to the requester.
     pub(super) said_provisional: bool,
+    /// Bytes of the final response that may still be sent again without being asked for (`STRANGER_ANSWER_FACTOR_MAX`).
+    pub(super) repeats_len: usize,
     pub(super) client: ClientTxn,
     pub(super) nonce: u64,
     pub(super) loop_hash: u32,
@@ -243,6 +245,7 @@ impl Exchange {
             server_over: false,
             last: Vec::new(),
             said_provisional: false,
+            repeats_len: usize::MAX,
             client: ClientTxn::Waiting,
             nonce,
             loop_hash,

@@ -449,9 +449,11 @@ impl Engine {
         if first.is_none() && remote.is_empty() {
             // There are too many to be kept or told apart, or a phone says so and To does not: no device, unless it is one
             // that we know.
+            // The user's own name, and the user is registered by another Contact: a registrar may list its former one still.
+            let is_former = says_another && self.directory.by_aor(&to_aor).next().is_some();
             let is_said = self.directory.holds_contact(self.keys.contact_said(&canonical));
             let is_phones = [contact_hash, said].iter().any(|hash| self.directory.may_be_a_phones(*hash, now))
-                || (is_said && !self.is_known(uri, request.buf()));
+                || ((is_said || is_former) && !self.is_known(uri, request.buf()));
             return if is_phones { Found::Unclear } else { Found::Nobody };
         }
         let one_aor = first.filter(|first| remote.is_empty() && local().all(|other| other.aor == first.aor));

@@ -4,7 +4,7 @@
 use super::exchange::{Exchange, Onward, ServerTxn};
 use super::{Engine, Level, Source};
 use crate::clock::Time;
-use crate::ids::{FlowRef, Side};
+use crate::ids::Side;
 use crate::limits::STRANGER_ANSWER_FACTOR_MAX;
 use crate::proxy::Refusal;
 use crate::sip::response::{self, Reply};
@@ -75,10 +75,8 @@ impl Engine {
     ) {
         let mut bytes = self.pool.take();
         response::write(request, source.peer, &Reply { code, reason, to_tag: &tag_of(key), extra }, &mut bytes);
-        let is_stranger =
-            matches!(source.flow, FlowRef::Udp { .. }) && !source.is_trusted() && source.binding.is_none();
         let len_max = request.buf().len() * STRANGER_ANSWER_FACTOR_MAX;
-        if is_stranger && bytes.len() > len_max {
+        if source.is_stranger() && bytes.len() > len_max {
             self.count(Counter::LimitStrangerAnswerFactor);
             // The tag stays: an answer without one is none (RFC 3261 §8.2.6.2).
             bytes.clear();

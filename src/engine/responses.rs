@@ -5,6 +5,7 @@ use super::onward::Why;
 use super::{Engine, Level, Source};
 use crate::clock::Time;
 use crate::ids::Side;
+use crate::limits::STRANGER_ANSWER_FACTOR_MAX;
 use crate::proxy::record_route;
 use crate::proxy::register;
 use crate::proxy::response::{self, Fate};
@@ -54,7 +55,8 @@ impl Engine {
         let peer = exchange.hops.as_ref().and_then(|hops| hops.peer);
         let whose = match (exchange.onward, hop) {
             (Onward::Flow, _) | (_, None) => {
-                return Some((SentTo { flow, whose: Whose::Endpoint(exchange.binding) }, former));
+                let moved_to = flow.and_then(|flow| self.moved_from(flow, exchange.binding));
+                return Some((SentTo { flow, moved_to, whose: Whose::Endpoint(exchange.binding) }, former));
             }
             (Onward::Server(_), Some(hop)) => Whose::Server(hop.address),
             (Onward::Hops, Some(hop)) if peer.is_some() => Whose::Peer(hop.address),
@@ -63,7 +65,7 @@ impl Engine {
         // A connection that there is now need not be the one that it was sent over.
         let was_lost = former.is_none() && exchange.attempts > 0;
         let flow = flow.filter(|flow| !flow.is_stream() || (!was_lost && self.is_there(*flow)));
-        Some((SentTo { flow, whose }, former))
+        Some((SentTo { flow, moved_to: None, whose }, former))
     }
 
     /// A response that has the branch of a request, and does not come from where that was sent.
@@ -309,6 +311,11 @@ impl Engine {
             true => (code, bytes),
             false => self.short_answer(exchange, bytes),
         };
+        if exchange.source.is_stranger() {
+            let asked = exchange.request.as_deref().map_or(0, |request| request.buf().len());
+            let said = bytes.len() * (1 + usize::from(exchange.said_provisional));
+            exchange.repeats_len = (asked * STRANGER_ANSWER_FACTOR_MAX).saturating_sub(said);
+        }
         let effects = match &mut exchange.server {
             ServerTxn::Invite(machine) => machine.on_final(code, self.times),
             ServerTxn::Plain(machine) => machine.on_final(self.times),

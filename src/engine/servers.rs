@@ -443,7 +443,10 @@ impl Engine {
         let Some(ping) = self.owner.as_mut().and_then(|owner| owner.pings.get_mut(&nonce)) else {
             return self.count(Counter::ResponseStray);
         };
-        if !trust::may_answer(SentTo { flow: Some(ping.flow), whose: trust::Whose::Server(ping.hop.address) }, source) {
+        if !trust::may_answer(
+            SentTo { flow: Some(ping.flow), moved_to: None, whose: trust::Whose::Server(ping.hop.address) },
+            source,
+        ) {
             return self.note_elsewhere(message, source);
         }
         let code = message.status().unwrap_or(0);

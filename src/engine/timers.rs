@@ -36,9 +36,16 @@ impl Engine {
         match which {
             Which::ServerRetransmit => {
                 self.count(Counter::TimerG);
-                self.count(Counter::ResentResponse);
                 if let ServerTxn::Invite(machine) = &mut exchange.server {
-                    let effects = machine.on_retransmit(self.times);
+                    let mut effects = machine.on_retransmit(self.times);
+                    // One who asks again is answered again; a forged source asks once.
+                    match exchange.repeats_len.checked_sub(exchange.last.len()) {
+                        Some(left) => {
+                            exchange.repeats_len = left;
+                            self.count(Counter::ResentResponse);
+                        }
+                        None => effects.resend = None,
+                    }
                     self.apply_server(id, exchange, effects, now);
                 }
             }
@@ -214,8 +221,8 @@ impl Engine {
     /// The system says that a UDP destination cannot be reached. What a server, peer or device has not answered goes
     /// on at once (RFC 3261 §18.4, §16.9), as after a refused connection; a repetition while it rests says nothing new.
     pub(super) fn on_unreachable(&mut self, to: std::net::SocketAddr, now: Time) {
-        // Of a SIP Server the owner of the verdict tells the others; of a phone there is nobody to tell.
-        if self.on_unreachable_here(to, now) && self.names.server_at(to).is_none() {
+        // Of the sockets that share a port one is told: its shard tells the others. Of a phone there is nobody to tell.
+        if self.on_unreachable_here(to, now) {
             let me = self.me();
             for shard in (0..self.settings.shards).map(ShardId).filter(|shard| *shard != me) {
                 self.mail(shard, Mail::Unreachable { to });

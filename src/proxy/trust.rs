@@ -30,6 +30,12 @@ impl Source {
     pub fn is_trusted(&self) -> bool {
         self.side == Side::Server || self.is_peer
     }
+
+    /// Whether it may be anybody, for a datagram's source can be forged: what is sent there is bounded by what has come.
+    #[must_use]
+    pub fn is_stranger(&self) -> bool {
+        !self.flow.is_stream() && !self.is_trusted() && self.binding.is_none()
+    }
 }
 
 /// Whether the Contacts of a REGISTER are read, to be bound by its 2xx: it is an endpoint's, and it goes to a SIP
@@ -44,6 +50,8 @@ pub fn may_bind(source: &Source, target: &Target) -> bool {
 pub struct SentTo {
     /// The flow that it went by; `None` when the connection is gone.
     pub flow: Option<FlowRef>,
+    /// The flow that its binding has moved to meanwhile, as far as is known.
+    pub moved_to: Option<FlowRef>,
     /// Whose that is.
     pub whose: Whose,
 }
@@ -69,7 +77,7 @@ pub enum Whose {
 /// has told from an endpoint's: the address is asked then. Never an endpoint's, to which it proves nothing.
 #[must_use]
 pub fn may_answer(sent: SentTo, source: &Source) -> bool {
-    if sent.flow.is_some_and(|flow| flow.is_same(source.flow)) {
+    if [sent.flow, sent.moved_to].into_iter().flatten().any(|flow| flow.is_same(source.flow)) {
         return true;
     }
     let is_from = |address: SocketAddr| address.ip() == source.peer.ip();
@@ -112,7 +120,7 @@ mod tests {
         let server = Source { side: Side::Server, ..endpoint };
         let peer = Source { is_peer: true, ..endpoint };
         let who = |whose| {
-            let sent = SentTo { flow: Some(udp("192.0.2.9:5060")), whose };
+            let sent = SentTo { flow: Some(udp("192.0.2.9:5060")), moved_to: None, whose };
             [endpoint, server, peer].map(|source| may_answer(sent, &source))
         };
         // Their host is the same, and that is not enough.
@@ -120,10 +128,10 @@ mod tests {
         assert_eq!(who(Whose::Server(address)), [false, true, false]);
         assert_eq!(who(Whose::Peer(address)), [false, false, true]);
         // The DNS has taken its address away meanwhile.
-        let sent = SentTo { flow: Some(stream(1)), whose: Whose::Server(address) };
+        let sent = SentTo { flow: Some(stream(1)), moved_to: None, whose: Whose::Server(address) };
         assert!(may_answer(sent, &endpoint));
         // Our connection is gone, and it has opened one of its own.
-        let sent = SentTo { flow: None, whose: Whose::Server(address) };
+        let sent = SentTo { flow: None, moved_to: None, whose: Whose::Server(address) };
         assert!(may_answer(sent, &endpoint));
         assert!(!may_answer(sent, &source(udp("192.0.2.1:40000"))));
         let elsewhere = "192.0.2.2:40000".parse().expect("an address");
@@ -133,14 +141,15 @@ mod tests {
     #[test]
     fn a_phone_answers_over_its_flow_or_the_one_that_its_binding_has_moved_to() {
         let binding = Some(BindingId { user: 1, hash: 2 });
-        let sent = SentTo { flow: Some(stream(1)), whose: Whose::Endpoint(binding) };
+        let sent = SentTo { flow: Some(stream(1)), moved_to: None, whose: Whose::Endpoint(binding) };
         assert!(may_answer(sent, &source(stream(1))));
         assert!(!may_answer(sent, &source(stream(2))));
         assert!(may_answer(sent, &Source { binding, ..source(stream(2)) }));
+        assert!(may_answer(SentTo { moved_to: Some(stream(2)), ..sent }, &source(stream(2))));
         let another = Some(BindingId { user: 1, hash: 3 });
         assert!(!may_answer(sent, &Source { binding: another, ..source(stream(2)) }));
         // Who has no binding is not taken for somebody else who has none.
-        let sent = SentTo { flow: Some(udp("192.0.2.1:5060")), whose: Whose::Endpoint(None) };
+        let sent = SentTo { flow: Some(udp("192.0.2.1:5060")), moved_to: None, whose: Whose::Endpoint(None) };
         assert!(may_answer(sent, &source(udp("192.0.2.1:5060"))));
         assert!(!may_answer(sent, &source(udp("192.0.2.1:5061"))));
         assert!(!may_answer(SentTo { flow: None, ..sent }, &source(stream(1))));
@@ -149,7 +158,7 @@ mod tests {
     #[test]
     fn a_device_answers_over_our_connection_or_from_its_address_when_that_is_gone() {
         let address = "192.0.2.1:5060".parse().expect("an address");
-        let over = SentTo { flow: Some(stream(1)), whose: Whose::Device(address) };
+        let over = SentTo { flow: Some(stream(1)), moved_to: None, whose: Whose::Device(address) };
         assert!(may_answer(over, &source(stream(1))) && !may_answer(over, &source(stream(2))));
         let gone = SentTo { flow: None, ..over };
         assert!(may_answer(gone, &source(stream(2))));

@@ -61,9 +61,13 @@ pub fn cut_down(setups: &[Setup]) -> Vec<String> {
         Socket::Listener(_) => None,
     });
     let words = |(sysctl, given): (&str, usize)| {
+        let (which, so) = match sysctl.contains("rmem") {
+            true => ("received", "a burst of datagrams may be lost (hawser_datagrams_lost_total)"),
+            false => ("to be sent", "a burst of datagrams has to wait for the system"),
+        };
         format!(
-            "UDP sockets hold {given} bytes and not the {len} that they asked for, so that a burst of datagrams may be \
-             lost (hawser_datagrams_lost_total): sysctl -w {sysctl}={len}",
+            "UDP sockets hold {given} bytes {which} and not the {len} that they asked for, so that {so}: sysctl -w \
+             {sysctl}={len}",
             len = socket::UDP_BUFFER_LEN
         )
     };

@@ -410,3 +410,79 @@ fn a_phones_path_behind_the_servers_route_is_refused_with_a_made_up_tag_too() {
     assert_eq!(sent, None);
     world.expect(evil, "SIP/2.0 403");
 }
+
+/// A datagram's source may be forged: what is sent there, repetitions too, is at most three times what came from it.
+#[test]
+fn the_final_answer_of_a_strangers_invite_is_repeated_within_its_bound_and_for_who_asks_again() {
+    let from = "10.0.0.9:5060";
+    let invite = "INVITE sip:bob@example.com SIP/2.0\r\nVia: SIP/2.0/UDP 10.0.0.9;branch=z9hG4bKi;rport\r\n\
+                  From: <sip:a@example.com>;tag=a\r\nTo: <sip:bob@example.com>\r\nCall-ID: s1\r\nCSeq: 1 INVITE\r\n\
+                  Contact: <sip:a@10.0.0.9>\r\nContent-Length: 0\r\n\r\n";
+    for own in [true, false] {
+        let mut world = World::new(&Setup::default());
+        world.datagram(0, from, invite);
+        if own {
+            world.pass_s(40);
+        } else {
+            let sent = world.read_server();
+            world.datagram(1, SERVER, &answer(&sent, "486 Busy Here", "s", ""));
+            world.pass_s(40);
+        }
+        let all: Vec<String> = std::iter::from_fn(|| world.try_read_udp(from)).collect();
+        let (len, finals) =
+            (all.iter().map(String::len).sum::<usize>(), all.iter().filter(|text| !text.contains(" 100 ")));
+        assert!(finals.count() >= 1 && len <= 3 * invite.len(), "{len} bytes for {}: {all:#?}", invite.len());
+        // Within its transaction a repetition is answered each time.
+        let mut world = World::new(&Setup::default());
+        world.datagram(0, from, invite);
+        let sent = world.read_server();
+        world.datagram(1, SERVER, &answer(&sent, "486 Busy Here", "s", ""));
+        world.pass_s(10);
+        while world.try_read_udp(from).is_some() {}
+        world.datagram(0, from, invite);
+        assert!(world.read_udp(from).starts_with("SIP/2.0 486"));
+        world.drain();
+        world.end();
+    }
+}
+
+/// Of the sockets that share a port the system tells one that nobody listens there.
+#[test]
+fn a_server_that_never_was_there_refuses_what_every_shard_has_sent_it() {
+    let mut world = World::new(&Setup { shards: 3, ..Setup::default() });
+    let wires: Vec<_> = (0..3).map(|shard| world.connect(shard, TLS)).collect();
+    for (at, wire) in wires.iter().enumerate() {
+        world.write(*wire, &crate::stage::ask("MESSAGE", &format!("n{at}")));
+        world.expect_server("MESSAGE ");
+    }
+    let to = SERVER.parse().expect("an address");
+    world.input(1, hawser::engine::Input::Unreachable { to });
+    for wire in wires {
+        world.expect(wire, "SIP/2.0 503");
+    }
+}
+
+/// A registrar that knows no instance-id lists a phone's former Contact still, and asks by it: no device is there.
+#[test]
+fn a_users_former_contact_is_no_device_while_he_is_registered_by_another() {
+    for shards in [1, 2] {
+        for transport in ["udp", "tcp"] {
+            let mut world = World::new(&Setup { sticky: Sticky::Aor, shards, ..Setup::default() });
+            let wire = world.connect(shards - 1, TLS);
+            let mut phone = Phone::new("alice", wire);
+            let contact = |port| format!("sip:alice@192.168.9.9:{port};transport={transport}");
+            for port in [5071, 5072] {
+                phone.contact = contact(port);
+                phone.register(&mut world, 600);
+            }
+            let former = request("INVITE", &contact(5071), "f1", "");
+            let former = former.replace(&format!("To: <{}>", contact(5071)), "To: <sip:alice@example.com>");
+            world.datagram(0, SERVER, &former);
+            world.expect_server("SIP/2.0 480");
+            assert!(world.opened.is_empty() && world.try_read_udp("192.168.9.9:5071").is_none());
+            let now = request("INVITE", &contact(5072), "f2", "");
+            world.datagram(0, SERVER, &now.replace(&format!("To: <{}>", contact(5072)), "To: <sip:alice@example.com>"));
+            world.expect(wire, "INVITE ");
+        }
+    }
+}

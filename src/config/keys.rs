@@ -304,8 +304,10 @@ pub(super) fn nearest(name: &str) -> Option<String> {
         let other = its_table != table;
         let (distance, length) = (distance(last, its_last), last.chars().count());
         let distance_max = if other { length / 5 } else { (length / 3).max(1) };
-        let is_list = LISTS.contains(&its_table);
-        (distance <= distance_max).then_some(((other, distance, is_list), known))
+        // A table of a list is seldom meant by who names none.
+        let is_list = other && LISTS.contains(&its_table);
+        let how_near = (distance + if is_list { 2 } else { 0 }, other);
+        (distance <= distance_max).then_some((how_near, known))
     });
     near.min_by_key(|(how_near, _)| *how_near).map(|(_, known)| known)
 }
@@ -352,6 +354,7 @@ mod tests {
             ("sipproxy.sip_port", "sipproxy.sip-port"),
             ("sipproxy.Sticky", "sipproxy.sticky"),
             ("sipproxy.flow-grase", "sipproxy.flow-grace"),
+            ("sipproxy.domain", "sipproxy.domains"),
             ("sipproxy.tlsport", "sipproxy.tls-port"),
             ("sip-port", "sipproxy.sip-port"),
             ("sip-servers", "sip-server"),

@@ -11,6 +11,9 @@ use crate::ids::Transport;
 use crate::limits::TRANSACTION_LEN;
 use crate::stats::{Gauge, Gauges};
 
+/// What a connection is taken to hold: what was measured of an idle TLS phone (perf/README.md).
+const CONNECTION_HELD_LEN: u64 = 6 * 1024;
+
 /// What an engine holds, by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Kept {
@@ -84,6 +87,11 @@ impl Kept {
 
     fn streams(&mut self, transport: Transport) -> &mut Streams {
         if transport == Transport::Tls { &mut self.tls } else { &mut self.tcp }
+    }
+
+    /// About what all of it takes, in bytes; a connection's TLS session and buffers are not asked.
+    pub(super) fn held_len(&self) -> u64 {
+        self.bytes + self.waiting + (self.tcp.all + self.tls.all) * CONNECTION_HELD_LEN
     }
 
     /// Exchanges without a final response.

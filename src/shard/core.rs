@@ -526,6 +526,7 @@ impl Core {
         if let Some((answering, all)) = self.engine.pairs_answering() {
             self.shared.set_pairs(answering, all);
         }
+        self.shared.set_held(self.engine.held_len());
         Passed { due, gather: std::mem::take(&mut self.inputs) >= GATHER_INPUTS_MIN }
     }
 

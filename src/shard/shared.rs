@@ -40,6 +40,8 @@ pub struct Shared {
     /// Pairs of SIP Servers that answer, and behind them in the lower half all that there are: as the first shard, which
     /// owns the verdict, saw them at its last pass.
     pairs: AtomicU32,
+    /// Bytes that its engine held at the last pass.
+    held: AtomicU64,
     in_service: AtomicBool,
     retired: AtomicBool,
     orders: Mutex<Orders>,
@@ -76,6 +78,7 @@ impl Default for Shared {
             nudges: AtomicU64::new(0),
             ran: AtomicU64::new(0),
             pairs: AtomicU32::new(0),
+            held: AtomicU64::new(0),
             in_service: AtomicBool::new(true),
             retired: AtomicBool::new(false),
             orders: Mutex::default(),
@@ -167,6 +170,14 @@ impl Shared {
     fn runs(&self, now: Time) -> bool {
         let silent = now.since(Time(self.ran.load(Ordering::Relaxed)));
         silent < HEARTBEAT_MAX && !self.retired.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_held(&self, len: u64) {
+        self.held.store(len, Ordering::Relaxed);
+    }
+
+    pub(super) fn held(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
     }
 
     pub(super) fn set_pairs(&self, answering: usize, all: usize) {

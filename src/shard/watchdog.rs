@@ -106,7 +106,8 @@ pub(super) fn start(
                     Verdict::Quiet => shared.nudge(false),
                 }
             }
-            if gives_at == u64::MAX && spare.look(every, memory::resident_len, memory::in_use_len) {
+            let held = || (0..inboxes.len()).map(|shard| handle.shared(shard).held()).sum();
+            if gives_at == u64::MAX && spare.look(every, memory::resident_len, held) {
                 handle.shrink();
                 gives_at = looks + LOOKS_TO_SHRINK;
             }

@@ -275,6 +275,12 @@ impl Chaos {
         }
         self.pending[at].swap_remove(nth);
         let status = ["200 OK", "200 OK", "200 OK", "486 Busy Here", "503 Service Unavailable"][self.rng.usize(..5)];
+        if status.starts_with("503")
+            && let Some(issued) = self.issued.get_mut(&branch_below(&text))
+        {
+            // However long this server had it, the next one may take its time from here.
+            issued.at = self.stage.world.now;
+        }
         self.say(at, &text, status);
     }
 

@@ -7,7 +7,7 @@ use super::exchange::{Cancelling, ClientTxn, Exchange, GivenUp, Which, slot_of};
 use super::{Engine, Source, placement};
 use crate::clock::Time;
 use crate::ids::{ShardId, Side};
-use crate::proxy::{Refusal, Walk};
+use crate::proxy::{Refusal, Walk, trust};
 use crate::sip::{Message, Method};
 use crate::stats::Counter;
 use crate::transaction::branch::TxnId;
@@ -16,7 +16,11 @@ use crate::transaction::{PlainClient, key};
 impl Engine {
     pub(super) fn on_cancel(&mut self, cancel: Box<Message>, source: &Source, walk: &Walk, now: Time) {
         let found = self.invite_of(&cancel, source).or_else(|| self.other_of(&cancel, source));
-        let Some((id, key)) = found.filter(|(id, _)| self.may_cancel(*id, source)) else {
+        let is_its_senders = |id: TxnId| {
+            let exchange = self.exchanges.get(slot_of(id)).and_then(Option::as_deref);
+            exchange.is_some_and(|exchange| trust::may_cancel(&exchange.source, source))
+        };
+        let Some((id, key)) = found.filter(|(id, _)| is_its_senders(*id)) else {
             if let Some(shard) = self.next_to_ask(&cancel, source) {
                 return self.place(shard, cancel, *source);
             }
@@ -48,17 +52,6 @@ impl Engine {
             self.put_back(id, exchange);
         }
         self.recycle_message(cancel);
-    }
-
-    /// Whether who sends a CANCEL has sent the request: the key alone knows a UDP source by its address, and behind one NAT
-    /// a callee may have been shown the caller's branch. Another port of it has to be the same phone's.
-    fn may_cancel(&self, id: TxnId, source: &Source) -> bool {
-        let Some(exchange) = self.exchanges.get(slot_of(id)).and_then(Option::as_deref) else { return false };
-        let asked = &exchange.source;
-        source.is_trusted()
-            || source.flow.is_stream()
-            || asked.flow.is_same(source.flow)
-            || (source.binding.is_some() && source.binding == asked.binding)
     }
 
     /// The exchange of the INVITE that a CANCEL or an ACK is for, and its key: by the connection that it came over, or

@@ -43,7 +43,8 @@ impl Engine {
     }
 
     /// Sends a letter on a flow. When the flow is known here to be gone (for a request: its peer has closed its half, too),
-    /// gives the letter back; when another shard finds that out, it goes to the home of its binding, or `Mail::Failed` comes back to its `txn`.
+    /// gives the letter back; when another shard finds that out, the letter goes to the home of its binding, or
+    /// `Mail::Failed` comes back to its `txn`.
     ///
     /// # Errors
     /// The letter, unsent.

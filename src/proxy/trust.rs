@@ -1,4 +1,4 @@
-//! Who may bind, and who may answer: two of the questions that decide whose calls are whose. (Who somebody is, is for
+//! Who may bind, who may answer, and who may cancel: three of the questions that decide whose calls are whose. (Who somebody is, is for
 //! [`super::names`]; where a token leads, for [`super::route`] and [`super::target`].)
 //!
 //! A binding is made, changed or removed by one thing only: a 2xx that [`may_answer`] lets through to a REGISTER that
@@ -93,6 +93,17 @@ pub fn may_answer(sent: SentTo, source: &Source) -> bool {
     }
 }
 
+/// Whether a CANCEL with the key of a request counts: it comes from who has sent that. The key knows a UDP source by its
+/// address alone, for a NAT may change its port, and behind one NAT a callee may have been shown the caller's branch:
+/// another port has to be the same phone's. A stream is in the key.
+#[must_use]
+pub fn may_cancel(asked: &Source, source: &Source) -> bool {
+    source.is_trusted()
+        || source.flow.is_stream()
+        || asked.flow.is_same(source.flow)
+        || (source.binding.is_some() && source.binding == asked.binding)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,6 +164,18 @@ mod tests {
         assert!(may_answer(sent, &source(udp("192.0.2.1:5060"))));
         assert!(!may_answer(sent, &source(udp("192.0.2.1:5061"))));
         assert!(!may_answer(SentTo { flow: None, ..sent }, &source(stream(1))));
+    }
+
+    #[test]
+    fn a_request_is_cancelled_from_where_it_came_or_by_the_same_phone() {
+        let asked = source(udp("192.0.2.1:5060"));
+        assert!(may_cancel(&asked, &source(udp("192.0.2.1:5060"))));
+        let other_port = source(udp("192.0.2.1:40000"));
+        assert!(!may_cancel(&asked, &other_port));
+        let binding = Some(BindingId { user: 1, hash: 2 });
+        let asked = Source { binding, ..asked };
+        assert!(may_cancel(&asked, &Source { binding, ..other_port }) && !may_cancel(&asked, &other_port));
+        assert!(may_cancel(&asked, &Source { side: Side::Server, ..other_port }));
     }
 
     #[test]

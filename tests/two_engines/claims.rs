@@ -95,73 +95,43 @@ fn who_says_anothers_aor_as_contact_gets_no_call_that_was_forwarded_to_it() {
     });
 }
 
-/// A phone's UDP address is another's by now. Who calls from there is no longer the phone that has moved.
+/// A phone's UDP address is another's by now. Who calls from there, registered or not, under whichever name, is no longer
+/// the phone that has moved.
 #[test]
 fn who_has_a_moved_phones_former_udp_address_keeps_his_own_dialogs() {
-    each(|mut world, sticky, shards| {
-        let (old, new) = ("10.7.0.1:5060", "10.7.0.2:5060");
-        let wire = world.connect(0, TLS);
-        let mut alice = Phone::new("alice", wire);
-        alice.via = "UDP";
-        for from in [old, new] {
-            let text = alice.register_text(3_600);
-            world.datagram(1, from, &text);
-            alice.accept_register(&mut world, 3_600);
-            assert!(world.read_udp(from).starts_with("SIP/2.0 200"));
-        }
-        // Bob has got the address, and calls before he registers; or anonymously.
-        let invite = format!(
-            "INVITE sip:service@example.com SIP/2.0\r\nVia: SIP/2.0/UDP {old};branch=z9hG4bKbob;rport\r\n\
-             Max-Forwards: 70\r\nFrom: <sip:bob@example.com>;tag=b\r\nTo: <sip:service@example.com>\r\n\
-             Call-ID: bob1\r\nCSeq: 1 INVITE\r\nContact: <sip:bob@{old}>\r\nContent-Length: 0\r\n\r\n"
-        );
-        world.datagram(1, old, &invite);
-        let invite = world.expect_server("INVITE ");
-        world.datagram(0, SERVER, &answer(&invite, "200 OK", "s", &format!("Contact: <sip:{SERVER}>\r\n")));
-        assert!(world.read_udp(old).starts_with("SIP/2.0 200"), "{sticky:?} {shards}");
-        let mut server = Dialog::callee(&invite, "s");
-        world.datagram(0, SERVER, &server.request("INFO", &format!("UDP {SERVER}")));
-        assert_eq!(world.try_read_udp(new), None, "{sticky:?} {shards}: alice gets bob's");
-        assert!(world.read_udp(old).starts_with("INFO "));
-    });
-}
-
-/// The same when Bob has registered there, and calls anonymously.
-#[test]
-fn who_registers_at_a_moved_phones_former_udp_address_may_call_anonymously() {
-    each(|mut world, sticky, shards| {
-        let (old, new) = ("10.7.0.1:5060", "10.7.0.2:5060");
-        let wire = world.connect(0, TLS);
-        let mut alice = Phone::new("alice", wire);
-        let mut bob = Phone::new("bob", wire);
-        alice.via = "UDP";
-        bob.via = "UDP";
-        let text = alice.register_text(3_600);
-        world.datagram(1, old, &text);
-        alice.accept_register(&mut world, 3_600);
-        world.read_udp(old);
-        let text = alice.register_text(3_600);
-        world.datagram(1, new, &text);
-        alice.accept_register(&mut world, 3_600);
-        world.read_udp(new);
-        let text = bob.register_text(3_600);
-        world.datagram(1, old, &text);
-        bob.accept_register(&mut world, 3_600);
-        world.read_udp(old);
-        let invite = format!(
-            "INVITE sip:service@example.com SIP/2.0\r\nVia: SIP/2.0/UDP {old};branch=z9hG4bKbob;rport\r\n\
-             Max-Forwards: 70\r\nFrom: <sip:anonymous@anonymous.invalid>;tag=b\r\nTo: <sip:service@example.com>\r\n\
-             Call-ID: bob1\r\nCSeq: 1 INVITE\r\nContact: <sip:bob@{old}>\r\nContent-Length: 0\r\n\r\n"
-        );
-        world.datagram(1, old, &invite);
-        let invite = world.expect_server("INVITE ");
-        world.datagram(0, SERVER, &answer(&invite, "200 OK", "s", &format!("Contact: <sip:{SERVER}>\r\n")));
-        assert!(world.read_udp(old).starts_with("SIP/2.0 200"), "{sticky:?} {shards}");
-        let mut server = Dialog::callee(&invite, "s");
-        world.datagram(0, SERVER, &server.request("BYE", &format!("UDP {SERVER}")));
-        assert_eq!(world.try_read_udp(new), None, "{sticky:?} {shards}: alice gets bob's");
-        assert!(world.read_udp(old).starts_with("BYE "));
-    });
+    for (registers, name) in [(false, "sip:bob@example.com"), (true, "sip:anonymous@anonymous.invalid")] {
+        each(|mut world, sticky, shards| {
+            let (old, new) = ("10.7.0.1:5060", "10.7.0.2:5060");
+            let wire = world.connect(0, TLS);
+            let [mut alice, mut bob] = ["alice", "bob"].map(|user| Phone { via: "UDP", ..Phone::new(user, wire) });
+            let register = |world: &mut World, phone: &mut Phone, from: &str| {
+                let text = phone.register_text(3_600);
+                world.datagram(1, from, &text);
+                phone.accept_register(world, 3_600);
+                assert!(world.read_udp(from).starts_with("SIP/2.0 200"));
+            };
+            register(&mut world, &mut alice, old);
+            register(&mut world, &mut alice, new);
+            if registers {
+                register(&mut world, &mut bob, old);
+            }
+            let invite = format!(
+                "INVITE sip:service@example.com SIP/2.0\r\nVia: SIP/2.0/UDP {old};branch=z9hG4bKbob;rport\r\n\
+                 Max-Forwards: 70\r\nFrom: <{name}>;tag=b\r\nTo: <sip:service@example.com>\r\n\
+                 Call-ID: bob1\r\nCSeq: 1 INVITE\r\nContact: <sip:bob@{old}>\r\nContent-Length: 0\r\n\r\n"
+            );
+            world.datagram(1, old, &invite);
+            let invite = world.expect_server("INVITE ");
+            world.datagram(0, SERVER, &answer(&invite, "200 OK", "s", &format!("Contact: <sip:{SERVER}>\r\n")));
+            assert!(world.read_udp(old).starts_with("SIP/2.0 200"), "{sticky:?} {shards}");
+            let mut server = Dialog::callee(&invite, "s");
+            for method in ["INFO", "BYE"] {
+                world.datagram(0, SERVER, &server.request(method, &format!("UDP {SERVER}")));
+                assert_eq!(world.try_read_udp(new), None, "{sticky:?} {shards}: alice gets bob's");
+                assert!(world.read_udp(old).starts_with(method));
+            }
+        });
+    }
 }
 
 /// The same over a connection that several phones share (an edge proxy's, a gateway's): one has left it.

@@ -20,6 +20,7 @@ mod moves;
 mod next_hop;
 mod oversize;
 mod peers;
+mod record;
 mod registration;
 mod resolver;
 mod room;

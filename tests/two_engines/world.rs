@@ -12,6 +12,7 @@ use hawser::ids::{ConnId, PointId, ShardId, Transport};
 use hawser::stats::Counter;
 use hawser::tls::identity::{Identities, TlsPeer};
 
+use crate::record::Record;
 use crate::resolver::{Answer, Resolver};
 
 pub const UDP: PointId = PointId(0);
@@ -51,6 +52,7 @@ pub struct World {
     /// Mail stays where it is until `deliver_mail`.
     pub hold_mail: bool,
     next_port: u16,
+    record: Option<Record>,
 }
 
 /// What a story may change before it starts.
@@ -131,11 +133,15 @@ impl World {
             events: Vec::new(),
             hold_mail: false,
             next_port: 40_000,
+            record: Record::begin(),
         }
     }
 
     /// A restart with the same key: the engines are new, the messages under way are lost.
     pub fn restart(&mut self, setup: &Setup) {
+        if let Some(record) = &mut self.record {
+            record.end(&self.engines);
+        }
         self.engines = (0..setup.shards).map(|shard| Engine::new(settings(shard, setup), self.now)).collect();
         self.mail.clear();
         self.sent.clear();
@@ -317,6 +323,9 @@ impl World {
     }
 
     fn carry_out(&mut self, me: ShardId, output: Output) {
+        if let Some(record) = &mut self.record {
+            record.output(me, self.now, &output);
+        }
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         match output {
             Output::Datagram { to, bytes, .. } => {
@@ -435,6 +444,14 @@ impl World {
         self.pass_s(4_000);
         for engine in &self.engines {
             assert!(engine.is_empty(), "something is left: {:?}", engine.snapshot().gauges);
+        }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if let Some(record) = &mut self.record {
+            record.end(&self.engines);
         }
     }
 }

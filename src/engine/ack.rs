@@ -24,7 +24,7 @@ impl Engine {
             && let Some(mut exchange) = self.take_exchange(id)
         {
             let absorbed = match &mut exchange.server {
-                ServerTxn::Invite(machine) if !machine.is_accepted() => Some(machine.on_ack(self.times)),
+                ServerTxn::Invite(machine) if !machine.is_accepted() => Some(machine.on_ack(self.env.times)),
                 _ => None,
             };
             if let Some(effects) = absorbed {
@@ -45,9 +45,9 @@ impl Engine {
 
     /// An ACK to a 2xx is its own transaction, forwarded without state (RFC 3261 §16.11).
     fn forward_ack(&mut self, ack: Box<Message>, source: Source, walk: &Walk, key: u128, now: Time) {
-        let loop_hash = validate::loop_hash(&ack, source.side, &self.keys);
-        let target = validate::validate(&ack, false, loop_hash, &self.names)
-            .and_then(|()| target::target(&ack, walk, source.side, &self.names, self.here));
+        let loop_hash = validate::loop_hash(&ack, source.side, &self.env.keys);
+        let target = validate::validate(&ack, false, loop_hash, &self.env.names)
+            .and_then(|()| target::target(&ack, walk, source.side, &self.env.names, self.env.here));
         let way = match target {
             Err(_) | Ok(Target::Myself | Target::Gone { .. }) => {
                 self.count(Counter::AckRefused);
@@ -63,7 +63,7 @@ impl Engine {
             Ok(Target::Table) => match self.look_up(&ack, now) {
                 Found::Binding(binding) => AckWay::Home { binding, not: None },
                 Found::Unclear => AckWay::Nowhere,
-                Found::Nobody => match target::beyond_table(&ack, &self.names) {
+                Found::Nobody => match target::beyond_table(&ack, &self.env.names) {
                     Ok(target) => self.ack_to(&ack, target, now),
                     Err(_) => AckWay::Nowhere,
                 },
@@ -80,11 +80,11 @@ impl Engine {
                 self.send_ack(ack, &source, walk, flow, binding, by, key, loop_hash);
             }
             AckWay::Home { binding, not } => {
-                let home = binding.home(self.settings.shards);
+                let home = binding.home(self.env.settings.shards);
                 self.mail(home, Mail::Ack { message: ack, source, binding, not });
             }
             AckWay::Device { hop, host, port } => {
-                if let Some(point) = self.settings.point_for(hop.transport, Side::Endpoint, hop.address.ip()) {
+                if let Some(point) = self.env.settings.point_for(hop.transport, Side::Endpoint, hop.address.ip()) {
                     let bytes = self.ack_bytes(&ack, &source, walk, point, key, loop_hash);
                     self.send_to_device(hop, &host, port, bytes, now);
                 }
@@ -106,9 +106,9 @@ impl Engine {
         flow: FlowRef,
         binding: Option<BindingId>,
     ) {
-        let walk = crate::proxy::route::walk(&ack, source, &self.names, &self.keys);
+        let walk = crate::proxy::route::walk(&ack, source, &self.env.names, &self.env.keys);
         let key = self.key_of(&ack, Method::Invite, source);
-        let loop_hash = validate::loop_hash(&ack, source.side, &self.keys);
+        let loop_hash = validate::loop_hash(&ack, source.side, &self.env.keys);
         self.send_ack(ack, source, &walk, flow, binding, By::Binding, key, loop_hash);
     }
 
@@ -141,15 +141,15 @@ impl Engine {
         loop_hash: u32,
     ) -> Vec<u8> {
         // The same for a repetition, as a stateless proxy must make it (RFC 3261 §16.11).
-        let nonce = self.keys.hash64(Tag::Branch, &[&key.to_be_bytes()]);
+        let nonce = self.env.keys.hash64(Tag::Branch, &[&key.to_be_bytes()]);
         let branch = Branch { shard: self.me(), txn: TxnId::NONE, nonce, loop_hash };
-        let mut edits = std::mem::take(&mut self.edits);
+        let mut edits = std::mem::take(&mut self.ports.edits);
         edits.clear();
-        let point = self.settings.point(point);
+        let point = self.env.settings.point(point);
         forward::edit(ack, &plan(source, walk, point, branch, None), &mut edits);
-        let mut bytes = self.pool.take();
+        let mut bytes = self.ports.pool.take();
         edits.apply(ack.buf(), &mut bytes);
-        self.edits = edits;
+        self.ports.edits = edits;
         bytes
     }
 }

@@ -80,7 +80,7 @@ impl Engine {
     fn next_to_ask(&self, cancel: &Message, source: &Source) -> Option<ShardId> {
         let landed = source.flow.shard();
         let next = match placement::lasting_sender_of(source) {
-            Some(_) => ShardId((self.me().0 + 1) % self.settings.shards),
+            Some(_) => ShardId((self.me().0 + 1) % self.env.settings.shards),
             None if source.side == Side::Endpoint && landed == self.me() => self.home_of_to(cancel)?,
             None => return None,
         };
@@ -101,17 +101,17 @@ impl Engine {
             return;
         }
         exchange.cancelling = Cancelling::Wanted;
-        self.arm(id, exchange, Which::Patience, now.after(self.times.lifetime()));
+        self.arm(id, exchange, Which::Patience, now.after(self.env.times.lifetime()));
         if !exchange.client.is_unanswered() {
             self.send_cancel(id, exchange, now);
         }
     }
 
     pub(super) fn send_cancel(&mut self, id: TxnId, exchange: &mut Exchange, now: Time) {
-        let mut bytes = self.pool.take();
+        let mut bytes = self.ports.pool.take();
         if crate::sip::response::build_cancel(&exchange.sent, &mut bytes).is_err() {
             // What we sent was parsed once; it cannot fail. Without a CANCEL the call rings on to timer C.
-            return self.pool.give(bytes);
+            return self.ports.pool.give(bytes);
         }
         if !exchange.cancel_reason.is_empty() && bytes.ends_with(b"\r\n\r\n") {
             bytes.truncate(bytes.len() - 2);
@@ -119,9 +119,9 @@ impl Engine {
             bytes.extend_from_slice(b"\r\n");
         }
         let reliable = exchange.next.is_none_or(|flow| self.is_reliable(flow));
-        let (machine, effects) = PlainClient::start(reliable, self.times);
-        let copy = self.pool.copy(&bytes);
-        exchange.cancelling = Cancelling::Sent { machine, bytes: self.pool.exact(bytes) };
+        let (machine, effects) = PlainClient::start(reliable, self.env.times);
+        let copy = self.ports.pool.copy(&bytes);
+        exchange.cancelling = Cancelling::Sent { machine, bytes: self.ports.pool.exact(bytes) };
         self.apply_cancel(id, exchange, effects, now);
         self.send_next(id, exchange, copy, false, now);
     }

@@ -157,13 +157,13 @@ impl Engine {
     pub fn accept(&mut self, accept: Accept, now: Time) -> Result<ConnId, Refusal> {
         let held = self.unregistered.get(&accept.peer.ip()).copied().unwrap_or(0);
         // A server or proxy that opens its connections from one address is not held to a phone's measure.
-        let is_server = self.names.is_server_ip(accept.peer.ip());
+        let is_server = self.env.names.is_server_ip(accept.peer.ip());
         let refusal = if self.draining {
             Some(Refusal::Draining)
-        } else if held >= self.settings.unregistered_per_source_max && !is_server {
+        } else if held >= self.env.settings.unregistered_per_source_max && !is_server {
             self.count(Counter::LimitUnregisteredPerSource);
             Some(Refusal::Source)
-        } else if self.conns.len() >= self.settings.connections_max as usize && !is_server {
+        } else if self.conns.len() >= self.env.settings.connections_max as usize && !is_server {
             // What is left of the slots is for the servers.
             self.count(Counter::LimitConnections);
             Some(Refusal::Connections)
@@ -174,7 +174,7 @@ impl Engine {
             Some(refusal) => refusal,
             None => match self.conns.insert(Conn::new(accept.point, accept.peer, now)) {
                 Some(id) => {
-                    let transport = self.settings.point(accept.point).transport;
+                    let transport = self.env.settings.point(accept.point).transport;
                     self.kept.conn_came(transport);
                     self.by_peer.insert((transport, accept.peer), id);
                     *self.unregistered.entry(accept.peer.ip()).or_insert(0) += 1;
@@ -188,7 +188,7 @@ impl Engine {
             },
         };
         self.count(Counter::accept_refused(refusal));
-        self.tell_why(Level::Warn, "connection refused", refusal.name(), Some(accept.peer), b"");
+        self.ports.tell_why(Level::Warn, "connection refused", refusal.name(), Some(accept.peer), b"");
         Err(refusal)
     }
 
@@ -210,16 +210,16 @@ impl Engine {
             ..Conn::new(point, to, now)
         };
         // What is left of the slots beyond `connections_max` is for servers and other sites.
-        let full = self.conns.len() >= self.settings.connections_max as usize;
+        let full = self.conns.len() >= self.env.settings.connections_max as usize;
         let for_endpoint = matches!(whose, Whose::Device(_) | Whose::Large(Side::Endpoint));
         let conn = if full && for_endpoint { None } else { self.conns.insert(conn) };
         let Some(conn) = conn else {
             self.count(Counter::LimitConnections);
             return None;
         };
-        self.kept.conn_came(self.settings.point(point).transport);
+        self.kept.conn_came(self.env.settings.point(point).transport);
         self.update_deadline(conn);
-        self.outputs.push_back(Output::Connect { conn, point, transport, to, side, tls });
+        self.ports.outputs.push_back(Output::Connect { conn, point, transport, to, side, tls });
         Some(conn)
     }
 
@@ -227,10 +227,10 @@ impl Engine {
         let Some(conn) = self.conns.get_mut(id) else { return };
         conn.ready = true;
         conn.last = now;
-        let point = self.settings.point(conn.point);
+        let point = self.env.settings.point(conn.point);
         let (link, transport) = (conn.link.as_deref().copied(), point.transport);
         let peer = conn.peer;
-        let origin = identities.as_ref().and_then(|identities| self.names.origin_of_identity(identities));
+        let origin = identities.as_ref().and_then(|identities| self.env.names.origin_of_identity(identities));
         let origin = origin.filter(|origin| origin.is_peer || point.serves(origin.side));
         // Nobody of a peer's CA becomes a phone, not even when the settings' files have changed since it was let in.
         if link.is_none() && origin.is_none() && identities.as_ref().is_some_and(|shown| shown.of_peers_only) {
@@ -265,15 +265,15 @@ impl Engine {
         match (conn.deadline(), conn.timer) {
             (None, None) => {}
             (None, Some(timer)) => {
-                self.wheel.cancel(timer);
+                self.ports.wheel.cancel(timer);
                 conn.timer = None;
             }
             (Some((at, _)), Some(timer)) => {
-                if !self.wheel.rearm(timer, at) {
-                    conn.timer = Some(self.wheel.arm(at, Timer::Conn(id)));
+                if !self.ports.wheel.rearm(timer, at) {
+                    conn.timer = Some(self.ports.wheel.arm(at, Timer::Conn(id)));
                 }
             }
-            (Some((at, _)), None) => conn.timer = Some(self.wheel.arm(at, Timer::Conn(id))),
+            (Some((at, _)), None) => conn.timer = Some(self.ports.wheel.arm(at, Timer::Conn(id))),
         }
     }
 
@@ -298,14 +298,14 @@ impl Engine {
     pub(super) fn on_bytes(&mut self, id: ConnId, bytes: &[u8], now: Time) {
         let mut input = bytes;
         let Some(conn) = self.conns.get_mut(id) else { return };
-        let transport = self.settings.point(conn.point).transport;
+        let transport = self.env.settings.point(conn.point).transport;
         let was_begun = conn.begun.is_some();
         // Taken out while its messages are handled: what a message causes may close the connection.
         let mut framer = std::mem::take(&mut conn.framer);
-        self.counters.add(Counter::bytes_in(transport), bytes.len() as u64);
+        self.ports.counters.add(Counter::bytes_in(transport), bytes.len() as u64);
         let (mut heard, mut pings) = (false, 0);
         loop {
-            let pool = &mut self.pool;
+            let pool = &mut self.ports.pool;
             match framer.next(&mut input, &mut || pool.take()) {
                 Ok(Some(Framed::Message(buf))) => {
                     heard = true;
@@ -352,8 +352,8 @@ impl Engine {
     fn pong(&mut self, id: ConnId) {
         self.count(Counter::KeepalivePing);
         let is_one = |last: &Output| matches!(last, Output::Bytes { conn, bytes } if *conn == id && bytes == b"\r\n");
-        if !self.outputs.back().is_some_and(is_one) {
-            self.outputs.push_back(Output::Bytes { conn: id, bytes: b"\r\n".to_vec() });
+        if !self.ports.outputs.back().is_some_and(is_one) {
+            self.ports.outputs.push_back(Output::Bytes { conn: id, bytes: b"\r\n".to_vec() });
         }
     }
 
@@ -405,10 +405,10 @@ impl Engine {
                 }
             }
             Err((error, buf)) => {
-                self.counters.count_with_bound(Counter::scan_error(error));
+                self.ports.counters.count_with_bound(Counter::scan_error(error));
                 let peer = self.conns.get(id).map(|conn| conn.peer);
                 self.event("message dropped: it cannot be answered", peer, buf.get(..64).unwrap_or(&buf));
-                self.pool.give(buf);
+                self.ports.pool.give(buf);
             }
         }
     }
@@ -419,10 +419,10 @@ impl Engine {
         if conn.side.is_some() || !message.is_request() {
             return;
         }
-        let transport = self.settings.point(conn.point).transport;
+        let transport = self.env.settings.point(conn.point).transport;
         let shown = conn.identities.as_deref();
-        let mut origin = self.names.origin_of_stream(conn.peer, transport, shown, message.top_via(), message.buf());
-        if !self.settings.point(conn.point).serves(Side::Server) && origin.side == Side::Server {
+        let mut origin = self.env.names.origin_of_stream(conn.peer, transport, shown, message.top_via(), message.buf());
+        if !self.env.settings.point(conn.point).serves(Side::Server) && origin.side == Side::Server {
             origin = Origin::ENDPOINT;
         }
         let counted = conn.counts_as_unregistered();
@@ -443,7 +443,7 @@ impl Engine {
         {
             self.refuse_fault(&message, &source);
         } else {
-            self.counters.count_with_bound(Counter::fault(what));
+            self.ports.counters.count_with_bound(Counter::fault(what));
         }
         self.close(id, CloseReason::Framing, now);
     }
@@ -451,7 +451,7 @@ impl Engine {
     /// Closes a connection of ours: its slot is free at once, what waits for it is told.
     pub(super) fn close(&mut self, id: ConnId, reason: CloseReason, now: Time) {
         if self.conns.get(id).is_some() {
-            self.outputs.push_back(Output::Close { conn: id, reason });
+            self.ports.outputs.push_back(Output::Close { conn: id, reason });
             self.on_closed(id, reason, now);
         }
     }
@@ -459,10 +459,10 @@ impl Engine {
     pub(super) fn on_closed(&mut self, id: ConnId, reason: CloseReason, now: Time) {
         let Some(conn) = self.conns.remove(id) else { return };
         if let Some(timer) = conn.timer {
-            self.wheel.cancel(timer);
+            self.ports.wheel.cancel(timer);
         }
-        self.kept.conn_went(self.settings.point(conn.point).transport, conn.is_registered());
-        self.counters.count_with_bound(Counter::closed(reason));
+        self.kept.conn_went(self.env.settings.point(conn.point).transport, conn.is_registered());
+        self.ports.counters.count_with_bound(Counter::closed(reason));
         if conn.counts_as_unregistered() {
             self.uncount_source(conn.peer.ip());
         }
@@ -475,14 +475,14 @@ impl Engine {
             _ => Level::Warn,
         };
         if self.tells(level) {
-            self.tell_why(level, "connection closed", reason.name(), Some(conn.peer), b"");
+            self.ports.tell_why(level, "connection closed", reason.name(), Some(conn.peer), b"");
         }
         self.part_from(id, &conn, reason, now);
     }
 
     /// Nobody reaches the peer of a connection over it any more: whoever counts on that is told, once.
     pub(super) fn part_from(&mut self, id: ConnId, conn: &Conn, reason: CloseReason, now: Time) {
-        let named = (self.settings.point(conn.point).transport, conn.peer);
+        let named = (self.env.settings.point(conn.point).transport, conn.peer);
         if self.by_peer.get(&named) == Some(&id) {
             self.by_peer.remove(&named);
         }
@@ -494,14 +494,14 @@ impl Engine {
             self.count(Counter::FlowClosed);
         }
         for bound in conn.bound.iter().filter(|bound| bound.moved_to.is_none()) {
-            let home = bound.binding.home(self.settings.shards);
+            let home = bound.binding.home(self.env.settings.shards);
             self.mail(home, Mail::FlowGone { flow, binding: bound.binding });
         }
         let failure = match reason {
             CloseReason::Connect(failure) => Some(failure),
             _ => None,
         };
-        for shard in 0..self.settings.shards {
+        for shard in 0..self.env.settings.shards {
             if conn.used_by & (1 << (shard % 64)) != 0 {
                 self.mail(ShardId(shard), Mail::ConnGone { conn: id, failure });
             }
@@ -553,7 +553,7 @@ impl Engine {
     pub(super) fn flow_at(&self, transport: Transport, remote: SocketAddr) -> Option<(FlowRef, Option<BindingId>)> {
         let shard = self.me();
         if !transport.is_stream() {
-            let point = self.settings.point_for(transport, Side::Endpoint, remote.ip())?;
+            let point = self.env.settings.point_for(transport, Side::Endpoint, remote.ip())?;
             return Some((FlowRef::Udp { shard, point, remote }, self.udp.binding_at(point, remote)));
         }
         let id = *self.by_peer.get(&(transport, remote))?;
@@ -604,7 +604,7 @@ impl Engine {
         }
         if !was_registered {
             let ip = here.peer.ip();
-            self.kept.conn_bound(self.settings.point(here.point).transport, true);
+            self.kept.conn_bound(self.env.settings.point(here.point).transport, true);
             let counted = !(here.link.is_some() || here.is_peer || here.side == Some(Side::Server));
             self.count(Counter::FlowOpened);
             if counted {
@@ -629,7 +629,7 @@ impl Engine {
         }
         if was_registered && !here.is_registered() {
             here.last = now;
-            self.kept.conn_bound(self.settings.point(here.point).transport, false);
+            self.kept.conn_bound(self.env.settings.point(here.point).transport, false);
             let ip = here.peer.ip();
             let counted = here.counts_as_unregistered();
             self.count(Counter::FlowClosed);
@@ -670,11 +670,11 @@ impl Engine {
 
     /// Whether a stream message of this transport is sent whole and in order.
     pub(super) fn is_reliable(&self, flow: FlowRef) -> bool {
-        self.settings.point(flow.point()).transport.is_stream()
+        self.env.is_reliable(flow)
     }
 
     /// The transport of a flow.
     pub(super) fn transport_of(&self, flow: FlowRef) -> Transport {
-        self.settings.point(flow.point()).transport
+        self.env.transport_of(flow)
     }
 }

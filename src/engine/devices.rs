@@ -74,7 +74,7 @@ impl Engine {
             exchange.binding = binding;
             return self.send_request(id, exchange, walk, flow, now);
         }
-        let others = (0..self.settings.shards).map(ShardId).filter(|shard| *shard != self.me());
+        let others = (0..self.env.settings.shards).map(ShardId).filter(|shard| *shard != self.me());
         let others: SmallVec<[ShardId; 8]> = others.collect();
         if others.is_empty() || !hop.transport.is_stream() {
             return self.aim_without_flow(id, exchange, hop, now);
@@ -110,7 +110,7 @@ impl Engine {
 
     fn aim_without_flow_again(&mut self, id: TxnId, exchange: &mut Exchange, now: Time) {
         let Some(request) = exchange.request.as_deref() else { return };
-        match target::address_in_header(request, &self.names) {
+        match target::address_in_header(request, &self.env.names) {
             Some(Target::Address { transport, remote }) => {
                 self.aim_without_flow(id, exchange, Hop { transport, address: remote }, now);
             }
@@ -122,8 +122,8 @@ impl Engine {
     /// is that phone's address of before, and no connection is opened to a phone; else it is a device's.
     fn aim_without_flow(&mut self, id: TxnId, exchange: &mut Exchange, hop: Hop, now: Time) {
         let Some(request) = exchange.request.as_deref() else { return };
-        let walk = crate::proxy::route::walk(request, &exchange.source, &self.names, &self.keys);
-        let phone = target::of_phone(request, &walk, &self.names, self.here);
+        let walk = crate::proxy::route::walk(request, &exchange.source, &self.env.names, &self.env.keys);
+        let phone = target::of_phone(request, &walk, &self.env.names, self.env.here);
         let phone = phone.filter(|target| match target {
             Target::Table => self.look_up(request, now) != super::home::Found::Nobody,
             _ => true,
@@ -208,7 +208,7 @@ impl Engine {
         if exchange.source.side != Side::Server {
             return self.finish_gone(id, exchange, now);
         }
-        let walk = crate::proxy::route::walk(request, &exchange.source, &self.names, &self.keys);
+        let walk = crate::proxy::route::walk(request, &exchange.source, &self.env.names, &self.env.keys);
         match self.beyond_lost(request, &walk, lost) {
             Some(target) => {
                 self.aim(id, exchange, &walk, target, now);
@@ -221,8 +221,8 @@ impl Engine {
         let transport = lost.map(|flow| self.transport_of(flow)).filter(|transport| transport.is_stream());
         let opened = walk.token.is_some_and(|token| token.opened);
         // What an endpoint says of itself opens no connection; the settings may know the address as a device's.
-        let may_open = |hop: Hop| opened || self.settings.device_at(hop.address.ip()).is_some();
-        target::beyond_table(request, &self.names).ok().filter(|target| match target {
+        let may_open = |hop: Hop| opened || self.env.settings.device_at(hop.address.ip()).is_some();
+        target::beyond_table(request, &self.env.names).ok().filter(|target| match target {
             Target::Uri(uri) => match place_of(uri, request.buf()) {
                 (Place::At(hop), _) => (Some(hop.transport) == transport && may_open(hop)) || self.aims_at(hop),
                 // It stands in the device's Contact, and nobody else has named it.
@@ -235,10 +235,10 @@ impl Engine {
     /// Whether a URI's host is known to be somebody else's than a phone's: a server's, another site's, or a device's by the
     /// settings or because it was sent to over UDP.
     pub(super) fn is_known(&self, uri: &Uri, buf: &[u8]) -> bool {
-        let is_servers = self.names.has_users_at(uri.host, buf) || self.names.peer_of_uri(uri).is_some();
+        let is_servers = self.env.names.has_users_at(uri.host, buf) || self.env.names.peer_of_uri(uri).is_some();
         is_servers
             || match place_of(uri, buf) {
-                (Place::At(hop), _) => self.settings.device_at(hop.address.ip()).is_some() || self.aims_at(hop),
+                (Place::At(hop), _) => self.env.settings.device_at(hop.address.ip()).is_some() || self.aims_at(hop),
                 (Place::Named(_), _) => false,
             }
     }
@@ -344,7 +344,7 @@ impl Engine {
                     Place::At(hop) => (Some(hop), hop.address.port()),
                     Place::Named(question) => {
                         let nobody = super::onward::waiter_of(TxnId::NONE);
-                        let answer = self.dns.ask(&question, nobody, now, &mut self.counters);
+                        let answer = self.dns.ask(&question, nobody, now, &mut self.ports.counters);
                         self.dns.give_up(nobody);
                         let targets = answer.and_then(Result::ok).unwrap_or_else(|| std::sync::Arc::new([]));
                         (self.usable(&targets, now).first().copied(), question.port.unwrap_or(0))

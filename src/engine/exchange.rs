@@ -320,7 +320,7 @@ impl Engine {
 
     fn forget_exchange(&mut self, id: TxnId, mut exchange: Exchange) {
         for timer in exchange.timers.iter_mut().filter_map(Option::take) {
-            self.wheel.cancel(timer);
+            self.ports.wheel.cancel(timer);
         }
         for key in [Some(exchange.key), exchange.lasting_key].into_iter().flatten() {
             if self.by_key.get(&key) == Some(&id) {
@@ -330,25 +330,25 @@ impl Engine {
         self.unwatch(id, &mut exchange);
         self.exchanges.remove(slot_of(id));
         if let Some(request) = exchange.request.take() {
-            self.pool.give(request.into_buf());
+            self.ports.pool.give(request.into_buf());
         }
-        self.pool.give(exchange.sent);
+        self.ports.pool.give(exchange.sent);
         for former in exchange.former {
-            self.pool.give(former.sent);
+            self.ports.pool.give(former.sent);
         }
     }
 
     pub(super) fn arm(&mut self, id: TxnId, exchange: &mut Exchange, which: Which, at: Time) {
         let place = &mut exchange.timers[which as usize];
         match *place {
-            Some(timer) if self.wheel.rearm(timer, at) => {}
-            _ => *place = Some(self.wheel.arm(at, Timer::Exchange(id, which))),
+            Some(timer) if self.ports.wheel.rearm(timer, at) => {}
+            _ => *place = Some(self.ports.wheel.arm(at, Timer::Exchange(id, which))),
         }
     }
 
     pub(super) fn stop(&mut self, exchange: &mut Exchange, which: Which) {
         if let Some(timer) = exchange.timers[which as usize].take() {
-            self.wheel.cancel(timer);
+            self.ports.wheel.cancel(timer);
         }
     }
 
@@ -365,7 +365,7 @@ impl Engine {
         self.apply_timer(id, exchange, Which::ServerRetransmit, effects.retransmit, now);
         self.apply_timer(id, exchange, Which::ServerDeadline, effects.deadline, now);
         if effects.resend.is_some() && !exchange.last.is_empty() {
-            let bytes = self.pool.copy(&exchange.last);
+            let bytes = self.ports.pool.copy(&exchange.last);
             self.respond_for(exchange, bytes);
         }
         if effects.ended {
@@ -386,11 +386,11 @@ impl Engine {
                 {
                     return self.follow_to(id, exchange, flow, now);
                 }
-                let bytes = self.pool.copy(&exchange.sent);
+                let bytes = self.ports.pool.copy(&exchange.sent);
                 self.send_next(id, exchange, bytes, true, now);
             }
             Some(Resend::Ack) if !exchange.ack.is_empty() => {
-                let bytes = self.pool.copy(&exchange.ack);
+                let bytes = self.ports.pool.copy(&exchange.ack);
                 self.send_next(id, exchange, bytes, false, now);
             }
             _ => {}

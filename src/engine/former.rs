@@ -63,10 +63,10 @@ impl Engine {
                 }
             }
             _ if is_invite => {
-                let mut ack = self.pool.take();
+                let mut ack = self.ports.pool.take();
                 match exchange.former.get(at).map(|former| build_ack(&former.sent, message, &mut ack)) {
                     Some(Ok(())) => self.send_to_former(exchange, at, ack, now),
-                    _ => self.pool.give(ack),
+                    _ => self.ports.pool.give(ack),
                 }
             }
             _ => {}
@@ -74,16 +74,16 @@ impl Engine {
     }
 
     fn cancel_former(&mut self, exchange: &Exchange, at: usize, now: Time) {
-        let mut cancel = self.pool.take();
+        let mut cancel = self.ports.pool.take();
         match exchange.former.get(at).map(|former| build_cancel(&former.sent, &mut cancel)) {
             Some(Ok(())) => self.send_to_former(exchange, at, cancel, now),
-            _ => self.pool.give(cancel),
+            _ => self.ports.pool.give(cancel),
         }
     }
 
     /// Sends over the connection that the request went by, or to a server over the one that there is now.
     fn send_to_former(&mut self, exchange: &Exchange, at: usize, bytes: Vec<u8>, now: Time) {
-        let Some(former) = exchange.former.get(at) else { return self.pool.give(bytes) };
+        let Some(former) = exchange.former.get(at) else { return self.ports.pool.give(bytes) };
         let Err(bytes) = self.send_on(former.flow, None, bytes, None) else { return };
         let again = match (exchange.onward, former.hop) {
             (Onward::Server(pair), Some(hop)) => self.flow_to(hop, Whose::Server(pair), None, now),
@@ -92,10 +92,10 @@ impl Engine {
         match again {
             Some(flow) => {
                 if let Err(bytes) = self.send_on(flow, None, bytes, None) {
-                    self.pool.give(bytes);
+                    self.ports.pool.give(bytes);
                 }
             }
-            None => self.pool.give(bytes),
+            None => self.ports.pool.give(bytes),
         }
     }
 }

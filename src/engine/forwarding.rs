@@ -27,11 +27,11 @@ impl Engine {
 
         let reliable = self.is_reliable(flow);
         if !reliable && exchange.sent.len() > UDP_REQUEST_LEN_MAX {
-            if self.settings.live.udp_oversize == UdpOversize::Reject {
+            if self.env.settings.live.udp_oversize == UdpOversize::Reject {
                 self.count(Counter::OversizeReject);
                 return self.finish(id, exchange, 513, "Message Too Large", Counter::Refused513Oversize, now);
             }
-            if self.settings.live.udp_oversize == UdpOversize::Tcp
+            if self.env.settings.live.udp_oversize == UdpOversize::Tcp
                 && let Some(hop) = exchange.hop
                 && let Some(flow) = self.large_flow(exchange.side_onward(), hop.address, now)
             {
@@ -46,11 +46,11 @@ impl Engine {
         }
         let (client, effects) = match exchange.method {
             Method::Invite => {
-                let (machine, effects) = InviteClient::start(reliable, self.times);
+                let (machine, effects) = InviteClient::start(reliable, self.env.times);
                 (ClientTxn::Invite(machine), effects)
             }
             _ => {
-                let (machine, effects) = PlainClient::start(reliable, self.times);
+                let (machine, effects) = PlainClient::start(reliable, self.env.times);
                 (ClientTxn::Plain(machine), effects)
             }
         };
@@ -60,7 +60,7 @@ impl Engine {
             self.tell_routed(exchange, flow);
         }
         if exchange.method == Method::Invite && exchange.given_up == GivenUp::No {
-            self.arm(id, exchange, Which::Patience, now.after(self.settings.live.timer_c));
+            self.arm(id, exchange, Which::Patience, now.after(self.env.settings.live.timer_c));
         }
         if exchange.onward == Onward::Flow {
             self.count(match flow.shard() == self.me() {
@@ -70,7 +70,7 @@ impl Engine {
         }
         self.apply_client(id, exchange, effects, now);
         self.watch(id, flow);
-        let bytes = self.pool.copy(&exchange.sent);
+        let bytes = self.ports.pool.copy(&exchange.sent);
         if self.send_on(flow, exchange.binding, bytes, Some(id)).is_err() {
             self.unwatch(id, exchange);
             self.on_unsent(id, exchange, Some(flow), now);
@@ -100,15 +100,15 @@ impl Engine {
         let to_side = exchange.side_onward();
         let branch = Branch { shard: self.me(), txn: id, nonce: exchange.nonce, loop_hash: exchange.loop_hash };
 
-        let mut contact = std::mem::take(&mut self.scratch);
+        let mut contact = std::mem::take(&mut self.ports.scratch);
         contact.clear();
         // An endpoint that has got hold of an alias must not learn whose Contact it stands for.
         let alias = target::alias_of(walk).filter(|_| source.side == Side::Server);
         let has_contact = alias.is_some_and(|alias| self.write_own_contact(alias, &mut contact));
 
-        let mut edits = std::mem::take(&mut self.edits);
+        let mut edits = std::mem::take(&mut self.ports.edits);
         edits.clear();
-        let point = self.settings.point(point_id);
+        let point = self.env.settings.point(point_id);
         let request_uri = has_contact.then_some(contact.as_slice());
         forward::edit(request, &plan(&source, walk, point, branch, request_uri), &mut edits);
 
@@ -122,11 +122,11 @@ impl Engine {
             let opened = exchange.onward == Onward::Hops || self.is_opened(endpoint);
             let token = Token { opened, ..self.token(Kind::RecordRoute, false, endpoint, binding) };
             let came_id = source.flow.point();
-            let came = Facet { side: source.side, id: came_id, point: self.settings.point(came_id) };
+            let came = Facet { side: source.side, id: came_id, point: self.env.settings.point(came_id) };
             let leaves = Facet { side: to_side, id: point_id, point };
             let at =
                 request.first(Name::RecordRoute).map_or_else(|| request.head_end(), |field| field.line.start as usize);
-            let keys = &self.keys;
+            let keys = &self.env.keys;
             edits.insert_with(at, |out| record_route::write(request, token, came, leaves, keys, out));
         }
         let mut says_path = false;
@@ -136,21 +136,21 @@ impl Engine {
             let is_first_hop = request.count_values(Name::Via) == 1;
             let ob = is_first_hop && first.is_some_and(|contact| contact.reg_id.is_some());
             let way = Way {
-                sticky: self.settings.sticky,
-                add_supported: self.settings.live.path_add_supported,
+                sticky: self.env.settings.sticky,
+                add_supported: self.env.settings.live.path_add_supported,
                 token: self.token(Kind::Path, ob, source.flow, first.map(|contact| contact.id)),
                 server_point: point,
             };
             says_path = register::says_path_for_it(request, way.sticky, way.add_supported);
-            register::edit_request(request, registration, way, &self.keys, &mut edits);
+            register::edit_request(request, registration, way, &self.env.keys, &mut edits);
         }
         exchange.sent.clear();
         if exchange.sent.capacity() == 0 {
-            exchange.sent = self.pool.take();
+            exchange.sent = self.ports.pool.take();
         }
         edits.apply(request.buf(), &mut exchange.sent);
-        self.edits = edits;
-        self.scratch = contact;
+        self.ports.edits = edits;
+        self.ports.scratch = contact;
         if says_path {
             self.count(Counter::PathSupportAdded);
         }
@@ -165,8 +165,8 @@ impl Engine {
     /// A token that names a flow of this start.
     fn token(&self, kind: Kind, ob: bool, flow: FlowRef, binding: Option<BindingId>) -> Token {
         Token {
-            member: self.settings.member,
-            boot: self.settings.boot,
+            member: self.env.settings.member,
+            boot: self.env.settings.boot,
             kind,
             facing: if kind == Kind::Path { Facing::Server } else { Facing::Both },
             late: false,

@@ -36,7 +36,7 @@ impl Engine {
             *self.unregistered.entry(peer).or_insert(0) += 1;
         }
         if parted.is_registered() {
-            self.kept.conn_bound(self.settings.point(parted.point).transport, false);
+            self.kept.conn_bound(self.env.settings.point(parted.point).transport, false);
         }
         self.part_from(id, &parted, CloseReason::Peer, now);
         self.update_deadline(id);

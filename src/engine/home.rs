@@ -71,7 +71,7 @@ impl Engine {
         arrived: Time,
         now: Time,
     ) {
-        let call_id_hash = self.keys.hash64(Tag::CallId, &[request.call_id()]);
+        let call_id_hash = self.env.keys.hash64(Tag::CallId, &[request.call_id()]);
         let cseq = request.cseq().number;
         if registration.star {
             for binding in self.directory.remove_aor(&registration.aor) {
@@ -79,7 +79,7 @@ impl Engine {
             }
             return;
         }
-        let granted = register::granted(request, registration, response, self.settings.sticky, &self.keys);
+        let granted = register::granted(request, registration, response, self.env.settings.sticky, &self.env.keys);
         for (contact, seconds) in registration.contacts.iter().zip(granted).filter(|(contact, _)| !contact.superseded) {
             let is_old_news = self.directory.by_aor(&registration.aor).any(|held| {
                 let is_plain = contact.instance.is_empty();
@@ -126,7 +126,7 @@ impl Engine {
 
     fn bind(&mut self, binding: Binding, flow: FlowRef, contact_user: u16) {
         let (id, expires, contact_hash) = (binding.id, binding.expires, binding.contact_hash);
-        let contact_home = BindingId { user: contact_user, hash: 0 }.home(self.settings.shards);
+        let contact_home = BindingId { user: contact_user, hash: 0 }.home(self.env.settings.shards);
         let aor = binding.aor.clone();
         let peer = binding.peer;
         let said = self.said(&binding.contact, contact_hash);
@@ -165,9 +165,9 @@ impl Engine {
             None => {}
         }
         match self.binding_timers.get(&id) {
-            Some(timer) if self.wheel.rearm(*timer, expires) => {}
+            Some(timer) if self.ports.wheel.rearm(*timer, expires) => {}
             _ => {
-                let timer = self.wheel.arm(expires, Timer::Binding(id));
+                let timer = self.ports.wheel.arm(expires, Timer::Binding(id));
                 self.binding_timers.insert(id, timer);
             }
         }
@@ -175,7 +175,7 @@ impl Engine {
         if let Some((contact, hash)) = former_contact {
             self.drop_contact(&contact, hash, id);
         }
-        if contact_home != id.home(self.settings.shards) {
+        if contact_home != id.home(self.env.settings.shards) {
             self.mail(contact_home, Mail::PutContact { contact: contact_hash, binding: id, until: expires });
         }
         if let Some(said) = said {
@@ -188,7 +188,7 @@ impl Engine {
     /// counted when that was lost.
     fn let_go(&mut self, binding: &Binding, why: Counter) {
         if let Some(timer) = self.binding_timers.remove(&binding.id) {
-            self.wheel.cancel(timer);
+            self.ports.wheel.cancel(timer);
         }
         if let Some(flow) = binding.flow {
             self.count(why);
@@ -200,7 +200,7 @@ impl Engine {
     /// A binding no longer has this Contact: its home forgets it, when that is another shard.
     fn drop_contact(&mut self, contact: &[u8], contact_hash: u64, binding: BindingId) {
         let contact_home = self.contact_home(contact);
-        if contact_home != binding.home(self.settings.shards) {
+        if contact_home != binding.home(self.env.settings.shards) {
             self.mail(contact_home, Mail::DropContact { contact: contact_hash, binding });
         }
         if let Some(said) = self.said(contact, contact_hash) {
@@ -213,7 +213,7 @@ impl Engine {
         let uri = Uri::parse(contact, Span::new(0, contact.len())).ok()?;
         let mut canonical = Vec::new();
         uri.write_aor(contact, &mut canonical);
-        (self.keys.contact(&canonical, None) != contact_hash).then(|| self.keys.contact_said(&canonical))
+        (self.env.keys.contact(&canonical, None) != contact_hash).then(|| self.env.keys.contact_said(&canonical))
     }
 
     /// There is no room for a binding that the registrar may still ask for: its Contact is nobody else's until it
@@ -224,7 +224,7 @@ impl Engine {
     }
 
     fn contact_home(&self, contact: &[u8]) -> ShardId {
-        BindingId { user: self.contact_user16_of(contact), hash: 0 }.home(self.settings.shards)
+        BindingId { user: self.contact_user16_of(contact), hash: 0 }.home(self.env.settings.shards)
     }
 
     pub(super) fn on_binding_timer(&mut self, id: BindingId, now: Time) {
@@ -233,7 +233,7 @@ impl Engine {
             Some(binding) => self.let_go(&binding, Counter::BindingExpired),
             None => {
                 if let Some(expires) = self.directory.find(id).map(|binding| binding.expires) {
-                    let timer = self.wheel.arm(expires, Timer::Binding(id));
+                    let timer = self.ports.wheel.arm(expires, Timer::Binding(id));
                     self.binding_timers.insert(id, timer);
                 }
             }
@@ -302,7 +302,7 @@ impl Engine {
             (None, By::Binding | By::Flow) => Err(letter),
         };
         if let Err(letter) = unsent
-            && !self.wait_for(binding, self.settings.live.flow_grace, Waits::Bytes(letter.bytes), now)
+            && !self.wait_for(binding, self.env.settings.live.flow_grace, Waits::Bytes(letter.bytes), now)
         {
             self.count(Counter::ResponseConnectionGone);
         }
@@ -321,7 +321,7 @@ impl Engine {
         match self.flow_of(binding, gone).or(address) {
             Some(flow) => self.forward_ack_on(message, &source, flow, Some(binding)),
             None => {
-                if !self.wait_for(binding, self.settings.live.flow_grace, Waits::Ack { message, source }, now) {
+                if !self.wait_for(binding, self.env.settings.live.flow_grace, Waits::Ack { message, source }, now) {
                     self.count(Counter::AckFlowGone);
                 }
             }
@@ -349,7 +349,7 @@ impl Engine {
             self.count(Counter::LimitTransactions);
             return false;
         };
-        let timer = self.wheel.arm(now.after(wait), Timer::Waiter(id));
+        let timer = self.ports.wheel.arm(now.after(wait), Timer::Waiter(id));
         if let Some(waiter) = self.waiters.get_mut(id) {
             waiter.timer = Some(timer);
             self.kept.waiter_came(waiter);
@@ -365,7 +365,7 @@ impl Engine {
             let Some(waiter) = self.waiters.remove(id) else { continue };
             self.kept.waiter_went(&waiter);
             if let Some(timer) = waiter.timer {
-                self.wheel.cancel(timer);
+                self.ports.wheel.cancel(timer);
             }
             self.count(Counter::GraceRescued);
             match waiter.what {
@@ -375,7 +375,7 @@ impl Engine {
                 }
                 Waits::Bytes(bytes) => {
                     if let Err(bytes) = self.send_on(flow, Some(binding), bytes, None) {
-                        self.pool.give(bytes);
+                        self.ports.pool.give(bytes);
                     }
                 }
             }
@@ -400,7 +400,7 @@ impl Engine {
             }
             Waits::Bytes(bytes) => {
                 self.count(Counter::ResponseConnectionGone);
-                self.pool.give(bytes);
+                self.ports.pool.give(bytes);
             }
         }
     }
@@ -422,7 +422,7 @@ impl Engine {
         if let Some(binding) = self.directory.by_aor(&canonical).min_by_key(|binding| binding.flow.is_none()) {
             return Found::Binding(binding.id);
         }
-        let contact_hash = self.keys.contact(&canonical, None);
+        let contact_hash = self.env.keys.contact(&canonical, None);
         let mut contact_user = Vec::new();
         uri.user_unescaped(request.buf(), &mut contact_user);
         let (mut to_aor, mut to_user) = (Vec::new(), Vec::new());
@@ -430,7 +430,7 @@ impl Engine {
             to.write_aor(request.buf(), &mut to_aor);
             to.user_unescaped(request.buf(), &mut to_user);
         }
-        let to_user16 = self.keys.user16(&to_user);
+        let to_user16 = self.env.keys.user16(&to_user);
         let says_another = to_user == contact_user;
 
         let local = || self.directory.by_contact(contact_hash);
@@ -440,7 +440,7 @@ impl Engine {
         if let Some(binding) = of_to.min_by_key(|binding| binding.flow.is_none()) {
             return Found::Binding(binding.id);
         }
-        let said = self.keys.contact(&canonical, Some(&to_aor));
+        let said = self.env.keys.contact(&canonical, Some(&to_aor));
         let said_here = self.directory.by_contact(said).min_by_key(|binding| binding.flow.is_none());
         if let Some(id) = said_here.map(|binding| binding.id).or(self.directory.contact(said).first().copied()) {
             return Found::Binding(id);
@@ -451,14 +451,14 @@ impl Engine {
             // that we know.
             // The user's own name, and the user is registered by another Contact: a registrar may list its former one still.
             let is_former = says_another && self.directory.by_aor(&to_aor).next().is_some();
-            let is_said = self.directory.holds_contact(self.keys.contact_said(&canonical));
+            let is_said = self.directory.holds_contact(self.env.keys.contact_said(&canonical));
             let is_phones = [contact_hash, said].iter().any(|hash| self.directory.may_be_a_phones(*hash, now))
                 || ((is_said || is_former) && !self.is_known(uri, request.buf()));
             return if is_phones { Found::Unclear } else { Found::Nobody };
         }
         let one_aor = first.filter(|first| remote.is_empty() && local().all(|other| other.aor == first.aor));
         if let Some(binding) = one_aor {
-            let own_name = binding.id.user == self.keys.user16(&contact_user);
+            let own_name = binding.id.user == self.env.keys.user16(&contact_user);
             return if own_name || !says_another { Found::Binding(binding.id) } else { Found::Unclear };
         }
         if says_another {
@@ -478,7 +478,7 @@ impl Engine {
     pub(super) fn user16_of(&self, uri: &Uri, buf: &[u8]) -> u16 {
         let mut user = Vec::new();
         uri.user_unescaped(buf, &mut user);
-        self.keys.user16(&user)
+        self.env.keys.user16(&user)
     }
 
     pub(super) fn contact_user16_of(&self, contact: &[u8]) -> u16 {

@@ -134,7 +134,7 @@ impl Engine {
     }
 
     fn bytes_max(&self) -> u64 {
-        u64::from(self.settings.transactions_max) * TRANSACTION_LEN as u64
+        u64::from(self.env.settings.transactions_max) * TRANSACTION_LEN as u64
     }
 
     /// Whether the counts that are kept are those that a walk over everything finds: for tests, after any input.
@@ -144,7 +144,7 @@ impl Engine {
         self.exchanges.iter().filter_map(|(_, slot)| slot.as_deref()).for_each(|exchange| walked.add(exchange));
         self.waiters.iter().for_each(|(_, waiter)| walked.waiter_came(waiter));
         for (_, conn) in self.conns.iter() {
-            let transport = self.settings.point(conn.point).transport;
+            let transport = self.env.settings.point(conn.point).transport;
             walked.conn_came(transport);
             if conn.is_registered() {
                 walked.conn_bound(transport, true);

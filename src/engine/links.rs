@@ -142,7 +142,7 @@ impl Engine {
     /// ours fits it. `expected` is what a device's certificate must carry.
     pub(super) fn flow_to(&mut self, hop: Hop, whose: Whose, expected: Option<&TlsPeer>, now: Time) -> Option<FlowRef> {
         let Hop { transport, address } = hop;
-        let point = self.settings.point_for(transport, whose.side(), address.ip())?;
+        let point = self.env.settings.point_for(transport, whose.side(), address.ip())?;
         let key = LinkKey { whose, transport, address };
         let link = self.links.get(&key);
         if link.is_some_and(|link| link.rests(now)) {
@@ -153,7 +153,7 @@ impl Engine {
             if matches!(whose, Whose::Device(_)) && link.is_none() && self.make_room_for_link(now).is_some() {
                 // What the system says of an address is heard for those that are aimed at.
                 self.links.insert(key, Link::new(now));
-                for other in (0..self.settings.shards).map(ShardId).filter(|other| *other != shard) {
+                for other in (0..self.env.settings.shards).map(ShardId).filter(|other| *other != shard) {
                     self.mail(other, Mail::AimsAt { address });
                 }
             }
@@ -194,11 +194,11 @@ impl Engine {
     pub(super) fn tls_peer(&self, whose: Whose, address: SocketAddr) -> Option<TlsPeer> {
         match whose {
             Whose::Server(pair) => {
-                let server = self.settings.servers.get(usize::from(pair))?;
-                let backup = self.names.server_at(address).is_some_and(|(_, member)| member == Member::Backup);
+                let server = self.env.settings.servers.get(usize::from(pair))?;
+                let backup = self.env.names.server_at(address).is_some_and(|(_, member)| member == Member::Backup);
                 Some(server.tls_peer(server.backup.as_ref().filter(|_| backup).unwrap_or(&server.primary)))
             }
-            Whose::Peer(peer) => Some(self.settings.peers.get(usize::from(peer))?.tls_peer()),
+            Whose::Peer(peer) => Some(self.env.settings.peers.get(usize::from(peer))?.tls_peer()),
             Whose::Device(_) | Whose::Large(_) => None,
         }
     }
@@ -215,7 +215,7 @@ impl Engine {
 
     /// What a device's certificate must carry: what its network's rule says, else the host that the server named.
     pub(super) fn tls_of_device(&self, host: &Expected, address: SocketAddr) -> TlsPeer {
-        let rule = self.settings.device_at(address.ip());
+        let rule = self.env.settings.device_at(address.ip());
         let named = rule.and_then(|rule| rule.tls_name.as_ref());
         let expected = named.map_or_else(|| host.clone(), |name| Expected::of(None, name));
         TlsPeer {
@@ -236,16 +236,16 @@ impl Engine {
                 Expected::Name(name) => (b"n", name.clone()),
                 Expected::Address(ip) => (b"a", ip.to_string()),
             };
-            self.keys.hash64(Tag::Device, &[kind, name.as_bytes(), &chain, &setup])
+            self.env.keys.hash64(Tag::Device, &[kind, name.as_bytes(), &chain, &setup])
         });
         Whose::Device(hash)
     }
 
     /// The shard that holds the connection to a device (DESIGN.md: by the hash of its target before DNS).
     pub(super) fn shard_of_device(&self, host: &[u8], port: u16, transport: Transport) -> ShardId {
-        let hash = self.keys.hash64(Tag::Device, &[host, &port.to_be_bytes(), transport.param_name().as_bytes()]);
+        let hash = self.env.keys.hash64(Tag::Device, &[host, &port.to_be_bytes(), transport.param_name().as_bytes()]);
         // A remainder of a u8 fits a u8.
-        ShardId(u8::try_from(hash % u64::from(self.settings.shards.max(1))).unwrap_or(0))
+        ShardId(u8::try_from(hash % u64::from(self.env.settings.shards.max(1))).unwrap_or(0))
     }
 
     /// A link is tried at once, however often it has failed.
@@ -275,7 +275,7 @@ impl Engine {
             if link.fail(now) {
                 self.event(whose_down(key.whose), Some(key.address), reason.name().as_bytes());
             }
-            self.dns.block(key.transport, key.address, now, &mut self.counters);
+            self.dns.block(key.transport, key.address, now, &mut self.ports.counters);
         }
         if let Whose::Server(pair) = key.whose {
             self.pings_lost(conn, reason, now);
@@ -303,7 +303,7 @@ impl Engine {
             self.pings_unreachable(key.address, now);
             self.tell_evidence(pair, key.address, Evidence::Refused);
         }
-        self.dns.block(key.transport, key.address, now, &mut self.counters);
+        self.dns.block(key.transport, key.address, now, &mut self.ports.counters);
         true
     }
 

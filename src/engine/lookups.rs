@@ -10,7 +10,7 @@ impl Engine {
         while let Some(output) = self.dns.poll_output() {
             match output {
                 DnsOutput::Found { waiter, answer } => self.on_found(waiter, answer, now),
-                output => self.outputs.push_back(Output::Dns(output)),
+                output => self.ports.outputs.push_back(Output::Dns(output)),
             }
         }
         let due = self.dns.poll_timeout();
@@ -19,15 +19,15 @@ impl Engine {
             (None, None) => {}
             (due, timer) => {
                 if let Some((_, id)) = timer {
-                    self.wheel.cancel(id);
+                    self.ports.wheel.cancel(id);
                 }
-                self.dns_timer = due.map(|due| (due, self.wheel.arm(due, Timer::Dns)));
+                self.dns_timer = due.map(|due| (due, self.ports.wheel.arm(due, Timer::Dns)));
             }
         }
     }
 
     pub(super) fn on_dns_timer(&mut self, now: Time) {
         self.dns_timer = None;
-        self.dns.fire(now, &mut self.counters);
+        self.dns.fire(now, &mut self.ports.counters);
     }
 }

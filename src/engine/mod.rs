@@ -25,6 +25,7 @@ mod onward;
 mod outbox;
 mod placement;
 mod pool;
+mod ports;
 mod recover;
 mod replies;
 mod requests;
@@ -47,7 +48,6 @@ pub use io::{
 };
 
 use crate::clock::Time;
-use crate::config::LogLevel;
 use crate::dns;
 use crate::flow::directory::Directory;
 use crate::flow::keys::{Keys, Tag};
@@ -58,60 +58,26 @@ use crate::proxy::Names;
 use crate::proxy::target::Incarnation;
 use crate::rng::Rng;
 use crate::server_pool::View;
-use crate::sip::{Edits, Method};
+use crate::sip::Method;
 use crate::stats::{Counter, Counters, Gauge, Snapshot};
 use crate::transaction::Times;
 use crate::transaction::branch::TxnId;
 use crate::wheel::{TimerId, Wheel};
 
 use conns::Conn;
-use exchange::{Exchange, Which};
+use exchange::Exchange;
 use home::Waiter;
 use kept::Kept;
 use links::{Link, LinkKey};
 use pool::Pool;
+use ports::{Env, Ports, Timer};
 use servers::Owner;
 use udp::UdpFlows;
 
-/// What a timer of the wheel is for.
-#[derive(Clone, Copy, Debug)]
-enum Timer {
-    /// A timer of an exchange.
-    Exchange(TxnId, Which),
-    /// A connection has one of its deadlines now, or had when the timer was set.
-    Conn(ConnId),
-    /// A binding may have expired.
-    Binding(BindingId),
-    /// Somebody has waited long enough for a phone to come back.
-    Waiter(ConnId),
-    /// A UDP flow may have expired.
-    Udp(ConnId),
-    /// The owner of the verdict on the SIP Servers has something to do.
-    Pool,
-    /// The names of servers and peers are looked at again.
-    Names,
-    /// A service check of ours is sent again.
-    Ping(u64),
-    /// A question to the DNS is asked again or given up.
-    Dns,
-}
-
 /// One shard's whole state.
 pub struct Engine {
-    settings: Settings,
-    names: Names,
-    keys: Keys,
-    here: Incarnation,
-    times: Times,
-    rng: Rng,
-    counters: Counters,
-    wheel: Wheel<Timer>,
-    outputs: VecDeque<Output>,
-    /// Mail of this shard to itself, read at the end of each input: nothing is half done then.
-    local: VecDeque<Mail>,
-    pool: Pool,
-    edits: Edits,
-    scratch: Vec<u8>,
+    env: Env,
+    ports: Ports,
 
     kept: Kept,
     conns: Slots<Conn>,
@@ -172,22 +138,13 @@ impl Engine {
         let state = KeyedState(siphasher::sip::SipHasher13::new_with_keys(rng.next(), rng.next()));
         let owner = Owner::new(&settings, state.clone(), now);
         let bindings_max = settings.connections_max.saturating_mul(2).max(1_024) as usize;
+        let here = Incarnation {
+            boot: settings.boot,
+            member: settings.member,
+            shards: settings.shards,
+            points: settings.points.len(),
+        };
         let mut engine = Self {
-            names: Names::new(&settings),
-            here: Incarnation {
-                boot: settings.boot,
-                member: settings.member,
-                shards: settings.shards,
-                points: settings.points.len(),
-            },
-            times: times(&settings.live),
-            counters: Counters::default(),
-            wheel: Wheel::new(now),
-            outputs: VecDeque::new(),
-            local: VecDeque::new(),
-            pool: Pool::default(),
-            edits: Edits::new(),
-            scratch: Vec::new(),
             kept: Kept::default(),
             conns: Slots::new(settings.connections_max as usize + SERVER_CONNECTIONS_RESERVE),
             by_peer: HashMap::with_hasher(state.clone()),
@@ -208,9 +165,8 @@ impl Engine {
             dns: dns::Dns::new(settings.dns.clone(), rng.seed()),
             dns_timer: None,
             draining: false,
-            rng,
-            keys,
-            settings,
+            ports: Ports::new(settings.shard, rng, Wheel::new(now)),
+            env: Env { names: Names::new(&settings), times: times(&settings.live), here, keys, settings },
         };
         engine.begin_as_owner(now);
         engine.settle(now);
@@ -220,21 +176,21 @@ impl Engine {
     /// Settings have changed. What is in the air ends by them too, but for the timers that run. Whether there are service
     /// checks at all stays as it was: what is known of a server with them and without is not the same.
     fn set_live(&mut self, mut live: Live, now: Time) {
-        let former = self.settings.live.oos_check;
+        let former = self.env.settings.live.oos_check;
         if former.is_zero() != live.oos_check.is_zero() {
             live.oos_check = former;
         }
-        self.times = times(&live);
-        self.names.set_live(&live);
+        self.env.times = times(&live);
+        self.env.names.set_live(&live);
         let (check, force) = (live.oos_check, live.oos_force);
-        self.settings.live = live;
+        self.env.settings.live = live;
         self.as_owner(now, |pool| pool.set_times(check, force, now));
     }
 
     /// What it was made with, and what has changed since.
     #[must_use]
     pub fn settings(&self) -> &Settings {
-        &self.settings
+        &self.env.settings
     }
 
     /// Takes one input.
@@ -252,7 +208,7 @@ impl Engine {
             Input::Unsent { to, bytes, fault } => self.on_unsent_datagram(to, bytes, fault, now),
             Input::Mail { from, mail } => self.on_mail(from, mail, now),
             Input::MailRefused { mail } => self.on_mail_refused(mail, now),
-            Input::Dns(input) => self.dns.handle(input, now, &mut self.counters),
+            Input::Dns(input) => self.dns.handle(input, now, &mut self.ports.counters),
             Input::Drain => self.draining = true,
             Input::Live(live) => self.set_live(*live, now),
         }
@@ -261,7 +217,7 @@ impl Engine {
 
     /// Fires every timer that is due.
     pub fn fire(&mut self, now: Time) {
-        while let Some(timer) = self.wheel.poll(now) {
+        while let Some(timer) = self.ports.wheel.poll(now) {
             self.on_timer(timer, now);
             self.settle(now);
         }
@@ -270,11 +226,11 @@ impl Engine {
     /// Mail of this shard to itself, and what the resolver has to say: either may bring more of the other.
     fn settle(&mut self, now: Time) {
         loop {
-            while let Some(mail) = self.local.pop_front() {
-                self.on_mail(self.settings.shard, mail, now);
+            while let Some(mail) = self.ports.local.pop_front() {
+                self.on_mail(self.env.settings.shard, mail, now);
             }
             self.pump_dns(now);
-            if self.local.is_empty() {
+            if self.ports.local.is_empty() {
                 return;
             }
         }
@@ -283,17 +239,17 @@ impl Engine {
     /// When `fire` must be called next; `None` when no timer runs.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
-        self.wheel.next()
+        self.ports.wheel.next()
     }
 
     /// The next thing to do for the shell.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        self.ports.outputs.pop_front()
     }
 
     /// Gives a buffer back that came with an output, to be used again.
     pub fn recycle(&mut self, buffer: Vec<u8>) {
-        self.pool.give(buffer);
+        self.ports.pool.give(buffer);
     }
 
     /// Lets go of the buffers and of the room in tables that a crowd has left behind. Slots and timers keep theirs: what
@@ -302,9 +258,9 @@ impl Engine {
         fn halve<K: Eq + std::hash::Hash, V>(map: &mut HashMap<K, V, KeyedState>) {
             map.shrink_to(map.len() * 2);
         }
-        self.pool = Pool::default();
-        self.outputs.shrink_to_fit();
-        self.local.shrink_to_fit();
+        self.ports.pool = Pool::default();
+        self.ports.outputs.shrink_to_fit();
+        self.ports.local.shrink_to_fit();
         halve(&mut self.by_peer);
         halve(&mut self.unregistered);
         halve(&mut self.by_key);
@@ -315,7 +271,7 @@ impl Engine {
 
     /// The counters, which the shell adds its own to.
     pub fn counters_mut(&mut self) -> &mut Counters {
-        &mut self.counters
+        &mut self.ports.counters
     }
 
     /// Transactions that still wait for their final response; a drain waits until there are none.
@@ -335,16 +291,16 @@ impl Engine {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let mut snapshot =
-            Snapshot { shard: self.settings.shard.0, counters: self.counters.clone(), ..Snapshot::default() };
+            Snapshot { shard: self.env.settings.shard.0, counters: self.ports.counters.clone(), ..Snapshot::default() };
         let gauges = &mut snapshot.gauges;
         self.kept.show(gauges);
         gauges.set_len(Gauge::RegisteredFlowsUdp, self.udp.len());
         gauges.set_len(Gauge::UdpFlows, self.udp.len());
-        gauges.set(Gauge::ConnectionsLimit, u64::from(self.settings.connections_max));
+        gauges.set(Gauge::ConnectionsLimit, u64::from(self.env.settings.connections_max));
         gauges.set_len(Gauge::Bindings, self.directory.len());
-        gauges.set(Gauge::TransactionsLimit, u64::from(self.settings.transactions_max));
+        gauges.set(Gauge::TransactionsLimit, u64::from(self.env.settings.transactions_max));
         gauges.set_len(Gauge::ContextsGrace, self.waiters.len());
-        gauges.set_len(Gauge::Timers, self.wheel.len());
+        gauges.set_len(Gauge::Timers, self.ports.wheel.len());
         let (known, asking, waiting) = self.dns.counts();
         gauges.set_len(Gauge::DnsNamesKnown, known);
         gauges.set_len(Gauge::DnsNamesAsking, asking);
@@ -377,47 +333,29 @@ impl Engine {
             && self.directory.remote_contacts_len() == 0
             && self.binding_timers.is_empty()
             && self.links.values().all(|link| link.conn.is_none())
-            && self.wheel.len() == self.owner.as_ref().map_or(0, |owner| owner.timers())
+            && self.ports.wheel.len() == self.owner.as_ref().map_or(0, |owner| owner.timers())
     }
 
     fn me(&self) -> ShardId {
-        self.settings.shard
+        self.env.me()
     }
 
     fn count(&mut self, counter: Counter) {
-        self.counters.count(counter);
+        self.ports.count(counter);
     }
 
     /// Somebody did not get what was asked for.
     fn event(&mut self, what: &'static str, peer: Option<std::net::SocketAddr>, about: &[u8]) {
-        self.tell(Level::Warn, what, peer, about);
+        self.ports.event(what, peer, about);
     }
 
     fn tell(&mut self, level: Level, what: &'static str, peer: Option<std::net::SocketAddr>, about: &[u8]) {
-        self.tell_why(level, what, "", peer, about);
-    }
-
-    /// The same with the fixed words of the reason.
-    fn tell_why(
-        &mut self,
-        level: Level,
-        what: &'static str,
-        reason: &'static str,
-        peer: Option<std::net::SocketAddr>,
-        about: &[u8],
-    ) {
-        // What a peer sent is shown without what a terminal would obey.
-        let about = about.iter().take(384).map(|&byte| if (32..127).contains(&byte) { byte as char } else { '?' });
-        self.outputs.push_back(Output::Event(Event { level, what, reason, peer, about: about.collect() }));
+        self.ports.tell(level, what, peer, about);
     }
 
     /// Whether events of this level are asked for, which cost too much to be made for nobody.
     fn tells(&self, level: Level) -> bool {
-        match level {
-            Level::Trace => self.settings.live.log_level == LogLevel::Trace,
-            Level::Debug => matches!(self.settings.live.log_level, LogLevel::Debug | LogLevel::Trace),
-            Level::Info | Level::Warn => true,
-        }
+        self.env.tells(level)
     }
 
     fn key_of(&self, request: &crate::sip::Message, method: Method, source: &Source) -> u128 {
@@ -430,7 +368,7 @@ impl Engine {
     }
 
     fn key_from(&self, request: &crate::sip::Message, method: Method, sender: &[u8]) -> u128 {
-        crate::transaction::key::hashed(request, method, sender, |parts| self.keys.hash128(Tag::Transaction, parts))
+        crate::transaction::key::hashed(request, method, sender, |parts| self.env.keys.hash128(Tag::Transaction, parts))
     }
 }
 
@@ -466,7 +404,7 @@ mod tests {
         assert!(engine.by_peer.capacity() >= 1_000);
         engine.shrink();
         assert!(engine.by_peer.capacity() < 100, "{}", engine.by_peer.capacity());
-        assert_eq!(engine.pool.take().capacity(), Pool::default().take().capacity(), "a fresh buffer");
+        assert_eq!(engine.ports.pool.take().capacity(), Pool::default().take().capacity(), "a fresh buffer");
         assert!(stays.iter().all(|conn| engine.conns.get(*conn).is_some()) && engine.by_peer.len() == 10);
     }
 }

@@ -98,7 +98,7 @@ impl Engine {
     }
 
     fn hop_of_server(&self, pair: u8, address: SocketAddr) -> Option<Hop> {
-        let transport = self.settings.servers.get(usize::from(pair))?.transport;
+        let transport = self.env.settings.servers.get(usize::from(pair))?.transport;
         Some(Hop { transport, address })
     }
 
@@ -161,7 +161,7 @@ impl Engine {
     /// Request-URI of a dialog names, else by priority and weight; then its partner. What has the same Call-ID goes to
     /// the same address, for a server that is known by a name may write that into its Contact.
     fn server_of(&mut self, pair: u8, request: Option<&Message>, tried: &[SocketAddr], now: Time) -> Option<Hop> {
-        let transport = self.settings.servers.get(usize::from(pair))?.transport;
+        let transport = self.env.settings.servers.get(usize::from(pair))?.transport;
         let view = self.view.pairs.get(usize::from(pair))?;
         for member in view.serving() {
             let may = member == view.active && !view.heard;
@@ -202,8 +202,8 @@ impl Engine {
     fn spread(&self, call_id: &[u8], address: SocketAddr) -> u64 {
         let port = address.port().to_be_bytes();
         match address.ip() {
-            IpAddr::V4(ip) => self.keys.hash64(Tag::CallId, &[call_id, &ip.octets(), &port]),
-            IpAddr::V6(ip) => self.keys.hash64(Tag::CallId, &[call_id, &ip.octets(), &port]),
+            IpAddr::V4(ip) => self.env.keys.hash64(Tag::CallId, &[call_id, &ip.octets(), &port]),
+            IpAddr::V6(ip) => self.env.keys.hash64(Tag::CallId, &[call_id, &ip.octets(), &port]),
         }
     }
 
@@ -221,7 +221,7 @@ impl Engine {
     ) {
         exchange.onward = Onward::Hops;
         exchange.hops = Some(Box::new(Hops::to_device(SmallVec::new(), host, question.port.unwrap_or(0))));
-        match self.dns.ask(&question, waiter_of(id), now, &mut self.counters) {
+        match self.dns.ask(&question, waiter_of(id), now, &mut self.ports.counters) {
             Some(answer) => self.on_targets(id, exchange, Some(walk), answer, now),
             None => {
                 exchange.resolving = true;
@@ -245,7 +245,7 @@ impl Engine {
         let (reason, counter) = match answer {
             Ok(targets) => {
                 // The name of a server of ours, or of another site's, leads where its address would.
-                let whose = targets.iter().find_map(|at| self.names.named_at(at.address));
+                let whose = targets.iter().find_map(|at| self.env.names.named_at(at.address));
                 if let Some(target) = whose {
                     exchange.hops = None;
                     return match target {
@@ -380,7 +380,7 @@ impl Engine {
         exchange.cancelling = Cancelling::No;
         exchange.resolving = false;
         exchange.attempts = 0;
-        exchange.nonce = self.rng.next();
+        exchange.nonce = self.ports.rng.next();
         self.count(why.counter());
         exchange.tried.extend(exchange.hop.map(|hop| hop.address));
         match exchange.onward {

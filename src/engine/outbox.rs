@@ -16,30 +16,26 @@ use crate::transaction::branch::TxnId;
 impl Engine {
     /// Puts a mail into another shard's box, or among those that this shard reads at the end of the input.
     pub(super) fn mail(&mut self, to: ShardId, mail: Mail) {
-        if to == self.me() {
-            self.local.push_back(mail);
-        } else {
-            self.outputs.push_back(Output::Mail { to, mail });
-        }
+        self.ports.mail(to, mail);
     }
 
     fn put_datagram(&mut self, point: PointId, to: SocketAddr, bytes: Vec<u8>) {
         if bytes.len() > UDP_DATAGRAM_LEN_MAX {
             // What can be answered was, before it came to this: see `unsent`.
             self.count(Counter::DatagramTooLarge);
-            return self.pool.give(bytes);
+            return self.ports.pool.give(bytes);
         }
         self.count(Counter::MessagesOutUdp);
-        self.counters.add(Counter::BytesOutUdp, bytes.len() as u64);
-        self.outputs.push_back(Output::Datagram { point, to, bytes });
+        self.ports.counters.add(Counter::BytesOutUdp, bytes.len() as u64);
+        self.ports.outputs.push_back(Output::Datagram { point, to, bytes });
     }
 
     fn put_bytes(&mut self, conn: ConnId, point: PointId, bytes: Vec<u8>) {
-        let transport = self.settings.point(point).transport;
+        let transport = self.env.settings.point(point).transport;
         self.count(Counter::messages_out(transport));
-        self.counters.add(Counter::bytes_out(transport), bytes.len() as u64);
+        self.ports.counters.add(Counter::bytes_out(transport), bytes.len() as u64);
         self.note_sent(conn, &bytes);
-        self.outputs.push_back(Output::Bytes { conn, bytes });
+        self.ports.outputs.push_back(Output::Bytes { conn, bytes });
     }
 
     /// Sends a letter on a flow. When the flow is known here to be gone (for a request: its peer has closed its half, too),
@@ -67,7 +63,7 @@ impl Engine {
     /// Whether no other shard need be asked whether a letter's binding has left a UDP flow: its home and the flow's owner
     /// know, and any shard can send.
     fn knows_where(&self, flow: FlowRef, letter: &Letter) -> bool {
-        let home = letter.binding.map(|binding| binding.home(self.settings.shards));
+        let home = letter.binding.map(|binding| binding.home(self.env.settings.shards));
         letter.by == By::Flow || flow.shard() == self.me() || home.is_none_or(|home| home == self.me())
     }
 
@@ -102,14 +98,14 @@ impl Engine {
             // A CANCEL goes where its INVITE is.
             self.unwatch(id, exchange);
             exchange.next = self.flow_to(hop, Whose::Server(pair), None, now);
-            let Some(flow) = exchange.next else { return self.pool.give(bytes) };
+            let Some(flow) = exchange.next else { return self.ports.pool.give(bytes) };
             if exchange.client.is_pending() {
                 self.watch(id, flow);
             }
         }
         let Some(flow) = exchange.next.and_then(|flow| self.moved_from(flow, exchange.binding)) else {
             if is_request && exchange.onward == Onward::Flow {
-                self.pool.give(bytes);
+                self.ports.pool.give(bytes);
                 return self.on_registration_over(id, exchange, now);
             }
             return self.send_anew(exchange, bytes, now);
@@ -161,7 +157,7 @@ impl Engine {
             None => self.count(Counter::ResponseByVia),
             Some(bytes) => {
                 self.count(Counter::ResponseConnectionGone);
-                self.pool.give(bytes);
+                self.ports.pool.give(bytes);
             }
         }
     }
@@ -176,11 +172,11 @@ impl Engine {
         let received = via.received.and_then(|span| std::str::from_utf8(span.of(response.buf())).ok()?.parse().ok());
         [received, via.host.ip()].into_iter().flatten().find_map(|ip| {
             let address = SocketAddr::new(ip, port);
-            let (own, whose) = match self.names.server_at(address) {
-                Some((pair, _)) => (self.settings.servers.get(usize::from(pair))?.transport, Whose::Server(pair)),
+            let (own, whose) = match self.env.names.server_at(address) {
+                Some((pair, _)) => (self.env.settings.servers.get(usize::from(pair))?.transport, Whose::Server(pair)),
                 None => {
-                    let peer = self.names.peer_at(address)?;
-                    (self.settings.peers.get(usize::from(peer))?.protocol, Whose::Peer(peer))
+                    let peer = self.env.names.peer_at(address)?;
+                    (self.env.settings.peers.get(usize::from(peer))?.protocol, Whose::Peer(peer))
                 }
             };
             let whose = match transport {
@@ -207,7 +203,7 @@ impl Engine {
     pub(super) fn deliver(&mut self, not: Option<FlowRef>, letter: Letter) {
         match letter.binding {
             Some(binding) => {
-                let home = binding.home(self.settings.shards);
+                let home = binding.home(self.env.settings.shards);
                 self.mail(home, Mail::Deliver { binding, not, letter });
             }
             None => self.drop_letter(letter.bytes),
@@ -217,7 +213,7 @@ impl Engine {
     /// Nobody is there to be sent it.
     pub(super) fn drop_letter(&mut self, bytes: Vec<u8>) {
         self.count(Counter::ResponseConnectionGone);
-        self.pool.give(bytes);
+        self.ports.pool.give(bytes);
     }
 
     /// Another shard wants a letter sent on a flow of this one.
@@ -234,7 +230,7 @@ impl Engine {
         match letter.txn {
             _ if is_there && !left => self.send_here(flow, letter.bytes),
             Some(txn) => {
-                self.pool.give(letter.bytes);
+                self.ports.pool.give(letter.bytes);
                 self.mail(from, Mail::Failed { txn, flow, left });
             }
             // The home alone knows where the binding is by now: from here the letter could go back and forth between two
@@ -272,7 +268,7 @@ impl Engine {
             Mail::Message { message, .. } => self.drop_response(message, Counter::ResponseMailbox),
             Mail::Send { letter: Letter { bytes, txn: Some(txn), .. }, .. } => {
                 self.count(Counter::LimitMailboxCount);
-                self.pool.give(bytes);
+                self.ports.pool.give(bytes);
                 self.on_unposted(txn, now);
             }
             Mail::Send { letter: Letter { bytes, .. }, .. }
@@ -280,7 +276,7 @@ impl Engine {
             | Mail::Respond { bytes, .. }
             | Mail::ToDevice { bytes, .. } => {
                 self.count(Counter::ResponseMailbox);
-                self.pool.give(bytes);
+                self.ports.pool.give(bytes);
             }
             Mail::Resolve { txn, .. } => self.on_unposted(txn, now),
             Mail::Ack { message, .. } => {

@@ -1,6 +1,6 @@
 //! Which shard handles a message: a pure function of the message, asked before any state is.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use smallvec::SmallVec;
 
@@ -17,26 +17,26 @@ impl Engine {
     /// A message has been parsed where it landed.
     pub(super) fn on_message(&mut self, message: Box<Message>, source: Source, now: Time) {
         if self.tells(Level::Trace) {
-            self.tell_message("message received", source.peer, message.buf());
+            self.ports.tell_message("message received", source.peer, message.buf());
         }
         if !message.is_request() {
             // Before another shard is troubled with what anybody can write in the form of a branch of ours.
-            if !self.names.is_own_via(message.top_via(), message.buf()) {
+            if !self.env.names.is_own_via(message.top_via(), message.buf()) {
                 return self.drop_response(message, Counter::ResponseForeignVia);
             }
             match Branch::read(message.text(message.top_via().branch)) {
                 Some(branch) if branch.shard == self.me() => self.on_response(message, source, branch, now),
-                Some(branch) if branch.shard.0 < self.settings.shards => self.place(branch.shard, message, source),
+                Some(branch) if branch.shard.0 < self.env.settings.shards => self.place(branch.shard, message, source),
                 _ => self.drop_response(message, Counter::ResponseStray),
             }
             return;
         }
         if message.fault().is_none()
-            && !(source.is_peer || self.settings.point(source.flow.point()).serves(source.side))
+            && !(source.is_peer || self.env.settings.point(source.flow.point()).serves(source.side))
         {
             return self.refuse_stranger(message, &source);
         }
-        let walk = route::walk(&message, &source, &self.names, &self.keys);
+        let walk = route::walk(&message, &source, &self.env.names, &self.env.keys);
         if let Err(refusal) = self.check_aor(&message, &source, &walk) {
             return self.refuse_impostor(message, &source, &refusal);
         }
@@ -44,14 +44,6 @@ impl Engine {
             Some(shard) if shard != self.me() => self.place(shard, message, source),
             _ => self.on_request(message, source, &walk, now),
         }
-    }
-
-    /// A message passes, told by its start line and its length.
-    pub(super) fn tell_message(&mut self, what: &'static str, peer: SocketAddr, text: &[u8]) {
-        let start = memchr::memchr(b'\r', text).map_or(text, |end| &text[..end]);
-        let len = format!(" ({} bytes)", text.len());
-        let about = [start.get(..200).unwrap_or(start), len.as_bytes()].concat();
-        self.tell(Level::Trace, what, Some(peer), &about);
     }
 
     /// Who is no server has no business at a listener of the server side. Where the message landed is where this is
@@ -68,14 +60,19 @@ impl Engine {
 
     /// Whom an endpoint may speak for by its certificate. Where the message landed is where the certificate is known.
     fn check_aor(&self, request: &Message, source: &Source, walk: &Walk) -> Result<(), Refusal> {
-        let is_asked = self.settings.client_aor != ClientAor::Off
+        let is_asked = self.env.settings.client_aor != ClientAor::Off
             && !source.is_trusted()
-            && self.settings.point(source.flow.point()).transport == Transport::Tls
+            && self.env.settings.point(source.flow.point()).transport == Transport::Tls
             && request.fault().is_none()
             // It says whether we are well, to anybody.
-            && !target::is_for_me(request, walk, &self.names);
+            && !target::is_for_me(request, walk, &self.env.names);
         match is_asked {
-            true => client_aor::check(request, self.settings.client_aor, &self.names, self.identities_of(source.flow)),
+            true => client_aor::check(
+                request,
+                self.env.settings.client_aor,
+                &self.env.names,
+                self.identities_of(source.flow),
+            ),
             false => Ok(()),
         }
     }
@@ -89,24 +86,24 @@ impl Engine {
 
     pub(super) fn place(&mut self, to: ShardId, message: Box<Message>, source: Source) {
         self.count(Counter::Placed);
-        self.outputs.push_back(Output::Mail { to, mail: Mail::Message { message, source } });
+        self.ports.outputs.push_back(Output::Mail { to, mail: Mail::Message { message, source } });
     }
 
     fn placement(&self, request: &Message, walk: &Walk, side: Side) -> Option<ShardId> {
-        if self.settings.shards <= 1 || request.fault().is_some() {
+        if self.env.settings.shards <= 1 || request.fault().is_some() {
             return None;
         }
         if side == Side::Server {
-            let user16 = |user: &[u8]| self.keys.user16(user);
-            return target::placement_from_server(request, walk, &self.names, self.here, user16);
+            let user16 = |user: &[u8]| self.env.keys.user16(user);
+            return target::placement_from_server(request, walk, &self.env.names, self.env.here, user16);
         }
         if request.method() == Some(Method::Register) { self.home_of_to(request) } else { None }
     }
 
     /// The shard that handles a REGISTER.
     pub(super) fn home_of_to(&self, request: &Message) -> Option<ShardId> {
-        let user = self.keys.user16(&register::aor_user(request)?);
-        Some(BindingId { user, hash: 0 }.home(self.settings.shards))
+        let user = self.env.keys.user16(&register::aor_user(request)?);
+        Some(BindingId { user, hash: 0 }.home(self.env.settings.shards))
     }
 }
 

@@ -23,7 +23,7 @@ impl Engine {
             list.retain(|id| !is_lost(id));
             !list.is_empty()
         });
-        self.wheel.cancel_where(|timer| matches!(timer, Timer::Exchange(id, _) if is_lost(id)));
+        self.ports.wheel.cancel_where(|timer| matches!(timer, Timer::Exchange(id, _) if is_lost(id)));
         for id in &lost {
             self.dns.give_up(waiter_of(*id));
             self.exchanges.remove(slot_of(*id));
@@ -64,15 +64,15 @@ mod tests {
     #[test]
     fn an_exchange_that_a_panic_took_along_leaves_no_slot_no_key_and_no_timer() {
         let mut engine = engine();
-        let timers = engine.wheel.len();
+        let timers = engine.ports.wheel.len();
         assert_eq!(invite(&mut engine), 1);
-        assert!(engine.wheel.len() > timers);
+        assert!(engine.ports.wheel.len() > timers);
         let (slot, _) = engine.exchanges.iter().next().expect("one");
         drop(engine.take_exchange(txn_of(slot)));
         assert_eq!(invite(&mut engine), 0, "it is taken for a repetition");
         engine.recover();
         assert!(engine.is_quiet());
-        assert_eq!(engine.wheel.len(), timers);
+        assert_eq!(engine.ports.wheel.len(), timers);
         assert_eq!(invite(&mut engine), 1, "asked again, it begins anew");
         engine.recover();
         assert_eq!(engine.exchanges.len(), 1, "what is whole stays");

@@ -44,9 +44,9 @@ impl Engine {
 
     /// The same, with more words for the operator.
     pub(super) fn refuse_saying(&mut self, request: &Message, source: &Source, refusal: &Refusal, more: &[u8]) {
-        self.counters.count_with_bound(refusal.counter);
+        self.ports.counters.count_with_bound(refusal.counter);
         let about = [&super::home::in_words(request), more].concat();
-        self.tell_why(Level::Warn, "request refused", refusal.reason, Some(source.peer), &about);
+        self.ports.tell_why(Level::Warn, "request refused", refusal.reason, Some(source.peer), &about);
         let mut extra = Vec::new();
         if refusal.unsupported {
             for field in request.fields().iter().filter(|field| field.name == Name::ProxyRequire) {
@@ -73,7 +73,7 @@ impl Engine {
         key: u128,
         extra: &[u8],
     ) {
-        let mut bytes = self.pool.take();
+        let mut bytes = self.ports.pool.take();
         response::write(request, source.peer, &Reply { code, reason, to_tag: &tag_of(key), extra }, &mut bytes);
         let len_max = request.buf().len() * STRANGER_ANSWER_FACTOR_MAX;
         if source.is_stranger() && bytes.len() > len_max {
@@ -84,7 +84,7 @@ impl Engine {
             response::write(request, source.peer, &shortest, &mut bytes);
             if bytes.len() > len_max {
                 self.count(Counter::ResponseUnsendable);
-                return self.pool.give(bytes);
+                return self.ports.pool.give(bytes);
             }
         }
         self.count(Counter::response_to(source.side, code));
@@ -93,7 +93,7 @@ impl Engine {
     }
 
     pub(super) fn write_retry_after(&mut self, out: &mut Vec<u8>) {
-        let seconds = RETRY_AFTER_MIN_S + self.rng.next() % RETRY_AFTER_SPREAD_S;
+        let seconds = RETRY_AFTER_MIN_S + self.ports.rng.next() % RETRY_AFTER_SPREAD_S;
         out.extend_from_slice(b"Retry-After: ");
         write_u32(seconds as u32, out);
         out.extend_from_slice(b"\r\n");
@@ -139,7 +139,7 @@ impl Engine {
         if code == 503 && (exchange.onward != Onward::Hops || exchange.source.side == Side::Endpoint) {
             self.write_retry_after(&mut extra);
         }
-        let mut bytes = self.pool.take();
+        let mut bytes = self.ports.pool.take();
         let reply = Reply { code, reason, to_tag: &tag_of(exchange.key), extra: &extra };
         response::write(&request, exchange.source.peer, &reply, &mut bytes);
         exchange.request = Some(request);
@@ -152,7 +152,7 @@ impl Engine {
             return;
         }
         let Some(request) = exchange.request.as_deref() else { return };
-        let mut bytes = self.pool.take();
+        let mut bytes = self.ports.pool.take();
         let reply = Reply { code: 100, reason: "Trying", to_tag: b"", extra: b"" };
         response::write(request, exchange.source.peer, &reply, &mut bytes);
         if let ServerTxn::Plain(machine) = &mut exchange.server {
@@ -169,8 +169,8 @@ impl Engine {
     pub(super) fn answer_service_check(&mut self, request: &Message, source: &Source) {
         let key = self.key_of(request, key::method_of(request), source);
         // Other shards may hold flows too: in the few seconds of a drain they count as if they did.
-        let holds_flows = !self.conns.is_empty() || self.udp.len() > 0 || self.settings.shards > 1;
-        let server_down = !self.server_answers(self.names.serving());
+        let holds_flows = !self.conns.is_empty() || self.udp.len() > 0 || self.env.settings.shards > 1;
+        let server_down = !self.server_answers(self.env.names.serving());
         let (up, ok, not) = match source.side {
             Side::Server => {
                 (!self.draining || holds_flows, Counter::ServiceCheckServer200, Counter::ServiceCheckServer503)

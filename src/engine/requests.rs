@@ -43,10 +43,10 @@ impl Engine {
         if source.side == Side::Server && method != Method::Options {
             self.note_server_request(&request, source.peer);
         }
-        let loop_hash = validate::loop_hash(&request, source.side, &self.keys);
-        let target = target::target(&request, walk, source.side, &self.names, self.here);
+        let loop_hash = validate::loop_hash(&request, source.side, &self.env.keys);
+        let target = target::target(&request, walk, source.side, &self.env.names, self.env.here);
         let is_mine = matches!(target, Ok(Target::Myself));
-        let checked = validate::validate(&request, is_mine, loop_hash, &self.names);
+        let checked = validate::validate(&request, is_mine, loop_hash, &self.env.names);
         match checked.and_then(|()| self.admit(&request)).and(target) {
             Err(refusal) => {
                 self.refuse(&request, &source, &refusal);
@@ -95,10 +95,10 @@ impl Engine {
         now: Time,
     ) {
         let registration = if request.method() == Some(Method::Register) && trust::may_bind(&source, &target) {
-            match register::read(&request, &source, &self.names, &self.keys, |aor, user, asked| {
+            match register::read(&request, &source, &self.env.names, &self.env.keys, |aor, user, asked| {
                 let (flow, ip) = (source.flow, source.peer.ip());
                 let asking = Asking { aor, user, call_id: request.call_id(), flow, ip };
-                asking.names(asked, &self.directory, &self.keys)
+                asking.names(asked, &self.directory, &self.env.keys)
             }) {
                 Ok(registration) => Some(Box::new(registration)),
                 Err(fault) => {
@@ -127,7 +127,7 @@ impl Engine {
         };
         let reply = self.reply_flow(&request, &source);
         let reliable = self.is_reliable(source.flow);
-        let nonce = self.rng.next();
+        let nonce = self.ports.rng.next();
         let is_call = request.method() == Some(Method::Invite) && request.to_tag().is_empty();
         let arrival = Arrival { key, arrived: now, source, reply, request, loop_hash, nonce, reliable };
         let mut exchange = Box::new(Exchange::new(arrival));
@@ -145,7 +145,7 @@ impl Engine {
         }
         let quiet = match exchange.method {
             Method::Invite => TRYING_AFTER,
-            _ => self.times.timer_e_reaches_t2(),
+            _ => self.env.times.timer_e_reaches_t2(),
         };
         self.arm(id, &mut exchange, Which::Trying, now.after(quiet));
         self.aim(id, &mut exchange, walk, target, now);
@@ -204,7 +204,7 @@ impl Engine {
                     Found::Unclear => {
                         self.finish(id, exchange, 480, "Not Registered Here", Counter::Refused480NotBound, now);
                     }
-                    Found::Nobody => match target::beyond_table(request, &self.names) {
+                    Found::Nobody => match target::beyond_table(request, &self.env.names) {
                         Ok(target) => self.aim(id, exchange, walk, target, now),
                         Err(refusal) => self.finish_refused(id, exchange, refusal, now),
                     },
@@ -225,7 +225,7 @@ impl Engine {
         let under_way = exchange.next.is_some();
         match (exchange.method, under_way, exchange.in_dialog) {
             (Method::Invite, true, _) => INVITE_LOST_MAX,
-            (_, _, true) => self.settings.live.flow_grace,
+            (_, _, true) => self.env.settings.live.flow_grace,
             (_, _, false) => Duration::ZERO,
         }
     }
@@ -251,7 +251,7 @@ impl Engine {
         };
         exchange.resolving = true;
         self.arm(id, exchange, Which::Wait, now.after(wait + HOME_ANSWER_MAX));
-        let home = binding.home(self.settings.shards);
+        let home = binding.home(self.env.settings.shards);
         let mail = Mail::Resolve { txn: id, binding, not, wait };
         self.mail(home, mail);
     }
@@ -301,8 +301,8 @@ impl Engine {
     fn flow_named(&self, exchange: &Exchange) -> Option<FlowRef> {
         exchange.binding.filter(|_| exchange.in_dialog)?;
         let request = exchange.request.as_deref()?;
-        let walk = crate::proxy::route::walk(request, &exchange.source, &self.names, &self.keys);
-        match target::target(request, &walk, exchange.source.side, &self.names, self.here) {
+        let walk = crate::proxy::route::walk(request, &exchange.source, &self.env.names, &self.env.keys);
+        match target::target(request, &walk, exchange.source.side, &self.env.names, self.env.here) {
             Ok(Target::Flow { flow, .. }) => match flow {
                 FlowRef::Stream { shard, conn, .. } if shard == self.me() => {
                     Some(flow).filter(|_| self.takes_requests(conn))
@@ -333,7 +333,7 @@ impl Engine {
         // The machine that is made anew may have no need of it.
         self.stop(exchange, Which::ClientRetransmit);
         let Some(request) = exchange.request.as_deref() else { return };
-        let walk = crate::proxy::route::walk(request, &exchange.source, &self.names, &self.keys);
+        let walk = crate::proxy::route::walk(request, &exchange.source, &self.env.names, &self.env.keys);
         self.send_request(id, exchange, &walk, flow, now);
     }
 
@@ -353,12 +353,12 @@ impl Engine {
         self.watch(id, flow);
         if let Cancelling::Sent { bytes, .. } = &exchange.cancelling {
             // It went where the phone is no longer.
-            let bytes = self.pool.copy(bytes);
+            let bytes = self.ports.pool.copy(bytes);
             self.send_next(id, exchange, bytes, false, now);
         }
         if exchange.client.is_unanswered() {
             self.count(Counter::ResentRequest);
-            let bytes = self.pool.copy(&exchange.sent);
+            let bytes = self.ports.pool.copy(&exchange.sent);
             if self.send_on(flow, exchange.binding, bytes, Some(id)).is_err() {
                 self.unwatch(id, exchange);
                 self.on_next_lost(id, exchange, None, now);
@@ -445,6 +445,6 @@ impl Engine {
 
     /// A message has done its work.
     pub(super) fn recycle_message(&mut self, message: Box<Message>) {
-        self.pool.give(message.into_buf());
+        self.ports.pool.give(message.into_buf());
     }
 }

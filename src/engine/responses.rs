@@ -116,19 +116,19 @@ impl Engine {
         let effects = match &mut exchange.client {
             ClientTxn::Invite(machine) => {
                 acks = code >= 300 && !machine.is_final();
-                machine.on_response(code, self.times)
+                machine.on_response(code, self.env.times)
             }
-            ClientTxn::Plain(machine) => machine.on_response(code, self.times),
+            ClientTxn::Plain(machine) => machine.on_response(code, self.env.times),
             ClientTxn::Waiting | ClientTxn::Over => {
                 self.count(Counter::ResponseStray);
                 return;
             }
         };
         if acks {
-            let mut ack = self.pool.take();
+            let mut ack = self.ports.pool.take();
             // What we sent was parsed once; it cannot fail. Without an ACK the phone's own timer H ends it.
             let _ = crate::sip::response::build_ack(&exchange.sent, message, &mut ack);
-            exchange.ack = self.pool.exact(ack);
+            exchange.ack = self.ports.pool.exact(ack);
         }
         if effects.tell.is_none() {
             self.count(Counter::AbsorbedResponse);
@@ -155,7 +155,7 @@ impl Engine {
             return;
         }
         if exchange.given_up == GivenUp::No {
-            self.arm(id, exchange, Which::Patience, now.after(self.settings.live.timer_c));
+            self.arm(id, exchange, Which::Patience, now.after(self.env.settings.live.timer_c));
         }
         self.stop(exchange, Which::Trying);
         exchange.said_provisional = true;
@@ -254,7 +254,7 @@ impl Engine {
         late: bool,
     ) -> Vec<u8> {
         let from = exchange.side_onward();
-        let mut edits = std::mem::take(&mut self.edits);
+        let mut edits = std::mem::take(&mut self.ports.edits);
         edits.clear();
         let code = message.status().unwrap_or(0);
         let as_500 = response::fate(code, exchange.method == Method::Invite, from) == Fate::As500;
@@ -273,18 +273,18 @@ impl Engine {
             edits.insert(message.head_end(), &line);
         }
         if late && exchange.to_server() && exchange.source.side == Side::Endpoint {
-            record_route::mark_late(message, &self.keys, &mut edits);
+            record_route::mark_late(message, &self.env.keys, &mut edits);
         }
         if let Some(request) = register {
-            let sticky = self.settings.sticky;
-            let take_path = register::says_path_for_it(request, sticky, self.settings.live.path_add_supported);
-            register::edit_response(message, sticky, take_path, &self.keys, &mut edits, |id, out| {
+            let sticky = self.env.settings.sticky;
+            let take_path = register::says_path_for_it(request, sticky, self.env.settings.live.path_add_supported);
+            register::edit_response(message, sticky, take_path, &self.env.keys, &mut edits, |id, out| {
                 self.write_own_contact(id, out)
             });
         }
-        let mut bytes = self.pool.take();
+        let mut bytes = self.ports.pool.take();
         edits.apply(message.buf(), &mut bytes);
-        self.edits = edits;
+        self.ports.edits = edits;
         bytes
     }
 
@@ -300,7 +300,7 @@ impl Engine {
     pub(super) fn put_upstream(&mut self, exchange: &Exchange, code: u16, bytes: Vec<u8>) {
         self.count(Counter::response_to(exchange.source.side, code));
         if self.tells(Level::Trace) {
-            self.tell_message("message sent", exchange.source.peer, &bytes);
+            self.ports.tell_message("message sent", exchange.source.peer, &bytes);
         }
         self.respond_for(exchange, bytes);
     }
@@ -317,8 +317,8 @@ impl Engine {
             exchange.repeats_len = (asked * STRANGER_ANSWER_FACTOR_MAX).saturating_sub(said);
         }
         let effects = match &mut exchange.server {
-            ServerTxn::Invite(machine) => machine.on_final(code, self.times),
-            ServerTxn::Plain(machine) => machine.on_final(self.times),
+            ServerTxn::Invite(machine) => machine.on_final(code, self.env.times),
+            ServerTxn::Plain(machine) => machine.on_final(self.env.times),
         };
         // A 2xx to an INVITE is repeated by who made it, not by its transactions (RFC 6026 §7.1).
         if exchange.method == Method::Invite && code < 300 {
@@ -335,12 +335,12 @@ impl Engine {
     /// After the final response neither the request nor what was sent is needed again.
     fn release(&mut self, exchange: &mut Exchange) {
         if let Some(request) = exchange.request.take() {
-            self.pool.give(request.into_buf());
+            self.ports.pool.give(request.into_buf());
         }
         // A client transaction that still waits for its own end only ever repeats its ACK; one that waits for
         // a final response (ours crossed it) may still have to make an ACK or a CANCEL of what it sent.
         if !exchange.client.is_pending() {
-            self.pool.give(std::mem::take(&mut exchange.sent));
+            self.ports.pool.give(std::mem::take(&mut exchange.sent));
         }
         exchange.registration = None;
     }
@@ -349,7 +349,7 @@ impl Engine {
 
     fn on_cancel_response(&mut self, id: TxnId, exchange: &mut Exchange, code: u16, now: Time) {
         if let Cancelling::Sent { machine, .. } = &mut exchange.cancelling {
-            let effects = machine.on_response(code, self.times);
+            let effects = machine.on_response(code, self.env.times);
             self.apply_cancel(id, exchange, effects, now);
         }
     }
@@ -360,7 +360,7 @@ impl Engine {
         if effects.resend.is_some()
             && let Cancelling::Sent { bytes, .. } = &exchange.cancelling
         {
-            let copy = self.pool.copy(bytes);
+            let copy = self.ports.pool.copy(bytes);
             self.count(Counter::ResentRequest);
             self.send_next(id, exchange, copy, false, now);
         }

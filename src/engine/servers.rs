@@ -213,9 +213,9 @@ impl Engine {
         let due = owner.pool.poll_timeout();
         if owner.timer.map(|(at, _)| at) != due {
             if let Some((_, timer)) = owner.timer.take() {
-                self.wheel.cancel(timer);
+                self.ports.wheel.cancel(timer);
             }
-            owner.timer = due.map(|at| (at, self.wheel.arm(at, Timer::Pool)));
+            owner.timer = due.map(|at| (at, self.ports.wheel.arm(at, Timer::Pool)));
         }
     }
 
@@ -251,7 +251,7 @@ impl Engine {
     fn spread_view(&mut self, now: Time) {
         let Some(owner) = &self.owner else { return };
         let upstream = Upstream { view: owner.pool.view().clone(), peers: self.peers.clone() };
-        for shard in (0..self.settings.shards).map(ShardId).filter(|shard| *shard != OWNER) {
+        for shard in (0..self.env.settings.shards).map(ShardId).filter(|shard| *shard != OWNER) {
             self.mail(shard, Mail::View { upstream: Box::new(upstream.clone()) });
         }
         self.on_view(upstream, now);
@@ -275,11 +275,12 @@ impl Engine {
                 Watched::Server(..) | Watched::Peer(_) => true,
                 Watched::Own | Watched::Domain { .. } => check_pool,
             };
-            if due && let Some(answer) = self.dns.ask(&watch.question, WATCH | at as u64, now, &mut self.counters) {
+            if due && let Some(answer) = self.dns.ask(&watch.question, WATCH | at as u64, now, &mut self.ports.counters)
+            {
                 self.on_watched(at, answer, now);
             }
         }
-        self.wheel.arm(now.after(NAMES_AGAIN), Timer::Names);
+        self.ports.wheel.arm(now.after(NAMES_AGAIN), Timer::Names);
     }
 
     /// A name has been resolved, or not, for whom it was asked for.
@@ -331,7 +332,7 @@ impl Engine {
             .flat_map(|targets| targets.iter().map(|target| target.address))
             .collect();
         let holds = match answer {
-            Ok(targets) => targets.iter().any(|t| own.contains(&t.address) || self.names.is_own_address(t.address)),
+            Ok(targets) => targets.iter().any(|t| own.contains(&t.address) || self.env.names.is_own_address(t.address)),
             Err(Failure::NoSuchName | Failure::NoRecords) => false,
             // That nobody answers says nothing about what is published.
             Err(Failure::Unanswered | Failure::Bound) => return,
@@ -351,7 +352,7 @@ impl Engine {
     // --- service checks ------------------------------------------------------------------------------------
 
     fn ping(&mut self, id: PingId, pair: u8, address: SocketAddr, now: Time) {
-        let transport = self.settings.servers[usize::from(pair)].transport;
+        let transport = self.env.settings.servers[usize::from(pair)].transport;
         let hop = Hop { transport, address };
         let whose = Whose::Server(pair);
         // Whether it can be reached again is what is asked.
@@ -363,23 +364,23 @@ impl Engine {
             }
             return;
         };
-        let nonce = self.rng.next();
+        let nonce = self.ports.rng.next();
         let bytes = self.write_ping(flow, address, nonce);
-        let (machine, effects) = PlainClient::start(self.is_reliable(flow), self.times);
-        let sent = self.pool.copy(&bytes);
+        let (machine, effects) = PlainClient::start(self.is_reliable(flow), self.env.times);
+        let sent = self.ports.pool.copy(&bytes);
         let ping = Ping { id, hop, flow, machine, bytes, timer: None };
         let Some(owner) = &mut self.owner else { return };
         owner.pings.insert(nonce, ping);
         self.apply_ping(nonce, effects, now);
         if let Err(bytes) = self.send_on(flow, None, sent, None) {
-            self.pool.give(bytes);
+            self.ports.pool.give(bytes);
         }
     }
 
     fn write_ping(&mut self, flow: FlowRef, address: SocketAddr, nonce: u64) -> Vec<u8> {
-        let point = self.settings.point(flow.point());
+        let point = self.env.settings.point(flow.point());
         let transport = point.transport;
-        let branch = Branch { shard: self.settings.shard, txn: TxnId::NONE, nonce, loop_hash: 0 };
+        let branch = Branch { shard: self.env.settings.shard, txn: TxnId::NONE, nonce, loop_hash: 0 };
         let host = format!("{}:{}", point.advertised_host, point.advertised_port);
         let by = if transport == Transport::Udp { "" } else { transport.param_name() };
         let param = if by.is_empty() { String::new() } else { format!(";transport={by}") };
@@ -387,7 +388,7 @@ impl Engine {
             format!("OPTIONS sip:{address}{param} SIP/2.0\r\nVia: SIP/2.0/{} {host};branch=", transport.via_name())
                 .into_bytes();
         branch.write(&mut out);
-        let tag = self.rng.next();
+        let tag = self.ports.rng.next();
         out.extend_from_slice(
             format!(
                 "\r\nMax-Forwards: 70\r\nFrom: <sip:{host}>;tag={tag:016x}\r\nTo: <sip:{address}>\r\nCall-ID: \
@@ -407,21 +408,21 @@ impl Engine {
         if let TimerOp::Arm(wait) = effects.retransmit {
             let at = now.after(wait);
             match ping.timer {
-                Some(timer) if self.wheel.rearm(timer, at) => {}
-                _ => ping.timer = Some(self.wheel.arm(at, Timer::Ping(nonce))),
+                Some(timer) if self.ports.wheel.rearm(timer, at) => {}
+                _ => ping.timer = Some(self.ports.wheel.arm(at, Timer::Ping(nonce))),
             }
         }
         if effects.resend.is_some() {
-            let (flow, bytes) = (ping.flow, self.pool.copy(&ping.bytes));
+            let (flow, bytes) = (ping.flow, self.ports.pool.copy(&ping.bytes));
             self.count(Counter::ResentRequest);
             if let Err(bytes) = self.send_on(flow, None, bytes, None) {
-                self.pool.give(bytes);
+                self.ports.pool.give(bytes);
             }
         }
     }
 
     pub(super) fn on_ping_timer(&mut self, nonce: u64, now: Time) {
-        let times = self.times;
+        let times = self.env.times;
         let Some(ping) = self.owner.as_mut().and_then(|owner| owner.pings.get_mut(&nonce)) else { return };
         ping.timer = None;
         let effects = ping.machine.on_retransmit(times);
@@ -433,7 +434,7 @@ impl Engine {
         let ended: Vec<u64> = owner.pings.iter().filter(|(_, ping)| which(ping)).map(|(nonce, _)| *nonce).collect();
         for nonce in ended {
             if let Some(timer) = owner.pings.remove(&nonce).and_then(|ping| ping.timer) {
-                self.wheel.cancel(timer);
+                self.ports.wheel.cancel(timer);
             }
         }
     }
@@ -450,7 +451,7 @@ impl Engine {
             return self.note_elsewhere(message, source);
         }
         let code = message.status().unwrap_or(0);
-        self.counters.count(Counter::response_from(Side::Server, code));
+        self.ports.counters.count(Counter::response_from(Side::Server, code));
         if code >= 200 {
             let id = ping.id;
             self.end_ping(|one| one.id == id);
@@ -484,9 +485,9 @@ impl Engine {
     /// The owner's verdict: new requests go by it, and those that wait for a server that does not answer move on.
     pub(super) fn on_view(&mut self, upstream: Upstream, now: Time) {
         let Upstream { view, peers } = upstream;
-        self.names.set_servers(&view);
+        self.env.names.set_servers(&view);
         for (index, targets) in peers.iter().enumerate() {
-            self.names.set_peer(index, targets.iter().map(|target| target.address));
+            self.env.names.set_peer(index, targets.iter().map(|target| target.address));
         }
         let before = std::mem::replace(&mut self.view, view);
         self.peers = peers;
@@ -496,7 +497,7 @@ impl Engine {
                 let before = before.members.iter().flat_map(|member| &member.targets);
                 before.filter(|target| target.up).any(|target| target.address == address)
             };
-            let transport = self.settings.servers[usize::from(pair)].transport;
+            let transport = self.env.settings.servers[usize::from(pair)].transport;
             for target in view.members.iter().flat_map(|member| &member.targets) {
                 if target.up {
                     // It has been heard of, which is more than that its time to rest is over.
@@ -548,10 +549,10 @@ impl Engine {
             let port = via.port.unwrap_or_else(|| via.transport.map_or(5060, Transport::default_port));
             via.host.ip().map(|ip| SocketAddr::new(ip, port)).filter(|at| at.ip() == peer.ip())
         };
-        let found = self.names.server_at(peer).map(|found| (found, peer));
+        let found = self.env.names.server_at(peer).map(|found| (found, peer));
         let found = found.or_else(|| {
             let at = sent_by()?;
-            Some((self.names.server_at(at)?, at))
+            Some((self.env.names.server_at(at)?, at))
         });
         if let Some(((pair, member), address)) = found
             && self.view.pairs.get(usize::from(pair)).is_some_and(|view| !view.pinned && view.active != member)
@@ -564,7 +565,7 @@ impl Engine {
     /// until the owner says that it has heard.
     pub(super) fn note_answer(&mut self, exchange: &Exchange, code: u16) {
         let (Onward::Server(pair), Some(hop)) = (exchange.onward, exchange.hop) else { return };
-        if !self.settings.live.oos_check.is_zero() || matches!(code, 408 | 503 | 504) {
+        if !self.env.settings.live.oos_check.is_zero() || matches!(code, 408 | 503 | 504) {
             return;
         }
         let targets = self.view.pairs.get(usize::from(pair)).into_iter().flat_map(|pair| &pair.members);
@@ -577,7 +578,7 @@ impl Engine {
     /// The partner has taken a call that the active server would not: it is the one that serves.
     pub(super) fn note_takes_calls(&mut self, onward: Onward, hop: Option<Hop>) {
         if let (Onward::Server(pair), Some(hop)) = (onward, hop)
-            && let Some((_, member)) = self.names.server_at(hop.address)
+            && let Some((_, member)) = self.env.names.server_at(hop.address)
             && self.view.pairs.get(usize::from(pair)).is_some_and(|view| !view.pinned && view.active != member)
         {
             self.tell_evidence(pair, hop.address, Evidence::TookCall);
@@ -589,7 +590,7 @@ impl Engine {
     pub(super) fn doubt_server(&mut self, exchange: &Exchange) {
         if let (Onward::Server(pair), Some(hop)) = (exchange.onward, exchange.hop)
             && exchange.client.is_unanswered()
-            && !self.settings.live.oos_check.is_zero()
+            && !self.env.settings.live.oos_check.is_zero()
         {
             self.tell_evidence(pair, hop.address, Evidence::Silent);
         }
@@ -603,7 +604,7 @@ impl Engine {
 
     /// A datagram has come from an address that could not be reached before.
     pub(super) fn heard_from(&mut self, from: SocketAddr, now: Time) {
-        let whose = match (self.names.server_at(from), self.peer_at(from)) {
+        let whose = match (self.env.names.server_at(from), self.peer_at(from)) {
             (Some((pair, _)), _) => Whose::Server(pair),
             (None, Some(peer)) => Whose::Peer(peer),
             (None, None) => self.whose_device(None),

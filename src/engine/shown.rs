@@ -37,7 +37,7 @@ impl Engine {
     fn peer_rows(&self, now: Time) -> Vec<PeerRow> {
         // One look at all ways, however many peers there are. One address of several is enough; what was closed while
         // idle says nothing.
-        let mut ways: Vec<(Option<&Link>, Option<&Link>)> = vec![(None, None); self.settings.peers.len()];
+        let mut ways: Vec<(Option<&Link>, Option<&Link>)> = vec![(None, None); self.env.settings.peers.len()];
         for (key, link) in &self.links {
             let Whose::Peer(at) = key.whose else { continue };
             let Some((well, bad)) = ways.get_mut(usize::from(at)) else { continue };
@@ -68,7 +68,7 @@ impl Engine {
             };
             PeerRow { name: peer.name.clone(), up, age: now.since(since), why: words_of(why) }
         };
-        self.settings.peers.iter().enumerate().map(row).collect()
+        self.env.settings.peers.iter().enumerate().map(row).collect()
     }
 
     /// Rows of the ways to servers and peers, and of some to devices; and how many of these there are by state.
@@ -87,10 +87,10 @@ impl Engine {
             };
             let (kind, name) = match key.whose {
                 Whose::Server(pair) => {
-                    (LinkKind::Server, self.settings.servers.get(usize::from(pair)).map(|server| &server.name))
+                    (LinkKind::Server, self.env.settings.servers.get(usize::from(pair)).map(|server| &server.name))
                 }
                 Whose::Peer(peer) => {
-                    (LinkKind::Peer, self.settings.peers.get(usize::from(peer)).map(|peer| &peer.name))
+                    (LinkKind::Peer, self.env.settings.peers.get(usize::from(peer)).map(|peer| &peer.name))
                 }
                 Whose::Large(Side::Server) => (LinkKind::Server, None),
                 Whose::Device(_) | Whose::Large(Side::Endpoint) => (LinkKind::Device, None),

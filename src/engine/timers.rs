@@ -37,7 +37,7 @@ impl Engine {
             Which::ServerRetransmit => {
                 self.count(Counter::TimerG);
                 if let ServerTxn::Invite(machine) = &mut exchange.server {
-                    let mut effects = machine.on_retransmit(self.times);
+                    let mut effects = machine.on_retransmit(self.env.times);
                     // One who asks again is answered again; a forged source asks once.
                     match exchange.repeats_len.checked_sub(exchange.last.len()) {
                         Some(left) => {
@@ -62,7 +62,7 @@ impl Engine {
             Which::ClientRetransmit => {
                 let (effects, counter) = match &mut exchange.client {
                     ClientTxn::Invite(machine) => (machine.on_retransmit(), Counter::TimerA),
-                    ClientTxn::Plain(machine) => (machine.on_retransmit(self.times), Counter::TimerE),
+                    ClientTxn::Plain(machine) => (machine.on_retransmit(self.env.times), Counter::TimerE),
                     ClientTxn::Waiting | ClientTxn::Over => return,
                 };
                 self.count(counter);
@@ -108,7 +108,7 @@ impl Engine {
     fn on_cancel_timer(&mut self, id: TxnId, exchange: &mut Exchange, which: Which, now: Time) {
         let Cancelling::Sent { machine, .. } = &mut exchange.cancelling else { return };
         let effects = match which {
-            Which::CancelRetransmit => machine.on_retransmit(self.times),
+            Which::CancelRetransmit => machine.on_retransmit(self.env.times),
             _ => Effects { tell: None, ..machine.on_deadline() },
         };
         self.apply_cancel(id, exchange, effects, now);
@@ -118,7 +118,7 @@ impl Engine {
     fn on_timeout(&mut self, id: TxnId, exchange: &mut Exchange, was_unanswered: bool, now: Time) {
         if let (Onward::Hops, true, Some(hop)) = (exchange.onward, was_unanswered, exchange.hop) {
             // The next request is tried elsewhere first (RFC 3263 §4.3).
-            self.dns.block(hop.transport, hop.address, now, &mut self.counters);
+            self.dns.block(hop.transport, hop.address, now, &mut self.ports.counters);
         }
         if exchange.method == Method::Invite {
             if self.has_alternative(exchange, now) {
@@ -184,7 +184,7 @@ impl Engine {
                     FlowRef::Udp { point, remote, .. } => self.bind_udp(point, remote, binding, until),
                 };
                 if !held {
-                    self.mail(binding.home(self.settings.shards), Mail::FlowGone { flow, binding });
+                    self.mail(binding.home(self.env.settings.shards), Mail::FlowGone { flow, binding });
                 }
             }
             Mail::Moved { flow, binding, to } => self.on_unbound(flow, binding, Some(to), now),
@@ -201,7 +201,7 @@ impl Engine {
     /// A message that another shard has placed here.
     fn on_placed(&mut self, message: Box<crate::sip::Message>, source: super::Source, now: Time) {
         if message.is_request() {
-            let walk = crate::proxy::route::walk(&message, &source, &self.names, &self.keys);
+            let walk = crate::proxy::route::walk(&message, &source, &self.env.names, &self.env.keys);
             self.on_request(message, source, &walk, now);
         } else {
             match crate::transaction::Branch::read(message.text(message.top_via().branch)) {
@@ -224,7 +224,7 @@ impl Engine {
         // Of the sockets that share a port one is told: its shard tells the others. Of a phone there is nobody to tell.
         if self.on_unreachable_here(to, now) {
             let me = self.me();
-            for shard in (0..self.settings.shards).map(ShardId).filter(|shard| *shard != me) {
+            for shard in (0..self.env.settings.shards).map(ShardId).filter(|shard| *shard != me) {
                 self.mail(shard, Mail::Unreachable { to });
             }
         }
@@ -232,8 +232,8 @@ impl Engine {
 
     /// `false` when it was known, or says nothing of anybody that this proxy sends requests to.
     fn on_unreachable_here(&mut self, to: std::net::SocketAddr, now: Time) -> bool {
-        let whose = match (self.names.server_at(to), self.peer_at(to)) {
-            (Some((pair, _)), _) if !self.settings.servers[usize::from(pair)].transport.is_stream() => {
+        let whose = match (self.env.names.server_at(to), self.peer_at(to)) {
+            (Some((pair, _)), _) if !self.env.settings.servers[usize::from(pair)].transport.is_stream() => {
                 Whose::Server(pair)
             }
             (_, Some(peer)) => Whose::Peer(peer),

@@ -123,16 +123,16 @@ impl UdpFlows {
 impl Engine {
     pub(super) fn on_datagram(&mut self, point: PointId, from: SocketAddr, bytes: &[u8], now: Time) {
         self.count(Counter::MessagesInUdp);
-        self.counters.add(Counter::BytesInUdp, bytes.len() as u64);
+        self.ports.counters.add(Counter::BytesInUdp, bytes.len() as u64);
         if bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
             // What phones send to keep a NAT open; a datagram that says nothing gets no answer.
             return self.count(Counter::KeepalivePing);
         }
-        let buf = self.pool.copy(bytes);
+        let buf = self.ports.pool.copy(bytes);
         match Message::scan(buf, false) {
             Ok(message) => {
-                let mut origin = self.names.origin_of_datagram(from);
-                if !self.settings.point(point).serves(Side::Server) && origin.side == Side::Server {
+                let mut origin = self.env.names.origin_of_datagram(from);
+                if !self.env.settings.point(point).serves(Side::Server) && origin.side == Side::Server {
                     origin = Origin::ENDPOINT;
                 }
                 let Origin { side, is_peer } = origin;
@@ -145,9 +145,9 @@ impl Engine {
                 self.on_message(Box::new(message), Source { flow, peer: from, side, is_peer, binding }, now);
             }
             Err((error, buf)) => {
-                self.counters.count_with_bound(Counter::scan_error(error));
+                self.ports.counters.count_with_bound(Counter::scan_error(error));
                 self.event("message dropped: it cannot be answered", Some(from), buf.get(..64).unwrap_or(&buf));
-                self.pool.give(buf);
+                self.ports.pool.give(buf);
             }
         }
     }
@@ -204,7 +204,7 @@ impl Engine {
 
     /// A refresh only moves `until`: the timer looks again when it fires.
     fn arm_udp(&mut self, id: ConnId, at: Time) {
-        let timer = self.wheel.arm(at, Timer::Udp(id));
+        let timer = self.ports.wheel.arm(at, Timer::Udp(id));
         if let Some(flow) = self.udp.flows.get_mut(id) {
             flow.timer = Some(timer);
         }
@@ -217,7 +217,7 @@ impl Engine {
             self.udp.left.remove(&place);
         }
         if let Some(timer) = flow.timer {
-            self.wheel.cancel(timer);
+            self.ports.wheel.cancel(timer);
         }
         self.count(Counter::FlowClosed);
     }

@@ -25,8 +25,8 @@ impl Engine {
     /// for a loss, and asked after until the end of the transaction.
     pub(super) fn short_answer(&mut self, exchange: &Exchange, too_large: Vec<u8>) -> (u16, Vec<u8>) {
         self.count(Counter::ResponseTooLarge);
-        self.pool.give(too_large);
-        let mut bytes = self.pool.take();
+        self.ports.pool.give(too_large);
+        let mut bytes = self.ports.pool.take();
         if let Some(request) = exchange.request.as_deref() {
             let to_tag = &tag_of(exchange.key);
             let reply = Reply { code: 500, reason: "Response Too Large", to_tag, extra: b"" };
@@ -41,10 +41,10 @@ impl Engine {
             SendFault::TooLarge => Counter::DatagramTooLarge,
             SendFault::Refused => Counter::DatagramSendError,
         });
-        let buf = self.pool.copy(bytes);
+        let buf = self.ports.pool.copy(bytes);
         let message = match Message::scan(buf, false) {
             Ok(message) => message,
-            Err((_, buf)) => return self.pool.give(buf),
+            Err((_, buf)) => return self.ports.pool.give(buf),
         };
         let branch = Branch::read(message.text(message.top_via().branch)).filter(|branch| branch.shard == self.me());
         if let (true, Some(branch)) = (message.is_request(), branch) {
@@ -54,7 +54,7 @@ impl Engine {
             }
             self.on_unsent_request(branch, &message, fault, now);
         }
-        self.pool.give(message.into_buf());
+        self.ports.pool.give(message.into_buf());
     }
 
     /// What is still to be answered of it is; a CANCEL or an ACK is left to the timers of its INVITE.

@@ -3,6 +3,8 @@
 
 #![allow(missing_docs, reason = "a test")]
 
+#[path = "../two_engines/record.rs"]
+mod record;
 #[allow(dead_code, reason = "the stories use the rest")]
 #[path = "../two_engines/resolver.rs"]
 mod resolver;

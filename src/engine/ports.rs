@@ -1,0 +1,153 @@
+//! What each part of the engine is given and none owns: what it may read ([`Env`]), and the ways out of it ([`Ports`]).
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use super::exchange::Which;
+use super::pool::Pool;
+use super::{Event, Level, Mail, Output};
+use crate::config::LogLevel;
+use crate::config::engine::Settings;
+use crate::flow::keys::Keys;
+use crate::ids::{BindingId, ConnId, FlowRef, ShardId, Transport};
+use crate::proxy::Names;
+use crate::proxy::target::Incarnation;
+use crate::rng::Rng;
+use crate::sip::Edits;
+use crate::stats::{Counter, Counters};
+use crate::transaction::Times;
+use crate::transaction::branch::TxnId;
+use crate::wheel::Wheel;
+
+/// What a timer of the wheel is for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Timer {
+    /// A timer of an exchange.
+    Exchange(TxnId, Which),
+    /// A connection has one of its deadlines now, or had when the timer was set.
+    Conn(ConnId),
+    /// A binding may have expired.
+    Binding(BindingId),
+    /// Somebody has waited long enough for a phone to come back.
+    Waiter(ConnId),
+    /// A UDP flow may have expired.
+    Udp(ConnId),
+    /// The owner of the verdict on the SIP Servers has something to do.
+    Pool,
+    /// The names of servers and peers are looked at again.
+    Names,
+    /// A service check of ours is sent again.
+    Ping(u64),
+    /// A question to the DNS is asked again or given up.
+    Dns,
+}
+
+/// What every part may read.
+#[derive(Debug)]
+pub(super) struct Env {
+    pub(super) settings: Settings,
+    pub(super) names: Names,
+    pub(super) keys: Keys,
+    pub(super) here: Incarnation,
+    pub(super) times: Times,
+}
+
+impl Env {
+    pub(super) fn me(&self) -> ShardId {
+        self.settings.shard
+    }
+
+    /// The transport of a flow.
+    pub(super) fn transport_of(&self, flow: FlowRef) -> Transport {
+        self.settings.point(flow.point()).transport
+    }
+
+    /// Whether what is sent on a flow arrives whole and in order.
+    pub(super) fn is_reliable(&self, flow: FlowRef) -> bool {
+        self.transport_of(flow).is_stream()
+    }
+
+    /// Whether events of this level are asked for, which cost too much to be made for nobody.
+    pub(super) fn tells(&self, level: Level) -> bool {
+        match level {
+            Level::Trace => self.settings.live.log_level == LogLevel::Trace,
+            Level::Debug => matches!(self.settings.live.log_level, LogLevel::Debug | LogLevel::Trace),
+            Level::Info | Level::Warn => true,
+        }
+    }
+}
+
+/// What every part may use: timers, counters, buffers, random numbers, and what leaves the engine.
+#[derive(Debug)]
+pub(super) struct Ports {
+    me: ShardId,
+    pub(super) counters: Counters,
+    pub(super) wheel: Wheel<Timer>,
+    pub(super) outputs: VecDeque<Output>,
+    /// Mail of this shard to itself, read at the end of each input: nothing is half done then.
+    pub(super) local: VecDeque<Mail>,
+    pub(super) pool: Pool,
+    pub(super) edits: Edits,
+    pub(super) scratch: Vec<u8>,
+    pub(super) rng: Rng,
+}
+
+impl Ports {
+    pub(super) fn new(me: ShardId, rng: Rng, wheel: Wheel<Timer>) -> Self {
+        Self {
+            me,
+            counters: Counters::default(),
+            wheel,
+            outputs: VecDeque::new(),
+            local: VecDeque::new(),
+            pool: Pool::default(),
+            edits: Edits::new(),
+            scratch: Vec::new(),
+            rng,
+        }
+    }
+
+    pub(super) fn count(&mut self, counter: Counter) {
+        self.counters.count(counter);
+    }
+
+    /// Puts a mail into another shard's box, or among those that this shard reads at the end of the input.
+    pub(super) fn mail(&mut self, to: ShardId, mail: Mail) {
+        if to == self.me {
+            self.local.push_back(mail);
+        } else {
+            self.outputs.push_back(Output::Mail { to, mail });
+        }
+    }
+
+    /// Somebody did not get what was asked for.
+    pub(super) fn event(&mut self, what: &'static str, peer: Option<SocketAddr>, about: &[u8]) {
+        self.tell(Level::Warn, what, peer, about);
+    }
+
+    pub(super) fn tell(&mut self, level: Level, what: &'static str, peer: Option<SocketAddr>, about: &[u8]) {
+        self.tell_why(level, what, "", peer, about);
+    }
+
+    /// The same with the fixed words of the reason.
+    pub(super) fn tell_why(
+        &mut self,
+        level: Level,
+        what: &'static str,
+        reason: &'static str,
+        peer: Option<SocketAddr>,
+        about: &[u8],
+    ) {
+        // What a peer sent is shown without what a terminal would obey.
+        let about = about.iter().take(384).map(|&byte| if (32..127).contains(&byte) { byte as char } else { '?' });
+        self.outputs.push_back(Output::Event(Event { level, what, reason, peer, about: about.collect() }));
+    }
+
+    /// A message passes, told by its start line and its length.
+    pub(super) fn tell_message(&mut self, what: &'static str, peer: SocketAddr, text: &[u8]) {
+        let start = memchr::memchr(b'\r', text).map_or(text, |end| &text[..end]);
+        let len = format!(" ({} bytes)", text.len());
+        let about = [start.get(..200).unwrap_or(start), len.as_bytes()].concat();
+        self.tell(Level::Trace, what, Some(peer), &about);
+    }
+}

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use smallvec::SmallVec;
 
 use super::links::{LinkKey, Whose};
-use super::{Accept, CloseReason, ConnectFailure, Engine, Level, Mail, Output, Refusal, Source, Timer};
+use super::{Accept, CloseReason, Engine, Level, Mail, Output, Refusal, Source, Timer};
 use crate::clock::Time;
 use crate::ids::{BindingId, ConnId, FlowRef, PointId, ShardId, Side, Transport};
 use crate::limits::{
@@ -507,15 +507,6 @@ impl Engine {
             }
         }
         self.on_conn_gone(self.me(), id, failure, now);
-    }
-
-    /// A connection of this or another shard has closed: who waits for an answer over it looks further.
-    pub(super) fn on_conn_gone(&mut self, shard: ShardId, conn: ConnId, failure: Option<ConnectFailure>, now: Time) {
-        for id in self.watchers.remove(&(shard, conn)).unwrap_or_default() {
-            let Some(mut exchange) = self.take_exchange(id) else { continue };
-            self.on_next_lost(id, &mut exchange, failure, now);
-            self.put_back(id, exchange);
-        }
     }
 
     fn uncount_source(&mut self, ip: std::net::IpAddr) {

@@ -11,7 +11,7 @@ use crate::flow::keys::Tag;
 use crate::ids::{BindingId, ConnId, FlowRef, ShardId};
 use crate::limits::{REGISTRATION_MAX, WAITERS_PER_BINDING_MAX};
 use crate::proxy::register::{self, Registration};
-use crate::sip::{Message, Name, NameAddr, Span, Uri};
+use crate::sip::{Message, Span, Uri};
 use crate::stats::Counter;
 use crate::transaction::branch::TxnId;
 use crate::wheel::TimerId;
@@ -27,7 +27,7 @@ pub(super) struct Waiter {
 /// What waits.
 #[derive(Debug)]
 pub(super) enum Waits {
-    /// A request, in its exchange.
+    /// A request, in its context.
     Txn { shard: ShardId, txn: TxnId },
     /// An ACK to a 2xx.
     Ack { message: Box<Message>, source: Source },
@@ -47,7 +47,7 @@ pub(super) enum Found {
 }
 
 impl Waiter {
-    /// Bytes that it holds of a message; a request's are its exchange's.
+    /// Bytes that it holds of a message; a request's are its context's.
     pub(super) fn held_len(&self) -> u64 {
         match &self.what {
             Waits::Txn { .. } => 0,
@@ -522,38 +522,4 @@ impl Engine {
             })
             .collect()
     }
-
-    /// The phone's own Contact URI, for its alias.
-    pub(super) fn write_own_contact(&self, id: BindingId, out: &mut Vec<u8>) -> bool {
-        match self.directory.find(id) {
-            Some(binding) => {
-                out.extend_from_slice(&binding.contact);
-                true
-            }
-            None => false,
-        }
-    }
-}
-
-/// Who wants what of whom, for events: `INVITE from sip:alice@example.com to sip:bob@example.com`.
-pub(super) fn in_words(request: &Message) -> Vec<u8> {
-    let uri_in = |name: Name| {
-        request
-            .first(name)
-            .and_then(|field| NameAddr::parse(request.buf(), field.value).ok())
-            .map_or(&b"?"[..], |value| request.text(value.uri))
-    };
-    let uri = |name| cut(uri_in(name));
-    let (method, call_id) = (cut(request.method_text()), cut(call_id(request)));
-    [method, b" from ", uri(Name::From), b" to ", uri(Name::To), b", Call-ID ", call_id].concat()
-}
-
-/// The Call-ID of a message, for an operator to find it by elsewhere.
-pub(super) fn call_id(message: &Message) -> &[u8] {
-    message.first(Name::CallId).map_or(b"?", |field| message.text(field.value))
-}
-
-/// So much of what a peer sent is shown that the rest of the line has room.
-fn cut(text: &[u8]) -> &[u8] {
-    text.get(..80).unwrap_or(text)
 }

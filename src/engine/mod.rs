@@ -10,11 +10,10 @@
 mod ack;
 mod cancel;
 mod conns;
+mod context;
+mod contexts;
 mod count;
 mod devices;
-mod exchange;
-mod former;
-mod forwarding;
 mod halves;
 mod home;
 mod io;
@@ -30,11 +29,13 @@ mod recover;
 mod replies;
 mod requests;
 mod responses;
+mod seek;
 mod servers;
 mod shown;
 mod timers;
 mod udp;
 mod unsent;
+mod words;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -61,11 +62,10 @@ use crate::server_pool::View;
 use crate::sip::Method;
 use crate::stats::{Counter, Counters, Gauge, Snapshot};
 use crate::transaction::Times;
-use crate::transaction::branch::TxnId;
 use crate::wheel::{TimerId, Wheel};
 
 use conns::Conn;
-use exchange::Exchange;
+use contexts::Contexts;
 use home::Waiter;
 use kept::Kept;
 use links::{Link, LinkKey};
@@ -100,10 +100,7 @@ pub struct Engine {
     /// Its next time in the wheel.
     dns_timer: Option<(Time, TimerId)>,
 
-    exchanges: Slots<Option<Box<Exchange>>>,
-    by_key: HashMap<u128, TxnId, KeyedState>,
-    /// Exchanges that wait for an answer over a connection.
-    watchers: HashMap<(ShardId, ConnId), SmallVec<[TxnId; 2]>, KeyedState>,
+    contexts: Contexts,
 
     directory: Directory,
     binding_timers: HashMap<BindingId, TimerId, KeyedState>,
@@ -155,9 +152,7 @@ impl Engine {
             view: owner.view().clone(),
             peers: servers::peers_of(&settings),
             owner: (settings.shard == servers::OWNER).then(|| Box::new(owner)),
-            exchanges: Slots::new(settings.transactions_max as usize),
-            by_key: HashMap::with_hasher(state.clone()),
-            watchers: HashMap::with_hasher(state.clone()),
+            contexts: Contexts::new(settings.transactions_max as usize, &state),
             directory: Directory::new(keys.clone(), bindings_max),
             binding_timers: HashMap::with_hasher(state.clone()),
             waiters: Slots::new(settings.transactions_max as usize),
@@ -263,8 +258,7 @@ impl Engine {
         self.ports.local.shrink_to_fit();
         halve(&mut self.by_peer);
         halve(&mut self.unregistered);
-        halve(&mut self.by_key);
-        halve(&mut self.watchers);
+        self.contexts.shrink();
         halve(&mut self.binding_timers);
         halve(&mut self.waiting);
     }
@@ -312,12 +306,7 @@ impl Engine {
     /// Whether nothing is left but idle connections and bindings: what a test asks at its end.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
-        self.exchanges.is_empty()
-            && self.by_key.is_empty()
-            && self.watchers.is_empty()
-            && self.waiters.is_empty()
-            && self.waiting.is_empty()
-            && self.dns.is_idle()
+        self.contexts.is_empty() && self.waiters.is_empty() && self.waiting.is_empty() && self.dns.is_idle()
     }
 
     /// Whether every table is empty, and no timer runs but those of the owner of the verdict.

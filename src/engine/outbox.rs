@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::exchange::{Exchange, Onward};
+use super::context::{Asked, Event};
 use super::io::{By, Letter};
 use super::links::{Hop, Whose};
 use super::{Engine, Mail, Output};
@@ -81,54 +81,18 @@ impl Engine {
         self.send(flow, Letter { bytes, binding, txn, by: By::Binding }).map_err(|letter| letter.bytes)
     }
 
-    /// Sends a message of an exchange's client transaction (the request again, its ACK, its CANCEL) to where
-    /// the phone is now, or to the SIP Server. What cannot be sent there is looked after by the binding's home, and else left
-    /// to the timers; but for the request itself (`is_request`), whose exchange has to know where it went.
-    pub(super) fn send_next(
-        &mut self,
-        id: TxnId,
-        exchange: &mut Exchange,
-        bytes: Vec<u8>,
-        is_request: bool,
-        now: Time,
-    ) {
-        if let (Onward::Server(pair), Some(hop)) = (exchange.onward, exchange.hop)
-            && exchange.next.is_some_and(|flow| self.moved_from(flow, None).is_none())
-        {
-            // A CANCEL goes where its INVITE is.
-            self.unwatch(id, exchange);
-            exchange.next = self.flow_to(hop, Whose::Server(pair), None, now);
-            let Some(flow) = exchange.next else { return self.ports.pool.give(bytes) };
-            if exchange.client.is_pending() {
-                self.watch(id, flow);
-            }
-        }
-        let Some(flow) = exchange.next.and_then(|flow| self.moved_from(flow, exchange.binding)) else {
-            if is_request && exchange.onward == Onward::Flow {
-                self.ports.pool.give(bytes);
-                return self.on_registration_over(id, exchange, now);
-            }
-            return self.send_anew(exchange, bytes, now);
-        };
-        let by = exchange.next.map_or(By::Binding, |next| By::binding_or(next, flow));
-        let letter = Letter { bytes, binding: exchange.binding, txn: is_request.then_some(id), by };
-        if let Err(letter) = self.send(flow, letter) {
-            self.deliver(Some(flow), Letter { txn: None, ..letter });
-        }
-    }
-
-    /// Sends a response of an exchange to who asked.
-    pub(super) fn respond_for(&mut self, exchange: &Exchange, bytes: Vec<u8>) {
-        let binding = exchange.source.binding;
-        let bytes = match exchange.stays {
-            true => match self.send(exchange.reply, Letter { bytes, binding, txn: None, by: By::Flow }) {
+    /// Sends a response of a context to who asked.
+    pub(super) fn respond_for(&mut self, asked: &Asked, bytes: Vec<u8>) {
+        let binding = asked.source.binding;
+        let bytes = match asked.stays {
+            true => match self.send(asked.reply, Letter { bytes, binding, txn: None, by: By::Flow }) {
                 Ok(()) => return,
                 Err(letter) => letter.bytes,
             },
             false => bytes,
         };
-        if let FlowRef::Stream { shard, conn, point } = exchange.reply
-            && exchange.source.is_trusted()
+        if let FlowRef::Stream { shard, conn, point } = asked.reply
+            && asked.source.is_trusted()
             && binding.is_none()
         {
             if shard == self.me() && self.conns.get(conn).is_some() {
@@ -136,7 +100,7 @@ impl Engine {
             }
             return self.mail(shard, Mail::Respond { conn, bytes });
         }
-        self.respond(exchange.reply, binding, bytes);
+        self.respond(asked.reply, binding, bytes);
     }
 
     /// See [`Mail::Respond`].
@@ -269,7 +233,7 @@ impl Engine {
             Mail::Send { letter: Letter { bytes, txn: Some(txn), .. }, .. } => {
                 self.count(Counter::LimitMailboxCount);
                 self.ports.pool.give(bytes);
-                self.on_unposted(txn, now);
+                self.on_context(txn, Event::NoRoom, now);
             }
             Mail::Send { letter: Letter { bytes, .. }, .. }
             | Mail::Deliver { letter: Letter { bytes, .. }, .. }
@@ -278,7 +242,7 @@ impl Engine {
                 self.count(Counter::ResponseMailbox);
                 self.ports.pool.give(bytes);
             }
-            Mail::Resolve { txn, .. } => self.on_unposted(txn, now),
+            Mail::Resolve { txn, .. } => self.on_context(txn, Event::NoRoom, now),
             Mail::Ack { message, .. } => {
                 self.count(Counter::AckMailbox);
                 self.recycle_message(message);

@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use super::exchange::Which;
+use super::context::TxnTimer;
 use super::pool::Pool;
+use super::words::start_of;
 use super::{Event, Level, Mail, Output};
 use crate::config::LogLevel;
 use crate::config::engine::Settings;
@@ -14,16 +15,22 @@ use crate::proxy::Names;
 use crate::proxy::target::Incarnation;
 use crate::rng::Rng;
 use crate::sip::Edits;
+use crate::sip::value::write_u32;
 use crate::stats::{Counter, Counters};
 use crate::transaction::Times;
 use crate::transaction::branch::TxnId;
 use crate::wheel::Wheel;
 
+/// Seconds in the Retry-After of a 503: the least, and how many more at random, so that those who were sent
+/// away do not all come back at once.
+const RETRY_AFTER_MIN_S: u64 = 5;
+const RETRY_AFTER_SPREAD_S: u64 = 10;
+
 /// What a timer of the wheel is for.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Timer {
-    /// A timer of an exchange.
-    Exchange(TxnId, Which),
+    /// A timer of a response context.
+    Context(TxnId, TxnTimer),
     /// A connection has one of its deadlines now, or had when the timer was set.
     Conn(ConnId),
     /// A binding may have expired.
@@ -88,7 +95,6 @@ pub(super) struct Ports {
     pub(super) local: VecDeque<Mail>,
     pub(super) pool: Pool,
     pub(super) edits: Edits,
-    pub(super) scratch: Vec<u8>,
     pub(super) rng: Rng,
 }
 
@@ -102,7 +108,6 @@ impl Ports {
             local: VecDeque::new(),
             pool: Pool::default(),
             edits: Edits::new(),
-            scratch: Vec::new(),
             rng,
         }
     }
@@ -145,9 +150,13 @@ impl Ports {
 
     /// A message passes, told by its start line and its length.
     pub(super) fn tell_message(&mut self, what: &'static str, peer: SocketAddr, text: &[u8]) {
-        let start = memchr::memchr(b'\r', text).map_or(text, |end| &text[..end]);
-        let len = format!(" ({} bytes)", text.len());
-        let about = [start.get(..200).unwrap_or(start), len.as_bytes()].concat();
-        self.tell(Level::Trace, what, Some(peer), &about);
+        self.tell(Level::Trace, what, Some(peer), &start_of(text));
+    }
+
+    pub(super) fn write_retry_after(&mut self, out: &mut Vec<u8>) {
+        let seconds = RETRY_AFTER_MIN_S + self.rng.next() % RETRY_AFTER_SPREAD_S;
+        out.extend_from_slice(b"Retry-After: ");
+        write_u32(seconds as u32, out);
+        out.extend_from_slice(b"\r\n");
     }
 }

@@ -7,9 +7,8 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::exchange::{Exchange, Onward};
+use super::context::{ResponseContext, Why};
 use super::links::{Hop, LinkKey, Whose, evidence_of};
-use super::onward::Why;
 use super::{CloseReason, ConnectFailure, Engine, KeyedState, Level, Mail, Settings, Source, Timer, Upstream};
 use crate::clock::Time;
 use crate::config::{Host, Server, ServerAddress};
@@ -286,7 +285,7 @@ impl Engine {
     /// A name has been resolved, or not, for whom it was asked for.
     pub(super) fn on_found(&mut self, waiter: u64, answer: Answer, now: Time) {
         if waiter & WATCH == 0 {
-            self.on_name(super::onward::txn_of_waiter(waiter), answer, now);
+            self.on_name(super::contexts::txn_of_waiter(waiter), answer, now);
         } else {
             self.on_watched((waiter & !WATCH) as usize, answer, now);
         }
@@ -526,7 +525,7 @@ impl Engine {
             self.forgive(&back);
         }
         for (pair, address, refuses) in down {
-            let is_its = |one: &Exchange| one.onward == Onward::Server(pair);
+            let is_its = |one: &ResponseContext| one.targets.pair() == Some(pair);
             self.move_from(address, Why::Verdict, true, is_its, now);
             if refuses {
                 // ICMP tells one shard only, whichever has sent what it is about.
@@ -563,8 +562,7 @@ impl Engine {
 
     /// A SIP Server has answered a request. Without service checks nothing else tells that it is there, and it is told
     /// until the owner says that it has heard.
-    pub(super) fn note_answer(&mut self, exchange: &Exchange, code: u16) {
-        let (Onward::Server(pair), Some(hop)) = (exchange.onward, exchange.hop) else { return };
+    pub(super) fn note_answer(&mut self, pair: u8, hop: Hop, code: u16) {
         if !self.env.settings.live.oos_check.is_zero() || matches!(code, 408 | 503 | 504) {
             return;
         }
@@ -576,23 +574,11 @@ impl Engine {
     }
 
     /// The partner has taken a call that the active server would not: it is the one that serves.
-    pub(super) fn note_takes_calls(&mut self, onward: Onward, hop: Option<Hop>) {
-        if let (Onward::Server(pair), Some(hop)) = (onward, hop)
-            && let Some((_, member)) = self.env.names.server_at(hop.address)
+    pub(super) fn note_takes_calls(&mut self, pair: u8, hop: Hop) {
+        if let Some((_, member)) = self.env.names.server_at(hop.address)
             && self.view.pairs.get(usize::from(pair)).is_some_and(|view| !view.pinned && view.active != member)
         {
             self.tell_evidence(pair, hop.address, Evidence::TookCall);
-        }
-    }
-
-    /// An INVITE has had no response at all for a second: its server is asked at once whether it is there, so that
-    /// silence is found out within one service check, and callers do not wait for two.
-    pub(super) fn doubt_server(&mut self, exchange: &Exchange) {
-        if let (Onward::Server(pair), Some(hop)) = (exchange.onward, exchange.hop)
-            && exchange.client.is_unanswered()
-            && !self.env.settings.live.oos_check.is_zero()
-        {
-            self.tell_evidence(pair, hop.address, Evidence::Silent);
         }
     }
 

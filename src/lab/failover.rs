@@ -11,9 +11,9 @@ pub mod child;
 mod fault;
 mod pair;
 
+use crate::args::PhonesArgs;
 use crate::bench::{Bench, Place};
 use crate::certs::TlsFiles;
-use crate::commands::PhonesArgs;
 use crate::ledger::{Caller, Ledger, Window};
 use crate::load::{self, Direction};
 use crate::net::Transport;

@@ -3,7 +3,7 @@
 //!
 //! Owns: the files that the proxy reads, the order of events, and the report. Must not touch: SIP.
 
-use crate::crowd::{Crowd, Kind, What, mark};
+use crate::bare_clients::{BareClients, Kind, What, mark};
 use crate::healthy::{Healthy, HealthyLine};
 use crate::storm::said;
 use crate::tally::{Histogram, Tally};
@@ -87,7 +87,7 @@ pub fn run(line: &RenewLine) -> Result<ExitCode, Box<dyn Error>> {
     }
     let first = mark(&CertificateDer::from_pem_file(&line.live.certificate)?);
     let (mut healthy, tls) = Healthy::start(&line.healthy)?;
-    let crowd = Crowd::start(line.healthy.proxy.addr, &tls, line.healthy.crowd_source.clone())?;
+    let clients = BareClients::start(line.healthy.proxy.addr, &tls, line.healthy.client_source.clone())?;
 
     let mut placed = vec![Placed { at: Instant::now(), mark: first, shown_after: Some(Duration::ZERO) }];
     let mut took = Histogram::default();
@@ -100,7 +100,7 @@ pub fn run(line: &RenewLine) -> Result<ExitCode, Box<dyn Error>> {
         if passed_s < line.seconds {
             let due = (passed_s * line.knocks) as u64;
             if due > begun {
-                crowd.open(Kind::Passer, u32::try_from(due - begun)?);
+                clients.open(Kind::Passer, u32::try_from(due - begun)?);
                 begun = due;
             }
             if passed_s >= next_s {
@@ -121,7 +121,7 @@ pub fn run(line: &RenewLine) -> Result<ExitCode, Box<dyn Error>> {
         } else if passed_s > line.seconds + AFTER_S {
             break;
         }
-        for fact in crowd.facts()? {
+        for fact in clients.facts()? {
             match fact.what {
                 What::Stands { certificate } => {
                     stood += 1;

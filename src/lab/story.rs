@@ -3,9 +3,9 @@
 //!
 //! Owns: the order of the steps, their plain words, and the reason when one fails. Must not touch: SIP.
 
+use crate::args::{HabitsLine, PhonesArgs, PolicyLine};
 use crate::bench::{Bench, Place};
 use crate::certs::TlsFiles;
-use crate::commands::{PhonesArgs, PolicyLine, WayLine};
 use crate::net::Transport;
 use crate::phones::{Phase, PhoneCallRef};
 use crate::server::{CallRef, Plan, Step};
@@ -68,7 +68,7 @@ pub struct StoryLine {
     #[command(flatten)]
     policy: PolicyLine,
     #[command(flatten)]
-    way: WayLine,
+    habits: HabitsLine,
     #[command(flatten)]
     tls: TlsFiles,
 }
@@ -97,7 +97,7 @@ impl StoryLine {
 pub fn run(line: &StoryLine) -> Told<ExitCode> {
     let mut bench = Bench::new(line.tls.load()?, Timers::default())?;
     let listen = Place { transport: line.internal, addr: line.server_listen };
-    let places = bench.add_server(&[listen], line.policy.policy(), line.way.habits())?;
+    let places = bench.add_server(&[listen], line.policy.policy(), line.habits.habits())?;
     bench.add_phones(line.phone.config(line.proxy, PHONES_MAX));
     let shards = match &line.http {
         Some(http) => shard_count(&watch::json(&format!("{}/stats", http.trim_end_matches('/')))?)?,

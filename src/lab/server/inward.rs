@@ -12,7 +12,7 @@ use crate::text::{self, Message, Name, Start, Uri};
 
 impl Server {
     pub fn request(&mut self, stack: &mut Stack, id: ServerId, link: Link, message: &Message<'_>) {
-        self.learn_way(stack, link, message);
+        self.learn_connection(stack, link, message);
         let Start::Request { method, uri } = message.start else { return };
         match method {
             "INVITE" => stack.tally.invites_in += 1,
@@ -103,16 +103,16 @@ impl Server {
     fn on_message(&mut self, stack: &mut Stack, id: ServerId, message: &Message<'_>, uri: &str) {
         let aor = Uri::parse(uri).map(|uri| uri.aor()).unwrap_or_default();
         let binding = self.registrar.lookup(&aor, stack.now_us).and_then(|mut found| found.next()).cloned();
-        let way = binding.as_ref().and_then(|binding| match &binding.hop {
-            Hop::Path(path) => self.way_to(stack, text::uri_of(&path[0]), 0),
-            Hop::Proxy(uri) => self.way_to_proxy(stack, uri, 0),
-            Hop::Direct(link) => self.way_over_link(stack, *link),
+        let hop = binding.as_ref().and_then(|binding| match &binding.hop {
+            Hop::Path(path) => self.next_hop_to(stack, text::uri_of(&path[0]), 0),
+            Hop::Proxy(uri) => self.next_hop_to_proxy(stack, uri, 0),
+            Hop::Direct(link) => self.next_hop_over_link(stack, *link),
         });
-        let (Some(binding), Some(way)) = (binding, way) else {
+        let (Some(binding), Some(hop)) = (binding, hop) else {
             return stack.respond(id, 404, "Not Found", "lab", "", b"");
         };
         let call_id = stack.random();
-        let mut draft = stack.draft("MESSAGE", &binding.contact, way.transport, way.sent_by);
+        let mut draft = stack.draft("MESSAGE", &binding.contact, hop.transport, hop.sent_by);
         if let Hop::Path(path) = &binding.hop {
             for route in path {
                 draft.line("Route", route);
@@ -127,7 +127,7 @@ impl Server {
             draft.line("Content-Type", content_type);
         }
         let slot = self.relays.insert(id) as u32;
-        stack.send(draft, SERVER, way.link, Cookie { kind: KIND_RELAY, leg: 0, slot, serial: 0 }, message.body);
+        stack.send(draft, SERVER, hop.link, Cookie { kind: KIND_RELAY, leg: 0, slot, serial: 0 }, message.body);
     }
 
     fn on_dialog_request(&mut self, stack: &mut Stack, id: ServerId, link: Link, message: &Message<'_>, method: &str) {

@@ -1,10 +1,10 @@
-//! A crowd of bare TLS connections beside the phones, in a thread of its own, so that what it costs to play it does not
-//! hold up the calls: those that only shake hands, and those that do as badly as they can.
+//! Bare TLS clients beside the phones, in a thread of their own, so that what it costs to play them does not hold up the
+//! calls: those that only shake hands, and those that do as badly as they can.
 //!
-//! Owns: its sockets and sessions. Must not touch: calls and phones. It is told what to open by [`Crowd::open`] and
-//! tells what became of it as [`Fact`]s.
+//! Owns: their sockets and sessions. Must not touch: calls and phones. [`BareClients::open`] says what the thread opens,
+//! and [`Fact`]s what became of that.
 //!
-//! All come from addresses of their own (127.0.1.x for a proxy on loopback), for a proxy bounds what one source may
+//! The clients come from addresses of their own (127.0.1.x for a proxy on loopback), for a proxy bounds what one source may
 //! hold.
 
 use crate::net::TlsSettings;
@@ -92,12 +92,12 @@ pub fn mark(der: &[u8]) -> u64 {
 }
 
 /// A handle on the thread, which ends when this is dropped.
-pub struct Crowd {
+pub struct BareClients {
     orders: Sender<(Kind, u32)>,
     facts: Receiver<Fact>,
 }
 
-impl Crowd {
+impl BareClients {
     /// Starts the thread.
     ///
     /// # Errors
@@ -116,7 +116,7 @@ impl Crowd {
         let poll = Poll::new()?;
         let mut thread =
             Thread { poll, peers: Slab::new(), proxy, config, name, sources, waiting: Vec::new(), begun: 0, tell };
-        std::thread::Builder::new().name("crowd".into()).spawn(move || thread.run(&ordered))?;
+        std::thread::Builder::new().name("bare-clients".into()).spawn(move || thread.run(&ordered))?;
         Ok(Self { orders, facts })
     }
 
@@ -136,7 +136,7 @@ impl Crowd {
             match self.facts.try_recv() {
                 Ok(fact) => all.push(fact),
                 Err(TryRecvError::Empty) => return Ok(all),
-                Err(TryRecvError::Disconnected) => return Err("the thread of the crowd has ended".into()),
+                Err(TryRecvError::Disconnected) => return Err("the thread of the bare clients has ended".into()),
             }
         }
     }

@@ -6,8 +6,8 @@
 mod checks;
 mod log_writer;
 mod lookup;
-mod papers;
 mod plan;
+mod reload;
 mod report;
 pub(crate) mod resolvers;
 mod secrets;
@@ -32,7 +32,7 @@ use signal_hook::iterator::Signals;
 
 use checks::Patience;
 pub use log_writer::LogWriter;
-use papers::{Before, Papers};
+use reload::{Before, CertificateReload};
 pub use report::Report;
 pub use secrets::{SecretError, http_token};
 pub use settings::{SettingsFile, level};
@@ -43,8 +43,10 @@ use crate::ids::Side;
 use crate::limits::{DRAIN_MAX, SHARDS_MAX};
 use crate::shard::{Common, Setup, Shards};
 use crate::tls::CurrentCertificate;
+use crate::tls::error::TlsError;
+use crate::tls::inventory::Inventory;
 use crate::tls::key_log::KeyLogs;
-use crate::tls::setup::{self, Inventory, TlsError};
+use crate::tls::setup;
 use crate::tls::tickets::TicketSecrets;
 
 /// Status when a second signal ends the process at once.
@@ -214,7 +216,7 @@ pub fn run(config: Config, file: SettingsFile, cores: Vec<usize>, log: &LogWrite
             recv(reload) -> _ => {
                 log::info!("SIGHUP: settings, certificates, keys, CAs and revocation lists are read again");
                 settings.read_again(&running.shards.handle());
-                running.papers.read_again();
+                running.reload.read_again();
             }
             recv(running.shards.ended()) -> _ => break Some(StartError::ShardEnded),
         }
@@ -266,7 +268,7 @@ fn signals() -> io::Result<Heard> {
 struct Running {
     shards: Shards,
     admin: Option<admin::Admin>,
-    papers: Papers,
+    reload: CertificateReload,
 }
 
 impl Running {
@@ -312,13 +314,19 @@ impl Running {
         say_what_runs(config, cores, &inventory, capacity);
         cut_down.iter().for_each(|line| log::warn!("{line}"));
         let https = https.map(|(_, shown)| shown);
-        let papers =
-            Papers::watch((config.clone(), tickets, key_logs), before, &inventory, shards.handle(), shown, https);
-        Ok(Self { shards, admin, papers: papers.map_err(StartError::Executor)? })
+        let reload = CertificateReload::watch(
+            (config.clone(), tickets, key_logs),
+            before,
+            &inventory,
+            shards.handle(),
+            shown,
+            https,
+        );
+        Ok(Self { shards, admin, reload: reload.map_err(StartError::Executor)? })
     }
 
     fn stop(self) {
-        drop(self.papers);
+        drop(self.reload);
         self.shards.stop();
         drop(self.admin);
     }

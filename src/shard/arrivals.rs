@@ -18,7 +18,7 @@ use crate::limits::HANDSHAKES_PARKED_COUNT_MAX;
 use crate::stats::{Counter, HandshakeFailure};
 
 /// From one look to the next whether a handshake may begin, while so many are in the air.
-pub(super) const CROWD_LOOK_EVERY: Duration = Duration::from_millis(2);
+pub(super) const HANDSHAKE_LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// A connection whose handshake is still to begin.
 #[derive(Debug)]
@@ -79,7 +79,7 @@ impl Core {
                 self.to_spawn.extend(key);
             }
         }
-        (self.parked.len() > 0).then(|| now.after(CROWD_LOOK_EVERY))
+        (self.parked.len() > 0).then(|| now.after(HANDSHAKE_LOOK_EVERY))
     }
 
     fn not_begun(&mut self, arrival: &Arrival, why: &'static str) {

@@ -636,7 +636,7 @@ impl Core {
         conn.wake();
     }
 
-    /// Lets go of the room that a crowd has left behind.
+    /// Lets go of the room that a burst of work has left behind.
     pub(super) fn shrink(&mut self) {
         self.engine.shrink();
         self.lent = Vec::new();

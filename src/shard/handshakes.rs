@@ -3,10 +3,10 @@
 //! Owns: their order and their number, in all and by source address. Must not touch: connections; what is decided
 //! here is carried out by [`super::connection`].
 //!
-//! A crowd is taken in at the pace of the cryptography: while the bound is reached, connections wait in the listener's
-//! queue, so that a thousand phones that come back at once all get in. Stalled ones do not hold up that queue: who
-//! has had its time gives way to the next. A source that fills its share gives way among its own, and waits aside
-//! ([`super::parked`]), so that nobody waits behind it.
+//! A burst of connections is taken in at the pace of the cryptography: while the bound is reached, connections wait in
+//! the listener's queue, so that a thousand phones that come back at once all get in. Stalled ones do not hold up that
+//! queue: who has had its time gives way to the next. A source that fills its share gives way among its own, and waits
+//! aside ([`super::parked`]), so that nobody waits behind it.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -79,8 +79,8 @@ impl Handshakes {
                 return Some((self.oldest_of(source)?.key, Counter::LimitHandshakesPerSource));
             }
         }
-        let crowded = self.all.len() > HANDSHAKES_COUNT_MAX;
-        self.all.front().filter(|_| crowded).map(|entry| (entry.key, Counter::LimitHandshakesCount))
+        let is_over = self.all.len() > HANDSHAKES_COUNT_MAX;
+        self.all.front().filter(|_| is_over).map(|entry| (entry.key, Counter::LimitHandshakesCount))
     }
 
     /// One is over, however it ended.
@@ -115,7 +115,7 @@ mod tests {
     }
 
     /// So many of one source, from the first number on.
-    fn crowd(all: &mut Handshakes, first: usize, count: usize, from: IpAddr) {
+    fn burst(all: &mut Handshakes, first: usize, count: usize, from: IpAddr) {
         for at in first..first + count {
             assert_eq!(all.begin(Key::of_test(at), Some(from), START), None, "{at}");
         }
@@ -124,8 +124,8 @@ mod tests {
     #[test]
     fn the_bound_is_waited_for_and_then_the_oldest_gives_way() {
         let mut all = Handshakes::default();
-        crowd(&mut all, 0, HANDSHAKES_COUNT_MAX / 2, source(1));
-        crowd(&mut all, 1_000, HANDSHAKES_COUNT_MAX - HANDSHAKES_COUNT_MAX / 2, source(2));
+        burst(&mut all, 0, HANDSHAKES_COUNT_MAX / 2, source(1));
+        burst(&mut all, 1_000, HANDSHAKES_COUNT_MAX - HANDSHAKES_COUNT_MAX / 2, source(2));
         for (busy, patience) in [(true, PATIENCE_BUSY), (false, PATIENCE_IDLE)] {
             assert_eq!(all.turn(source(3), busy, START), Turn::Waits, "at the bound");
             assert_eq!(all.turn(source(3), busy, START.after(patience - Duration::from_micros(1))), Turn::Waits);
@@ -142,11 +142,11 @@ mod tests {
     #[test]
     fn a_source_waits_and_gives_way_among_its_own() {
         let mut all = Handshakes::default();
-        crowd(&mut all, 5_000, 1, source(2));
-        crowd(&mut all, 0, HANDSHAKES_PER_SOURCE_MAX, source(1));
+        burst(&mut all, 5_000, 1, source(2));
+        burst(&mut all, 0, HANDSHAKES_PER_SOURCE_MAX, source(1));
         assert_eq!(all.turn(source(1), true, START), Turn::Parks);
         assert_eq!(all.turn(source(2), true, START), Turn::Now, "others are not held up");
-        crowd(&mut all, 6_000, HANDSHAKES_COUNT_MAX - HANDSHAKES_PER_SOURCE_MAX - 1, source(3));
+        burst(&mut all, 6_000, HANDSHAKES_COUNT_MAX - HANDSHAKES_PER_SOURCE_MAX - 1, source(3));
         assert_eq!(all.turn(source(2), true, START), Turn::Waits);
         assert_eq!(all.turn(source(1), true, START), Turn::Parks, "nor by it, when there is room for nobody");
         let gives_way = all.begin(Key::of_test(9_999), Some(source(1)), START.after(PATIENCE_BUSY));

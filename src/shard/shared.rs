@@ -59,7 +59,7 @@ pub(super) struct Orders {
     pub live: Option<Box<Live>>,
     /// New handshakes are made with this; open connections stay.
     pub tls: Option<Box<Tls>>,
-    /// Let go of the room that a crowd has left behind.
+    /// Let go of the room that a burst of work has left behind.
     pub shrink: bool,
     /// Take no new work; say once when nothing is in flight any more.
     pub drain: Option<Sender<()>>,
@@ -371,7 +371,7 @@ impl Handle {
         }
     }
 
-    /// Asks all shards to let go of the room that a crowd has left behind.
+    /// Asks all shards to let go of the room that a burst of work has left behind.
     pub(super) fn shrink(&self) {
         self.order_all(|orders| orders.shrink = true);
     }

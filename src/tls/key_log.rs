@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustls::{KeyLog, NoKeyLog};
 
-use super::setup::TlsError;
+use super::error::TlsError;
 use crate::config::Config;
 use crate::ids::Side;
 

@@ -185,18 +185,18 @@ fn options(to: SocketAddr, transport: &str, branch: &str) -> String {
 }
 
 /// Certificates in a folder that goes when the test ends.
-struct Papers {
+struct Certificates {
     folder: PathBuf,
     ca: rcgen::CertifiedIssuer<'static, rcgen::KeyPair>,
 }
 
-impl Drop for Papers {
+impl Drop for Certificates {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
-impl Papers {
+impl Certificates {
     fn new(name: &str) -> Self {
         let folder = std::env::temp_dir().join(format!("hawser-shard-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();

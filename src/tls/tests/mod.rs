@@ -13,10 +13,11 @@ use rustls::crypto::ring;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, Error, RootCertStore};
 
+use super::error::TlsError;
 use super::identity::TlsPeer;
+use super::inventory::Inventory;
 use super::key_log::KeyLogs;
 use super::session::{Progress, Session};
-use super::setup::{Inventory, TlsError};
 use super::tickets::TicketSecrets;
 use super::*;
 use crate::config::Config;

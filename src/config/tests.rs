@@ -3,8 +3,11 @@
 mod facing;
 mod setups;
 
+use std::time::Duration;
+
 use super::document::Document;
 use super::*;
+use crate::ids::{SetupId, Side, Transport};
 
 /// The least that starts: a SIP Server, and no TLS port as there is no certificate.
 const LEAST: &str = "[sipproxy]\ntls-port = 0\n[[sip-server]]\nname = \"sips1\"\nprimary = \"127.0.0.1:7000\"\n";

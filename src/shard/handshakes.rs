@@ -12,7 +12,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::connection::Key;
+use super::conn::Key;
 use crate::clock::Time;
 use crate::limits::{HANDSHAKES_COUNT_MAX, HANDSHAKES_PER_SOURCE_MAX};
 use crate::stats::Counter;
@@ -20,8 +20,8 @@ use crate::stats::Counter;
 /// A handshake may take so long before it gives way to newer ones while this shard has others to reckon: what it waits
 /// for may be its turn.
 const PATIENCE_BUSY: Duration = Duration::from_millis(500);
-/// The same while this shard waits for its peers: two round trips. Short, for nobody is let in meanwhile, and whoever
-/// fills the places with connections that say nothing must not keep others out.
+/// How long a handshake may take while this shard waits for its peers: two round trips. Short, for nobody is let in
+/// meanwhile, and whoever fills the places with connections that say nothing must not keep others out.
 const PATIENCE_IDLE: Duration = Duration::from_millis(250);
 
 #[derive(Clone, Copy, Debug)]
@@ -35,15 +35,15 @@ struct Entry {
 /// Whether a handshake may begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
-    /// It may.
+    /// The handshake may begin.
     Now,
-    /// Its source has as many as it may have: this one waits, and nobody behind it.
+    /// The source has as many as it may have: this handshake waits, and nobody behind it.
     Parks,
     /// There are as many as may be: everybody waits.
     Waits,
 }
 
-/// Those of one shard.
+/// The handshakes of one shard.
 #[derive(Debug, Default)]
 pub(super) struct Handshakes {
     /// The oldest first.

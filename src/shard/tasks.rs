@@ -17,8 +17,10 @@ use glommio::net::{TcpListener, UdpSocket};
 use glommio::timer::Timer;
 
 use super::arrivals::HANDSHAKE_LOOK_EVERY;
-use super::connection::Key;
-use super::core::{Clock, Core, RETRY_AFTER};
+use super::clock::Clock;
+use super::conn::Key;
+use super::core::Core;
+use super::pass::RETRY_AFTER;
 use super::resolving::Ask;
 use super::shared::Shared;
 use crate::clock::Time;

@@ -65,7 +65,7 @@ fn what_is_asked_in_one_segment_with_a_fin_or_a_close_notify_is_answered() {
         for (at, tls) in [None, Some(&phones[0]), Some(&phones[1])].into_iter().enumerate() {
             let mut phone = asks_and_closes_its_half(&rig, tls, &format!("s{shards}at{at}"));
             let mut buffer = [0; 4_096];
-            // Its service checks are not what is waited for.
+            // The proxy's service checks are not what is waited for.
             let (request, from) = loop {
                 let (len, from) = uninterrupted(|| server.recv_from(&mut buffer)).unwrap();
                 let text = String::from_utf8(buffer[..len].to_vec()).unwrap();

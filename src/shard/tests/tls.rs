@@ -188,7 +188,7 @@ fn a_source_that_is_over_its_share_waits_alone() {
         socket.connect(&rig.tls.into()).unwrap();
         socket
     };
-    // They say nothing, so that each holds its place until it has had its time.
+    // Idlers say nothing, so that each holds its place until it has had its time.
     let idlers: Vec<_> = (0..HANDSHAKES_PER_SOURCE_MAX * 4).map(|_| idle()).collect();
     // However many of them wait, a phone behind them in the listener's queue does not.
     for _ in 0..20 {

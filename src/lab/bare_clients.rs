@@ -73,7 +73,7 @@ pub struct Fact {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
-    /// Its connection stands as far as it will (for all but the mute: the handshake is done), and this is the
+    /// The peer's connection stands as far as it will (for all but the mute: the handshake is done), and this is the
     /// certificate that it was shown.
     Stands {
         certificate: u64,
@@ -178,7 +178,7 @@ impl Thread {
         loop {
             loop {
                 match ordered.try_recv() {
-                    // They count from here, for that is when all of them come.
+                    // Connections count from here, for that is when all of them come.
                     Ok((kind, count)) => self.waiting.push((kind, count, Instant::now())),
                     Err(TryRecvError::Empty) => break,
                     Err(TryRecvError::Disconnected) => return,
@@ -263,7 +263,7 @@ impl Thread {
 
     fn end(&mut self, at: usize, how: End) {
         let mut peer = self.peers.remove(at);
-        // Its descriptor is closed right after.
+        // The peer's descriptor is closed right after.
         self.poll.registry().deregister(&mut peer.stream).ok();
         self.say(peer.kind, peer.began, What::Ended { stood: peer.stood, how });
     }

@@ -264,7 +264,7 @@ impl Server {
             return Some(Some(Binding::beyond(&format!("sip:{}@{}", uri.user, trunk.server))));
         }
         let aor = match (&self.habits.domain, text::numeric(uri.host)) {
-            // Its own address, or the one of its partner, which it stands in for.
+            // The server's own address, or the one of its partner, which it stands in for.
             (Some(domain), Some(_)) => format!("{}@{domain}", uri.user),
             _ => uri.aor(),
         };

@@ -1,8 +1,8 @@
 //! Peers that stall: in the middle of their handshake, at one byte a second, and without ever reading, while registered
 //! phones are called.
 //!
-//! They come several times, for what one round leaves behind must not add up; and once more while nobody calls, for what
-//! they cost by themselves is to be told from what they make the calls cost.
+//! Such peers come several times, for what one round leaves behind must not add up; and once more while nobody calls,
+//! for what they cost by themselves is to be told from what they make the calls cost.
 //!
 //! Owns: the order of events, and the report. Must not touch: SIP.
 

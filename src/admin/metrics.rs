@@ -66,7 +66,7 @@ pub(super) fn encode(scrape: Scrape, format: Format) -> Result<String, fmt::Erro
     })
 }
 
-/// The same in Prometheus' own text: a counter's family is named like its samples, with `_total`, and an info
+/// The metrics in Prometheus' own text: a counter's family is named like its samples, with `_total`, and an info
 /// is a gauge.
 fn classic(open_metrics: &str) -> String {
     let mut out = String::with_capacity(open_metrics.len() + 4 * 1_024);

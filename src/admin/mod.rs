@@ -84,9 +84,9 @@ pub trait Source: Send + Sync + 'static {
 /// Whether new work is taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Readiness {
-    /// It is.
+    /// The process is ready.
     Ready,
-    /// It is not, and why in a few words.
+    /// The process is not ready, and why in a few words.
     Not(String),
 }
 

@@ -11,7 +11,7 @@ use crate::server::SettingsFile;
 /// Why a file is of no use.
 #[derive(Debug)]
 pub(super) enum FileError {
-    /// It cannot be read.
+    /// The file cannot be read.
     Read(PathBuf, io::Error),
     /// What stands in it.
     Config(ConfigError),
@@ -29,7 +29,7 @@ impl fmt::Display for FileError {
 /// The text of a file.
 ///
 /// # Errors
-/// It cannot be read.
+/// The file cannot be read.
 pub(super) fn read(path: &Path) -> Result<SettingsFile, FileError> {
     let text = fs::read_to_string(path).map_err(|fault| FileError::Read(path.to_owned(), fault))?;
     Ok(SettingsFile { path: path.to_owned(), text })

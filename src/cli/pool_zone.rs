@@ -97,15 +97,15 @@ pub(super) struct Line {
 /// Why there are no records, or no answer.
 #[derive(Debug)]
 pub(super) enum ZoneError {
-    /// Neither a name, nor an address, nor a file.
+    /// A member is neither a name, nor an address, nor a file.
     Member(String),
     /// The domain is no host name.
     Domain(String),
     /// A member's file.
     File(FileError),
-    /// It listens on all addresses and does not say by which it is reached.
+    /// A member listens on all addresses and does not say by which it is reached.
     Unspecified(PathBuf),
-    /// It has no listener for endpoints.
+    /// A member has no listener for endpoints.
     NoListener(PathBuf),
     /// A preference for a member that there is not.
     NoSuchMember(String),

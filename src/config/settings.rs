@@ -128,9 +128,9 @@ pub struct Server {
     pub name: String,
     /// Address or name.
     pub primary: ServerAddress,
-    /// Its backup.
+    /// The partner of `primary`.
     pub backup: Option<ServerAddress>,
-    /// Its own or `internal-protocol`.
+    /// The pair's own or `internal-protocol`.
     pub transport: Transport,
     /// What its certificate must carry; `None`: the name or address of `primary`.
     pub tls_name: Option<Host>,
@@ -182,7 +182,7 @@ pub struct PeerProxy {
     pub contact: Host,
     /// How it is reached.
     pub protocol: Transport,
-    /// Its TLS port; `None`: what the DNS says of its name (RFC 3263), 5061 for an address.
+    /// The site's TLS port; `None`: what the DNS says of its name (RFC 3263), 5061 for an address.
     pub port_tls: Option<u16>,
     /// What its certificate must carry; `None`: `contact`.
     pub tls_name: Option<Host>,
@@ -243,7 +243,7 @@ pub struct TlsPeer {
 /// A rule for devices that do not register.
 #[derive(Clone, Debug)]
 pub struct Device {
-    /// Their addresses.
+    /// The devices' addresses.
     pub network: Network,
     /// What their certificates must carry; `None`: the target of the request.
     pub tls_name: Option<Host>,
@@ -271,7 +271,7 @@ pub struct PeerSecurity {
     pub certificate_key: Option<PathBuf>,
     /// Whom the peer's certificate must be of.
     pub trust: TrustFiles,
-    /// That of its side: a peer has none of its own.
+    /// The side's: a peer has none of its own.
     pub key_log_file: Option<PathBuf>,
 }
 
@@ -406,7 +406,7 @@ pub struct Log {
 }
 
 impl Config {
-    /// Those who have a set-up of TLS of their own: the table and the name in it, their side, and which.
+    /// Peers with a set-up of TLS of their own: the table and the name in it, their side, and which.
     pub fn with_own_setup(&self) -> impl Iterator<Item = (String, Side, PeerSetup)> {
         let servers = self.servers.iter().map(|s| (format!("sip-server {}", s.name), Side::Server, s.setup));
         let peers = self.peers.iter().map(|p| (format!("peer-proxy {}", p.name), Side::Endpoint, p.setup));

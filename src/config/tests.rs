@@ -504,7 +504,7 @@ fn every_default_is_what_absence_means() {
             assert!(matches!(fault.fault, Fault::Missing(_)), "{fault}");
             continue;
         }
-        // Those that are another key's value.
+        // Defaults that are another key's value.
         let default = match *default {
             "internal-protocol" => "\"udp\"",
             "security" if key == "system-roots" => "false",

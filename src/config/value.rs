@@ -29,9 +29,9 @@ pub enum ClientEku {
 pub enum ClientAor {
     /// Nothing: who the server takes for whom is its own affair.
     Off,
-    /// Its domain, or its user.
+    /// The certificate names the AOR's domain, or its user.
     Domain,
-    /// Its user.
+    /// The certificate names the AOR's user.
     User,
 }
 
@@ -287,7 +287,7 @@ impl fmt::Display for Network {
 pub enum Cores {
     /// Every core that the process may run on, [`SHARDS_MAX`] at most.
     All,
-    /// These, ascending, each once; between 1 and [`SHARDS_MAX`] of them.
+    /// Cores by their numbers, ascending, each once; between 1 and [`SHARDS_MAX`] of them.
     List(Vec<usize>),
 }
 

@@ -20,7 +20,7 @@ const PORT_LOOK_EVERY: Duration = Duration::from_millis(20);
 const MEMLOCK_LEN_MIN: u64 = 512 * 1024;
 /// Descriptors that are not for connections: files, rings and event descriptors, listeners, HTTP, servers.
 const DESCRIPTORS_RESERVED: u64 = 256;
-/// The same, for each shard, with its DNS questions.
+/// Descriptors of each shard that are not for connections, with its DNS questions.
 const DESCRIPTORS_RESERVED_BY_SHARD: u64 = 32 + DNS_EXCHANGES_COUNT_MAX as u64;
 /// With fewer connections there is no sense in starting.
 const CONNECTIONS_COUNT_MIN: u64 = 64;

@@ -278,7 +278,7 @@ impl Reader {
     }
 
     fn shown(&self) -> std::sync::MutexGuard<'_, TlsFiles> {
-        // It is whole at any time.
+        // What the lock guards is whole at any time.
         self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

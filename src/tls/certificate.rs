@@ -98,7 +98,7 @@ impl CurrentCertificate {
     }
 
     fn lock(&self) -> MutexGuard<'_, Arc<dyn ResolvesServerCert>> {
-        // It is whole at any time.
+        // What the lock guards is whole at any time.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -14,7 +14,7 @@ pub struct Leaf {
     pub side: Side,
     /// The one peer that it is shown to, by its table and its name there; others may share it.
     pub peer: Option<String>,
-    /// Its file.
+    /// The file that holds it.
     pub path: PathBuf,
     /// The certificate, and what vouches for it.
     pub chain: Vec<CertificateDer<'static>>,
@@ -44,7 +44,7 @@ pub struct Inventory {
 /// A revocation list, to be shown to people.
 #[derive(Clone, Debug)]
 pub struct Crl {
-    /// Its file.
+    /// The file that holds it.
     pub path: PathBuf,
     /// Whose certificates it revokes.
     pub issuer: String,
@@ -55,16 +55,16 @@ pub struct Crl {
 /// A CA that is trusted, to be shown to people.
 #[derive(Clone, Debug)]
 pub struct Authority {
-    /// Its file.
+    /// The file that holds it.
     pub path: PathBuf,
-    /// Its certificate.
+    /// The CA's certificate.
     pub der: CertificateDer<'static>,
     /// There are revocation lists, and none of them is its own.
     pub unlisted: bool,
 }
 
 impl Authority {
-    /// Its name, in words.
+    /// The CA's name, in words.
     #[must_use]
     pub fn subject(&self) -> String {
         X509Certificate::from_der(&self.der).map_or_else(|_| "?".to_owned(), |(_, ca)| ca.subject().to_string())
@@ -80,7 +80,7 @@ pub struct Files {
     pub domains: bool,
     /// The CAs that peers are verified against.
     pub trusted_ca: Option<PathBuf>,
-    /// Those of the system count too.
+    /// The system's CAs count too.
     pub system_roots: bool,
     /// The CAs of SIP Servers, where these come to the same port.
     pub servers_ca: Option<PathBuf>,

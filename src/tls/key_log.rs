@@ -86,7 +86,7 @@ impl KeyLogs {
     }
 }
 
-/// Those that the settings name, each once.
+/// The files that the settings name, each once.
 pub fn files(config: &Config) -> impl Iterator<Item = &PathBuf> {
     let of = |side| config.security.side(side).key_log_file.as_ref();
     let (server, endpoint) = (of(Side::Server), of(Side::Endpoint));

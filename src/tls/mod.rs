@@ -124,8 +124,8 @@ impl Tls {
         trust::identities(session.peer_certificates()?.first()?).ok()
     }
 
-    /// The same for a session that was accepted on a port that serves `side`, `None` for both; and whose CAs vouch for
-    /// the certificate, as that decides whom it may name. `None` when it has shown none.
+    /// The names of the client of a session that was accepted on a port that serves `side`, `None` for both; and whose
+    /// CAs vouch for the certificate, as that decides whom it may name. `None` when it has shown none.
     #[must_use]
     pub fn identities_of_client(&self, session: &Session, side: Option<Side>) -> Option<Identities> {
         let mut identities = self.identities(session)?;

@@ -76,8 +76,8 @@ impl Peers {
         self.setups.get(usize::from(id.0))
     }
 
-    /// Those that count on a port that serves `side`; `None` for both. On one for endpoints nobody is a server, so that
-    /// a server's CAs have no say there.
+    /// The CAs of peers that count on a port that serves `side`; `None` for both. On one for endpoints nobody is a
+    /// server, so that a server's CAs have no say there.
     pub(super) fn peer_trusts(&self, side: Option<Side>) -> Vec<Arc<PeerTrust>> {
         let counts = |peer: &&Arc<PeerTrust>| peer.side == Side::Endpoint || side != Some(Side::Endpoint);
         self.peer_trusts.iter().filter(counts).cloned().collect()

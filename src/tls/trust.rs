@@ -89,7 +89,7 @@ fn note_refused(certificate: &CertificateDer<'_>) {
             valid.not_before,
             valid.not_after
         );
-        // It may hold any text, and this goes into a log.
+        // A certificate may hold any text, and this goes into a log.
         words.chars().take(REFUSED_LEN_MAX).map(|c| if c.is_control() { '?' } else { c }).collect()
     }));
 }

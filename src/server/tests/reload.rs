@@ -145,7 +145,7 @@ fn handshakes_go_on_while_certificates_change_and_none_of_them_fails() {
             let (certificates, done) = (certificates.clone(), done.clone());
             std::thread::spawn(move || {
                 let mut count = 0;
-                // Each of them panics when its handshake or its ping fails.
+                // Each connection panics when its handshake or its ping fails.
                 while !done.load(Ordering::SeqCst) {
                     drop(certificates.connect(tls));
                     count += 1;

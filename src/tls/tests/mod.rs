@@ -140,7 +140,7 @@ fn made(config: &Config) -> SetUp {
     SetUp { tls: set_up(config).unwrap().0, peer: server.tls_peer(&server.primary) }
 }
 
-/// Both ends, and what is on its way between them.
+/// Two sessions, and what is on its way between them.
 struct Pair {
     client: Session,
     server: Session,

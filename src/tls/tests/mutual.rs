@@ -214,7 +214,7 @@ fn lists_and_cas_that_are_of_no_use_are_named() {
     let lists = crl(&ca.revokes(&[], (2030, 1, 2))).unwrap();
     assert_eq!(lists.len(), 1);
     assert_eq!((lists[0].issuer.as_str(), lists[0].next_update), ("CN=ca", Some(1_893_542_400)));
-    // The same in DER.
+    // A list in DER.
     let text = ca.revokes(&[], FAR);
     let der = rustls::pki_types::CertificateRevocationListDer::from_pem_slice(text.as_bytes()).unwrap();
     let path = folder.0.join("crl.der");

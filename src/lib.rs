@@ -1,6 +1,6 @@
 //! Hawser: a SIP proxy that keeps every phone moored to the connection that it registered over.
 //!
-//! It stands between a *SIP Server* (registrar and B2BUA) and thousands of phones, gateways and SBCs. A phone
+//! Hawser stands between a *SIP Server* (registrar and B2BUA) and thousands of phones, gateways and SBCs. A phone
 //! registers over TLS; Hawser tells the SIP Server the way back; and every request for that phone goes over
 //! the connection that it registered over, on whichever CPU core that is. This page shows how the program is
 //! built; the README shows how to run it.
@@ -35,7 +35,7 @@
 //!
 //! # A message's way
 //!
-//! It goes in one direction. For a request that the SIP Server sends to a phone:
+//! A message goes in one direction. For a request that the SIP Server sends to a phone:
 //!
 //! 1. **Bytes.** [`shard`] reads all that is ready (`recvmmsg`, or a read into the shard's scratch buffer and
 //!    [`tls`]), and hands it to the engine as an [`engine::Input`].

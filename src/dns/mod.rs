@@ -69,16 +69,16 @@ pub struct Target {
     pub address: SocketAddr,
     /// The lowest first (RFC 2782). Addresses without SRV have 0.
     pub priority: u16,
-    /// Its share among those of its priority. Several addresses of one SRV target have its weight each.
+    /// The target's share among those of its priority. Several addresses of one SRV target have its weight each.
     pub weight: u16,
 }
 
 /// Why a name has no servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// It does not exist.
+    /// The name does not exist.
     NoSuchName,
-    /// It exists, and has no record that would do.
+    /// The name exists, and has no record that would do.
     NoRecords,
     /// No resolver has answered in time, and nothing stale is left.
     Unanswered,
@@ -157,13 +157,13 @@ pub struct NameRow {
 /// How a name stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameState {
-    /// Its servers are known.
+    /// The name's servers are known.
     Fresh,
-    /// Its records have expired, and no resolver answers.
+    /// The name's records have expired, and no resolver answers.
     Stale,
-    /// It has no servers.
+    /// The name has no servers.
     Negative,
-    /// It is being asked for.
+    /// The name is being asked for.
     Asking,
     /// What was known has expired, and nobody has asked since.
     Expired,

@@ -6,6 +6,7 @@
 //! holds and asks these phases about.
 
 pub mod client_aor;
+mod destination;
 pub mod forward;
 pub mod names;
 pub mod record_route;
@@ -16,9 +17,9 @@ pub mod target;
 pub mod trust;
 pub mod validate;
 
+pub use destination::Target;
 pub use names::{Names, Origin};
 pub use route::Walk;
-pub use target::Target;
 pub use trust::Source;
 
 use crate::stats::Counter;

@@ -51,7 +51,7 @@ pub struct Inbox {
 pub enum Posted {
     /// In the receiver's queue.
     Sent,
-    /// It waits here for room.
+    /// The mail waits here for room.
     Waits,
     /// No room: the sender has to do without.
     Refused(Mail),
@@ -275,7 +275,7 @@ mod tests {
                 }
             })
         };
-        // Both senders' queues have a share of what is taken at once.
+        // The queues of both senders have a share of what is taken at once.
         assert_eq!(take(&mut inbox, 2 * 5), 5);
         assert!(post.retry(), "five fit, five wait");
         assert!(matches!(post.post(TO, change(10)), Posted::Waits), "none overtakes those that wait");

@@ -8,58 +8,22 @@
 //! where the Request-URI of a dialog may hold a name that only an endpoint supplied (its Contact), a name is not
 //! followed.
 
-use std::net::SocketAddr;
-
 use smallvec::SmallVec;
 
 use super::ack::AckWay;
+use super::connections::{Place, place_of};
 use super::exchange::{Exchange, Onward, Which};
 use super::io::{By, Letter};
-use super::links::{Hop, LinkKey, Whose};
+use super::links::{Hop, Whose};
 use super::onward::Hops;
 use super::{ConnectFailure, Engine, Mail, Source};
 use crate::clock::Time;
-use crate::dns::Question;
-use crate::ids::{BindingId, FlowRef, ShardId, Side, Transport};
+use crate::ids::{BindingId, FlowRef, ShardId, Side};
 use crate::limits::HOME_ANSWER_MAX;
 use crate::proxy::{Target, Walk, target};
-use crate::sip::{Host, Message, Scheme, Uri};
-use crate::tls::identity::{Expected, TlsPeer};
+use crate::sip::{Message, Uri};
+use crate::tls::identity::Expected;
 use crate::transaction::branch::TxnId;
-
-/// What a URI names (RFC 3263 §4).
-pub(super) enum Place {
-    /// An address.
-    At(Hop),
-    /// A name, to be asked for.
-    Named(Question),
-}
-
-/// What a URI names, and the host that a certificate there must carry.
-fn place_of(uri: &Uri, buf: &[u8]) -> (Place, Expected) {
-    let secure = uri.scheme == Scheme::Sips;
-    // sips with transport=tcp is TLS (RFC 3261 §26.2.2).
-    let explicit = uri.transport(buf).flatten().map(|by| if secure { Transport::Tls } else { by });
-    let default = if secure { Transport::Tls } else { Transport::Udp };
-    // Without a dot at its end.
-    let text = |host: Host| {
-        let mut name = Vec::new();
-        host.write(buf, &mut name);
-        String::from_utf8_lossy(&name).into_owned()
-    };
-    // `maddr` says where to ask, and nothing of who is to answer (RFC 5922 §7.3 compares the URI's host).
-    let expected = uri.host.ip().map_or_else(|| Expected::Name(text(uri.host)), Expected::Address);
-    let host = uri.host_to_ask(buf).unwrap_or(uri.host);
-    let place = match host.ip() {
-        Some(ip) => {
-            let transport = explicit.unwrap_or(default);
-            let port = uri.port.unwrap_or_else(|| transport.default_port());
-            Place::At(Hop { transport, address: SocketAddr::new(ip, port) })
-        }
-        None => Place::Named(Question { host: text(host).into(), port: uri.port, transport: explicit, secure }),
-    };
-    (place, expected)
-}
 
 impl Engine {
     // --- X-Genesys-Route ---------------------------------------------------------------------------------------
@@ -162,19 +126,6 @@ impl Engine {
         self.try_hop(id, exchange, walk, now);
     }
 
-    /// Another shard wants the connection to a device, which belongs to this one.
-    pub(super) fn on_find_device(&mut self, from: ShardId, txn: TxnId, hop: Hop, tls: Option<&TlsPeer>, now: Time) {
-        let whose = self.whose_device(tls);
-        let found = match self.flow_to(hop, whose, tls, now) {
-            Some(flow) => Ok(flow),
-            None => Err(self.why_not(hop, whose, now)),
-        };
-        if let Ok(FlowRef::Stream { conn, .. }) = found {
-            self.note_use(conn, from);
-        }
-        self.mail(from, Mail::Device { txn, hop, found });
-    }
-
     /// The device's shard has answered.
     pub(super) fn on_device(&mut self, id: TxnId, hop: Hop, found: Result<FlowRef, Option<ConnectFailure>>, now: Time) {
         let Some(mut exchange) = self.take_exchange(id) else { return };
@@ -193,12 +144,6 @@ impl Engine {
             }
         }
         self.put_back(id, exchange);
-    }
-
-    /// Why the last attempt to reach an address has failed.
-    pub(super) fn why_not(&self, hop: Hop, whose: Whose, now: Time) -> Option<ConnectFailure> {
-        let key = LinkKey { whose, transport: hop.transport, address: hop.address };
-        self.links.get(&key).filter(|link| link.rests(now))?.failure()
     }
 
     /// The connection that a server's token named is gone, and it was no phone's: the Request-URI may lead to who had
@@ -232,56 +177,7 @@ impl Engine {
         })
     }
 
-    /// Whether a URI's host is known to be somebody else's than a phone's: a server's, another site's, or a device's by the
-    /// settings or because it was sent to over UDP.
-    pub(super) fn is_known(&self, uri: &Uri, buf: &[u8]) -> bool {
-        let is_servers = self.env.names.has_users_at(uri.host, buf) || self.env.names.peer_of_uri(uri).is_some();
-        is_servers
-            || match place_of(uri, buf) {
-                (Place::At(hop), _) => self.env.settings.device_at(hop.address.ip()).is_some() || self.aims_at(hop),
-                (Place::Named(_), _) => false,
-            }
-    }
-
-    /// Whether the proxy sends requests to a device at this UDP address: what was too large for a datagram may have
-    /// gone to it over TCP.
-    fn aims_at(&self, hop: Hop) -> bool {
-        let key = LinkKey { whose: self.whose_device(None), transport: Transport::Udp, address: hop.address };
-        !hop.transport.is_stream() && self.links.contains_key(&key)
-    }
-
     // --- what has no transaction -------------------------------------------------------------------------------
-
-    /// Sends an ACK or a CANCEL to a device: by its shard, which opens the connection when it is gone.
-    pub(super) fn send_to_device(&mut self, hop: Hop, host: &Expected, port: u16, bytes: Vec<u8>, now: Time) {
-        if !hop.transport.is_stream() {
-            return self.on_to_device(hop, None, bytes, now);
-        }
-        let (shard, tls) = self.device_of(hop, host, port);
-        self.mail(shard, Mail::ToDevice { hop, tls, bytes });
-    }
-
-    /// See [`Mail::ToDevice`].
-    pub(super) fn on_to_device(&mut self, hop: Hop, tls: Option<&TlsPeer>, bytes: Vec<u8>, now: Time) {
-        let flow = self.flow_to(hop, self.whose_device(tls), tls, now);
-        let unsent = match flow {
-            Some(flow) => self.send_on(flow, None, bytes, None).err(),
-            None => Some(bytes),
-        };
-        if let Some(bytes) = unsent {
-            self.drop_letter(bytes);
-        }
-    }
-
-    /// The shard that holds the connection to a device, and what its certificate must carry.
-    pub(super) fn device_of(&self, hop: Hop, host: &Expected, port: u16) -> (ShardId, Option<Box<TlsPeer>>) {
-        let tls = (hop.transport == Transport::Tls).then(|| Box::new(self.tls_of_device(host, hop.address)));
-        let shard = match host {
-            Expected::Name(name) => self.shard_of_device(name.as_bytes(), port, hop.transport),
-            Expected::Address(ip) => self.shard_of_device(ip.to_string().as_bytes(), port, hop.transport),
-        };
-        (shard, tls)
-    }
 
     /// A CANCEL, or an ACK to an error, of a request whose connection is gone.
     pub(super) fn send_anew(&mut self, exchange: &Exchange, bytes: Vec<u8>, now: Time) {
@@ -329,8 +225,7 @@ impl Engine {
         match target {
             Target::Server { pair, at } => self.server_flow(pair, at, ack, now).map_or(AckWay::Nowhere, AckWay::to),
             Target::Peer { peer } => {
-                let targets = self.peers.get(usize::from(peer)).cloned().unwrap_or_default();
-                let order = self.dns.order(&targets, now);
+                let order = self.peer_targets(peer, now);
                 let hops = order.iter().map(Hop::from);
                 let flow = hops.into_iter().find_map(|hop| self.flow_to(hop, Whose::Peer(peer), None, now));
                 flow.map_or(AckWay::Nowhere, AckWay::to)

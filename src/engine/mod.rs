@@ -9,6 +9,7 @@
 
 mod ack;
 mod cancel;
+mod connections;
 mod conns;
 mod count;
 mod devices;
@@ -30,13 +31,14 @@ mod recover;
 mod replies;
 mod requests;
 mod responses;
-mod servers;
+mod service_checks;
 mod shown;
 mod timers;
 mod udp;
 mod unsent;
+mod verdict;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use smallvec::SmallVec;
@@ -57,21 +59,20 @@ use crate::limits::SERVER_CONNECTIONS_RESERVE;
 use crate::proxy::Names;
 use crate::proxy::target::Incarnation;
 use crate::rng::Rng;
-use crate::server_pool::View;
 use crate::sip::Method;
 use crate::stats::{Counter, Counters, Gauge, Snapshot};
 use crate::transaction::Times;
 use crate::transaction::branch::TxnId;
 use crate::wheel::{TimerId, Wheel};
 
+use connections::Connections;
 use conns::Conn;
 use exchange::Exchange;
 use home::Waiter;
 use kept::Kept;
-use links::{Link, LinkKey};
 use pool::Pool;
-use ports::{Env, Ports, Timer};
-use servers::Owner;
+use ports::{Env, KeyedState, Ports, Timer};
+use service_checks::ServiceChecks;
 use udp::UdpFlows;
 
 /// One shard's whole state.
@@ -86,16 +87,10 @@ pub struct Engine {
     /// Connections without a binding, by source address.
     unregistered: HashMap<IpAddr, u32, KeyedState>,
     udp: UdpFlows,
-    /// Ways that this shard opened, or tried to.
-    links: HashMap<LinkKey, Link, KeyedState>,
-    /// UDP addresses that cannot be reached, as far as nobody sends requests there.
-    unheard: VecDeque<(SocketAddr, Time)>,
-    /// The pairs, as their owner says.
-    view: View,
-    /// Of each peer proxy: where it is.
-    peers: Vec<Vec<dns::Target>>,
-    /// The owner's part, on its shard.
-    owner: Option<Box<Owner>>,
+    /// To servers, peers and devices.
+    connections: Connections,
+    /// On the shard that owns the verdict.
+    service_checks: Option<Box<ServiceChecks>>,
     dns: dns::Dns,
     /// Its next time in the wheel.
     dns_timer: Option<(Time, TimerId)>,
@@ -113,18 +108,6 @@ pub struct Engine {
     draining: bool,
 }
 
-/// Hasher state from injected keys, for maps whose keys come from the network.
-#[derive(Clone, Debug)]
-struct KeyedState(siphasher::sip::SipHasher13);
-
-impl std::hash::BuildHasher for KeyedState {
-    type Hasher = siphasher::sip::SipHasher13;
-
-    fn build_hasher(&self) -> Self::Hasher {
-        self.0
-    }
-}
-
 fn times(live: &Live) -> Times {
     Times { t1: live.t1, t2: live.t2, t4: live.t4 }
 }
@@ -136,7 +119,7 @@ impl Engine {
         let keys = Keys::new(&settings.token_key);
         let mut rng = Rng::new(&settings.seed);
         let state = KeyedState(siphasher::sip::SipHasher13::new_with_keys(rng.next(), rng.next()));
-        let owner = Owner::new(&settings, state.clone(), now);
+        let service_checks = ServiceChecks::new(&settings, state.clone(), now);
         let bindings_max = settings.connections_max.saturating_mul(2).max(1_024) as usize;
         let here = Incarnation {
             boot: settings.boot,
@@ -150,11 +133,8 @@ impl Engine {
             by_peer: HashMap::with_hasher(state.clone()),
             unregistered: HashMap::with_hasher(state.clone()),
             udp: UdpFlows::new(settings.connections_max, state.clone()),
-            links: HashMap::with_hasher(state.clone()),
-            unheard: VecDeque::new(),
-            view: owner.view().clone(),
-            peers: servers::peers_of(&settings),
-            owner: (settings.shard == servers::OWNER).then(|| Box::new(owner)),
+            connections: Connections::new(service_checks.upstream(), state.clone()),
+            service_checks: (settings.shard == service_checks::OWNER).then(|| Box::new(service_checks)),
             exchanges: Slots::new(settings.transactions_max as usize),
             by_key: HashMap::with_hasher(state.clone()),
             watchers: HashMap::with_hasher(state.clone()),
@@ -184,7 +164,7 @@ impl Engine {
         self.env.names.set_live(&live);
         let (check, force) = (live.oos_check, live.oos_force);
         self.env.settings.live = live;
-        self.as_owner(now, |pool| pool.set_times(check, force, now));
+        self.as_owner(now, |checks| checks.set_times(check, force, now));
     }
 
     /// What it was made with, and what has changed since.
@@ -332,8 +312,8 @@ impl Engine {
             && self.directory.is_empty()
             && self.directory.remote_contacts_len() == 0
             && self.binding_timers.is_empty()
-            && self.links.values().all(|link| link.conn.is_none())
-            && self.ports.wheel.len() == self.owner.as_ref().map_or(0, |owner| owner.timers())
+            && self.connections.is_idle()
+            && self.ports.wheel.len() == self.service_checks.as_ref().map_or(0, |checks| checks.timers())
     }
 
     fn me(&self) -> ShardId {

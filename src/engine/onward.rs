@@ -4,19 +4,18 @@
 //! A request that has found no answer is tried at the next target under a new branch. What the one before still says
 //! is heard: a 2xx always goes back.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use smallvec::SmallVec;
 
 use super::exchange::{Cancelling, ClientTxn, Exchange, GivenUp, Onward, Which};
-use super::links::{Hop, LinkKey, Whose};
+use super::links::{Hop, Whose};
 use super::{ConnectFailure, Engine, Mail};
 use crate::clock::Time;
-use crate::dns::{self, Answer, Failure, Question};
-use crate::flow::keys::Tag;
+use crate::dns::{Answer, Failure, Question};
 use crate::ids::FlowRef;
 use crate::limits::{HOME_ANSWER_MAX, NAME_ANSWER_MAX, TARGETS_COUNT_MAX};
-use crate::proxy::{Target, Walk, names, target};
+use crate::proxy::{Target, Walk};
 use crate::sip::Message;
 use crate::stats::Counter;
 use crate::tls::identity::Expected;
@@ -97,11 +96,6 @@ impl Engine {
         self.try_server(id, exchange, pair, walk, now);
     }
 
-    fn hop_of_server(&self, pair: u8, address: SocketAddr) -> Option<Hop> {
-        let transport = self.env.settings.servers.get(usize::from(pair))?.transport;
-        Some(Hop { transport, address })
-    }
-
     /// Sends a request to the first server of its pair that will take it.
     pub(super) fn try_server(&mut self, id: TxnId, exchange: &mut Exchange, pair: u8, walk: Option<&Walk>, now: Time) {
         exchange.onward = Onward::Server(pair);
@@ -116,8 +110,8 @@ impl Engine {
             resting = resting.or(Some(hop));
         }
         // A server that is only late to start is not made to wait for by phones that come first.
-        if let Some(hop) = resting.filter(|_| !self.view.pairs.get(usize::from(pair)).is_none_or(|pair| pair.heard)) {
-            self.no_rest(LinkKey { whose, transport: hop.transport, address: hop.address });
+        if let Some(hop) = resting.filter(|_| !self.was_server_heard(pair)) {
+            self.no_rest(hop, whose);
             if let Some(flow) = self.flow_to(hop, whose, None, now) {
                 exchange.hop = Some(hop);
                 return self.send_after_wait(id, exchange, walk, flow, now);
@@ -155,56 +149,6 @@ impl Engine {
             return None;
         }
         self.server_of(pair, exchange.request.as_deref(), &exchange.tried, now)
-    }
-
-    /// The server of a pair that gets a request: of the active one's addresses that answer, the one that the
-    /// Request-URI of a dialog names, else by priority and weight; then its partner. What has the same Call-ID goes to
-    /// the same address, for a server that is known by a name may write that into its Contact.
-    fn server_of(&mut self, pair: u8, request: Option<&Message>, tried: &[SocketAddr], now: Time) -> Option<Hop> {
-        let transport = self.env.settings.servers.get(usize::from(pair))?.transport;
-        let view = self.view.pairs.get(usize::from(pair))?;
-        for member in view.serving() {
-            let may = member == view.active && !view.heard;
-            let usable = |at: &&crate::server_pool::TargetView| (at.up || may) && !tried.contains(&at.address);
-            let mut targets = view.member(member).targets.iter().filter(usable);
-            let Some(first) = targets.next() else { continue };
-            if targets.next().is_none() {
-                return Some(Hop { transport, address: first.address });
-            }
-            let all: SmallVec<[dns::Target; 4]> = view
-                .member(member)
-                .targets
-                .iter()
-                .filter(usable)
-                .map(|at| dns::Target { transport, address: at.address, priority: at.priority, weight: at.weight })
-                .collect();
-            let of_dialog = request.filter(|request| !request.to_tag().is_empty()).and_then(|request| {
-                let uri = request.request_uri()?;
-                let named = SocketAddr::new(uri.host.ip()?, names::port_of(uri, request.buf()));
-                all.iter().find(|at| at.address == named).map(|at| at.address)
-            });
-            let address = match of_dialog {
-                Some(address) => address,
-                None => match request {
-                    Some(request) => {
-                        let hash = |at: &dns::Target| self.spread(request.call_id(), at.address);
-                        self.dns.order_alike(&all, hash, now).first()?.address
-                    }
-                    None => self.dns.order(&all, now).first()?.address,
-                },
-            };
-            return Some(Hop { transport, address });
-        }
-        None
-    }
-
-    /// Evenly spread over dialogs and addresses.
-    fn spread(&self, call_id: &[u8], address: SocketAddr) -> u64 {
-        let port = address.port().to_be_bytes();
-        match address.ip() {
-            IpAddr::V4(ip) => self.env.keys.hash64(Tag::CallId, &[call_id, &ip.octets(), &port]),
-            IpAddr::V6(ip) => self.env.keys.hash64(Tag::CallId, &[call_id, &ip.octets(), &port]),
-        }
     }
 
     // --- targets of names and addresses --------------------------------------------------------------------
@@ -266,18 +210,10 @@ impl Engine {
         self.finish(id, exchange, 503, reason, counter, now);
     }
 
-    /// The targets of a name that one request is tried at, in their order.
-    pub(super) fn usable(&mut self, targets: &[dns::Target], now: Time) -> SmallVec<[Hop; 2]> {
-        let order = self.dns.order(targets, now);
-        let may_be = order.iter().filter(|at| target::may_be_sent_to(at.address.ip()));
-        may_be.take(TARGETS_COUNT_MAX).map(Hop::from).collect()
-    }
-
     /// Sends a request to another site's proxy.
     pub(super) fn aim_at_peer(&mut self, id: TxnId, exchange: &mut Exchange, walk: Option<&Walk>, peer: u8, now: Time) {
         exchange.onward = Onward::Hops;
-        let targets = self.peers.get(usize::from(peer)).cloned().unwrap_or_default();
-        let list = self.dns.order(&targets, now).iter().take(TARGETS_COUNT_MAX).map(Hop::from).collect();
+        let list = self.peer_targets(peer, now).iter().take(TARGETS_COUNT_MAX).map(Hop::from).collect();
         exchange.hops = Some(Box::new(Hops::to_peer(list, peer)));
         self.try_hop(id, exchange, walk, now);
     }
@@ -348,9 +284,8 @@ impl Engine {
                 tried.extend(exchange.hop.map(|hop| hop.address));
                 let next = self.server_of(pair, exchange.request.as_deref(), &tried, now);
                 next.is_some_and(|hop| {
-                    let key = LinkKey { whose: Whose::Server(pair), transport: hop.transport, address: hop.address };
                     tried.len().max(exchange.former.len()) < TARGETS_COUNT_MAX
-                        && !self.links.get(&key).is_some_and(|link| link.rests(now))
+                        && !self.rests(hop, Whose::Server(pair), now)
                 })
             }
         }

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use super::exchange::Which;
+use super::io::{Event, Level, Mail, Output};
 use super::pool::Pool;
-use super::{Event, Level, Mail, Output};
 use crate::config::LogLevel;
 use crate::config::engine::Settings;
 use crate::flow::keys::Keys;
@@ -40,6 +40,18 @@ pub(super) enum Timer {
     Ping(u64),
     /// A question to the DNS is asked again or given up.
     Dns,
+}
+
+/// Hasher state from injected keys, for maps whose keys come from the network.
+#[derive(Clone, Debug)]
+pub(super) struct KeyedState(pub(super) siphasher::sip::SipHasher13);
+
+impl std::hash::BuildHasher for KeyedState {
+    type Hasher = siphasher::sip::SipHasher13;
+
+    fn build_hasher(&self) -> Self::Hasher {
+        self.0
+    }
 }
 
 /// What every part may read.
@@ -117,6 +129,13 @@ impl Ports {
             self.local.push_back(mail);
         } else {
             self.outputs.push_back(Output::Mail { to, mail });
+        }
+    }
+
+    /// Puts a mail into the box of every shard but this one.
+    pub(super) fn mail_others(&mut self, shards: u8, mail: impl Fn() -> Mail) {
+        for shard in (0..shards).map(ShardId).filter(|shard| *shard != self.me) {
+            self.outputs.push_back(Output::Mail { to: shard, mail: mail() });
         }
     }
 

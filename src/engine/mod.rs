@@ -52,16 +52,13 @@ pub use io::{
 use crate::clock::Time;
 use crate::dns;
 use crate::flow::directory::Directory;
-use crate::flow::keys::{Keys, Tag};
+use crate::flow::keys::Tag;
 use crate::flow::table::Slots;
 use crate::ids::{BindingId, ConnId, ShardId, Transport};
 use crate::limits::SERVER_CONNECTIONS_RESERVE;
-use crate::proxy::Names;
-use crate::proxy::target::Incarnation;
 use crate::rng::Rng;
 use crate::sip::Method;
 use crate::stats::{Counter, Counters, Gauge, Snapshot};
-use crate::transaction::Times;
 use crate::transaction::branch::TxnId;
 use crate::wheel::{TimerId, Wheel};
 
@@ -108,25 +105,16 @@ pub struct Engine {
     draining: bool,
 }
 
-fn times(live: &Live) -> Times {
-    Times { t1: live.t1, t2: live.t2, t4: live.t4 }
-}
-
 impl Engine {
     /// An engine without connections or transactions.
     #[must_use]
     pub fn new(settings: Settings, now: Time) -> Self {
-        let keys = Keys::new(&settings.token_key);
+        let env = Env::new(settings);
+        let settings = &env.settings;
         let mut rng = Rng::new(&settings.seed);
         let state = KeyedState(siphasher::sip::SipHasher13::new_with_keys(rng.next(), rng.next()));
-        let service_checks = ServiceChecks::new(&settings, state.clone(), now);
+        let service_checks = ServiceChecks::new(settings, state.clone(), now);
         let bindings_max = settings.connections_max.saturating_mul(2).max(1_024) as usize;
-        let here = Incarnation {
-            boot: settings.boot,
-            member: settings.member,
-            shards: settings.shards,
-            points: settings.points.len(),
-        };
         let mut engine = Self {
             kept: Kept::default(),
             conns: Slots::new(settings.connections_max as usize + SERVER_CONNECTIONS_RESERVE),
@@ -138,7 +126,7 @@ impl Engine {
             exchanges: Slots::new(settings.transactions_max as usize),
             by_key: HashMap::with_hasher(state.clone()),
             watchers: HashMap::with_hasher(state.clone()),
-            directory: Directory::new(keys.clone(), bindings_max),
+            directory: Directory::new(env.keys.clone(), bindings_max),
             binding_timers: HashMap::with_hasher(state.clone()),
             waiters: Slots::new(settings.transactions_max as usize),
             waiting: HashMap::with_hasher(state),
@@ -146,7 +134,7 @@ impl Engine {
             dns_timer: None,
             draining: false,
             ports: Ports::new(settings.shard, rng, Wheel::new(now)),
-            env: Env { names: Names::new(&settings), times: times(&settings.live), here, keys, settings },
+            env,
         };
         engine.begin_as_owner(now);
         engine.settle(now);
@@ -160,10 +148,8 @@ impl Engine {
         if former.is_zero() != live.oos_check.is_zero() {
             live.oos_check = former;
         }
-        self.env.times = times(&live);
-        self.env.names.set_live(&live);
         let (check, force) = (live.oos_check, live.oos_force);
-        self.env.settings.live = live;
+        self.env.set_live(live);
         self.as_owner(now, |checks| checks.set_times(check, force, now));
     }
 

@@ -7,7 +7,7 @@ use super::exchange::Which;
 use super::io::{Event, Level, Mail, Output};
 use super::pool::Pool;
 use crate::config::LogLevel;
-use crate::config::engine::Settings;
+use crate::config::engine::{Live, Settings};
 use crate::flow::keys::Keys;
 use crate::ids::{BindingId, ConnId, FlowRef, ShardId, Transport};
 use crate::proxy::Names;
@@ -65,6 +65,24 @@ pub(super) struct Env {
 }
 
 impl Env {
+    pub(super) fn new(settings: Settings) -> Self {
+        let here = Incarnation {
+            boot: settings.boot,
+            member: settings.member,
+            shards: settings.shards,
+            points: settings.points.len(),
+        };
+        let (names, keys) = (Names::new(&settings), Keys::new(&settings.token_key));
+        Self { names, keys, here, times: times(&settings.live), settings }
+    }
+
+    /// The settings that may change have changed.
+    pub(super) fn set_live(&mut self, live: Live) {
+        self.names.set_live(&live);
+        self.times = times(&live);
+        self.settings.live = live;
+    }
+
     pub(super) fn me(&self) -> ShardId {
         self.settings.shard
     }
@@ -87,6 +105,10 @@ impl Env {
             Level::Info | Level::Warn => true,
         }
     }
+}
+
+fn times(live: &Live) -> Times {
+    Times { t1: live.t1, t2: live.t2, t4: live.t4 }
 }
 
 /// What every part may use: timers, counters, buffers, random numbers, and what leaves the engine.

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use super::connections::SentBy;
 use super::exchange::{Exchange, Onward};
 use super::links::{Hop, Whose};
+use super::lookups::WATCH;
 use super::service_checks::{Action, OWNER, ServiceChecks, Taken};
 use super::{Engine, Mail, Source, Timer};
 use crate::clock::Time;
@@ -15,9 +16,6 @@ use crate::limits::NAMES_AGAIN;
 use crate::server_pool::{Evidence, Member, PinFault};
 use crate::sip::Message;
 use crate::stats::Counter;
-
-/// Names of waiters for what the owner itself asks, apart from those of requests.
-const WATCH: u64 = 1 << 63;
 
 impl Engine {
     // --- the owner -------------------------------------------------------------------------------------------
@@ -132,16 +130,8 @@ impl Engine {
         self.ports.wheel.arm(now.after(NAMES_AGAIN), Timer::Names);
     }
 
-    /// A name has been resolved, or not, for whom it was asked for.
-    pub(super) fn on_found(&mut self, waiter: u64, answer: Answer, now: Time) {
-        if waiter & WATCH == 0 {
-            self.on_name(super::onward::txn_of_waiter(waiter), answer, now);
-        } else {
-            self.on_watched((waiter & !WATCH) as usize, answer, now);
-        }
-    }
-
-    fn on_watched(&mut self, at: usize, answer: Answer, now: Time) {
+    /// A name that the owner follows has been resolved, or not.
+    pub(super) fn on_watched(&mut self, at: usize, answer: Answer, now: Time) {
         let Some(checks) = &mut self.service_checks else { return };
         checks.on_answer(at, answer, &self.env, &mut self.ports, now);
         self.pump_checks(now);

@@ -1,8 +1,8 @@
 //! Where a name's servers are: RFC 3263 over the system's resolvers.
 //!
-//! Owns: what is asked and found ([`Question`], [`Target`], [`Failure`]), and [`Dns`], the state machine with its
-//! cache. Must not touch: sockets (but for `socket`, which the shell uses), clocks, what a SIP message says. One of
-//! them belongs to each shard's engine; nothing is shared.
+//! Owns: what is asked and found ([`Question`], [`Target`], [`NextHop`], [`Failure`]), and [`Dns`], the state machine
+//! with its cache. Must not touch: sockets (but for `socket`, which the shell uses), clocks, what a SIP message says.
+//! One of them belongs to each shard's engine; nothing is shared.
 //!
 //! Names that only an endpoint supplied are never asked for: that is the engine's duty.
 //!
@@ -71,6 +71,21 @@ pub struct Target {
     pub priority: u16,
     /// The target's share among those of its priority. Several addresses of one SRV target have its weight each.
     pub weight: u16,
+}
+
+/// Where a request is sent: what RFC 3263 §4 makes of a URI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NextHop {
+    /// How.
+    pub transport: Transport,
+    /// The address and port.
+    pub address: SocketAddr,
+}
+
+impl From<&Target> for NextHop {
+    fn from(target: &Target) -> Self {
+        Self { transport: target.transport, address: target.address }
+    }
 }
 
 /// Why a name has no servers.

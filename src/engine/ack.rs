@@ -1,15 +1,16 @@
 //! ACK: absorbed by the transaction that sent an error, else forwarded without state (RFC 3261 §16.11, §17.2.1).
 
-use super::context::{Event, Place, place_of, plan, tag_of};
+use super::connections::Element;
+use super::context::{Event, plan, tag_of};
 use super::home::Found;
 use super::io::{By, Letter};
-use super::links::{Hop, Whose};
 use super::words::in_words;
 use super::{Engine, Mail, Source};
 use crate::clock::Time;
+use crate::dns::NextHop;
 use crate::flow::keys::Tag;
 use crate::ids::{BindingId, FlowRef, PointId, Side};
-use crate::proxy::{Target, Walk, forward, target, validate};
+use crate::proxy::{Place, Target, Walk, forward, place_of, target, validate};
 use crate::sip::{Message, Method};
 use crate::stats::Counter;
 use crate::tls::identity::Expected;
@@ -167,10 +168,9 @@ impl Engine {
         match target {
             Target::Server { pair, at } => self.server_flow(pair, at, ack, now).map_or(AckWay::Nowhere, AckWay::to),
             Target::Peer { peer } => {
-                let targets = self.peers.get(usize::from(peer)).cloned().unwrap_or_default();
-                let order = self.dns.order(&targets, now);
-                let hops = order.iter().map(Hop::from);
-                let flow = hops.into_iter().find_map(|hop| self.flow_to(hop, Whose::Peer(peer), None, now));
+                let order = self.peer_targets(peer, now);
+                let hops = order.iter().map(NextHop::from);
+                let flow = hops.into_iter().find_map(|hop| self.flow_to(hop, Element::Peer(peer), None, now));
                 flow.map_or(AckWay::Nowhere, AckWay::to)
             }
             Target::Uri(uri) => {
@@ -188,7 +188,7 @@ impl Engine {
                 hop.map_or(AckWay::Nowhere, |hop| AckWay::Device { hop, host, port })
             }
             Target::Address { transport, remote } => {
-                let hop = Hop { transport, address: remote };
+                let hop = NextHop { transport, address: remote };
                 AckWay::Device { hop, host: Expected::Address(remote.ip()), port: remote.port() }
             }
             _ => AckWay::Nowhere,
@@ -212,7 +212,7 @@ enum AckWay {
     },
     /// To a device, by its shard.
     Device {
-        hop: Hop,
+        hop: NextHop,
         host: Expected,
         port: u16,
     },

@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 
 use smallvec::SmallVec;
 
-use super::links::{LinkKey, Whose};
+use super::connections::{ConnectionKey, Element};
 use super::{Accept, CloseReason, Engine, Level, Mail, Output, Refusal, Source, Timer};
 use crate::clock::Time;
+use crate::dns::NextHop;
 use crate::ids::{BindingId, ConnId, FlowRef, PointId, ShardId, Side, Transport};
 use crate::limits::{
     BINDINGS_PER_FLOW_MAX, FIRST_MESSAGE_MAX, FLOW_ATTEMPTS_MAX, HALF_CLOSED_MAX, HANDSHAKE_MAX, IDLE_UNREGISTERED_MAX,
@@ -37,7 +38,7 @@ pub(super) struct Conn {
     /// Another site's proxy is at its other end.
     is_peer: bool,
     /// We opened it.
-    link: Option<Box<LinkKey>>,
+    link: Option<Box<ConnectionKey>>,
     pub(super) ready: bool,
     /// A whole message has come.
     heard: bool,
@@ -196,22 +197,22 @@ impl Engine {
     pub(super) fn open(
         &mut self,
         point: PointId,
-        key: LinkKey,
+        key: ConnectionKey,
         tls: Option<Box<TlsPeer>>,
         now: Time,
     ) -> Option<ConnId> {
-        let LinkKey { whose, transport, address: to } = key;
-        let side = whose.side();
+        let ConnectionKey { element, to: NextHop { transport, address: to } } = key;
+        let side = element.side();
         let conn = Conn {
             side: Some(side),
-            is_peer: matches!(whose, Whose::Peer(_)),
+            is_peer: matches!(element, Element::Peer(_)),
             link: Some(Box::new(key)),
             heard: true,
             ..Conn::new(point, to, now)
         };
         // What is left of the slots beyond `connections_max` is for servers and other sites.
         let full = self.conns.len() >= self.env.settings.connections_max as usize;
-        let for_endpoint = matches!(whose, Whose::Device(_) | Whose::Large(Side::Endpoint));
+        let for_endpoint = matches!(element, Element::Device(_) | Element::Large(Side::Endpoint));
         let conn = if full && for_endpoint { None } else { self.conns.insert(conn) };
         let Some(conn) = conn else {
             self.count(Counter::LimitConnections);
@@ -639,6 +640,13 @@ impl Engine {
             self.close(id, CloseReason::Idle, now);
         }
         self.settle(now);
+    }
+
+    /// Of each connection that was opened for [`super::connections`], and that requests may be sent over: its key, and
+    /// whether it is ready.
+    pub(super) fn opened_conns(&self) -> impl Iterator<Item = (ConnId, ConnectionKey, bool)> {
+        let opened = self.conns.iter().filter(|(_, conn)| conn.half_closed.is_none());
+        opened.filter_map(|(id, conn)| Some((id, *conn.link.as_deref()?, conn.ready)))
     }
 
     /// Whether a flow is a connection of this shard that we have opened.

@@ -6,14 +6,15 @@ use std::net::SocketAddr;
 
 use smallvec::SmallVec;
 
+use super::connections::Element;
 use super::context::{
     Action, Actions, Answer, Asked, ContactOf, Event, ResponseContext, Saw, Turn, TxnTimer, Why, response,
 };
 use super::io::{By, Letter};
 use super::kept::Kept;
-use super::links::Whose;
+use super::ports::KeyedState;
 use super::words::in_words;
-use super::{ConnectFailure, Engine, KeyedState, Level};
+use super::{ConnectFailure, Engine, Level};
 use crate::clock::Time;
 use crate::flow::table::Slots;
 use crate::ids::{ConnId, FlowRef, ShardId};
@@ -254,7 +255,7 @@ impl Engine {
         if let (Some(pair), Some(hop)) = (context.targets.pair(), context.client.hop)
             && context.client.flow.is_some_and(|flow| self.moved_from(flow, None).is_none())
         {
-            let flow = self.flow_to(hop, Whose::Server(pair), None, now);
+            let flow = self.flow_to(hop, Element::Server(pair), None, now);
             self.turn(id, context, Event::ServerIsBy(flow), now);
             if flow.is_none() {
                 self.ports.pool.give(bytes);
@@ -287,7 +288,7 @@ impl Engine {
         let Some(earlier) = context.earlier.get(at) else { return self.ports.pool.give(bytes) };
         let Err(bytes) = self.send_on(earlier.flow, None, bytes, None) else { return };
         let again = match (context.targets.pair(), earlier.hop) {
-            (Some(pair), Some(hop)) => self.flow_to(hop, Whose::Server(pair), None, now),
+            (Some(pair), Some(hop)) => self.flow_to(hop, Element::Server(pair), None, now),
             _ => None,
         };
         let unsent = match again {

@@ -4,10 +4,9 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::links::Hop;
 use crate::clock::Time;
 use crate::config::engine::Live;
-use crate::dns::Target;
+use crate::dns::{NextHop, Target};
 use crate::ids::{BindingId, ConnId, FlowRef, PointId, ShardId, Side, Transport};
 pub use crate::proxy::Source;
 use crate::server_pool::{Evidence, View};
@@ -358,7 +357,7 @@ pub enum Mail {
         /// Who asks.
         txn: TxnId,
         /// Where the device is.
-        hop: Hop,
+        hop: NextHop,
         /// What its certificate must carry; `None` for TCP.
         tls: Option<Box<TlsPeer>>,
     },
@@ -367,7 +366,7 @@ pub enum Mail {
         /// As given.
         txn: TxnId,
         /// As given.
-        hop: Hop,
+        hop: NextHop,
         /// The flow, or why there is none.
         found: Result<FlowRef, Option<ConnectFailure>>,
     },
@@ -375,7 +374,7 @@ pub enum Mail {
     /// a failure is not answered.
     ToDevice {
         /// Where the device is.
-        hop: Hop,
+        hop: NextHop,
         /// What its certificate must carry; `None` for TCP.
         tls: Option<Box<TlsPeer>>,
         /// The message.

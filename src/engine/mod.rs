@@ -9,18 +9,17 @@
 
 mod ack;
 mod cancel;
+mod connections;
 mod conns;
 mod context;
 mod contexts;
 mod count;
-mod devices;
 mod halves;
 mod home;
 mod io;
 mod kept;
 mod links;
 mod lookups;
-mod onward;
 mod outbox;
 mod placement;
 mod pool;
@@ -30,14 +29,15 @@ mod replies;
 mod requests;
 mod responses;
 mod seek;
-mod servers;
+mod service_checks;
 mod shown;
 mod timers;
 mod udp;
 mod unsent;
+mod verdict;
 mod words;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use smallvec::SmallVec;
@@ -51,27 +51,23 @@ pub use io::{
 use crate::clock::Time;
 use crate::dns;
 use crate::flow::directory::Directory;
-use crate::flow::keys::{Keys, Tag};
+use crate::flow::keys::Tag;
 use crate::flow::table::Slots;
 use crate::ids::{BindingId, ConnId, ShardId, Transport};
 use crate::limits::SERVER_CONNECTIONS_RESERVE;
-use crate::proxy::Names;
-use crate::proxy::target::Incarnation;
 use crate::rng::Rng;
-use crate::server_pool::View;
 use crate::sip::Method;
 use crate::stats::{Counter, Counters, Gauge, Snapshot};
-use crate::transaction::Times;
 use crate::wheel::{TimerId, Wheel};
 
+use connections::Connections;
 use conns::Conn;
 use contexts::Contexts;
 use home::Waiter;
 use kept::Kept;
-use links::{Link, LinkKey};
 use pool::Pool;
-use ports::{Env, Ports, Timer};
-use servers::Owner;
+use ports::{Env, KeyedState, Ports, Timer};
+use service_checks::ServiceChecks;
 use udp::UdpFlows;
 
 /// One shard's whole state.
@@ -86,16 +82,10 @@ pub struct Engine {
     /// Connections without a binding, by source address.
     unregistered: HashMap<IpAddr, u32, KeyedState>,
     udp: UdpFlows,
-    /// Ways that this shard opened, or tried to.
-    links: HashMap<LinkKey, Link, KeyedState>,
-    /// UDP addresses that cannot be reached, as far as nobody sends requests there.
-    unheard: VecDeque<(SocketAddr, Time)>,
-    /// The pairs, as their owner says.
-    view: View,
-    /// Of each peer proxy: where it is.
-    peers: Vec<Vec<dns::Target>>,
-    /// The owner's part, on its shard.
-    owner: Option<Box<Owner>>,
+    /// To servers, peers and devices.
+    connections: Connections,
+    /// On the shard that owns the verdict.
+    service_checks: Option<Box<ServiceChecks>>,
     dns: dns::Dns,
     /// Its next time in the wheel.
     dns_timer: Option<(Time, TimerId)>,
@@ -110,50 +100,26 @@ pub struct Engine {
     draining: bool,
 }
 
-/// Hasher state from injected keys, for maps whose keys come from the network.
-#[derive(Clone, Debug)]
-struct KeyedState(siphasher::sip::SipHasher13);
-
-impl std::hash::BuildHasher for KeyedState {
-    type Hasher = siphasher::sip::SipHasher13;
-
-    fn build_hasher(&self) -> Self::Hasher {
-        self.0
-    }
-}
-
-fn times(live: &Live) -> Times {
-    Times { t1: live.t1, t2: live.t2, t4: live.t4 }
-}
-
 impl Engine {
     /// An engine without connections or transactions.
     #[must_use]
     pub fn new(settings: Settings, now: Time) -> Self {
-        let keys = Keys::new(&settings.token_key);
+        let env = Env::new(settings);
+        let settings = &env.settings;
         let mut rng = Rng::new(&settings.seed);
         let state = KeyedState(siphasher::sip::SipHasher13::new_with_keys(rng.next(), rng.next()));
-        let owner = Owner::new(&settings, state.clone(), now);
+        let service_checks = ServiceChecks::new(settings, state.clone(), now);
         let bindings_max = settings.connections_max.saturating_mul(2).max(1_024) as usize;
-        let here = Incarnation {
-            boot: settings.boot,
-            member: settings.member,
-            shards: settings.shards,
-            points: settings.points.len(),
-        };
         let mut engine = Self {
             kept: Kept::default(),
             conns: Slots::new(settings.connections_max as usize + SERVER_CONNECTIONS_RESERVE),
             by_peer: HashMap::with_hasher(state.clone()),
             unregistered: HashMap::with_hasher(state.clone()),
             udp: UdpFlows::new(settings.connections_max, state.clone()),
-            links: HashMap::with_hasher(state.clone()),
-            unheard: VecDeque::new(),
-            view: owner.view().clone(),
-            peers: servers::peers_of(&settings),
-            owner: (settings.shard == servers::OWNER).then(|| Box::new(owner)),
+            connections: Connections::new(service_checks.upstream(), state.clone()),
+            service_checks: (settings.shard == service_checks::OWNER).then(|| Box::new(service_checks)),
             contexts: Contexts::new(settings.transactions_max as usize, &state),
-            directory: Directory::new(keys.clone(), bindings_max),
+            directory: Directory::new(env.keys.clone(), bindings_max),
             binding_timers: HashMap::with_hasher(state.clone()),
             waiters: Slots::new(settings.transactions_max as usize),
             waiting: HashMap::with_hasher(state),
@@ -161,7 +127,7 @@ impl Engine {
             dns_timer: None,
             draining: false,
             ports: Ports::new(settings.shard, rng, Wheel::new(now)),
-            env: Env { names: Names::new(&settings), times: times(&settings.live), here, keys, settings },
+            env,
         };
         engine.begin_as_owner(now);
         engine.settle(now);
@@ -175,11 +141,9 @@ impl Engine {
         if former.is_zero() != live.oos_check.is_zero() {
             live.oos_check = former;
         }
-        self.env.times = times(&live);
-        self.env.names.set_live(&live);
         let (check, force) = (live.oos_check, live.oos_force);
-        self.env.settings.live = live;
-        self.as_owner(now, |pool| pool.set_times(check, force, now));
+        self.env.set_live(live);
+        self.as_owner(now, |checks| checks.set_times(check, force, now));
     }
 
     /// What it was made with, and what has changed since.
@@ -321,8 +285,8 @@ impl Engine {
             && self.directory.is_empty()
             && self.directory.remote_contacts_len() == 0
             && self.binding_timers.is_empty()
-            && self.links.values().all(|link| link.conn.is_none())
-            && self.ports.wheel.len() == self.owner.as_ref().map_or(0, |owner| owner.timers())
+            && self.connections.is_idle()
+            && self.ports.wheel.len() == self.service_checks.as_ref().map_or(0, |checks| checks.timers())
     }
 
     fn me(&self) -> ShardId {

@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 
+use super::connections::Element;
 use super::context::{Asked, Event};
 use super::io::{By, Letter};
-use super::links::{Hop, Whose};
 use super::{Engine, Mail, Output};
 use crate::clock::Time;
+use crate::dns::NextHop;
 use crate::ids::{BindingId, ConnId, FlowRef, PointId, ShardId, Transport};
 use crate::limits::UDP_DATAGRAM_LEN_MAX;
 use crate::sip::Message;
@@ -128,7 +129,7 @@ impl Engine {
 
     /// Where the sender of a request says that it is, when that is a server's or another site's proxy's address: no
     /// connection is opened to anybody else for a response (RFC 3261 §18.2.2).
-    fn way_back(&self, response: &Message) -> Option<(Whose, Hop)> {
+    fn way_back(&self, response: &Message) -> Option<(Element, NextHop)> {
         let via = response.top_via();
         let transport = via.transport.filter(|transport| transport.is_stream())?;
         let port = via.port.unwrap_or(transport.default_port());
@@ -137,18 +138,18 @@ impl Engine {
         [received, via.host.ip()].into_iter().flatten().find_map(|ip| {
             let address = SocketAddr::new(ip, port);
             let (own, whose) = match self.env.names.server_at(address) {
-                Some((pair, _)) => (self.env.settings.servers.get(usize::from(pair))?.transport, Whose::Server(pair)),
+                Some((pair, _)) => (self.env.settings.servers.get(usize::from(pair))?.transport, Element::Server(pair)),
                 None => {
                     let peer = self.env.names.peer_at(address)?;
-                    (self.env.settings.peers.get(usize::from(peer))?.protocol, Whose::Peer(peer))
+                    (self.env.settings.peers.get(usize::from(peer))?.protocol, Element::Peer(peer))
                 }
             };
             let whose = match transport {
                 _ if transport == own => whose,
-                Transport::Tcp => Whose::Large(whose.side()),
+                Transport::Tcp => Element::Large(whose.side()),
                 _ => return None,
             };
-            Some((whose, Hop { transport, address }))
+            Some((whose, NextHop { transport, address }))
         })
     }
 

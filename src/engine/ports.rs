@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use super::context::TxnTimer;
+use super::io::{Event, Level, Mail, Output};
 use super::pool::Pool;
 use super::words::start_of;
-use super::{Event, Level, Mail, Output};
 use crate::config::LogLevel;
-use crate::config::engine::Settings;
+use crate::config::engine::{Live, Settings};
 use crate::flow::keys::Keys;
 use crate::ids::{BindingId, ConnId, FlowRef, ShardId, Transport};
 use crate::proxy::Names;
@@ -49,6 +49,18 @@ pub(super) enum Timer {
     Dns,
 }
 
+/// Hasher state from injected keys, for maps whose keys come from the network.
+#[derive(Clone, Debug)]
+pub(super) struct KeyedState(pub(super) siphasher::sip::SipHasher13);
+
+impl std::hash::BuildHasher for KeyedState {
+    type Hasher = siphasher::sip::SipHasher13;
+
+    fn build_hasher(&self) -> Self::Hasher {
+        self.0
+    }
+}
+
 /// What every part may read.
 #[derive(Debug)]
 pub(super) struct Env {
@@ -60,6 +72,24 @@ pub(super) struct Env {
 }
 
 impl Env {
+    pub(super) fn new(settings: Settings) -> Self {
+        let here = Incarnation {
+            boot: settings.boot,
+            member: settings.member,
+            shards: settings.shards,
+            points: settings.points.len(),
+        };
+        let (names, keys) = (Names::new(&settings), Keys::new(&settings.token_key));
+        Self { names, keys, here, times: times(&settings.live), settings }
+    }
+
+    /// The settings that may change have changed.
+    pub(super) fn set_live(&mut self, live: Live) {
+        self.names.set_live(&live);
+        self.times = times(&live);
+        self.settings.live = live;
+    }
+
     pub(super) fn me(&self) -> ShardId {
         self.settings.shard
     }
@@ -82,6 +112,10 @@ impl Env {
             Level::Info | Level::Warn => true,
         }
     }
+}
+
+fn times(live: &Live) -> Times {
+    Times { t1: live.t1, t2: live.t2, t4: live.t4 }
 }
 
 /// What every part may use: timers, counters, buffers, random numbers, and what leaves the engine.
@@ -122,6 +156,13 @@ impl Ports {
             self.local.push_back(mail);
         } else {
             self.outputs.push_back(Output::Mail { to, mail });
+        }
+    }
+
+    /// Puts a mail into the box of every shard but this one.
+    pub(super) fn mail_others(&mut self, shards: u8, mail: impl Fn() -> Mail) {
+        for shard in (0..shards).map(ShardId).filter(|shard| *shard != self.me) {
+            self.outputs.push_back(Output::Mail { to: shard, mail: mail() });
         }
     }
 

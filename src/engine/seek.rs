@@ -5,17 +5,18 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::context::{Event, Named, Place, Registered, ResponseContext, Seek, Seeking, TargetSet, Way, place_of};
+use super::connections::Element;
+use super::context::{Event, Named, Registered, ResponseContext, Seek, Seeking, TargetSet, Way};
 use super::contexts::waiter_of;
 use super::home::Found;
 use super::io::{By, Letter};
-use super::links::{Hop, LinkKey, Whose};
 use super::{ConnectFailure, Engine, Mail};
 use crate::clock::Time;
+use crate::dns::NextHop;
 use crate::dns::{self, Answer, Question};
 use crate::ids::{BindingId, FlowRef, ShardId, Side};
 use crate::limits::{HOME_ANSWER_MAX, NAME_ANSWER_MAX, TARGETS_COUNT_MAX};
-use crate::proxy::{Target, Walk, target};
+use crate::proxy::{Place, Target, Walk, place_of, target};
 use crate::sip::Message;
 use crate::stats::Counter;
 use crate::transaction::branch::TxnId;
@@ -57,8 +58,7 @@ impl Engine {
             }
             Seek::Server { pair, at } => self.seek_server(context, pair, at, now),
             Seek::Peer(peer) => {
-                let targets = self.peers.get(usize::from(peer)).cloned().unwrap_or_default();
-                let all = self.dns.order(&targets, now).iter().take(TARGETS_COUNT_MAX).map(Hop::from).collect();
+                let all = self.peer_targets(peer, now).iter().take(TARGETS_COUNT_MAX).map(NextHop::from).collect();
                 Event::Peer { peer, all }
             }
             Seek::Name(question) => match self.dns.ask(&question, waiter_of(id), now, &mut self.ports.counters) {
@@ -68,8 +68,8 @@ impl Engine {
             Seek::Hop(hop) => return self.seek_hop(id, context, hop, now),
             Seek::Reopen { failure } => {
                 let whose = match context.targets {
-                    TargetSet::Servers { pair, .. } => Some(Whose::Server(pair)),
-                    TargetSet::Peer { peer, .. } => Some(Whose::Peer(peer)),
+                    TargetSet::Servers { pair, .. } => Some(Element::Server(pair)),
+                    TargetSet::Peer { peer, .. } => Some(Element::Peer(peer)),
                     TargetSet::Phone { .. } | TargetSet::Device { .. } => None,
                 };
                 let flow = self.flow_to(context.client.hop?, whose?, None, now);
@@ -117,7 +117,7 @@ impl Engine {
 
     /// The SIP Server names its target's address: over UDP it is sent there; a connection is one of ours whose peer
     /// it is, here or at another shard.
-    fn seek_address(&mut self, id: TxnId, context: &ResponseContext, hop: Hop) -> Event<'static> {
+    fn seek_address(&mut self, id: TxnId, context: &ResponseContext, hop: NextHop) -> Event<'static> {
         if let Some((flow, binding)) = self.flow_at(hop.transport, hop.address) {
             if !hop.transport.is_stream() && binding.is_none() {
                 return Event::Device(hop);
@@ -149,7 +149,7 @@ impl Engine {
         let transport = lost.map(|flow| self.transport_of(flow)).filter(|transport| transport.is_stream());
         let opened = walk.token.is_some_and(|token| token.opened);
         // What an endpoint says of itself opens no connection; the settings may know the address as a device's.
-        let may_open = |hop: Hop| opened || self.env.settings.device_at(hop.address.ip()).is_some();
+        let may_open = |hop: NextHop| opened || self.env.settings.device_at(hop.address.ip()).is_some();
         target::beyond_table(request, &self.env.names).ok().filter(|target| match target {
             Target::Uri(uri) => match place_of(uri, request.buf()) {
                 (Place::At(hop), _) => (Some(hop.transport) == transport && may_open(hop)) || self.aims_at(hop),
@@ -171,7 +171,7 @@ impl Engine {
         now: Time,
     ) -> Event<'static> {
         let mut tried = SmallVec::<[SocketAddr; 1]>::from(context.targets.tried());
-        let (whose, before) = (Whose::Server(pair), tried.len());
+        let (whose, before) = (Element::Server(pair), tried.len());
         let at = at.and_then(|at| self.hop_of_server(pair, at));
         let (mut found, mut resting) = (None, None);
         let mut next = at.or_else(|| self.pick_server(pair, context, &tried, now));
@@ -184,21 +184,43 @@ impl Engine {
             }
         }
         // A server that is only late to start is not made to wait for by phones that come first.
-        let is_heard = self.view.pairs.get(usize::from(pair)).is_none_or(|pair| pair.heard);
-        if let (None, Some(hop), false) = (found, resting, is_heard) {
-            self.no_rest(LinkKey { whose, transport: hop.transport, address: hop.address });
+        if let (None, Some(hop), false) = (found, resting, self.was_server_heard(pair)) {
+            self.no_rest(hop, whose);
             found = self.flow_to(hop, whose, None, now).map(|flow| (hop, flow));
         }
         let passed_over = SmallVec::from_slice(&tried[before..]);
         Event::Server { found: found.map(|(hop, flow)| (hop, self.way(context, flow))), passed_over }
     }
 
-    fn pick_server(&mut self, pair: u8, context: &ResponseContext, tried: &[SocketAddr], now: Time) -> Option<Hop> {
+    fn pick_server(&mut self, pair: u8, context: &ResponseContext, tried: &[SocketAddr], now: Time) -> Option<NextHop> {
         if tried.len().max(context.earlier.len()) >= TARGETS_COUNT_MAX {
             self.count(Counter::LimitTargetsCount);
             return None;
         }
         self.server_of(pair, context.message(), tried, now)
+    }
+
+    /// The flow to a server of a pair, for what has no transaction: to the one that it is for, if there is a way.
+    pub(super) fn server_flow(
+        &mut self,
+        pair: u8,
+        at: Option<SocketAddr>,
+        request: &Message,
+        now: Time,
+    ) -> Option<FlowRef> {
+        if let Some(hop) = at.and_then(|at| self.hop_of_server(pair, at))
+            && let Some(flow) = self.flow_to(hop, Element::Server(pair), None, now)
+        {
+            return Some(flow);
+        }
+        let mut tried = SmallVec::<[SocketAddr; 1]>::new();
+        while let Some(hop) = self.server_of(pair, Some(request), &tried, now) {
+            match self.flow_to(hop, Element::Server(pair), None, now) {
+                Some(flow) => return Some(flow),
+                None => tried.push(hop.address),
+            }
+        }
+        None
     }
 
     /// Whether there is another target to try.
@@ -211,9 +233,7 @@ impl Engine {
         tried.extend(context.client.hop.map(|hop| hop.address));
         let next = self.server_of(pair, context.message(), &tried, now);
         next.is_some_and(|hop| {
-            let key = LinkKey { whose: Whose::Server(pair), transport: hop.transport, address: hop.address };
-            tried.len().max(context.earlier.len()) < TARGETS_COUNT_MAX
-                && !self.links.get(&key).is_some_and(|link| link.rests(now))
+            tried.len().max(context.earlier.len()) < TARGETS_COUNT_MAX && !self.rests(hop, Element::Server(pair), now)
         })
     }
 
@@ -247,9 +267,9 @@ impl Engine {
     }
 
     /// The way to an address of a list. The connection to a device is its shard's, which opens it.
-    fn seek_hop(&mut self, id: TxnId, context: &ResponseContext, hop: Hop, now: Time) -> Option<Event<'static>> {
+    fn seek_hop(&mut self, id: TxnId, context: &ResponseContext, hop: NextHop, now: Time) -> Option<Event<'static>> {
         let whose = match &context.targets {
-            TargetSet::Peer { peer, .. } => Whose::Peer(*peer),
+            TargetSet::Peer { peer, .. } => Element::Peer(*peer),
             TargetSet::Device { .. } if !hop.transport.is_stream() => self.whose_device(None),
             TargetSet::Device { host, port, .. } => {
                 let (shard, tls) = self.device_of(hop, host, *port);
@@ -265,7 +285,13 @@ impl Engine {
     }
 
     /// The device's shard has answered.
-    pub(super) fn on_device(&mut self, id: TxnId, hop: Hop, found: Result<FlowRef, Option<ConnectFailure>>, now: Time) {
+    pub(super) fn on_device(
+        &mut self,
+        id: TxnId,
+        hop: NextHop,
+        found: Result<FlowRef, Option<ConnectFailure>>,
+        now: Time,
+    ) {
         self.with_context(id, now, |engine, context| {
             Some(Event::HopElsewhere { hop, found: found.map(|flow| engine.way(context, flow)) })
         });
@@ -276,7 +302,7 @@ impl Engine {
         match (&context.targets, context.client.hop) {
             (TargetSet::Device { host, port, .. }, Some(hop)) => self.send_to_device(hop, host, *port, bytes, now),
             (TargetSet::Peer { peer, .. }, Some(hop)) => {
-                let flow = self.flow_to(hop, Whose::Peer(*peer), None, now);
+                let flow = self.flow_to(hop, Element::Peer(*peer), None, now);
                 let unsent = match flow {
                     Some(flow) => self.send_on(flow, None, bytes, None).err(),
                     None => Some(bytes),

@@ -1,11 +1,10 @@
 //! What follows when a timer fires, and when mail arrives.
 
-use super::context::{Event, ResponseContext, Why};
-use super::links::{LinkKey, Whose};
+use super::context::Event;
 use super::ports::Timer;
-use super::{ConnectFailure, Engine, Mail};
+use super::{Engine, Mail};
 use crate::clock::Time;
-use crate::ids::{FlowRef, ShardId, Transport};
+use crate::ids::{FlowRef, ShardId};
 use crate::stats::Counter;
 
 impl Engine {
@@ -86,41 +85,5 @@ impl Engine {
             FlowRef::Stream { conn, .. } => self.unbind_conn(conn, binding, to, now),
             FlowRef::Udp { point, remote, .. } => self.unbind_udp(point, remote, binding, to),
         }
-    }
-
-    /// The system says that a UDP destination cannot be reached. What a server, peer or device has not answered goes
-    /// on at once (RFC 3261 §18.4, §16.9), as after a refused connection; a repetition while it rests says nothing new.
-    pub(super) fn on_unreachable(&mut self, to: std::net::SocketAddr, now: Time) {
-        // Of the sockets that share a port one is told: its shard tells the others. Of a phone there is nobody to tell.
-        if self.on_unreachable_here(to, now) {
-            let me = self.me();
-            for shard in (0..self.env.settings.shards).map(ShardId).filter(|shard| *shard != me) {
-                self.mail(shard, Mail::Unreachable { to });
-            }
-        }
-    }
-
-    /// `false` when it was known, or says nothing of anybody that this proxy sends requests to.
-    fn on_unreachable_here(&mut self, to: std::net::SocketAddr, now: Time) -> bool {
-        let whose = match (self.env.names.server_at(to), self.peer_at(to)) {
-            (Some((pair, _)), _) if !self.env.settings.servers[usize::from(pair)].transport.is_stream() => {
-                Whose::Server(pair)
-            }
-            (_, Some(peer)) => Whose::Peer(peer),
-            _ => self.whose_device(None),
-        };
-        let key = LinkKey { whose, transport: Transport::Udp, address: to };
-        if matches!(whose, Whose::Device(_)) && !self.links.contains_key(&key) {
-            // A phone's address, as it seems, which is nobody's that we try anew.
-            self.note_unheard(to, now);
-            return false;
-        }
-        let is_new = self.link_unreachable(key, now);
-        if is_new {
-            let why = Why::Connection(Some(ConnectFailure::Refused));
-            let is_udp = |one: &ResponseContext| one.client.hop.is_some_and(|hop| !hop.transport.is_stream());
-            self.move_from(to, why, false, is_udp, now);
-        }
-        is_new
     }
 }

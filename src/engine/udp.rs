@@ -136,9 +136,7 @@ impl Engine {
                     origin = Origin::ENDPOINT;
                 }
                 let Origin { side, is_peer } = origin;
-                if !self.links.is_empty() {
-                    self.heard_from(from, now);
-                }
+                self.heard_from(from, now);
                 let bound = self.udp.get(point, from).map_or(&[][..], |flow| &flow.bound);
                 let binding = self.binding_of(bound, &message);
                 let flow = FlowRef::Udp { shard: self.me(), point, remote: from };

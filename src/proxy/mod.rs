@@ -9,6 +9,7 @@ pub mod client_aor;
 mod destination;
 pub mod forward;
 pub mod names;
+pub mod place;
 pub mod record_route;
 pub mod register;
 pub mod response;
@@ -19,6 +20,7 @@ pub mod validate;
 
 pub use destination::Target;
 pub use names::{Names, Origin};
+pub use place::{Place, place_of};
 pub use route::Walk;
 pub use trust::Source;
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use super::state::{Seeking, TxnTimer};
+use crate::dns::NextHop;
 use crate::dns::{Failure, Question};
-use crate::engine::links::Hop;
 use crate::engine::{ConnectFailure, Level, SendFault};
 use crate::ids::{BindingId, FlowRef};
 use crate::proxy::Target;
@@ -101,7 +101,7 @@ pub enum Event<'a> {
     /// The flow of its token is gone; a stream is named.
     FlowGone(Option<FlowRef>),
     /// What its Request-URI is registered by; `or`, for nobody's, the address in its X-Genesys-Route.
-    Registered { found: Registered, or: Option<Hop> },
+    Registered { found: Registered, or: Option<NextHop> },
     /// Its binding's home has answered. `still`: the way that is left though its binding has none.
     Located { way: Option<Way>, still: Option<Way> },
     /// Who it was that the lost flow of its token led to.
@@ -109,21 +109,21 @@ pub enum Event<'a> {
     /// A connection from the address in X-Genesys-Route, or its UDP address, with the binding that it has.
     Connected { way: Way, binding: Option<BindingId> },
     /// UDP, and nobody's that is registered: it is a device's.
-    Device(Hop),
+    Device(NextHop),
     /// No connection is there from the address in X-Genesys-Route.
-    NotConnected(Hop),
+    NotConnected(NextHop),
     /// Another shard has said whether it holds that connection.
     ConnectedElsewhere(Option<(Way, Option<BindingId>)>),
     /// A server of the pair will take it, or none; these would not.
-    Server { found: Option<(Hop, Way)>, passed_over: SmallVec<[SocketAddr; 1]> },
+    Server { found: Option<(NextHop, Way)>, passed_over: SmallVec<[SocketAddr; 1]> },
     /// The addresses of another site's proxy, in order.
-    Peer { peer: u8, all: SmallVec<[Hop; 2]> },
+    Peer { peer: u8, all: SmallVec<[NextHop; 2]> },
     /// What a name stands for.
     Named(Named),
     /// The way to the next address of its list.
     Hop(Result<Way, Option<ConnectFailure>>),
     /// The same, from the shard that holds the connections to a device at this address.
-    HopElsewhere { hop: Hop, found: Result<Way, Option<ConnectFailure>> },
+    HopElsewhere { hop: NextHop, found: Result<Way, Option<ConnectFailure>> },
     /// The way to the address that it was sent to, when the connection was lost for this reason.
     Reopened { way: Option<Way>, failure: Option<ConnectFailure> },
     /// The way by TCP for a request that is too large to go by `flow`.
@@ -154,7 +154,7 @@ pub enum Event<'a> {
 #[derive(Debug)]
 pub enum Named {
     /// Addresses, in the order in which they are tried.
-    Hops(SmallVec<[Hop; 2]>),
+    Hops(SmallVec<[NextHop; 2]>),
     /// A server of ours, or another site's proxy: it leads where its address would.
     Known(Target),
     Nothing(Failure),
@@ -166,9 +166,9 @@ pub enum Seek {
     /// The flow that a token names, or where its binding is.
     Flow { flow: FlowRef, binding: Option<BindingId> },
     /// What its Request-URI is registered by.
-    Registered { or: Option<Hop> },
+    Registered { or: Option<NextHop> },
     /// A flow towards the address in X-Genesys-Route.
-    Address(Hop),
+    Address(NextHop),
     /// To whom the flow that its token named had led, now that it is lost.
     Beyond(Option<FlowRef>),
     /// Where its binding is: of its home, which waits so long for a phone that is away.
@@ -180,7 +180,7 @@ pub enum Seek {
     /// The addresses of a name.
     Name(Question),
     /// The way to an address of its list.
-    Hop(Hop),
+    Hop(NextHop),
     /// The way to the address that it was sent to.
     Reopen { failure: Option<ConnectFailure> },
     /// The way by TCP for what is too large to go by this flow.
@@ -219,9 +219,9 @@ pub enum Action {
     /// that had been given up.
     Bind { late: bool },
     /// Of a server of a pair.
-    Saw { pair: u8, hop: Hop, what: Saw },
+    Saw { pair: u8, hop: NextHop, what: Saw },
     /// An address that it was sent to `answers`, or does not.
-    Reached { hop: Hop, answers: bool },
+    Reached { hop: NextHop, answers: bool },
     /// Give the target up, when what stands before this is done.
     GiveUp(Why),
     /// Nobody waits for the name any more.

@@ -27,7 +27,6 @@ mod turn;
 pub use build::{ContactOf, plan, response, tag_of};
 pub use event::{Action, Answer, Event, Named, Registered, Saw, Seek, Way, Which, Why};
 pub use state::{Asked, Request, ResponseContext, Seeking, TargetSet, TxnTimer};
-pub use target::{Place, place_of};
 pub use turn::{Actions, Turn};
 
 impl Turn<'_> {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use smallvec::SmallVec;
 
 use crate::clock::Time;
-use crate::engine::links::Hop;
+use crate::dns::NextHop;
 use crate::engine::{ConnectFailure, Source};
 use crate::ids::{BindingId, ConnId, FlowRef, ShardId, Side};
 use crate::proxy::Walk;
@@ -133,7 +133,7 @@ pub struct ClientTransaction {
     /// The flow that the request was sent on; `None` before, and when that is gone.
     pub flow: Option<FlowRef>,
     /// Which of the target set's addresses that leads to, when it is no phone's.
-    pub hop: Option<Hop>,
+    pub hop: Option<NextHop>,
     /// The request as sent, until a final response.
     pub sent: Vec<u8>,
     /// The ACK to a final error, for its repetitions.
@@ -146,7 +146,7 @@ pub struct ClientTransaction {
 pub struct Earlier {
     pub nonce: u64,
     pub flow: FlowRef,
-    pub hop: Option<Hop>,
+    pub hop: Option<NextHop>,
     /// An INVITE as it was sent: its ACK and its CANCEL are made of it. Empty for other requests.
     pub sent: Vec<u8>,
 }
@@ -210,7 +210,7 @@ pub enum TargetSet {
 /// The addresses of a target, in the order in which they are tried.
 #[derive(Clone, Debug, Default)]
 pub struct Hops {
-    pub all: SmallVec<[Hop; 2]>,
+    pub all: SmallVec<[NextHop; 2]>,
     pub next: usize,
     /// The last one could not be reached because of this.
     pub failure: Option<ConnectFailure>,

@@ -11,49 +11,14 @@ use smallvec::SmallVec;
 use super::event::{Action, Named, Registered, Saw, Seek, Way, Why};
 use super::state::{ClientMachine, GivenUp, Hops, ResponseContext, Seeking, TargetSet, TxnTimer};
 use super::turn::Turn;
-use crate::dns::{Failure, Question};
-use crate::engine::links::Hop;
+use crate::dns::{Failure, NextHop};
 use crate::engine::{ConnectFailure, SendFault};
-use crate::ids::{BindingId, FlowRef, Side, Transport};
+use crate::ids::{BindingId, FlowRef, Side};
 use crate::limits::{FLOW_ATTEMPTS_MAX, INVITE_LOST_MAX, TRYING_AFTER};
-use crate::proxy::{Refusal, Target, target};
-use crate::sip::{Host, Method, Scheme, Uri};
+use crate::proxy::{Place, Refusal, Target, place_of, target};
+use crate::sip::{Method, Uri};
 use crate::stats::Counter;
 use crate::tls::identity::Expected;
-
-/// What a URI names (RFC 3263 §4).
-pub enum Place {
-    /// An address.
-    At(Hop),
-    /// A name, to be asked for.
-    Named(Question),
-}
-
-/// What a URI names, and the host that a certificate there must carry.
-pub fn place_of(uri: &Uri, buf: &[u8]) -> (Place, Expected) {
-    let secure = uri.scheme == Scheme::Sips;
-    // sips with transport=tcp is TLS (RFC 3261 §26.2.2).
-    let explicit = uri.transport(buf).flatten().map(|by| if secure { Transport::Tls } else { by });
-    let default = if secure { Transport::Tls } else { Transport::Udp };
-    // Without a dot at its end.
-    let text = |host: Host| {
-        let mut name = Vec::new();
-        host.write(buf, &mut name);
-        String::from_utf8_lossy(&name).into_owned()
-    };
-    // `maddr` says where to ask, and nothing of who is to answer (RFC 5922 §7.3 compares the URI's host).
-    let expected = uri.host.ip().map_or_else(|| Expected::Name(text(uri.host)), Expected::Address);
-    let host = uri.host_to_ask(buf).unwrap_or(uri.host);
-    let place = match host.ip() {
-        Some(ip) => {
-            let transport = explicit.unwrap_or(default);
-            let port = uri.port.unwrap_or_else(|| transport.default_port());
-            Place::At(Hop { transport, address: SocketAddr::new(ip, port) })
-        }
-        None => Place::Named(Question { host: text(host).into(), port: uri.port, transport: explicit, secure }),
-    };
-    (place, expected)
-}
 
 impl ResponseContext {
     /// Whether no target has been given up or passed over.
@@ -108,7 +73,7 @@ impl Turn<'_> {
                 self.locate(None);
             }
             Target::Table => self.seek(Seek::Registered { or: None }),
-            Target::Address { transport, remote } => self.seek(Seek::Address(Hop { transport, address: remote })),
+            Target::Address { transport, remote } => self.seek(Seek::Address(NextHop { transport, address: remote })),
             Target::Gone { ob } => {
                 self.aim_at_phone(None, ob);
                 self.finish_gone();
@@ -194,7 +159,7 @@ impl Turn<'_> {
         self.stop(TxnTimer::Location);
     }
 
-    pub(super) fn on_registered(&mut self, found: Registered, or: Option<Hop>) {
+    pub(super) fn on_registered(&mut self, found: Registered, or: Option<NextHop>) {
         match (found, or) {
             (Registered::By(binding), _) => {
                 self.bind_to(Some(binding));
@@ -236,14 +201,16 @@ impl Turn<'_> {
         }
         let Some(request) = self.context.message() else { return };
         match target::address_in_header(request, &self.env.names) {
-            Some(Target::Address { transport, remote }) => self.on_not_connected(Hop { transport, address: remote }),
+            Some(Target::Address { transport, remote }) => {
+                self.on_not_connected(NextHop { transport, address: remote })
+            }
             _ => self.finish_gone(),
         }
     }
 
     /// Nobody is connected from the address in X-Genesys-Route. Where the request names a phone that registered, it
     /// is that phone's address of before, and no connection is opened to a phone; else it is a device's.
-    pub(super) fn on_not_connected(&mut self, hop: Hop) {
+    pub(super) fn on_not_connected(&mut self, hop: NextHop) {
         let Some(request) = &self.context.request else { return };
         match target::of_phone(&request.message, &request.walk, &self.env.names, self.env.here) {
             Some(Target::Table) => self.seek(Seek::Registered { or: Some(hop) }),
@@ -272,17 +239,17 @@ impl Turn<'_> {
     }
 
     /// An address that nobody's name stands before.
-    pub(super) fn aim_at_device(&mut self, hop: Hop) {
+    pub(super) fn aim_at_device(&mut self, hop: NextHop) {
         self.aim_at_address(hop, Expected::Address(hop.address.ip()));
     }
 
-    fn aim_at_address(&mut self, hop: Hop, host: Expected) {
+    fn aim_at_address(&mut self, hop: NextHop, host: Expected) {
         let list = Hops { all: SmallVec::from_slice(&[hop]), ..Hops::default() };
         self.context.targets = TargetSet::Device { list, host, port: hop.address.port() };
         self.try_next();
     }
 
-    pub(super) fn on_peer(&mut self, peer: u8, all: SmallVec<[Hop; 2]>) {
+    pub(super) fn on_peer(&mut self, peer: u8, all: SmallVec<[NextHop; 2]>) {
         self.context.targets = TargetSet::Peer { peer, list: Hops { all, ..Hops::default() } };
         self.try_next();
     }
@@ -340,7 +307,7 @@ impl Turn<'_> {
     }
 
     /// The shard that holds the connections to a device has answered.
-    pub(super) fn on_hop_elsewhere(&mut self, hop: Hop, found: Result<Way, Option<ConnectFailure>>) {
+    pub(super) fn on_hop_elsewhere(&mut self, hop: NextHop, found: Result<Way, Option<ConnectFailure>>) {
         if self.context.seeking == Some(Seeking::Device) && self.context.client.hop == Some(hop) {
             self.found();
             self.on_hop(found);
@@ -349,7 +316,7 @@ impl Turn<'_> {
 
     // --- servers ---------------------------------------------------------------------------------------------
 
-    pub(super) fn on_server(&mut self, found: Option<(Hop, Way)>, passed_over: SmallVec<[SocketAddr; 1]>) {
+    pub(super) fn on_server(&mut self, found: Option<(NextHop, Way)>, passed_over: SmallVec<[SocketAddr; 1]>) {
         if let TargetSet::Servers { tried, .. } = &mut self.context.targets {
             tried.extend(passed_over);
         }

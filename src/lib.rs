@@ -88,10 +88,11 @@
 //!
 //! # Words
 //!
+//! The words of RFC 3261 and RFC 5626 (transaction, dialog, target, route set, binding, flow) mean here what they mean
+//! there. These are ours:
+//!
 //! | word | meaning |
 //! | --- | --- |
-//! | flow | one way back to an endpoint: a connection, or for UDP its address with our socket (RFC 5626 §3) |
-//! | binding | an AOR with an instance-id and reg-id, or a phone that [`flow::recognise`] knows again; it has a flow |
 //! | token | signed text in a URI's user part, naming a flow and the binding that it was made for |
 //! | shard | one executor, pinned to one core, with all that it owns |
 //! | home shard | who holds an AOR's bindings, by keyed hash of the user part; their only writer |

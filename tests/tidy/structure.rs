@@ -19,7 +19,6 @@ const LONG_YET: &[(&str, &str)] = &[
     ("src/engine/home.rs", "bind_contacts"),
     ("src/engine/requests.rs", "begin"),
     ("src/engine/timers.rs", "on_exchange_timer"),
-    ("src/proxy/register.rs", "read"),
     ("src/sip/scan.rs", "parse"),
     ("src/sip/scan.rs", "read"),
     ("src/sip/uri.rs", "parse_with"),

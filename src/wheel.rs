@@ -194,6 +194,20 @@ impl<K: Copy> Wheel<K> {
     }
 
     /// An id's generation is that of its entry from `arm` to `release`.
+    /// What an armed timer is for.
+    #[must_use]
+    pub fn key_of(&self, id: TimerId) -> Option<K> {
+        self.is_armed(id).then(|| self.entries[id.index as usize].key)
+    }
+
+    /// What all armed timers are for, in no order.
+    pub fn keys(&self) -> impl Iterator<Item = K> + '_ {
+        let list = |head: u32| {
+            std::iter::successors(self.entries.get(head as usize), |one| self.entries.get(one.next as usize))
+        };
+        self.heads.iter().flat_map(move |head| list(*head)).map(|entry| entry.key)
+    }
+
     fn is_armed(&self, id: TimerId) -> bool {
         self.entries.get(id.index as usize).is_some_and(|entry| entry.generation == id.generation)
     }

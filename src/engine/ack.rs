@@ -2,6 +2,7 @@
 
 use super::connections::Element;
 use super::context::{Event, plan, tag_of};
+use super::contexts::Slot;
 use super::home::Found;
 use super::io::{By, Letter};
 use super::words::in_words;
@@ -21,7 +22,7 @@ impl Engine {
     pub(super) fn on_ack(&mut self, ack: Box<Message>, source: Source, walk: &Walk, now: Time) {
         let invite = self.invite_of(&ack, &source);
         let key = invite.map_or_else(|| self.key_of(&ack, Method::Invite, &source), |(_, key)| key);
-        let absorbs = |id| self.contexts.get(id).is_some_and(|context| context.absorbs_ack());
+        let absorbs = |id| self.contexts.get(id).is_some_and(Slot::absorbs_ack);
         if let Some((id, _)) = invite.filter(|(id, _)| absorbs(*id)) {
             self.on_context(id, Event::Ack, now);
             return self.recycle_message(ack);

@@ -17,7 +17,7 @@ impl Engine {
     pub(super) fn on_cancel(&mut self, cancel: Box<Message>, source: &Source, walk: &Walk, now: Time) {
         let found = self.invite_of(&cancel, source).or_else(|| self.other_of(&cancel, source));
         let is_its_senders =
-            |id: TxnId| self.contexts.get(id).is_some_and(|context| trust::may_cancel(&context.asked.source, source));
+            |id: TxnId| self.contexts.get(id).is_some_and(|slot| trust::may_cancel(&slot.asked().source, source));
         let Some((id, key)) = found.filter(|(id, _)| is_its_senders(*id)) else {
             if let Some(shard) = self.next_to_ask(&cancel, source) {
                 return self.place(shard, cancel, *source);
@@ -46,7 +46,7 @@ impl Engine {
             return Some((id, key));
         }
         let id = self.contexts.with_key(self.lasting_key_of(request, source)?)?;
-        Some((id, self.contexts.get(id)?.asked.key))
+        Some((id, self.contexts.get(id)?.asked().key))
     }
 
     /// The context of the request that a CANCEL is for when that is no INVITE, and its key.

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use super::connections::Element;
 use super::context::{
-    Action, Actions, Answer, Asked, ContactOf, Event, ResponseContext, Saw, Turn, TxnTimer, Why, response,
+    Absorber, Action, Actions, Answer, Asked, ContactOf, Event, ResponseContext, Saw, Turn, TxnTimer, Why, response,
 };
 use super::io::{By, Letter};
 use super::kept::Kept;
@@ -21,15 +21,57 @@ use crate::ids::{ConnId, FlowRef, ShardId};
 use crate::server_pool::Evidence;
 use crate::stats::Counter;
 use crate::transaction::branch::TxnId;
+use crate::wheel::TimerId;
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Contexts {
     /// `None` while a context is worked on.
-    slots: Slots<Option<Box<ResponseContext>>>,
+    slots: Slots<Option<Slot>>,
     by_key: HashMap<u128, TxnId, KeyedState>,
     /// Contexts that wait for an answer over a connection.
     watchers: HashMap<(ShardId, ConnId), SmallVec<[TxnId; 2]>, KeyedState>,
+}
+
+/// A context in its slot.
+#[derive(Debug)]
+pub(super) enum Slot {
+    Open(Box<ResponseContext>),
+    /// Its final response has gone.
+    Absorber(Box<Absorber>),
+}
+
+impl Slot {
+    /// The context as long as it may have something to do.
+    fn open(&self) -> Option<&ResponseContext> {
+        match self {
+            Self::Open(context) => Some(context),
+            Self::Absorber(_) => None,
+        }
+    }
+
+    pub(super) fn asked(&self) -> Asked {
+        match self {
+            Self::Open(context) => context.asked,
+            Self::Absorber(absorber) => absorber.asked(),
+        }
+    }
+
+    /// Its timers that run.
+    pub(super) fn timers(&self) -> SmallVec<[(TxnTimer, TimerId); 4]> {
+        match self {
+            Self::Open(context) => context.running().collect(),
+            Self::Absorber(absorber) => absorber.running().collect(),
+        }
+    }
+
+    /// Whether an ACK of its INVITE ends here: that to an error does.
+    pub(super) fn absorbs_ack(&self) -> bool {
+        match self {
+            Self::Open(context) => context.server.machine.absorbs_ack(),
+            Self::Absorber(absorber) => absorber.absorbs_ack(),
+        }
+    }
 }
 
 /// The table of contexts has the slots of the table of connections.
@@ -60,6 +102,18 @@ impl Contexts {
         self.slots.len()
     }
 
+    pub(super) fn keys_len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    pub(super) fn watchers_len(&self) -> usize {
+        self.watchers.values().map(SmallVec::len).sum()
+    }
+
+    pub(super) fn is_watched(&self, conn: (ShardId, ConnId), by: TxnId) -> bool {
+        self.watchers.get(&conn).is_some_and(|list| list.contains(&by))
+    }
+
     /// Gives back the room in tables that a crowd has left behind.
     pub(super) fn shrink(&mut self) {
         self.by_key.shrink_to(self.by_key.len() * 2);
@@ -75,12 +129,13 @@ impl Contexts {
         self.by_key.get(&key).copied()
     }
 
-    pub(super) fn get(&self, id: TxnId) -> Option<&ResponseContext> {
-        self.slots.get(slot_of(id))?.as_deref()
+    pub(super) fn get(&self, id: TxnId) -> Option<&Slot> {
+        self.slots.get(slot_of(id))?.as_ref()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (TxnId, &ResponseContext)> {
-        self.slots.iter().filter_map(|(slot, place)| Some((txn_of(slot), place.as_deref()?)))
+    /// All that lie in their slots.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (TxnId, &Slot)> {
+        self.slots.iter().filter_map(|(slot, place)| Some((txn_of(slot), place.as_ref()?)))
     }
 
     /// Puts a new context into its place.
@@ -133,9 +188,12 @@ impl Contexts {
 
     /// Takes a context out of its slot for the time that it is worked on.
     pub(super) fn take(&mut self, id: TxnId, kept: &mut Kept) -> Option<Box<ResponseContext>> {
-        let context = self.slots.get_mut(slot_of(id)).and_then(Option::take)?;
-        kept.take(&context);
-        Some(context)
+        let slot = self.slots.get_mut(slot_of(id)).and_then(Option::take)?;
+        kept.take(&slot);
+        Some(match slot {
+            Slot::Open(context) => context,
+            Slot::Absorber(absorber) => absorber.open(),
+        })
     }
 }
 
@@ -165,13 +223,21 @@ impl Engine {
         let watched = context.watched.filter(|_| !is_over);
         self.contexts.rewatch(id, std::mem::replace(&mut context.listed, watched), watched);
         if !is_over {
-            if let Some(slot) = self.contexts.slots.get_mut(slot_of(id)) {
-                self.kept.add(&context);
-                *slot = Some(context);
+            let slot = match Absorber::may_replace(&context) {
+                true => {
+                    let (absorber, sent) = Absorber::of(*context);
+                    self.ports.pool.give(sent);
+                    Slot::Absorber(Box::new(absorber))
+                }
+                false => Slot::Open(context),
+            };
+            if let Some(place) = self.contexts.slots.get_mut(slot_of(id)) {
+                self.kept.add(&slot);
+                *place = Some(slot);
             }
             return;
         }
-        for timer in context.armed() {
+        for (_, timer) in context.running() {
             self.ports.wheel.cancel(timer);
         }
         for key in [Some(context.asked.key), context.asked.lasting_key].into_iter().flatten() {
@@ -371,8 +437,10 @@ impl Engine {
 
     /// Targets that were given up and answer again may be tried again.
     pub(super) fn forgive(&mut self, back: &[SocketAddr]) {
-        for context in self.contexts.slots.iter_mut().filter_map(|(_, place)| place.as_mut()) {
-            context.forgive(back);
+        for slot in self.contexts.slots.iter_mut().filter_map(|(_, place)| place.as_mut()) {
+            if let Slot::Open(context) = slot {
+                context.forgive(back);
+            }
         }
     }
 
@@ -389,7 +457,8 @@ impl Engine {
             let waits = one.client.machine.is_unanswered() || (also_answered && one.client.machine.is_pending());
             waits && one.client.hop.is_some_and(|hop| hop.address == address) && is_its(one)
         };
-        let waiting: Vec<TxnId> = self.contexts.iter().filter(|(_, one)| waits(one)).map(|(id, _)| id).collect();
+        let waiting = self.contexts.iter().filter(|(_, slot)| slot.open().is_some_and(waits));
+        let waiting: Vec<TxnId> = waiting.map(|(id, _)| id).collect();
         for id in waiting {
             self.with_context(id, now, |engine, context| {
                 let moves = why != Why::Verdict || engine.has_alternative(context, now) || context.is_given_up();

@@ -5,7 +5,7 @@
 //! begin to its end, and by whether it carries a binding. [`Engine::kept_counts_hold`] compares them with a walk.
 
 use super::Engine;
-use super::context::ResponseContext;
+use super::contexts::Slot;
 use super::home::Waiter;
 use crate::ids::Transport;
 use crate::limits::TRANSACTION_LEN;
@@ -43,27 +43,37 @@ struct Streams {
 
 impl Kept {
     /// A context lies in its slot again.
-    pub(super) fn add(&mut self, context: &ResponseContext) {
-        for (count, one) in self.of(context) {
+    pub(super) fn add(&mut self, slot: &Slot) {
+        for (count, one) in self.of(slot) {
             *count += one;
         }
     }
 
     /// It was taken out, and may change.
-    pub(super) fn take(&mut self, context: &ResponseContext) {
-        for (count, one) in self.of(context) {
+    pub(super) fn take(&mut self, slot: &Slot) {
+        for (count, one) in self.of(slot) {
             *count -= one;
         }
     }
 
     /// What a context adds to each count.
-    fn of(&mut self, context: &ResponseContext) -> [(&mut u64, u64); 5] {
+    fn of(&mut self, slot: &Slot) -> [(&mut u64, u64); 5] {
+        let (server, client, home, open, bytes) = match slot {
+            Slot::Open(context) => (
+                !context.server.is_over,
+                context.client.machine.is_pending(),
+                context.seeking.is_some(),
+                context.server.machine.is_open(),
+                context.held_len(),
+            ),
+            Slot::Absorber(absorber) => (!absorber.server_is_over(), false, false, false, absorber.held_len()),
+        };
         [
-            (&mut self.server, u64::from(!context.server.is_over)),
-            (&mut self.client, u64::from(context.client.machine.is_pending())),
-            (&mut self.home, u64::from(context.seeking.is_some())),
-            (&mut self.open, u64::from(context.server.machine.is_open())),
-            (&mut self.bytes, context.held_len() as u64),
+            (&mut self.server, u64::from(server)),
+            (&mut self.client, u64::from(client)),
+            (&mut self.home, u64::from(home)),
+            (&mut self.open, u64::from(open)),
+            (&mut self.bytes, bytes as u64),
         ]
     }
 
@@ -141,7 +151,7 @@ impl Engine {
     #[must_use]
     pub fn kept_counts_hold(&self) -> bool {
         let mut walked = Kept::default();
-        self.contexts.iter().for_each(|(_, context)| walked.add(context));
+        self.contexts.iter().for_each(|(_, slot)| walked.add(slot));
         self.waiters.iter().for_each(|(_, waiter)| walked.waiter_came(waiter));
         for (_, conn) in self.conns.iter() {
             let transport = self.env.settings.point(conn.point).transport;

@@ -9,6 +9,7 @@
 
 mod ack;
 mod cancel;
+mod check;
 mod connections;
 mod conns;
 mod context;

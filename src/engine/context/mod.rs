@@ -16,6 +16,7 @@
 //! `server` is the half towards who asked, `client` the half towards the target, `target` the choice of the next one;
 //! `build` makes bytes.
 
+mod absorber;
 mod build;
 mod client;
 mod event;
@@ -24,6 +25,7 @@ mod state;
 mod target;
 mod turn;
 
+pub use absorber::Absorber;
 pub use build::{ContactOf, plan, response, tag_of};
 pub use event::{Action, Answer, Event, Named, Registered, Saw, Seek, Way, Which, Why};
 pub use state::{Asked, Request, ResponseContext, Seeking, TargetSet, TxnTimer};

@@ -38,6 +38,21 @@ pub enum TxnTimer {
     Location,
 }
 
+impl TxnTimer {
+    /// All of them, each in the place of its number.
+    pub const ALL: [Self; TIMERS] = [
+        Self::ServerRetransmit,
+        Self::ServerDeadline,
+        Self::ClientRetransmit,
+        Self::ClientDeadline,
+        Self::CancelRetransmit,
+        Self::CancelDeadline,
+        Self::Trying,
+        Self::TimerC,
+        Self::Location,
+    ];
+}
+
 /// How many there are.
 pub const TIMERS: usize = 9;
 
@@ -72,6 +87,11 @@ impl ServerMachine {
             Self::Invite(machine) => machine.is_proceeding(),
             Self::Plain(machine) => machine.is_open(),
         }
+    }
+
+    /// Whether an ACK of its INVITE ends here: that to an error does.
+    pub fn absorbs_ack(&self) -> bool {
+        matches!(self, Self::Invite(machine) if !machine.is_accepted())
     }
 
     /// Whether a 2xx to an INVITE has gone.
@@ -139,6 +159,12 @@ pub struct ClientTransaction {
     /// The ACK to a final error, for its repetitions.
     pub ack: Vec<u8>,
     pub cancel: Cancel,
+}
+
+impl ClientTransaction {
+    pub fn new(machine: ClientMachine, nonce: u64) -> Self {
+        Self { machine, nonce, flow: None, hop: None, sent: Vec::new(), ack: Vec::new(), cancel: Cancel::No }
+    }
 }
 
 /// A client transaction that was given up for another target: what it still says is heard (RFC 3261 §16.7).
@@ -324,15 +350,7 @@ impl ResponseContext {
             _ => ServerMachine::Plain(PlainServer::start(reliable)),
         };
         let (last, repeats_len) = (Vec::new(), usize::MAX);
-        let client = ClientTransaction {
-            machine: ClientMachine::Waiting,
-            nonce,
-            flow: None,
-            hop: None,
-            sent: Vec::new(),
-            ack: Vec::new(),
-            cancel: Cancel::No,
-        };
+        let client = ClientTransaction::new(ClientMachine::Waiting, nonce);
         Self {
             asked,
             server: ServerTransaction { machine, is_over: false, last, said_provisional: false, repeats_len },
@@ -361,11 +379,6 @@ impl ResponseContext {
         self.given_up == GivenUp::No && self.request.is_some() && self.server.machine.is_open()
     }
 
-    /// Whether an ACK of its INVITE ends here: that to an error does.
-    pub fn absorbs_ack(&self) -> bool {
-        matches!(&self.server.machine, ServerMachine::Invite(machine) if !machine.is_accepted())
-    }
-
     /// Whether its caller or timer C has given it up.
     pub fn is_given_up(&self) -> bool {
         self.given_up != GivenUp::No
@@ -378,9 +391,26 @@ impl ResponseContext {
         }
     }
 
-    /// Its timers, none of which is armed any more.
-    pub fn armed(&mut self) -> impl Iterator<Item = TimerId> + '_ {
-        self.timers.iter_mut().filter_map(Option::take)
+    /// Its timers that run.
+    pub fn running(&self) -> impl Iterator<Item = (TxnTimer, TimerId)> + '_ {
+        TxnTimer::ALL.into_iter().zip(self.timers).filter_map(|(which, timer)| Some((which, timer?)))
+    }
+
+    /// What holds whenever nothing happens to it.
+    ///
+    /// # Panics
+    /// When something does not hold.
+    pub fn check(&self) {
+        let runs = |timer: TxnTimer| self.timers[timer as usize].is_some();
+        let (client, server) = (&self.client, &self.server);
+        assert!(self.request.is_some() || !server.machine.is_open(), "it is to be answered, and its request is gone");
+        assert!(self.seeking.is_none() || runs(TxnTimer::Location), "it waits for where it goes without end");
+        assert!(self.watched.is_none() || client.flow.is_some(), "it watches what it was not sent on");
+        assert!(self.watched.is_none() || client.machine.is_pending(), "it watches, and waits for nothing");
+        assert!(client.cancel.is_sent() || !runs(TxnTimer::CancelDeadline), "a CANCEL that is over has a timer");
+        assert!(server.machine.is_open() || !runs(TxnTimer::Trying), "it is answered, and would say 100");
+        let waits = client.machine.is_pending() || self.seeking.is_some() || client.cancel.is_sent();
+        assert!(waits || !server.machine.is_open(), "nothing will ever answer it");
     }
 
     /// The buffers that it leaves, to be used again.

@@ -3,8 +3,8 @@
 use super::exchange::ServerTxn;
 use super::forwarding::plan;
 use super::home::{Found, in_words};
-use super::io::{By, Letter};
 use super::links::Hop;
+use super::mail::{AckMail, By, Letter};
 use super::{Engine, Mail, Source};
 use crate::clock::Time;
 use crate::flow::keys::Tag;
@@ -81,7 +81,7 @@ impl Engine {
             }
             AckWay::Home { binding, not } => {
                 let home = binding.home(self.env.settings.shards);
-                self.mail(home, Mail::Ack { message: ack, source, binding, not });
+                self.mail(home, Mail::Ack(Box::new(AckMail { message: ack, source, binding, not })));
             }
             AckWay::Device { hop, host, port } => {
                 if let Some(point) = self.env.settings.point_for(hop.transport, Side::Endpoint, hop.address.ip()) {

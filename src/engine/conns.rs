@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use smallvec::SmallVec;
 
 use super::links::{LinkKey, Whose};
+use super::location::Notice;
 use super::{Accept, CloseReason, ConnectFailure, Engine, Level, Mail, Output, Refusal, Source, Timer};
 use crate::clock::Time;
 use crate::ids::{BindingId, ConnId, FlowRef, PointId, ShardId, Side, Transport};
@@ -495,7 +496,7 @@ impl Engine {
         }
         for bound in conn.bound.iter().filter(|bound| bound.moved_to.is_none()) {
             let home = bound.binding.home(self.env.settings.shards);
-            self.mail(home, Mail::FlowGone { flow, binding: bound.binding });
+            self.mail(home, Mail::Notice(Notice::FlowGone { flow, binding: bound.binding }));
         }
         let failure = match reason {
             CloseReason::Connect(failure) => Some(failure),

@@ -14,8 +14,8 @@ use smallvec::SmallVec;
 
 use super::ack::AckWay;
 use super::exchange::{Exchange, Onward, Which};
-use super::io::{By, Letter};
 use super::links::{Hop, LinkKey, Whose};
+use super::mail::{Answer, By, Letter, Query};
 use super::onward::Hops;
 use super::{ConnectFailure, Engine, Mail, Source};
 use crate::clock::Time;
@@ -83,7 +83,8 @@ impl Engine {
         exchange.peers_asked = u8::try_from(others.len()).unwrap_or(u8::MAX);
         self.arm(id, exchange, Which::Wait, now.after(HOME_ANSWER_MAX));
         for shard in others {
-            self.mail(shard, Mail::FindPeer { txn: id, transport: hop.transport, remote: hop.address });
+            let query = Query::Address { transport: hop.transport, remote: hop.address };
+            self.mail(shard, Mail::Ask { txn: id, query });
         }
     }
 
@@ -172,7 +173,7 @@ impl Engine {
         if let Ok(FlowRef::Stream { conn, .. }) = found {
             self.note_use(conn, from);
         }
-        self.mail(from, Mail::Device { txn, hop, found });
+        self.mail(from, Mail::Answer { txn, answer: Answer::Device { hop, found } });
     }
 
     /// The device's shard has answered.
@@ -288,7 +289,7 @@ impl Engine {
         let (Some(hops), Some(hop)) = (exchange.hops.as_deref(), exchange.hop) else {
             // A UDP address takes what belongs to its exchange, though its registration is over.
             let (gone, by) = match exchange.next {
-                Some(address) if !address.is_stream() => (None, By::BindingOr(address)),
+                Some(address) if !address.is_stream() => (None, By::BindingOr(Box::new(address))),
                 gone => (gone, By::Binding),
             };
             return self.deliver(gone, Letter { bytes, binding: exchange.binding, txn: None, by });

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use super::io::{By, Letter};
+use super::location::Notice;
+use super::mail::{AckMail, Answer, By, Letter, Whereabouts};
 use super::{Engine, Level, Located, Mail, Source, Timer};
 use crate::clock::Time;
 use crate::flow::directory::{Binding, Change, Replaced};
@@ -24,11 +25,18 @@ pub(super) struct Waiter {
     what: Waits,
 }
 
+/// Who asks where a binding is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asker {
+    pub(super) shard: ShardId,
+    pub(super) txn: TxnId,
+}
+
 /// What waits.
 #[derive(Debug)]
 pub(super) enum Waits {
     /// A request, in its exchange.
-    Txn { shard: ShardId, txn: TxnId },
+    Txn(Asker),
     /// An ACK to a 2xx.
     Ack { message: Box<Message>, source: Source },
     /// A response, or another message that is ready to go.
@@ -50,7 +58,7 @@ impl Waiter {
     /// Bytes that it holds of a message; a request's are its exchange's.
     pub(super) fn held_len(&self) -> u64 {
         match &self.what {
-            Waits::Txn { .. } => 0,
+            Waits::Txn(_) => 0,
             Waits::Ack { message, .. } => message.held_len() as u64,
             Waits::Bytes(bytes) => bytes.capacity() as u64,
         }
@@ -140,7 +148,8 @@ impl Engine {
             Err(_) => {
                 self.count(Counter::LimitBindings);
                 self.event("registration not bound: too many", Some(peer), &aor);
-                return self.mail(contact_home, Mail::ForgetContact { contact: contact_hash, until: expires });
+                return self
+                    .mail(contact_home, Mail::Notice(Notice::ForgetContact { contact: contact_hash, until: expires }));
             }
         };
         match bound.change {
@@ -148,7 +157,7 @@ impl Engine {
             Change::Refreshed => self.count(Counter::BindingRefreshed),
             Change::Moved { from } => {
                 self.count(Counter::BindingMoved);
-                self.mail(from.shard(), Mail::Moved { flow: from, binding: id, to: flow });
+                self.mail(from.shard(), Mail::Notice(Notice::Moved { flow: from, binding: id, to: flow }));
             }
         }
         match bound.replaced {
@@ -171,15 +180,18 @@ impl Engine {
                 self.binding_timers.insert(id, timer);
             }
         }
-        self.mail(flow.shard(), Mail::Bound { flow, binding: id, until: expires });
+        self.mail(flow.shard(), Mail::Notice(Notice::Bound { flow, binding: id, until: expires }));
         if let Some((contact, hash)) = former_contact {
             self.drop_contact(&contact, hash, id);
         }
         if contact_home != id.home(self.env.settings.shards) {
-            self.mail(contact_home, Mail::PutContact { contact: contact_hash, binding: id, until: expires });
+            self.mail(
+                contact_home,
+                Mail::Notice(Notice::PutContact { contact: contact_hash, binding: id, until: expires }),
+            );
         }
         if let Some(said) = said {
-            self.mail(contact_home, Mail::PutContact { contact: said, binding: id, until: expires });
+            self.mail(contact_home, Mail::Notice(Notice::PutContact { contact: said, binding: id, until: expires }));
         }
         self.wake(id, flow);
     }
@@ -192,7 +204,7 @@ impl Engine {
         }
         if let Some(flow) = binding.flow {
             self.count(why);
-            self.mail(flow.shard(), Mail::Unbound { flow, binding: binding.id });
+            self.mail(flow.shard(), Mail::Notice(Notice::Unbound { flow, binding: binding.id }));
         }
         self.drop_contact(&binding.contact, binding.contact_hash, binding.id);
     }
@@ -201,10 +213,10 @@ impl Engine {
     fn drop_contact(&mut self, contact: &[u8], contact_hash: u64, binding: BindingId) {
         let contact_home = self.contact_home(contact);
         if contact_home != binding.home(self.env.settings.shards) {
-            self.mail(contact_home, Mail::DropContact { contact: contact_hash, binding });
+            self.mail(contact_home, Mail::Notice(Notice::DropContact { contact: contact_hash, binding }));
         }
         if let Some(said) = self.said(contact, contact_hash) {
-            self.mail(contact_home, Mail::DropContact { contact: said, binding });
+            self.mail(contact_home, Mail::Notice(Notice::DropContact { contact: said, binding }));
         }
     }
 
@@ -220,7 +232,10 @@ impl Engine {
     /// would have expired.
     fn forget_contact(&mut self, binding: &Binding) {
         let contact_home = self.contact_home(&binding.contact);
-        self.mail(contact_home, Mail::ForgetContact { contact: binding.contact_hash, until: binding.expires });
+        self.mail(
+            contact_home,
+            Mail::Notice(Notice::ForgetContact { contact: binding.contact_hash, until: binding.expires }),
+        );
     }
 
     fn contact_home(&self, contact: &[u8]) -> ShardId {
@@ -272,34 +287,36 @@ impl Engine {
         Some(flow)
     }
 
-    pub(super) fn on_resolve(
-        &mut self,
-        from: ShardId,
-        txn: TxnId,
-        binding: BindingId,
-        not: Option<FlowRef>,
-        wait: Duration,
-        now: Time,
-    ) {
+    pub(super) fn on_resolve(&mut self, asker: Asker, asked: Whereabouts, now: Time) {
+        let Whereabouts { binding, not, wait } = asked;
         match self.flow_of(binding, not) {
             Some(flow) => {
                 self.count(if not.is_some() { Counter::ResolvedMoved } else { Counter::ResolvedFound });
-                self.mail(from, Mail::Resolved { txn, flow: Some(flow) });
+                self.say_where(asker, Some(flow));
             }
-            None if !self.wait_for(binding, wait, Waits::Txn { shard: from, txn }, now) => {
+            None if !self.wait_for(binding, wait, Waits::Txn(asker), now) => {
                 self.count(Counter::ResolvedMissing);
-                self.mail(from, Mail::Resolved { txn, flow: None });
+                self.say_where(asker, None);
             }
             None => {}
         }
     }
 
+    fn say_where(&mut self, asker: Asker, flow: Option<FlowRef>) {
+        self.mail(asker.shard, Mail::Answer { txn: asker.txn, answer: Answer::Binding(flow) });
+    }
+
     pub(super) fn on_deliver(&mut self, binding: BindingId, not: Option<FlowRef>, letter: Letter, now: Time) {
-        let by = not.map_or(letter.by, |gone| letter.by.without(gone));
+        let Letter { bytes, binding: for_whom, txn, by } = letter;
+        let by = match not {
+            Some(gone) => by.without(gone),
+            None => by,
+        };
+        let letter = |by| Letter { bytes, binding: for_whom, txn, by };
         let unsent = match (self.flow_of(binding, not), by) {
-            (Some(flow), _) => self.send(flow, Letter { by, ..letter }),
-            (None, By::BindingOr(named)) => self.send(named, Letter { by: By::Flow, ..letter }),
-            (None, By::Binding | By::Flow) => Err(letter),
+            (Some(flow), by) => self.send(flow, letter(by)),
+            (None, By::BindingOr(named)) => self.send(*named, letter(By::Flow)),
+            (None, by @ (By::Binding | By::Flow)) => Err(letter(by)),
         };
         if let Err(letter) = unsent
             && !self.wait_for(binding, self.env.settings.live.flow_grace, Waits::Bytes(letter.bytes), now)
@@ -308,14 +325,8 @@ impl Engine {
         }
     }
 
-    pub(super) fn on_ack_mail(
-        &mut self,
-        message: Box<Message>,
-        source: Source,
-        binding: BindingId,
-        not: Option<FlowRef>,
-        now: Time,
-    ) {
+    pub(super) fn on_ack_mail(&mut self, ack: AckMail, now: Time) {
+        let AckMail { message, source, binding, not } = ack;
         let gone = not.filter(|flow| flow.is_stream());
         let address = not.filter(|flow| !flow.is_stream());
         match self.flow_of(binding, gone).or(address) {
@@ -340,7 +351,7 @@ impl Engine {
             self.count(Counter::LimitWaitersPerBinding);
             return false;
         }
-        if self.waiters_are_full() && !matches!(what, Waits::Txn { .. }) {
+        if self.waiters_are_full() && !matches!(what, Waits::Txn(_)) {
             self.count(Counter::LimitTransactionLen);
             return false;
         }
@@ -369,7 +380,7 @@ impl Engine {
             }
             self.count(Counter::GraceRescued);
             match waiter.what {
-                Waits::Txn { shard, txn } => self.mail(shard, Mail::Resolved { txn, flow: Some(flow) }),
+                Waits::Txn(asker) => self.say_where(asker, Some(flow)),
                 Waits::Ack { message, source } => {
                     self.forward_ack_on(message, &source, flow, Some(binding));
                 }
@@ -393,7 +404,7 @@ impl Engine {
         }
         self.count(Counter::GraceFailed);
         match waiter.what {
-            Waits::Txn { shard, txn } => self.mail(shard, Mail::Resolved { txn, flow: None }),
+            Waits::Txn(asker) => self.say_where(asker, None),
             Waits::Ack { message, .. } => {
                 self.count(Counter::AckFlowGone);
                 self.recycle_message(message);

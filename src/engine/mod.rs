@@ -17,10 +17,13 @@ mod former;
 mod forwarding;
 mod halves;
 mod home;
+mod inbox;
 mod io;
 mod kept;
 mod links;
+mod location;
 mod lookups;
+mod mail;
 mod onward;
 mod outbox;
 mod placement;
@@ -42,10 +45,9 @@ use std::net::{IpAddr, SocketAddr};
 use smallvec::SmallVec;
 
 pub use crate::config::engine::{Expected, Live, Point, Settings, Sticky, TlsPeer, UdpOversize};
-pub use io::{
-    Accept, By, CloseReason, ConnectFailure, Event, Input, Letter, Level, Located, Mail, Output, Refusal, Seen,
-    SendFault, Source, Upstream,
-};
+pub use io::{Accept, CloseReason, ConnectFailure, Event, Input, Level, Located, Output, Refusal, SendFault, Source};
+pub use location::Notice;
+pub use mail::{AckMail, Answer, By, Letter, Mail, Query, Seen, Upstream, Whereabouts};
 
 use crate::clock::Time;
 use crate::dns;

@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 
 use super::exchange::{Cancelling, ClientTxn, Exchange, GivenUp, Onward, Which};
 use super::links::{Hop, LinkKey, Whose};
+use super::mail::Query;
 use super::{ConnectFailure, Engine, Mail};
 use crate::clock::Time;
 use crate::dns::{self, Answer, Failure, Question};
@@ -300,7 +301,7 @@ impl Engine {
                     exchange.resolving = true;
                     exchange.peers_asked = 1;
                     self.arm(id, exchange, Which::Wait, now.after(HOME_ANSWER_MAX));
-                    return self.mail(shard, Mail::FindDevice { txn: id, hop, tls });
+                    return self.mail(shard, Mail::Ask { txn: id, query: Query::Device { hop, tls } });
                 }
             };
             if let Some(flow) = self.flow_to(hop, whose, None, now) {

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use super::exchange::{Exchange, Onward};
-use super::io::{By, Letter};
 use super::links::{Hop, Whose};
+use super::mail::{By, Letter};
 use super::{Engine, Mail, Output};
 use crate::clock::Time;
 use crate::ids::{BindingId, ConnId, FlowRef, PointId, ShardId, Transport};
@@ -204,7 +204,7 @@ impl Engine {
         match letter.binding {
             Some(binding) => {
                 let home = binding.home(self.env.settings.shards);
-                self.mail(home, Mail::Deliver { binding, not, letter });
+                self.mail(home, Mail::Deliver { binding, not, letter: Box::new(letter) });
             }
             None => self.drop_letter(letter.bytes),
         }
@@ -248,60 +248,6 @@ impl Engine {
                 Some(point) => self.put_bytes(conn, point, bytes),
                 None => self.drop_letter(bytes),
             },
-        }
-    }
-
-    /// A mail did not fit its box.
-    pub(super) fn on_mail_refused(&mut self, mail: Mail, now: Time) {
-        match mail {
-            Mail::Message { message, source } if message.is_request() => {
-                self.count(Counter::LimitMailboxNewWorkCount);
-                if message.method() == Some(crate::sip::Method::Ack) {
-                    self.count(Counter::AckMailbox);
-                    self.recycle_message(message);
-                } else {
-                    let refusal = crate::proxy::Refusal::unavailable("Overloaded", Counter::Refused503Mailbox);
-                    self.refuse(&message, &source, &refusal);
-                    self.recycle_message(message);
-                }
-            }
-            Mail::Message { message, .. } => self.drop_response(message, Counter::ResponseMailbox),
-            Mail::Send { letter: Letter { bytes, txn: Some(txn), .. }, .. } => {
-                self.count(Counter::LimitMailboxCount);
-                self.ports.pool.give(bytes);
-                self.on_unposted(txn, now);
-            }
-            Mail::Send { letter: Letter { bytes, .. }, .. }
-            | Mail::Deliver { letter: Letter { bytes, .. }, .. }
-            | Mail::Respond { bytes, .. }
-            | Mail::ToDevice { bytes, .. } => {
-                self.count(Counter::ResponseMailbox);
-                self.ports.pool.give(bytes);
-            }
-            Mail::Resolve { txn, .. } => self.on_unposted(txn, now),
-            Mail::Ack { message, .. } => {
-                self.count(Counter::AckMailbox);
-                self.recycle_message(message);
-            }
-            Mail::FindPeer { txn, .. } => self.on_peer(txn, None, now),
-            Mail::FindDevice { txn, hop, .. } => self.on_device(txn, hop, Err(None), now),
-            // Timers of the asking shard end what waits for these; directory changes are never refused.
-            Mail::Failed { .. }
-            | Mail::Peer { .. }
-            | Mail::Device { .. }
-            | Mail::Resolved { .. }
-            | Mail::ConnGone { .. }
-            | Mail::Bound { .. }
-            | Mail::Moved { .. }
-            | Mail::Evidence { .. }
-            | Mail::View { .. }
-            | Mail::Unbound { .. }
-            | Mail::FlowGone { .. }
-            | Mail::ForgetContact { .. }
-            | Mail::AimsAt { .. }
-            | Mail::Unreachable { .. }
-            | Mail::PutContact { .. }
-            | Mail::DropContact { .. } => self.count(Counter::LimitMailboxCount),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::exchange::{Arrival, Cancelling, ClientTxn, Exchange, GivenUp, Onward, ServerTxn, Which, txn_of};
 use super::home::Found;
 use super::links::Hop;
+use super::mail::{Query, Whereabouts};
 use super::{ConnectFailure, Engine, Mail, Source};
 use crate::clock::Time;
 use crate::flow::recognise::Asking;
@@ -252,7 +253,7 @@ impl Engine {
         exchange.resolving = true;
         self.arm(id, exchange, Which::Wait, now.after(wait + HOME_ANSWER_MAX));
         let home = binding.home(self.env.settings.shards);
-        let mail = Mail::Resolve { txn: id, binding, not, wait };
+        let mail = Mail::Ask { txn: id, query: Query::Binding(Whereabouts { binding, not, wait }) };
         self.mail(home, mail);
     }
 

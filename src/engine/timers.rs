@@ -1,11 +1,11 @@
-//! What follows when a timer fires, and when mail arrives.
+//! What follows when a timer fires.
 
 use super::exchange::{Cancelling, ClientTxn, Exchange, GivenUp, Onward, ServerTxn, Which};
 use super::links::{LinkKey, Whose};
 use super::onward::Why;
 use super::{ConnectFailure, Engine, Mail, Timer};
 use crate::clock::Time;
-use crate::ids::{FlowRef, ShardId, Transport};
+use crate::ids::{ShardId, Transport};
 use crate::limits::SERVER_DOUBT_AFTER;
 use crate::sip::Method;
 use crate::stats::Counter;
@@ -153,71 +153,6 @@ impl Engine {
         }
     }
 
-    pub(super) fn on_mail(&mut self, from: ShardId, mail: Mail, now: Time) {
-        match mail {
-            Mail::Message { message, source } => self.on_placed(message, source, now),
-            Mail::Send { flow, letter } => self.on_send(from, flow, letter),
-            Mail::Respond { conn, bytes } => self.on_respond(conn, bytes, now),
-            Mail::Failed { txn, flow, left } => self.on_failed(txn, flow, left, now),
-            Mail::ConnGone { conn, failure } => self.on_conn_gone(from, conn, failure, now),
-            Mail::Resolve { txn, binding, not, wait } => self.on_resolve(from, txn, binding, not, wait, now),
-            Mail::Resolved { txn, flow } => self.on_resolved(txn, flow, now),
-            Mail::FindPeer { txn, transport, remote } => {
-                let found = self.flow_at(transport, remote);
-                self.mail(from, Mail::Peer { txn, found });
-            }
-            Mail::Peer { txn, found } => self.on_peer(txn, found, now),
-            Mail::FindDevice { txn, hop, tls } => self.on_find_device(from, txn, hop, tls.as_deref(), now),
-            Mail::Device { txn, hop, found } => self.on_device(txn, hop, found, now),
-            Mail::AimsAt { address } => self.on_aims_at(address, now),
-            Mail::Unreachable { to } => {
-                self.on_unreachable_here(to, now);
-            }
-            Mail::ToDevice { hop, tls, bytes } => self.on_to_device(hop, tls.as_deref(), bytes, now),
-            Mail::Evidence { pair, address, evidence } => self.on_evidence(pair, address, evidence, now),
-            Mail::View { upstream } => self.on_view(*upstream, now),
-            Mail::Ack { message, source, binding, not } => self.on_ack_mail(message, source, binding, not, now),
-            Mail::Deliver { binding, not, letter } => self.on_deliver(binding, not, letter, now),
-            Mail::Bound { flow, binding, until } => {
-                let held = match flow {
-                    FlowRef::Stream { conn, .. } => self.bind_conn(conn, binding),
-                    FlowRef::Udp { point, remote, .. } => self.bind_udp(point, remote, binding, until),
-                };
-                if !held {
-                    self.mail(binding.home(self.env.settings.shards), Mail::FlowGone { flow, binding });
-                }
-            }
-            Mail::Moved { flow, binding, to } => self.on_unbound(flow, binding, Some(to), now),
-            Mail::Unbound { flow, binding } => self.on_unbound(flow, binding, None, now),
-            Mail::FlowGone { flow, binding } => self.on_flow_gone(flow, binding),
-            Mail::ForgetContact { contact, until } => self.directory.forget_contact(contact, until),
-            Mail::PutContact { contact, binding, until } => self.on_put_contact(contact, binding, until),
-            Mail::DropContact { contact, binding } => {
-                self.directory.drop_contact(contact, binding);
-            }
-        }
-    }
-
-    /// A message that another shard has placed here.
-    fn on_placed(&mut self, message: Box<crate::sip::Message>, source: super::Source, now: Time) {
-        if message.is_request() {
-            let walk = crate::proxy::route::walk(&message, &source, &self.env.names, &self.env.keys);
-            self.on_request(message, source, &walk, now);
-        } else {
-            match crate::transaction::Branch::read(message.text(message.top_via().branch)) {
-                Some(branch) => self.on_response(message, source, branch, now),
-                None => self.drop_response(message, Counter::ResponseStray),
-            }
-        }
-    }
-
-    fn on_unbound(&mut self, flow: FlowRef, binding: crate::ids::BindingId, to: Option<FlowRef>, now: Time) {
-        match flow {
-            FlowRef::Stream { conn, .. } => self.unbind_conn(conn, binding, to, now),
-            FlowRef::Udp { point, remote, .. } => self.unbind_udp(point, remote, binding, to),
-        }
-    }
-
     /// The system says that a UDP destination cannot be reached. What a server, peer or device has not answered goes
     /// on at once (RFC 3261 §18.4, §16.9), as after a refused connection; a repetition while it rests says nothing new.
     pub(super) fn on_unreachable(&mut self, to: std::net::SocketAddr, now: Time) {
@@ -231,7 +166,7 @@ impl Engine {
     }
 
     /// `false` when it was known, or says nothing of anybody that this proxy sends requests to.
-    fn on_unreachable_here(&mut self, to: std::net::SocketAddr, now: Time) -> bool {
+    pub(super) fn on_unreachable_here(&mut self, to: std::net::SocketAddr, now: Time) -> bool {
         let whose = match (self.env.names.server_at(to), self.peer_at(to)) {
             (Some((pair, _)), _) if !self.env.settings.servers[usize::from(pair)].transport.is_stream() => {
                 Whose::Server(pair)

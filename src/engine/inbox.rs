@@ -1,11 +1,10 @@
 //! Mail as it comes in, and mail of ours that did not fit its box: which part of the engine each is for.
 
-use super::home::Asker;
-use super::location::Notice;
-use super::mail::{Answer, Letter, Query};
+use super::location::Asker;
+use super::mail::{Answer, Letter, Query, Whereabouts};
 use super::{Engine, Mail, Source};
 use crate::clock::Time;
-use crate::ids::{BindingId, FlowRef, ShardId};
+use crate::ids::ShardId;
 use crate::proxy::{Refusal, route};
 use crate::sip::{Message, Method};
 use crate::stats::Counter;
@@ -31,7 +30,7 @@ impl Engine {
             Mail::View { upstream } => self.on_view(*upstream, now),
             Mail::Ack(ack) => self.on_ack_mail(*ack, now),
             Mail::Deliver { binding, not, letter } => self.on_deliver(binding, not, *letter, now),
-            Mail::Notice(notice) => self.on_notice(notice, now),
+            Mail::Notice(notice) => self.locating(now, |location, env, ports| location.on_notice(notice, env, ports)),
         }
     }
 
@@ -51,7 +50,10 @@ impl Engine {
     fn on_ask(&mut self, asker: Asker, query: Query, now: Time) {
         let Asker { shard, txn } = asker;
         match query {
-            Query::Binding(asked) => self.on_resolve(asker, asked, now),
+            Query::Binding(Whereabouts { binding, not, wait }) => {
+                let asked = (binding, not, wait);
+                self.locating(now, |location, env, ports| location.on_ask(asker, asked, env, ports, now));
+            }
             Query::Address { transport, remote } => {
                 let answer = Answer::Address(self.flow_at(transport, remote));
                 self.mail(shard, Mail::Answer { txn, answer });
@@ -65,36 +67,6 @@ impl Engine {
             Answer::Binding(flow) => self.on_resolved(txn, flow, now),
             Answer::Address(found) => self.on_peer(txn, found, now),
             Answer::Device { hop, found } => self.on_device(txn, hop, found, now),
-        }
-    }
-
-    fn on_notice(&mut self, notice: Notice, now: Time) {
-        match notice {
-            Notice::Bound { flow, binding, until } => {
-                let held = match flow {
-                    FlowRef::Stream { conn, .. } => self.bind_conn(conn, binding),
-                    FlowRef::Udp { point, remote, .. } => self.bind_udp(point, remote, binding, until),
-                };
-                if !held {
-                    let home = binding.home(self.env.settings.shards);
-                    self.mail(home, Mail::Notice(Notice::FlowGone { flow, binding }));
-                }
-            }
-            Notice::Moved { flow, binding, to } => self.on_unbound(flow, binding, Some(to), now),
-            Notice::Unbound { flow, binding } => self.on_unbound(flow, binding, None, now),
-            Notice::FlowGone { flow, binding } => self.on_flow_gone(flow, binding),
-            Notice::ForgetContact { contact, until } => self.directory.forget_contact(contact, until),
-            Notice::PutContact { contact, binding, until } => self.on_put_contact(contact, binding, until),
-            Notice::DropContact { contact, binding } => {
-                self.directory.drop_contact(contact, binding);
-            }
-        }
-    }
-
-    fn on_unbound(&mut self, flow: FlowRef, binding: BindingId, to: Option<FlowRef>, now: Time) {
-        match flow {
-            FlowRef::Stream { conn, .. } => self.unbind_conn(conn, binding, to, now),
-            FlowRef::Udp { point, remote, .. } => self.unbind_udp(point, remote, binding, to),
         }
     }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::Mail;
+use super::mail::Mail;
 use crate::config::engine::Live;
 use crate::ids::{ConnId, FlowRef, PointId, ShardId, Side, Transport};
 pub use crate::proxy::Source;

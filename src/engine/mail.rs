@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::ConnectFailure;
+use super::io::ConnectFailure;
 use super::links::Hop;
-use super::location::Notice;
+use super::location::notice::Notice;
 use crate::dns::Target;
 use crate::ids::{BindingId, ConnId, FlowRef, Transport};
 use crate::proxy::Source;

@@ -4,8 +4,8 @@
 //! connections, `fire` when `poll_timeout` has passed), then `poll_output` until it is empty, then flush.
 //!
 //! A message's way: [`Input`] → `conns` (framer, side) → `placement` (perhaps mail) → `requests` or
-//! `responses` (transactions, the phases of `proxy`), `forwarding` → `outbox` → [`Output`]. `home` holds this shard's
-//! part of the directory and answers where a binding is.
+//! `responses` (transactions, the phases of `proxy`), `forwarding` → `outbox` → [`Output`]. `location` answers where a phone
+//! is.
 
 mod ack;
 mod cancel;
@@ -46,15 +46,14 @@ use smallvec::SmallVec;
 
 pub use crate::config::engine::{Expected, Live, Point, Settings, Sticky, TlsPeer, UdpOversize};
 pub use io::{Accept, CloseReason, ConnectFailure, Event, Input, Level, Located, Output, Refusal, SendFault, Source};
-pub use location::Notice;
+pub use location::notice::Notice;
 pub use mail::{AckMail, Answer, By, Letter, Mail, Query, Seen, Upstream, Whereabouts};
 
 use crate::clock::Time;
 use crate::dns;
-use crate::flow::directory::Directory;
 use crate::flow::keys::{Keys, Tag};
 use crate::flow::table::Slots;
-use crate::ids::{BindingId, ConnId, ShardId, Transport};
+use crate::ids::{ConnId, ShardId};
 use crate::limits::SERVER_CONNECTIONS_RESERVE;
 use crate::proxy::Names;
 use crate::proxy::target::Incarnation;
@@ -68,13 +67,12 @@ use crate::wheel::{TimerId, Wheel};
 
 use conns::Conn;
 use exchange::Exchange;
-use home::Waiter;
 use kept::Kept;
 use links::{Link, LinkKey};
+use location::Location;
 use pool::Pool;
-use ports::{Env, Ports, Timer};
+use ports::{Env, KeyedState, Ports, Timer, halve};
 use servers::Owner;
-use udp::UdpFlows;
 
 /// One shard's whole state.
 pub struct Engine {
@@ -83,11 +81,9 @@ pub struct Engine {
 
     kept: Kept,
     conns: Slots<Conn>,
-    /// Accepted connections by their peer, for a server that names a target by its address.
-    by_peer: HashMap<(Transport, SocketAddr), ConnId, KeyedState>,
     /// Connections without a binding, by source address.
     unregistered: HashMap<IpAddr, u32, KeyedState>,
-    udp: UdpFlows,
+    location: Location,
     /// Ways that this shard opened, or tried to.
     links: HashMap<LinkKey, Link, KeyedState>,
     /// UDP addresses that cannot be reached, as far as nobody sends requests there.
@@ -107,24 +103,7 @@ pub struct Engine {
     /// Exchanges that wait for an answer over a connection.
     watchers: HashMap<(ShardId, ConnId), SmallVec<[TxnId; 2]>, KeyedState>,
 
-    directory: Directory,
-    binding_timers: HashMap<BindingId, TimerId, KeyedState>,
-    waiters: Slots<Waiter>,
-    waiting: HashMap<BindingId, SmallVec<[ConnId; 2]>, KeyedState>,
-
     draining: bool,
-}
-
-/// Hasher state from injected keys, for maps whose keys come from the network.
-#[derive(Clone, Debug)]
-struct KeyedState(siphasher::sip::SipHasher13);
-
-impl std::hash::BuildHasher for KeyedState {
-    type Hasher = siphasher::sip::SipHasher13;
-
-    fn build_hasher(&self) -> Self::Hasher {
-        self.0
-    }
 }
 
 fn times(live: &Live) -> Times {
@@ -139,7 +118,6 @@ impl Engine {
         let mut rng = Rng::new(&settings.seed);
         let state = KeyedState(siphasher::sip::SipHasher13::new_with_keys(rng.next(), rng.next()));
         let owner = Owner::new(&settings, state.clone(), now);
-        let bindings_max = settings.connections_max.saturating_mul(2).max(1_024) as usize;
         let here = Incarnation {
             boot: settings.boot,
             member: settings.member,
@@ -149,9 +127,8 @@ impl Engine {
         let mut engine = Self {
             kept: Kept::default(),
             conns: Slots::new(settings.connections_max as usize + SERVER_CONNECTIONS_RESERVE),
-            by_peer: HashMap::with_hasher(state.clone()),
             unregistered: HashMap::with_hasher(state.clone()),
-            udp: UdpFlows::new(settings.connections_max, state.clone()),
+            location: Location::new(&settings, &keys, state.clone()),
             links: HashMap::with_hasher(state.clone()),
             unheard: VecDeque::new(),
             view: owner.view().clone(),
@@ -159,11 +136,7 @@ impl Engine {
             owner: (settings.shard == servers::OWNER).then(|| Box::new(owner)),
             exchanges: Slots::new(settings.transactions_max as usize),
             by_key: HashMap::with_hasher(state.clone()),
-            watchers: HashMap::with_hasher(state.clone()),
-            directory: Directory::new(keys.clone(), bindings_max),
-            binding_timers: HashMap::with_hasher(state.clone()),
-            waiters: Slots::new(settings.transactions_max as usize),
-            waiting: HashMap::with_hasher(state),
+            watchers: HashMap::with_hasher(state),
             dns: dns::Dns::new(settings.dns.clone(), rng.seed()),
             dns_timer: None,
             draining: false,
@@ -257,18 +230,13 @@ impl Engine {
     /// Lets go of the buffers and of the room in tables that a crowd has left behind. Slots and timers keep theirs: what
     /// they hold is known by its place.
     pub fn shrink(&mut self) {
-        fn halve<K: Eq + std::hash::Hash, V>(map: &mut HashMap<K, V, KeyedState>) {
-            map.shrink_to(map.len() * 2);
-        }
         self.ports.pool = Pool::default();
         self.ports.outputs.shrink_to_fit();
         self.ports.local.shrink_to_fit();
-        halve(&mut self.by_peer);
+        self.location.shrink();
         halve(&mut self.unregistered);
         halve(&mut self.by_key);
         halve(&mut self.watchers);
-        halve(&mut self.binding_timers);
-        halve(&mut self.waiting);
     }
 
     /// The counters, which the shell adds its own to.
@@ -286,7 +254,7 @@ impl Engine {
     /// wants to know whether memory that is resident is in use.
     #[must_use]
     pub fn held_len(&self) -> u64 {
-        self.kept.held_len()
+        self.kept.held_len() + self.location.held_len()
     }
 
     /// Counters and gauges of this moment. It takes as long however much the engine holds.
@@ -296,12 +264,9 @@ impl Engine {
             Snapshot { shard: self.env.settings.shard.0, counters: self.ports.counters.clone(), ..Snapshot::default() };
         let gauges = &mut snapshot.gauges;
         self.kept.show(gauges);
-        gauges.set_len(Gauge::RegisteredFlowsUdp, self.udp.len());
-        gauges.set_len(Gauge::UdpFlows, self.udp.len());
+        self.location.show(gauges);
         gauges.set(Gauge::ConnectionsLimit, u64::from(self.env.settings.connections_max));
-        gauges.set_len(Gauge::Bindings, self.directory.len());
         gauges.set(Gauge::TransactionsLimit, u64::from(self.env.settings.transactions_max));
-        gauges.set_len(Gauge::ContextsGrace, self.waiters.len());
         gauges.set_len(Gauge::Timers, self.ports.wheel.len());
         let (known, asking, waiting) = self.dns.counts();
         gauges.set_len(Gauge::DnsNamesKnown, known);
@@ -317,8 +282,7 @@ impl Engine {
         self.exchanges.is_empty()
             && self.by_key.is_empty()
             && self.watchers.is_empty()
-            && self.waiters.is_empty()
-            && self.waiting.is_empty()
+            && self.location.nobody_waits()
             && self.dns.is_idle()
     }
 
@@ -328,12 +292,8 @@ impl Engine {
         self.is_quiet()
             && self.conns.is_empty()
             && self.kept == Kept::default()
-            && self.by_peer.is_empty()
             && self.unregistered.is_empty()
-            && self.udp.len() == 0
-            && self.directory.is_empty()
-            && self.directory.remote_contacts_len() == 0
-            && self.binding_timers.is_empty()
+            && self.location.is_empty()
             && self.links.values().all(|link| link.conn.is_none())
             && self.ports.wheel.len() == self.owner.as_ref().map_or(0, |owner| owner.timers())
     }
@@ -378,7 +338,7 @@ impl Engine {
 mod tests {
     use super::*;
     use crate::config::engine::Point;
-    use crate::ids::PointId;
+    use crate::ids::{PointId, Transport};
 
     #[test]
     fn a_crowd_that_has_left_leaves_no_room_in_tables_and_no_buffers() {
@@ -403,10 +363,10 @@ mod tests {
         }
         while engine.poll_output().is_some() {}
         let stays = come(&mut engine, 10);
-        assert!(engine.by_peer.capacity() >= 1_000);
+        assert!(engine.location.addresses_room() >= 1_000);
         engine.shrink();
-        assert!(engine.by_peer.capacity() < 100, "{}", engine.by_peer.capacity());
+        assert!(engine.location.addresses_room() < 100, "{}", engine.location.addresses_room());
         assert_eq!(engine.ports.pool.take().capacity(), Pool::default().take().capacity(), "a fresh buffer");
-        assert!(stays.iter().all(|conn| engine.conns.get(*conn).is_some()) && engine.by_peer.len() == 10);
+        assert!(stays.iter().all(|conn| engine.conns.get(*conn).is_some()) && engine.kept_counts_hold());
     }
 }

@@ -99,7 +99,7 @@ impl Engine {
             match register::read(&request, &source, &self.env.names, &self.env.keys, |aor, user, asked| {
                 let (flow, ip) = (source.flow, source.peer.ip());
                 let asking = Asking { aor, user, call_id: request.call_id(), flow, ip };
-                asking.names(asked, &self.directory, &self.env.keys)
+                asking.names(asked, self.location.directory(), &self.env.keys)
             }) {
                 Ok(registration) => Some(Box::new(registration)),
                 Err(fault) => {
@@ -304,17 +304,9 @@ impl Engine {
         let request = exchange.request.as_deref()?;
         let walk = crate::proxy::route::walk(request, &exchange.source, &self.env.names, &self.env.keys);
         match target::target(request, &walk, exchange.source.side, &self.env.names, self.env.here) {
-            Ok(Target::Flow { flow, .. }) => match flow {
-                FlowRef::Stream { shard, conn, .. } if shard == self.me() => {
-                    Some(flow).filter(|_| self.takes_requests(conn))
-                }
-                // An address that is somebody else's by now.
-                FlowRef::Udp { shard, point, remote } if shard == self.me() => {
-                    let holder = self.udp.binding_at(point, remote);
-                    Some(flow).filter(|_| holder.is_none_or(|holder| Some(holder) == exchange.binding))
-                }
-                _ => Some(flow),
-            },
+            Ok(Target::Flow { flow, .. }) => {
+                Some(flow).filter(|flow| self.location.is_open_to(*flow, exchange.binding, &self.env))
+            }
             _ => None,
         }
     }

@@ -23,7 +23,7 @@ impl Engine {
             }
             Timer::Conn(id) => self.on_conn_timer(id, now),
             Timer::Binding(id) => self.on_binding_timer(id, now),
-            Timer::Waiter(id) => self.on_waiter_timer(id),
+            Timer::Waiter(id) => self.on_waiter_timer(id, now),
             Timer::Udp(id) => self.on_udp_timer(id, now),
             Timer::Pool => self.on_pool_timer(now),
             Timer::Names => self.on_names_timer(now),

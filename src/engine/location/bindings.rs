@@ -46,9 +46,7 @@ impl Location {
                 continue;
             }
             if seconds == 0 {
-                if let Some(binding) = self.directory.remove(contact.id) {
-                    self.let_go(&binding, Counter::BindingRemoved, env, ports);
-                }
+                self.remove(contact.id, env, ports);
                 continue;
             }
             let lifetime = Duration::from_secs(u64::from(seconds)).min(REGISTRATION_MAX);
@@ -128,6 +126,13 @@ impl Location {
         }
         for what in self.waiters.wake(id, ports) {
             self.actions.push_back(Action::Wake { what, binding: id, flow });
+        }
+    }
+
+    /// A binding has been taken back.
+    pub(super) fn remove(&mut self, id: BindingId, env: &Env, ports: &mut Ports) {
+        if let Some(binding) = self.directory.remove(id) {
+            self.let_go(&binding, Counter::BindingRemoved, env, ports);
         }
     }
 

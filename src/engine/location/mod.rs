@@ -38,6 +38,8 @@ mod bindings;
 mod flows;
 mod look_up;
 pub mod notice;
+#[cfg(test)]
+mod tests;
 mod waiters;
 
 use std::collections::{HashMap, VecDeque};

@@ -1,7 +1,7 @@
 //! Mail as it comes in, and mail of ours that did not fit its box: which part of the engine each is for.
 
 use super::location::Asker;
-use super::mail::{Answer, Letter, Query, Whereabouts};
+use super::mail::{Answer, Letter, Query};
 use super::{Engine, Mail, Source};
 use crate::clock::Time;
 use crate::ids::ShardId;
@@ -50,8 +50,7 @@ impl Engine {
     fn on_ask(&mut self, asker: Asker, query: Query, now: Time) {
         let Asker { shard, txn } = asker;
         match query {
-            Query::Binding(Whereabouts { binding, not, wait }) => {
-                let asked = (binding, not, wait);
+            Query::Binding(asked) => {
                 self.locating(now, |location, env, ports| location.on_ask(asker, asked, env, ports, now));
             }
             Query::Address { transport, remote } => {

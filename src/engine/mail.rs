@@ -1,11 +1,10 @@
 //! What shards say to each other: plain data.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use super::io::ConnectFailure;
 use super::links::Hop;
-use super::location::notice::Notice;
+use super::location::notice::{Notice, Whereabouts};
 use crate::dns::Target;
 use crate::ids::{BindingId, ConnId, FlowRef, Transport};
 use crate::proxy::Source;
@@ -78,17 +77,6 @@ pub enum Query {
         /// What its certificate must carry; `None` for TCP.
         tls: Option<Box<TlsPeer>>,
     },
-}
-
-/// Where is a binding?
-#[derive(Clone, Copy, Debug)]
-pub struct Whereabouts {
-    /// Which binding.
-    pub binding: BindingId,
-    /// A flow that is known to be gone.
-    pub not: Option<FlowRef>,
-    /// How long to wait for the phone to come back.
-    pub wait: Duration,
 }
 
 /// The answer to a [`Query`] of the same kind.

@@ -46,8 +46,8 @@ use smallvec::SmallVec;
 
 pub use crate::config::engine::{Expected, Live, Point, Settings, Sticky, TlsPeer, UdpOversize};
 pub use io::{Accept, CloseReason, ConnectFailure, Event, Input, Level, Located, Output, Refusal, SendFault, Source};
-pub use location::notice::Notice;
-pub use mail::{AckMail, Answer, By, Letter, Mail, Query, Seen, Upstream, Whereabouts};
+pub use location::notice::{Notice, Whereabouts};
+pub use mail::{AckMail, Answer, By, Letter, Mail, Query, Seen, Upstream};
 
 use crate::clock::Time;
 use crate::dns;

@@ -4,8 +4,9 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 
 use super::exchange::Which;
+use super::io::{Event, Level, Output};
+use super::mail::Mail;
 use super::pool::Pool;
-use super::{Event, Level, Mail, Output};
 use crate::config::LogLevel;
 use crate::config::engine::Settings;
 use crate::flow::keys::Keys;

@@ -170,10 +170,6 @@ impl Flows {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.rows.len()
-    }
-
     pub(super) fn udp_len(&self) -> usize {
         self.udp_len
     }
@@ -431,38 +427,39 @@ impl Flows {
 
     // --- for tests ---------------------------------------------------------------------------------------------------
 
-    /// Walks all rows.
+    /// Walks all rows, and hashes nothing.
     ///
     /// # Errors
     /// Which invariant is broken.
     pub(super) fn check(&self) -> Result<(), &'static str> {
-        let (mut udp, mut named, mut left, mut streams) = (0, 0, 0, 0);
+        let (mut streams, mut udp, mut left) = (0, 0, 0);
         for (row, flow) in self.rows.iter() {
-            let is_named = flow.address().is_some_and(|address| self.by_address.get(&address) == Some(&row));
-            named += usize::from(is_named);
+            holds(flow.bound.len() <= BINDINGS_PER_FLOW_MAX, "the bindings of a flow are bounded")?;
             match &flow.kind {
                 Kind::Stream { conn, half_closed, .. } => {
                     streams += 1;
                     holds(self.row_of(*conn) == Some(row), "a connection's slot leads to its row")?;
-                    holds(!half_closed || !(is_named || flow.is_registered()), "half a connection is nobody's flow")?;
+                    holds(!(*half_closed && flow.is_registered()), "half a connection carries no binding")?;
                 }
                 Kind::Udp { timer, left: place, .. } => {
                     udp += 1;
-                    holds(is_named, "a UDP flow is found by its address")?;
+                    left += usize::from(flow.is_left());
                     holds(timer.is_some() && !flow.bound.is_empty(), "a UDP flow has bindings, and an end")?;
                     holds(place.is_some() == flow.is_left(), "a UDP flow is left when all bindings have moved away")?;
-                    left += usize::from(flow.is_left());
                     let leads = |place| self.left.get(&place) == Some(&row);
                     holds(place.is_none_or(leads), "a left UDP flow is found in its order")?;
                 }
             }
-            let ids = || flow.bound.iter().map(|bound| bound.binding);
-            let once = |id| ids().filter(|other| *other == id).count() == 1;
-            holds(ids().all(once) && flow.bound.len() <= BINDINGS_PER_FLOW_MAX, "a binding stands once in a flow")?;
+        }
+        let mut udp_named = 0;
+        for (address, row) in &self.by_address {
+            let flow = self.rows.get(*row).filter(|flow| flow.takes_requests());
+            holds(flow.and_then(Flow::address) == Some(*address), "an address leads to a whole flow that has it")?;
+            udp_named += usize::from(matches!(address, Address::Udp(..)));
         }
         let slots = self.streams.iter().filter(|row| **row != NO_ROW).count();
         holds(slots == streams, "a slot without a connection has no row")?;
-        holds(named == self.by_address.len(), "an address leads to a flow that has it")?;
+        holds(udp_named == udp, "a UDP flow is found by its address")?;
         holds(left == self.left.len(), "what has left is a flow")?;
         holds(udp == self.udp_len && udp <= self.udp_len_max, "UDP flows are counted, and bounded")
     }

@@ -32,7 +32,8 @@
 //! **Whose is a Request-URI?** ([`Location::look_up`])
 //!
 //! **What may go over a flow?** Nothing when it is gone ([`Location::is_there`]). Over half a connection, whose peer says
-//! nothing more, responses alone ([`Location::carries`], [`Location::takes_requests`]).
+//! nothing more, responses alone ([`Location::carries`], [`Location::takes_requests`]). Over a UDP address that another
+//! binding has by now, no request of a dialog that names it ([`Location::is_open_to`]).
 
 mod bindings;
 mod flows;
@@ -44,7 +45,6 @@ mod waiters;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
-use std::time::Duration;
 
 pub(super) use bindings::Accepted;
 pub(super) use flows::{Lost, is_response};
@@ -63,7 +63,7 @@ use crate::sip::{Message, Name, NameAddr, Uri};
 use crate::stats::{Counter, Gauge, Gauges};
 use crate::wheel::TimerId;
 use flows::{Flow, Flows, holds};
-use notice::Notice;
+use notice::{Notice, Whereabouts};
 use waiters::Waiters;
 
 /// What location wants done, in the order in which it is to be done.
@@ -231,7 +231,7 @@ impl Location {
 
     /// Whether any flow is held.
     pub(super) fn holds_flows(&self) -> bool {
-        self.flows.len() > 0
+        !self.flows.is_empty()
     }
 
     // --- whose is it? ------------------------------------------------------------------------------------------------
@@ -335,15 +335,9 @@ impl Location {
         }
     }
 
-    /// Someone asks where a binding is, and waits for its phone to come back for so long.
-    pub(super) fn on_ask(
-        &mut self,
-        asker: Asker,
-        (binding, not, wait): (BindingId, Option<FlowRef>, Duration),
-        env: &Env,
-        ports: &mut Ports,
-        now: Time,
-    ) {
+    /// Someone asks where a binding is.
+    pub(super) fn on_ask(&mut self, asker: Asker, asked: Whereabouts, env: &Env, ports: &mut Ports, now: Time) {
+        let Whereabouts { binding, not, wait } = asked;
         match self.find(binding, not, env, ports) {
             Some(flow) => {
                 ports.count(if not.is_some() { Counter::ResolvedMoved } else { Counter::ResolvedFound });
@@ -428,11 +422,10 @@ impl Location {
         self.flows.check()?;
         self.waiters.check()?;
         holds(self.actions.is_empty(), "what location wants is done at once")?;
-        let timed = self.directory.iter().filter(|binding| self.timers.contains_key(&binding.id)).count();
-        holds(timed == self.timers.len(), "a timer is of a binding")?;
-        let is_home = |id: BindingId| id.home(env.settings.shards) == env.me();
-        holds(self.directory.iter().all(|binding| self.timers.contains_key(&binding.id)), "a binding has its timer")?;
-        holds(self.directory.iter().all(|binding| is_home(binding.id)), "a binding is at its home")
+        let ids = || self.directory.iter().map(|binding| binding.id);
+        holds(self.timers.keys().all(|id| self.directory.find(*id).is_some()), "a timer is of a binding")?;
+        holds(ids().count() == self.timers.len(), "a binding has its timer")?;
+        holds(ids().all(|id| id.home(env.settings.shards) == env.me()), "a binding is at its home")
     }
 
     /// Whether a connection carries a binding.

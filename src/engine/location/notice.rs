@@ -1,4 +1,6 @@
-//! What shards say to each other of bindings and flows: changes, which none may miss.
+//! What shards say to each other of bindings and flows: changes, which none may miss, and the question where one is.
+
+use std::time::Duration;
 
 use crate::clock::Time;
 use crate::ids::{BindingId, FlowRef};
@@ -61,4 +63,15 @@ pub enum Notice {
         /// The binding.
         binding: BindingId,
     },
+}
+
+/// Where is a binding?
+#[derive(Clone, Copy, Debug)]
+pub struct Whereabouts {
+    /// Which binding.
+    pub binding: BindingId,
+    /// A flow that is known to be gone.
+    pub not: Option<FlowRef>,
+    /// How long to wait for the phone to come back.
+    pub wait: Duration,
 }

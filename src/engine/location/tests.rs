@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::super::Engine;
 use super::super::ports::{Env, Ports, Timer};
-use super::notice::Notice;
+use super::notice::{Notice, Whereabouts};
 use super::{Action, Asker, Found, Location, Waits};
 use crate::clock::Time;
 use crate::config::engine::{Point, Settings};
@@ -274,7 +274,8 @@ impl World {
         let not = self.rng.choice(gone).filter(|_| self.rng.bool());
         self.asked.insert(txn, (phone, self.now.after(wait)));
         // One that may not wait is answered now.
-        let (asker, asked) = (Asker { shard: self.any_shard(), txn }, (self.id(phone), not, wait));
+        let (asker, asked) =
+            (Asker { shard: self.any_shard(), txn }, Whereabouts { binding: self.id(phone), not, wait });
         self.call(self.home(phone), |location, env, ports, now| location.on_ask(asker, asked, env, ports, now));
     }
 

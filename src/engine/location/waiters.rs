@@ -158,13 +158,14 @@ impl Waiters {
     /// # Errors
     /// Which invariant is broken.
     pub(super) fn check(&self) -> Result<(), &'static str> {
-        let listed: usize = self.by_binding.values().map(SmallVec::len).sum();
-        holds(listed == self.all.len(), "who waits is listed once")?;
-        for (id, waiter) in self.all.iter() {
-            let is_listed = self.by_binding.get(&waiter.binding).is_some_and(|list| list.contains(&id));
-            holds(is_listed, "who waits is listed under its binding")?;
-            holds(waiter.timer.is_some(), "nobody waits for ever")?;
+        let mut listed = 0;
+        for (binding, list) in &self.by_binding {
+            let is_its = |id: &ConnId| self.all.get(*id).is_some_and(|waiter| waiter.binding == *binding);
+            holds(list.iter().all(is_its), "who is listed waits for that binding")?;
+            listed += list.len();
         }
+        holds(listed == self.all.len(), "who waits is listed")?;
+        holds(self.all.iter().all(|(_, waiter)| waiter.timer.is_some()), "nobody waits for ever")?;
         let few = |list: &SmallVec<[ConnId; 2]>| (1..=WAITERS_PER_BINDING_MAX).contains(&list.len());
         holds(self.by_binding.values().all(few), "of one binding a few wait, or nobody is listed")?;
         let held: u64 = self.all.iter().map(|(_, waiter)| waiter.what.held_len()).sum();

@@ -5,6 +5,7 @@
 //! variable is read, so that the file says everything.
 
 mod ask;
+mod file;
 mod locate;
 mod pool_zone;
 mod servers;
@@ -13,13 +14,14 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{self, Config, ConfigError, Cores, CoresFault, Fault};
-use crate::server::{self, LogWriter, SettingsFile, StartError};
+use crate::config::{self, Cores, CoresFault, Fault};
+use crate::server::{self, LogWriter, StartError};
+use file::FileError;
 
 /// A SIP proxy that keeps every phone moored to the connection that it registered over.
 #[derive(Debug, Parser)]
@@ -88,8 +90,7 @@ struct Running {
 /// Why a command failed.
 #[derive(Debug)]
 enum CliError {
-    Read(PathBuf, io::Error),
-    Config(ConfigError),
+    File(FileError),
     Affinity(io::Error),
     Cores(CoresFault),
     Log(io::Error),
@@ -104,8 +105,7 @@ enum CliError {
 impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Read(path, fault) => write!(f, "{}: cannot be read: {fault}", path.display()),
-            Self::Config(fault) => fault.fmt(f),
+            Self::File(fault) => fault.fmt(f),
             Self::Affinity(fault) => write!(f, "{AFFINITY_FILE}: cannot be read: {fault}"),
             Self::Cores(fault) => write!(f, "--cores: {fault}"),
             Self::Log(fault) => write!(f, "the log cannot be written: {fault}"),
@@ -148,7 +148,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
             let later: Vec<_> = later.collect();
             say(&format!("{}\nFor a later release: {}\n", config::markdown(), later.join(", ")))
         }
-        (Some(Command::PoolZone(line)), _) => say(&pool_zone::run(&line)?),
+        (Some(Command::PoolZone(line)), _) => say(&pool_zone::run(&line).map_err(CliError::Zone)?),
         (Some(Command::Where { aor, running }), _) => {
             say(&locate::locate(&aor, &running.proxy()?).map_err(CliError::Locate)?)
         }
@@ -160,8 +160,8 @@ fn run(cli: Cli) -> Result<(), CliError> {
             say(&servers::pin(&name, None, &running.proxy()?).map_err(CliError::Pin)?)
         }
         (None, Some(path)) => {
-            let file = read(&path)?;
-            let config = file.config().map_err(CliError::Config)?;
+            let file = file::read(&path).map_err(CliError::File)?;
+            let config = file.config().map_err(|fault| CliError::File(FileError::Config(fault)))?;
             let available = cores_available().map_err(CliError::Affinity)?;
             let cores = match &cli.cores {
                 Some(cores) => cores.resolve(&available).map_err(CliError::Cores)?,
@@ -169,7 +169,8 @@ fn run(cli: Cli) -> Result<(), CliError> {
                     .sipproxy
                     .cores
                     .resolve(&available)
-                    .map_err(|fault| CliError::Config(file.fault_at("sipproxy.cores", Fault::Cores(fault))))?,
+                    .map_err(|fault| file.fault_at("sipproxy.cores", Fault::Cores(fault)))
+                    .map_err(|fault| CliError::File(FileError::Config(fault)))?,
             };
             if cli.check {
                 return say(&server::check(&config, &cores).map_err(CliError::Start)?.to_string());
@@ -189,7 +190,7 @@ impl Running {
     /// The proxy of a configuration, or the one that is named by its address.
     fn proxy(&self) -> Result<ask::Proxy, CliError> {
         let proxy = match &self.config {
-            Some(path) => ask::Proxy::of(&load(path)?),
+            Some(path) => ask::Proxy::of(&file::load(path).map_err(CliError::File)?),
             None => ask::Proxy::at(&self.http),
         };
         proxy.map_err(CliError::Ask)
@@ -203,15 +204,6 @@ fn say(text: &str) -> Result<(), CliError> {
         Err(fault) if fault.kind() != io::ErrorKind::BrokenPipe => Err(CliError::Write(fault)),
         _ => Ok(()),
     }
-}
-
-fn read(path: &Path) -> Result<SettingsFile, CliError> {
-    let text = fs::read_to_string(path).map_err(|fault| CliError::Read(path.to_owned(), fault))?;
-    Ok(SettingsFile { path: path.to_owned(), text })
-}
-
-fn load(path: &Path) -> Result<Config, CliError> {
-    read(path)?.config().map_err(CliError::Config)
 }
 
 const AFFINITY_FILE: &str = "/proc/self/status";

@@ -1,6 +1,6 @@
 //! Hawser: a SIP proxy that keeps every phone moored to the connection that it registered over.
 //!
-//! It stands between a *SIP Server* (registrar and B2BUA) and thousands of phones, gateways and SBCs. A phone
+//! Hawser stands between a *SIP Server* (registrar and B2BUA) and thousands of phones, gateways and SBCs. A phone
 //! registers over TLS; Hawser tells the SIP Server the way back; and every request for that phone goes over
 //! the connection that it registered over, on whichever CPU core that is. This page shows how the program is
 //! built; the README shows how to run it.
@@ -35,7 +35,7 @@
 //!
 //! # A message's way
 //!
-//! It goes in one direction. For a request that the SIP Server sends to a phone:
+//! A message goes in one direction. For a request that the SIP Server sends to a phone:
 //!
 //! 1. **Bytes.** [`shard`] reads all that is ready (`recvmmsg`, or a read into the shard's scratch buffer and
 //!    [`tls`]), and hands it to the engine as an [`engine::Input`].
@@ -88,10 +88,11 @@
 //!
 //! # Words
 //!
+//! The words of RFC 3261 and RFC 5626 (transaction, dialog, target, route set, binding, flow) mean here what they mean
+//! there. These are ours:
+//!
 //! | word | meaning |
 //! | --- | --- |
-//! | flow | one way back to an endpoint: a connection, or for UDP its address with our socket (RFC 5626 §3) |
-//! | binding | an AOR with an instance-id and reg-id, or a phone that [`flow::recognise`] knows again; it has a flow |
 //! | token | signed text in a URI's user part, naming a flow and the binding that it was made for |
 //! | shard | one executor, pinned to one core, with all that it owns |
 //! | home shard | who holds an AOR's bindings, by keyed hash of the user part; their only writer |

@@ -22,8 +22,8 @@ pub const FIRST_MESSAGE_MAX: Duration = Duration::from_secs(30);
 pub const MESSAGE_BEGUN_MAX: Duration = Duration::from_secs(30);
 /// What may wait to be sent on one connection.
 pub const SEND_QUEUE_LEN_MAX: usize = 256 * 1024;
-/// The same on a connection that we opened to a SIP Server: when one dies, all that waited for it moves to its partner
-/// at once, over a connection that may still have to be opened.
+/// What may wait on a connection that we opened to a SIP Server: when one dies, all that waited for it moves to its
+/// partner at once, over a connection that may still have to be opened.
 pub const SERVER_SEND_QUEUE_LEN_MAX: usize = 16 * 1024 * 1024;
 /// While the peer acknowledges nothing of what it was sent, though its system is there.
 pub const SEND_STALL_MAX: Duration = Duration::from_secs(10);
@@ -150,7 +150,7 @@ pub const MAILS_PER_PASS_MAX: usize = 256;
 pub const CONTROLS_COUNT_MAX: usize = 64;
 /// Log lines of one kind and source network for each second of a shard; the rest is counted and told in a summary.
 pub const LOG_LINES_PER_SECOND_MAX: u32 = 5;
-/// The same over all networks; as many again are for networks that have had none for a while.
+/// Log lines of a kind over all networks; as many again are for networks that have had none for a while.
 pub const LOG_LINES_OF_KIND_PER_SECOND_MAX: u32 = 50;
 /// Kinds and networks that a shard tells apart for that; further ones count as one.
 pub const LOG_SOURCES_COUNT_MAX: usize = 4_096;
@@ -178,7 +178,7 @@ pub const DNS_STALE_AFTER: Duration = Duration::from_millis(500);
 pub const DNS_RETRY_AFTER: Duration = Duration::from_secs(5);
 /// Records are not kept for longer, whatever their TTL says.
 pub const DNS_TTL_MAX: Duration = Duration::from_secs(24 * 3_600);
-/// That there are no records is not kept for longer (RFC 2308 §5).
+/// An answer that there are no records is not kept for longer (RFC 2308 §5).
 pub const DNS_TTL_NEGATIVE_MAX: Duration = Duration::from_secs(300);
 /// Anything is kept for so long, so that a TTL of 0 does not make each request ask.
 pub const DNS_TTL_LEAST: Duration = Duration::from_secs(1);

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use super::{About, Readiness, Source, TlsPapers};
+use super::{About, Readiness, Source, TlsFiles};
 use crate::engine::Located;
 use crate::server_pool::{Member, PinFault};
 use crate::shard::Handle;
@@ -15,18 +15,18 @@ use crate::stats::{PairRow, Snapshot};
 pub struct Live {
     handle: Handle,
     about: About,
-    papers: Arc<Mutex<TlsPapers>>,
+    tls_files: Arc<Mutex<TlsFiles>>,
     log_lost: Arc<AtomicU64>,
     started: Instant,
 }
 
 impl Live {
     /// The process counts as started now; `about` gives what does not change (its number of shards is the
-    /// handle's), `papers` is kept up to date by who reads the files, and `log_lost` by who writes the log.
+    /// handle's), `tls_files` is kept up to date by who reads the files, and `log_lost` by who writes the log.
     #[must_use]
-    pub fn new(handle: Handle, about: About, papers: Arc<Mutex<TlsPapers>>, log_lost: Arc<AtomicU64>) -> Self {
+    pub fn new(handle: Handle, about: About, tls_files: Arc<Mutex<TlsFiles>>, log_lost: Arc<AtomicU64>) -> Self {
         let shards = u8::try_from(handle.shards()).unwrap_or(u8::MAX);
-        Self { handle, about: About { shards, ..about }, papers, log_lost, started: Instant::now() }
+        Self { handle, about: About { shards, ..about }, tls_files, log_lost, started: Instant::now() }
     }
 }
 
@@ -66,9 +66,9 @@ impl Source for Live {
     }
 
     fn about(&self) -> About {
-        let papers = self.papers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let tls_files = self.tls_files.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let log_lost = self.log_lost.load(Ordering::Relaxed);
-        About { uptime: self.started.elapsed(), papers, log_lost, ..self.about.clone() }
+        About { uptime: self.started.elapsed(), tls_files, log_lost, ..self.about.clone() }
     }
 }
 
@@ -101,7 +101,7 @@ mod tests {
             listeners: vec![],
             server: String::new(),
             sticky: String::new(),
-            papers: TlsPapers::default(),
+            tls_files: TlsFiles::default(),
             log_lost: 0,
         };
         let live = Live::new(shards.handle(), about, Arc::default(), Arc::default());

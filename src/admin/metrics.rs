@@ -66,7 +66,7 @@ pub(super) fn encode(scrape: Scrape, format: Format) -> Result<String, fmt::Erro
     })
 }
 
-/// The same in Prometheus' own text: a counter's family is named like its samples, with `_total`, and an info
+/// The metrics in Prometheus' own text: a counter's family is named like its samples, with `_total`, and an info
 /// is a gauge.
 fn classic(open_metrics: &str) -> String {
     let mut out = String::with_capacity(open_metrics.len() + 4 * 1_024);
@@ -108,38 +108,38 @@ impl Collector for Scrape {
 }
 
 impl Scrape {
-    fn encode_papers(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let papers = &self.about.papers;
-        if !papers.certificates.is_empty() {
+    fn encode_tls_files(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let tls_files = &self.about.tls_files;
+        if !tls_files.certificates.is_empty() {
             let help = "When a certificate of Hawser's own stops to be valid, in seconds since 1970.";
             let mut metric = gauge(encoder, "hawser_certificate_not_after_seconds", help)?;
-            for certificate in &papers.certificates {
+            for certificate in &tls_files.certificates {
                 let labels: Labels<'_> = vec![("file", escaped(&certificate.file))];
                 metric.encode_family(&labels)?.encode_gauge(&certificate.not_after_unix_s())?;
             }
             let help = "Whole days until a certificate of Hawser's own stops to be valid; below zero when it has.";
             let mut metric = gauge(encoder, "hawser_certificate_days_left", help)?;
-            for certificate in &papers.certificates {
+            for certificate in &tls_files.certificates {
                 let labels: Labels<'_> = vec![("file", escaped(&certificate.file))];
                 metric.encode_family(&labels)?.encode_gauge(&certificate.days_left())?;
             }
         }
-        if !papers.crls.is_empty() {
+        if !tls_files.crls.is_empty() {
             let help = "When the next issue of a revocation list is due, in seconds since 1970.";
             let mut metric = gauge(encoder, "hawser_crl_next_update_seconds", help)?;
-            for crl in &papers.crls {
+            for crl in &tls_files.crls {
                 let labels: Labels<'_> = vec![("file", escaped(&crl.file)), ("issuer", escaped(&crl.issuer))];
                 metric.encode_family(&labels)?.encode_gauge(&crl.next_update_unix_s)?;
             }
         }
         let help = "Times that the files of TLS were read again while running, by what came of it.";
         let mut reads = encoder.encode_descriptor("hawser_tls_files_read", help, None, MetricType::Counter)?;
-        for (outcome, count) in [("taken", papers.taken), ("refused", papers.refused)] {
+        for (outcome, count) in [("taken", tls_files.taken), ("refused", tls_files.refused)] {
             let labels: Labels<'_> = vec![("outcome", Cow::Borrowed(outcome))];
             reads.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, f64>(&count, None)?;
         }
         let help = "For how long the files of TLS on the disk are not what is used; 0 when they are.";
-        gauge(encoder, "hawser_tls_files_stale_seconds", help)?.encode_gauge(&papers.stale().as_secs_f64())
+        gauge(encoder, "hawser_tls_files_stale_seconds", help)?.encode_gauge(&tls_files.stale().as_secs_f64())
     }
 
     fn encode_own(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
@@ -157,7 +157,7 @@ impl Scrape {
         let labels: Labels<'_> = vec![("version", escaped(&self.about.version))];
         build.encode_info(&labels)?;
 
-        self.encode_papers(encoder)?;
+        self.encode_tls_files(encoder)?;
         let help = "Log lines that were lost, for stderr did not take them.";
         let mut lost = encoder.encode_descriptor("hawser_log_lost", help, None, MetricType::Counter)?;
         lost.encode_counter::<NoLabelSet, u64, f64>(&self.about.log_lost, None)?;

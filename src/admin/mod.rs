@@ -84,9 +84,9 @@ pub trait Source: Send + Sync + 'static {
 /// Whether new work is taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Readiness {
-    /// It is.
+    /// The process is ready.
     Ready,
-    /// It is not, and why in a few words.
+    /// The process is not ready, and why in a few words.
     Not(String),
 }
 
@@ -106,14 +106,14 @@ pub struct About {
     /// The setting `sticky`.
     pub sticky: String,
     /// The files of TLS.
-    pub papers: TlsPapers,
+    pub tls_files: TlsFiles,
     /// Log lines that stderr did not take.
     pub log_lost: u64,
 }
 
 /// What is known of the files of TLS.
 #[derive(Clone, Debug, Default)]
-pub struct TlsPapers {
+pub struct TlsFiles {
     /// The certificates that Hawser shows to others.
     pub certificates: Vec<Certificate>,
     /// Revocation lists.
@@ -126,7 +126,7 @@ pub struct TlsPapers {
     pub stale_since: Option<Instant>,
 }
 
-impl TlsPapers {
+impl TlsFiles {
     /// For how long what is used is not what is on the disk; zero when it is.
     fn stale(&self) -> Duration {
         self.stale_since.map_or(Duration::ZERO, |since| since.elapsed())

@@ -68,7 +68,7 @@ pub fn start<S: Source>(listener: TcpListener, source: S, access: Access) -> io:
     run(listener, source, Access { tls: false, ..access }, None)
 }
 
-/// The same as HTTPS, with the certificates of a SIP port.
+/// The HTTP port as HTTPS, with the certificates of a SIP port.
 ///
 /// # Errors
 /// As of [`start`].
@@ -161,7 +161,7 @@ impl Door {
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<(IpAddr, Arc<Notify>)>> {
-        // It is whole at any time.
+        // What the lock guards is whole at any time.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -174,7 +174,7 @@ struct AtDoor {
 }
 
 impl AtDoor {
-    /// It is let in, or ends.
+    /// A connection is let in, or ends.
     fn leave(&self) {
         self.door.lock().retain(|(_, other)| !Arc::ptr_eq(other, &self.gives_way));
     }

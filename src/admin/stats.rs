@@ -27,19 +27,19 @@ pub(super) fn stats(about: &About, readiness: &Readiness, snapshots: &[Snapshot]
             "listeners": about.listeners,
             "server": about.server,
             "sticky": about.sticky,
-            "certificates": about.papers.certificates.iter().map(|certificate| json!({
+            "certificates": about.tls_files.certificates.iter().map(|certificate| json!({
                 "file": certificate.file,
                 "not_after_unix_s": certificate.not_after_unix_s(),
                 "days_left": certificate.days_left(),
             })).collect::<Vec<_>>(),
-            "crls": about.papers.crls.iter().map(|crl| json!({
+            "crls": about.tls_files.crls.iter().map(|crl| json!({
                 "file": crl.file,
                 "issuer": crl.issuer,
                 "next_update_unix_s": crl.next_update_unix_s,
             })).collect::<Vec<_>>(),
-            "tls_files_taken": about.papers.taken,
-            "tls_files_refused": about.papers.refused,
-            "tls_files_stale_s": about.papers.stale().as_secs(),
+            "tls_files_taken": about.tls_files.taken,
+            "tls_files_refused": about.tls_files.refused,
+            "tls_files_stale_s": about.tls_files.stale().as_secs(),
         },
         "ready": readiness == &Readiness::Ready,
         "why_not_ready": why,

@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{About, Access, Admin, Certificate, Crl, Readiness, Source, TlsPapers, Token, days_until, start};
+use super::{About, Access, Admin, Certificate, Crl, Readiness, Source, TlsFiles, Token, days_until, start};
 use crate::engine::Located;
 use crate::ids::{ConnId, FlowRef, PointId, ShardId, Transport};
 use crate::limits::{
@@ -122,7 +122,7 @@ impl Source for Fake {
             listeners: vec!["tls 127.0.0.1:5061".to_owned()],
             server: "sips1 udp 127.0.0.1:7000".to_owned(),
             sticky: "path".to_owned(),
-            papers: TlsPapers {
+            tls_files: TlsFiles {
                 certificates: vec![Certificate {
                     file: "conf/certs/server.pem".to_owned(),
                     not_after: SystemTime::UNIX_EPOCH + Duration::from_secs(2_000_000_000),

@@ -1,6 +1,6 @@
 //! Servers, peers, devices and DNS names: as JSON for `/stats` and `/servers`, as lines for `/metrics`.
 //!
-//! Their labels come from settings, DNS and Request-URIs, so each metric has at most `ADMIN_LABEL_SETS_MAX` lines;
+//! Labels come from settings, DNS and Request-URIs, so each metric has at most `ADMIN_LABEL_SETS_MAX` lines;
 //! devices, which anybody's Request-URI may name, are only counted. Shards open connections and ask for names on
 //! their own: what they have is added up.
 

@@ -45,7 +45,7 @@ pub(super) enum AskError {
     Certificate(String, rustls::Error),
     /// What answers there is no HTTP server, or not ours.
     NotHawser(String),
-    /// It wants a token, or another one.
+    /// The proxy wants a token, or another one.
     Unauthorized(String),
     /// An HTTP status that is no answer to the question.
     Status(String, u16),
@@ -147,7 +147,7 @@ impl Proxy {
         let request = format!(
             "{method} {path} HTTP/1.0\r\nHost: {}\r\n{authorization}Accept: application/json\r\n\
              Content-Length: 0\r\n\r\n",
-            // It may not know the name that it was asked for by.
+            // The proxy may not know the name that it was asked for by.
             self.address
         );
         let answer = self.exchange(request.as_bytes())?;

@@ -183,7 +183,7 @@ mod tests {
                 listeners: Vec::new(),
                 server: String::new(),
                 sticky: String::new(),
-                papers: crate::admin::TlsPapers::default(),
+                tls_files: crate::admin::TlsFiles::default(),
                 log_lost: 0,
             }
         }

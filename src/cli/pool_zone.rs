@@ -19,7 +19,7 @@ use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 
-use super::CliError;
+use super::file::FileError;
 use crate::server::resolvers::{self, RESOLV_CONF};
 use members::Member;
 
@@ -97,13 +97,15 @@ pub(super) struct Line {
 /// Why there are no records, or no answer.
 #[derive(Debug)]
 pub(super) enum ZoneError {
-    /// Neither a name, nor an address, nor a file.
+    /// A member is neither a name, nor an address, nor a file.
     Member(String),
     /// The domain is no host name.
     Domain(String),
-    /// It listens on all addresses and does not say by which it is reached.
+    /// A member's file.
+    File(FileError),
+    /// A member listens on all addresses and does not say by which it is reached.
     Unspecified(PathBuf),
-    /// It has no listener for endpoints.
+    /// A member has no listener for endpoints.
     NoListener(PathBuf),
     /// A preference for a member that there is not.
     NoSuchMember(String),
@@ -122,6 +124,7 @@ impl fmt::Display for ZoneError {
                 write!(f, "{text}: expected a configuration file, NAME=FILE, NAME=ADDRESS,… or a host name")
             }
             Self::Domain(text) => write!(f, "--domain {text}: expected a host name"),
+            Self::File(fault) => fault.fmt(f),
             Self::Unspecified(path) => write!(
                 f,
                 "{}: listens on all addresses; give NAME=ADDRESS, or set external-address (or advertise)",
@@ -149,11 +152,10 @@ impl fmt::Display for ZoneError {
 ///
 /// # Errors
 /// A member that cannot be understood, no answer, or differences.
-pub(super) fn run(line: &Line) -> Result<String, CliError> {
-    let zone = |fault| CliError::Zone(fault);
-    let domain = members::canonical(&line.domain).ok_or_else(|| zone(ZoneError::Domain(line.domain.clone())))?;
+pub(super) fn run(line: &Line) -> Result<String, ZoneError> {
+    let domain = members::canonical(&line.domain).ok_or_else(|| ZoneError::Domain(line.domain.clone()))?;
     let mut members = members::read(line, &domain)?;
-    prefer(line, &domain, &mut members).map_err(zone)?;
+    prefer(line, &domain, &mut members)?;
     if !line.check {
         return Ok(match line.format {
             Format::Zone => zone_file(&domain, &members, line.ttl),
@@ -164,18 +166,18 @@ pub(super) fn run(line: &Line) -> Result<String, CliError> {
         Some(resolver) => vec![resolver],
         None => match resolvers::system() {
             Ok(resolvers) if !resolvers.is_empty() => resolvers,
-            none => return Err(zone(ZoneError::NoResolver(none.err()))),
+            none => return Err(ZoneError::NoResolver(none.err())),
         },
     };
     let is_preferred = !(line.priority.is_empty() && line.weight.is_empty());
     let mut ask = |name: &str, kind| {
         lookup::ask(&resolvers, name, kind).map_err(|fault| ZoneError::Lookup(name.to_owned(), fault))
     };
-    let differences = check::compare(&domain, &members, is_preferred, &mut ask).map_err(zone)?;
+    let differences = check::compare(&domain, &members, is_preferred, &mut ask)?;
     if differences.is_empty() {
         return Ok(format!("{domain}: the DNS agrees with its {} proxies\n", members.len()));
     }
-    Err(zone(ZoneError::Differs(differences)))
+    Err(ZoneError::Differs(differences))
 }
 
 /// Gives the members their priorities and weights.

@@ -22,7 +22,7 @@ pub(super) enum Which {
 pub(super) enum PinError {
     /// The proxy cannot be asked.
     Ask(AskError),
-    /// It refuses: the pair, and what it says.
+    /// The proxy refuses: the pair, and what is said of it.
     Refused(String, String),
 }
 

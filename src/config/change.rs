@@ -25,7 +25,7 @@ type Values = BTreeMap<(String, usize), String>;
 pub struct InUse(Values);
 
 impl InUse {
-    /// Those of a text that a start was made with.
+    /// The settings of a text that a start was made with.
     ///
     /// # Errors
     /// It is no TOML, or has keys that do not exist.

@@ -3,9 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::document::Lines;
-use super::error::{ConfigError, Fault};
+use super::error::{ConfigError, Fault, Need};
+use super::settings::{Config, Listener, PeerProxy, PeerSetup};
 use super::value::{ClientAor, Host, ServerAddress};
-use super::{Config, Listener, PeerProxy, PeerSetup};
 use crate::ids::{Side, Transport};
 use crate::limits::{LISTENERS_MAX, PEERS_MAX};
 
@@ -61,7 +61,8 @@ fn listeners(config: &Config, lines: &Lines) -> Result<(), ConfigError> {
             return fault("sip-port", Fault::NoListener);
         }
         if listener.address.is_unspecified() && listener.advertise.is_none() {
-            let what = if lines.has("listener", 0) { Fault::AdvertiseNeeded } else { Fault::ExternalNeeded };
+            let what =
+                if lines.has("listener", 0) { Fault::Needs(Need::Advertise) } else { Fault::Needs(Need::External) };
             return fault("address", what);
         }
         for (transport, address) in listener.sockets() {
@@ -93,7 +94,7 @@ fn http(config: &Config, lines: &Lines) -> Result<(), ConfigError> {
         return Err(lines.error("sipproxy.http-port", 0, Fault::AddressTwice(address)));
     }
     if sipproxy.http_tls && config.security.endpoint.certificate.is_none() {
-        return Err(lines.error("sipproxy.http-tls", 0, Fault::HttpCertificateNeeded));
+        return Err(lines.error("sipproxy.http-tls", 0, Fault::Needs(Need::HttpCertificate)));
     }
     let guarded = sipproxy.http_tls && sipproxy.http_token_file.is_some();
     if !(sipproxy.http_address.is_loopback() || guarded || sipproxy.http_in_the_clear) {
@@ -119,18 +120,18 @@ fn certificates(config: &Config, lines: &Lines) -> Result<(), ConfigError> {
             Err(lines.error(&key, 0, fault))
         };
         match (&security.certificate, &security.certificate_key) {
-            (Some(_), None) => return fault("certificate", Fault::KeyNeeded),
-            (None, Some(_)) => return fault("certificate-key", Fault::CertificateOfKeyNeeded),
+            (Some(_), None) => return fault("certificate", Fault::Needs(Need::Key)),
+            (None, Some(_)) => return fault("certificate-key", Fault::Needs(Need::CertificateOfKey)),
             _ => {}
         }
         if security.tls_mutual && security.trusted_ca.is_none() && !security.system_roots {
-            return fault("tls-mutual", Fault::MutualRootsNeeded);
+            return fault("tls-mutual", Fault::Needs(Need::MutualRoots));
         }
     }
     if config.security.client_aor != ClientAor::Off && !config.security.endpoint.tls_mutual {
         let own = "security.endpoint.client-aor";
         let key = if lines.has(own, 0) { own } else { "security.client-aor" };
-        return Err(lines.error(key, 0, Fault::MutualNeeded));
+        return Err(lines.error(key, 0, Fault::Needs(Need::Mutual)));
     }
     for (index, sni) in config.security.sni.iter().enumerate() {
         if matches!(sni.domain, Host::Ip(_)) {
@@ -144,7 +145,7 @@ fn certificates(config: &Config, lines: &Lines) -> Result<(), ConfigError> {
         // A port for both sides shows the endpoint side's certificate: who calls is known only later.
         let shown = config.security.side(listener.side.unwrap_or(Side::Endpoint));
         if listener.tls_port != 0 && shown.certificate.is_none() {
-            return Err(lines.error(&listener_key(lines, "tls-port"), index, Fault::CertificateNeeded));
+            return Err(lines.error(&listener_key(lines, "tls-port"), index, Fault::Needs(Need::Certificate)));
         }
     }
     Ok(())
@@ -169,7 +170,7 @@ fn servers(config: &Config, lines: &Lines) -> Result<(), ConfigError> {
         let transport_fault = |fault| Err(lines.error(transport_key.0, transport_key.1, fault));
         let facing_by = || facing(config, Side::Server).filter(|l| l.port(server.transport) != 0);
         if facing_by().next().is_none() {
-            return transport_fault(Fault::TransportOff);
+            return transport_fault(Fault::Needs(Need::Port));
         }
         let targets = [("sip-server.primary", Some(&server.primary)), ("sip-server.backup", server.backup.as_ref())];
         for (key, target) in targets {
@@ -196,7 +197,7 @@ fn servers(config: &Config, lines: &Lines) -> Result<(), ConfigError> {
         }
         let trusts = trust_of_peer(config, lines, ("sip-server", index), Side::Server, server.setup)?;
         if server.transport == Transport::Tls && !trusts {
-            return transport_fault(Fault::RootsNeeded);
+            return transport_fault(Fault::Needs(Need::Roots));
         }
     }
     Ok(())
@@ -216,8 +217,8 @@ fn trust_of_peer(
     let own = config.security.outbound(side, setup.map(|setup| setup.id));
     let fault = |key: &str, fault| Err(lines.error(&format!("{table}.{key}"), index, fault));
     match (&own.certificate, &own.certificate_key) {
-        (Some(_), None) => fault("certificate", Fault::KeyNeeded),
-        (None, Some(_)) => fault("certificate-key", Fault::CertificateOfKeyNeeded),
+        (Some(_), None) => fault("certificate", Fault::Needs(Need::Key)),
+        (None, Some(_)) => fault("certificate-key", Fault::Needs(Need::CertificateOfKey)),
         _ => Ok(own.trust.is_some()),
     }
 }
@@ -243,14 +244,14 @@ fn peers(config: &Config, lines: &Lines) -> Result<(), ConfigError> {
         }
         // A peer is no server: it is reached, and its certificate verified, as an endpoint is.
         if !facing(config, Side::Endpoint).any(|l| l.port(peer.protocol) != 0) {
-            return Err(lines.error("peer-proxy.peer-proxy-protocol", index, Fault::TransportOff));
+            return Err(lines.error("peer-proxy.peer-proxy-protocol", index, Fault::Needs(Need::Port)));
         }
         if is_self(config, peer) {
             return Err(lines.error("peer-proxy.peer-proxy-contact", index, Fault::ServerIsSelf));
         }
         let trusts = trust_of_peer(config, lines, ("peer-proxy", index), Side::Endpoint, peer.setup)?;
         if peer.protocol == Transport::Tls && !trusts {
-            return Err(lines.error("peer-proxy.peer-proxy-protocol", index, Fault::RootsNeeded));
+            return Err(lines.error("peer-proxy.peer-proxy-protocol", index, Fault::Needs(Need::Roots)));
         }
     }
     Ok(())
@@ -274,7 +275,7 @@ fn devices(config: &Config, lines: &Lines) -> Result<(), ConfigError> {
         }
         // What these rules say is how certificates are verified.
         if !trust_of_peer(config, lines, ("device", index), Side::Endpoint, device.setup)? {
-            return Err(lines.error("device", index, Fault::RootsNeeded));
+            return Err(lines.error("device", index, Fault::Needs(Need::Roots)));
         }
     }
     Ok(())

@@ -93,6 +93,17 @@ impl<'t> Document<'t> {
     }
 }
 
+impl ConfigError {
+    /// A fault of a key of a text, at its line; when the key is not there, at its table's.
+    #[must_use]
+    pub fn at(text: &str, file: &str, key: &str, fault: Fault) -> Self {
+        match Document::parse(text, file) {
+            Ok(document) => document.lines.error(key, 0, fault),
+            Err(fault) => fault,
+        }
+    }
+}
+
 /// What the TOML reader says, by the key that it is about where it is about one.
 fn syntax_fault(text: &str, file: &str, fault: toml::de::Error) -> ConfigError {
     let span = fault.span().unwrap_or_default();

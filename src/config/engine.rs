@@ -4,18 +4,12 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::value::{ClientAor, Host, LogLevel, Verify};
-use super::{Device, PeerProxy, Server};
-use crate::ids::{PointId, SetupId, ShardId, Side, Transport};
+pub use super::settings::{Expected, TlsPeer};
+pub use super::value::{Sticky, UdpOversize};
 
-/// How the SIP Server finds the way back to a phone (DESIGN.md, What it does on the wire, 3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the values of the setting `sticky`")]
-pub enum Sticky {
-    Path,
-    Contact,
-    Aor,
-}
+use super::settings::{Device, PeerProxy, Server};
+use super::value::{ClientAor, LogLevel};
+use crate::ids::{PointId, ShardId, Side, Transport};
 
 /// A local listening point. Its index in [`Settings::points`] is its `PointId`.
 #[derive(Clone, Debug)]
@@ -40,39 +34,6 @@ impl Point {
     pub fn serves(&self, side: Side) -> bool {
         self.side.is_none_or(|only| only == side)
     }
-}
-
-/// What the certificate of a peer must carry, from the settings and never from DNS.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Expected {
-    /// A host name.
-    Name(String),
-    /// An address, for a target that is given as one.
-    Address(IpAddr),
-}
-
-impl Expected {
-    /// The name that is set for a target, else the target itself.
-    #[must_use]
-    pub fn of(tls_name: Option<&Host>, target: &Host) -> Self {
-        match tls_name.unwrap_or(target) {
-            Host::Ip(ip) => Self::Address(*ip),
-            Host::Name(name) => Self::Name(name.clone()),
-        }
-    }
-}
-
-/// What a connection over TLS that we open must find at its other end.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsPeer {
-    /// Whose trust and certificate of ours count, unless it has its own.
-    pub side: Side,
-    /// What is its own.
-    pub setup: Option<SetupId>,
-    /// Whom the certificate must name, and whom we ask for.
-    pub expected: Expected,
-    /// `Chain` leaves out the name, never the chain.
-    pub verify: Verify,
 }
 
 /// How names are resolved.
@@ -155,15 +116,6 @@ pub struct Settings {
     pub unregistered_per_source_max: u32,
 }
 
-/// What becomes of a request that would pass 1,300 bytes over UDP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the values of the setting `udp-oversize-action`")]
-pub enum UdpOversize {
-    Tcp,
-    Udp,
-    Reject,
-}
-
 impl Settings {
     /// One shard with the defaults of the settings, no service checks, and keys that anybody knows: for tests and
     /// benchmarks, which say what they want otherwise.
@@ -238,7 +190,7 @@ fn pick(points: &[Point], transport: Transport, side: Side, remote: IpAddr) -> O
 
 #[cfg(test)]
 mod tests {
-    use super::super::value::Network;
+    use super::super::value::{Host, Network, Verify};
     use super::*;
 
     fn point(transport: Transport, bind: &str, side: Option<Side>) -> Point {

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use super::document::Document;
 use super::value::CoresFault;
 use crate::ids::Side;
 
@@ -55,32 +54,14 @@ pub enum Fault {
     ServingUnknown,
     /// Several pairs and no `serving-sipserver`.
     ServingNeeded,
-    /// A TLS port without a certificate.
-    CertificateNeeded,
-    /// A certificate without its key.
-    KeyNeeded,
-    /// A key without its certificate.
-    CertificateOfKeyNeeded,
-    /// The internal protocol needs a port that is off.
-    TransportOff,
-    /// TLS towards a server that nothing could verify.
-    RootsNeeded,
-    /// Client certificates that nothing could verify.
-    MutualRootsNeeded,
-    /// What certificates of clients must cover, while nobody asks for them.
-    MutualNeeded,
+    /// A key needs another, which is not set.
+    Needs(Need),
     /// An address where only a name can stand.
     NameNeeded,
     /// The HTTP port on an address that is not loopback, without protection and without saying so.
     HttpExposed,
-    /// HTTPS without a certificate.
-    HttpCertificateNeeded,
     /// `t2` is less than `t1`.
     TimerOrder,
-    /// The unspecified address cannot be written into a Via.
-    ExternalNeeded,
-    /// An unspecified address of a listener needs `advertise`.
-    AdvertiseNeeded,
     /// A SIP Server or another site's proxy at our own address and port.
     ServerIsSelf,
     /// A SIP Server that cannot be reached from our address.
@@ -89,6 +70,31 @@ pub enum Fault {
     ServerOfTwoPeers(IpAddr),
     /// The same network twice.
     NetworkTwice,
+}
+
+/// What a key needs to go with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// A TLS port without a certificate.
+    Certificate,
+    /// A certificate without its key.
+    Key,
+    /// A key without its certificate.
+    CertificateOfKey,
+    /// TLS towards a server that nothing could verify.
+    Roots,
+    /// Client certificates that nothing could verify.
+    MutualRoots,
+    /// What certificates of clients must cover, while nobody asks for them.
+    Mutual,
+    /// HTTPS without a certificate.
+    HttpCertificate,
+    /// The unspecified address cannot be written into a Via.
+    External,
+    /// An unspecified address of a listener needs `advertise`.
+    Advertise,
+    /// The internal protocol needs a port that is off.
+    Port,
 }
 
 /// What a key's value should have been.
@@ -211,35 +217,12 @@ impl fmt::Display for Fault {
             }
             Self::ServingUnknown => f.write_str("expected the name of a [[sip-server]]"),
             Self::ServingNeeded => f.write_str("expected the name of a [[sip-server]], as there are several"),
-            Self::CertificateNeeded => {
-                f.write_str("expected 0 (off), or security.certificate and security.certificate-key to go with it")
-            }
-            Self::KeyNeeded => f.write_str("expected certificate-key to go with it"),
-            Self::CertificateOfKeyNeeded => f.write_str("expected certificate to go with it"),
-            Self::TransportOff => {
-                f.write_str("expected a transport that is on: udp and tcp need sip-port, tls needs tls-port")
-            }
-            Self::RootsNeeded => {
-                f.write_str("tls, expected security.trusted-ca or security.system-roots = true to go with it")
-            }
-            Self::MutualRootsNeeded => {
-                f.write_str("1, expected security.trusted-ca or security.system-roots = true to go with it")
-            }
-            Self::MutualNeeded => f.write_str("expected \"off\", or tls-mutual = 1 for endpoints to go with it"),
+            Self::Needs(need) => need.fmt(f),
             Self::NameNeeded => f.write_str("expected a host name: no client asks for an address"),
             Self::HttpExposed => {
                 f.write_str("expected a loopback address, or http-tls and http-token-file, or http-in-the-clear = true")
             }
-            Self::HttpCertificateNeeded => {
-                f.write_str("expected false, or security.certificate and security.certificate-key to go with it")
-            }
             Self::TimerOrder => f.write_str("expected at least timers.t1"),
-            Self::ExternalNeeded => {
-                f.write_str("expected an address that peers can reach, or external-address to go with it")
-            }
-            Self::AdvertiseNeeded => {
-                f.write_str("expected an address that peers can reach, or advertise to go with it")
-            }
             Self::ServerIsSelf => f.write_str("expected another address and port than our own"),
             Self::FamilyDiffers => {
                 f.write_str("expected an address of the family (IPv4 or IPv6) of a listener that faces servers")
@@ -252,14 +235,22 @@ impl fmt::Display for Fault {
     }
 }
 
-impl ConfigError {
-    /// A fault of a key of a text, at its line; when the key is not there, at its table's.
-    #[must_use]
-    pub fn at(text: &str, file: &str, key: &str, fault: Fault) -> Self {
-        match Document::parse(text, file) {
-            Ok(document) => document.lines.error(key, 0, fault),
-            Err(fault) => fault,
-        }
+impl fmt::Display for Need {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Certificate => "expected 0 (off), or security.certificate and security.certificate-key to go with it",
+            Self::Key => "expected certificate-key to go with it",
+            Self::CertificateOfKey => "expected certificate to go with it",
+            Self::Roots => "tls, expected security.trusted-ca or security.system-roots = true to go with it",
+            Self::MutualRoots => "1, expected security.trusted-ca or security.system-roots = true to go with it",
+            Self::Mutual => "expected \"off\", or tls-mutual = 1 for endpoints to go with it",
+            Self::HttpCertificate => {
+                "expected false, or security.certificate and security.certificate-key to go with it"
+            }
+            Self::External => "expected an address that peers can reach, or external-address to go with it",
+            Self::Advertise => "expected an address that peers can reach, or advertise to go with it",
+            Self::Port => "expected a transport that is on: udp and tcp need sip-port, tls needs tls-port",
+        })
     }
 }
 

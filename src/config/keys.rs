@@ -1,7 +1,5 @@
 //! Every key of the schema, once: what the README's table is made from and what an unknown key is told by.
 
-use super::not_yet;
-
 /// A key of the configuration file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
@@ -12,14 +10,6 @@ pub struct Key {
     pub default: &'static str,
     /// Meaning, unit and range.
     pub meaning: &'static str,
-}
-
-impl Key {
-    /// Whether this release takes nothing for it but the value that means off.
-    #[must_use]
-    pub fn is_later(&self) -> bool {
-        not_yet::is_later(self.name)
-    }
 }
 
 /// The schema as a table in Markdown, as the README has it.

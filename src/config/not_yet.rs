@@ -2,9 +2,10 @@
 //!
 //! One row for each feature. The change that brings a feature deletes its row.
 
-use super::Config;
 use super::document::Lines;
 use super::error::{ConfigError, Fault};
+use super::keys::Key;
+use super::settings::Config;
 
 /// A key or `[[table]]`, and the index of the first table that asks for its feature.
 struct Row {
@@ -27,6 +28,14 @@ pub(super) fn refuse(config: &Config, lines: &Lines) -> Result<(), ConfigError> 
         }
     }
     Ok(())
+}
+
+impl Key {
+    /// Whether this release takes nothing for it but the value that means off.
+    #[must_use]
+    pub fn is_later(&self) -> bool {
+        is_later(self.name)
+    }
 }
 
 /// Whether this release takes nothing for a key but the value that means off.

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use super::document::{Document, Section};
 use super::error::{ConfigError, Expected, Fault};
-use super::value::{Cores, Host, Network, ServerAddress};
-use super::{
-    ClientAor, ClientEku, Config, Device, Dns, Listener, Log, LogLevel, PeerProxy, PeerSecurity, PeerSetup, Security,
-    Server, SideSecurity, SipProxy, Sni, Sticky, Timers, TrustFiles, UdpOversize, Verify,
+use super::settings::{
+    Config, Device, Dns, Listener, Log, PeerProxy, PeerSecurity, PeerSetup, Security, Server, SideSecurity, SipProxy,
+    Sni, Timers, TrustFiles,
 };
+use super::value::{ClientAor, ClientEku, Cores, Host, LogLevel, Network, ServerAddress, Sticky, UdpOversize, Verify};
 use crate::ids::{SetupId, Side, Transport};
 use crate::limits::TLS_SETUPS_MAX;
 

@@ -3,8 +3,11 @@
 mod facing;
 mod setups;
 
+use std::time::Duration;
+
 use super::document::Document;
 use super::*;
+use crate::ids::{SetupId, Side, Transport};
 
 /// The least that starts: a SIP Server, and no TLS port as there is no certificate.
 const LEAST: &str = "[sipproxy]\ntls-port = 0\n[[sip-server]]\nname = \"sips1\"\nprimary = \"127.0.0.1:7000\"\n";
@@ -501,7 +504,7 @@ fn every_default_is_what_absence_means() {
             assert!(matches!(fault.fault, Fault::Missing(_)), "{fault}");
             continue;
         }
-        // Those that are another key's value.
+        // Defaults that are another key's value.
         let default = match *default {
             "internal-protocol" => "\"udp\"",
             "security" if key == "system-roots" => "false",

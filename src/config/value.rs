@@ -4,7 +4,6 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
-use super::engine::{Sticky, UdpOversize};
 use crate::limits::SHARDS_MAX;
 
 /// How far a peer's certificate is checked. The chain always is.
@@ -30,9 +29,9 @@ pub enum ClientEku {
 pub enum ClientAor {
     /// Nothing: who the server takes for whom is its own affair.
     Off,
-    /// Its domain, or its user.
+    /// The certificate names the AOR's domain, or its user.
     Domain,
-    /// Its user.
+    /// The certificate names the AOR's user.
     User,
 }
 
@@ -98,6 +97,24 @@ words! {
     crate::ids::Transport { "udp" => Self::Udp, "tcp" => Self::Tcp, "tls" => Self::Tls }
 }
 display_words!(Sticky, UdpOversize, Verify, ClientEku, ClientAor, LogLevel);
+
+/// How the SIP Server finds the way back to a phone (DESIGN.md, What it does on the wire, 3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the values of the setting `sticky`")]
+pub enum Sticky {
+    Path,
+    Contact,
+    Aor,
+}
+
+/// What becomes of a request that would pass 1,300 bytes over UDP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the values of the setting `udp-oversize-action`")]
+pub enum UdpOversize {
+    Tcp,
+    Udp,
+    Reject,
+}
 
 /// An address, or a name to resolve.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -270,7 +287,7 @@ impl fmt::Display for Network {
 pub enum Cores {
     /// Every core that the process may run on, [`SHARDS_MAX`] at most.
     All,
-    /// These, ascending, each once; between 1 and [`SHARDS_MAX`] of them.
+    /// Cores by their numbers, ascending, each once; between 1 and [`SHARDS_MAX`] of them.
     List(Vec<usize>),
 }
 

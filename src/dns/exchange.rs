@@ -264,7 +264,7 @@ impl Exchanges {
         }
     }
 
-    /// Its place is free for one that waits.
+    /// The exchange's place is free for one that waits.
     fn end(&mut self, key: Key, answer: Option<(Known, u32)>, around: &mut Around<'_>) {
         self.ended.push_back(Ended { key, answer });
         if self.tries.len() < DNS_EXCHANGES_COUNT_MAX

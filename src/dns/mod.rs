@@ -1,8 +1,8 @@
 //! Where a name's servers are: RFC 3263 over the system's resolvers.
 //!
-//! Owns: what is asked and found ([`Question`], [`Target`], [`Failure`]), and [`Dns`], the state machine with its
-//! cache. Must not touch: sockets (but for `socket`, which the shell uses), clocks, what a SIP message says. One of
-//! them belongs to each shard's engine; nothing is shared.
+//! Owns: what is asked and found ([`Question`], [`Target`], [`NextHop`], [`Failure`]), and [`Dns`], the state machine
+//! with its cache. Must not touch: sockets (but for `socket`, which the shell uses), clocks, what a SIP message says.
+//! One of them belongs to each shard's engine; nothing is shared.
 //!
 //! Names that only an endpoint supplied are never asked for: that is the engine's duty.
 //!
@@ -69,16 +69,31 @@ pub struct Target {
     pub address: SocketAddr,
     /// The lowest first (RFC 2782). Addresses without SRV have 0.
     pub priority: u16,
-    /// Its share among those of its priority. Several addresses of one SRV target have its weight each.
+    /// The target's share among those of its priority. Several addresses of one SRV target have its weight each.
     pub weight: u16,
+}
+
+/// Where a request is sent: what RFC 3263 §4 makes of a URI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NextHop {
+    /// How.
+    pub transport: Transport,
+    /// The address and port.
+    pub address: SocketAddr,
+}
+
+impl From<&Target> for NextHop {
+    fn from(target: &Target) -> Self {
+        Self { transport: target.transport, address: target.address }
+    }
 }
 
 /// Why a name has no servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// It does not exist.
+    /// The name does not exist.
     NoSuchName,
-    /// It exists, and has no record that would do.
+    /// The name exists, and has no record that would do.
     NoRecords,
     /// No resolver has answered in time, and nothing stale is left.
     Unanswered,
@@ -157,13 +172,13 @@ pub struct NameRow {
 /// How a name stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameState {
-    /// Its servers are known.
+    /// The name's servers are known.
     Fresh,
-    /// Its records have expired, and no resolver answers.
+    /// The name's records have expired, and no resolver answers.
     Stale,
-    /// It has no servers.
+    /// The name has no servers.
     Negative,
-    /// It is being asked for.
+    /// The name is being asked for.
     Asking,
     /// What was known has expired, and nobody has asked since.
     Expired,

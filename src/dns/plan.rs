@@ -35,7 +35,7 @@ use crate::wheel::{TimerId, Wheel};
 enum Timer {
     /// Expired records will do now.
     Stale(usize),
-    /// Those who wait are told that nobody answers.
+    /// Whoever waits is told that nobody answers.
     Over(usize),
 }
 
@@ -161,7 +161,7 @@ impl Dns {
         order::order(targets, &self.blocked, &mut self.rng, now)
     }
 
-    /// The same for what belongs together, such as the requests of a dialog, which find the same order each time while
+    /// An order for what belongs together, such as the requests of a dialog, which find the same order each time while
     /// their target is there: `hash` is evenly spread over dialogs and targets.
     pub fn order_alike(&self, targets: &[Target], hash: impl Fn(&Target) -> u64, now: Time) -> SmallVec<[Target; 4]> {
         order::order_alike(targets, &self.blocked, hash, now)
@@ -328,7 +328,7 @@ impl Dns {
     }
 
     fn advance(&mut self, index: usize, now: Time, counters: &mut Counters) {
-        // Its job may be over, and its place another name's.
+        // The exchange's job may be over, and its place another name's.
         let Some(Name { question, job: Some(job), .. }) = self.names.get(index) else { return };
         match walk(question, &self.cache, At { now, since: job.since, stale: false }, counters) {
             Walked::Missing(missing) => self.want(index, missing, now, counters),

@@ -24,7 +24,7 @@ pub(super) type Key = (Kind, Box<str>);
 /// What came of a walk.
 #[derive(Debug)]
 pub(super) enum Walked {
-    /// These are missing; walk again when they are there.
+    /// Answers that are missing; walk again when they are there.
     Missing(SmallVec<[Key; 4]>),
     /// All is known.
     Known {
@@ -77,7 +77,7 @@ enum Offer {
     Unanswered,
     /// A bound was reached.
     Bound,
-    /// They are among the missing.
+    /// The records are among the missing.
     Missing,
 }
 
@@ -92,7 +92,7 @@ struct Walk<'a> {
 
 /// Why nothing can be said of a record set.
 enum Gap {
-    /// It is among the missing.
+    /// The record set is among the missing.
     Missing,
     Unanswered,
     Bound,

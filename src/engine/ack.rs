@@ -1,15 +1,16 @@
 //! ACK: absorbed by the transaction that sent an error, else forwarded without state (RFC 3261 §16.11, §17.2.1).
 
-use super::exchange::ServerTxn;
-use super::forwarding::plan;
-use super::home::{Found, in_words};
-use super::links::Hop;
+use super::connections::Element;
+use super::context::{Event, plan, tag_of};
+use super::home::Found;
 use super::mail::{AckMail, By, Letter};
+use super::words::in_words;
 use super::{Engine, Mail, Source};
 use crate::clock::Time;
+use crate::dns::NextHop;
 use crate::flow::keys::Tag;
 use crate::ids::{BindingId, FlowRef, PointId, Side};
-use crate::proxy::{Target, Walk, forward, target, validate};
+use crate::proxy::{Place, Target, Walk, forward, place_of, target, validate};
 use crate::sip::{Message, Method};
 use crate::stats::Counter;
 use crate::tls::identity::Expected;
@@ -20,23 +21,14 @@ impl Engine {
     pub(super) fn on_ack(&mut self, ack: Box<Message>, source: Source, walk: &Walk, now: Time) {
         let invite = self.invite_of(&ack, &source);
         let key = invite.map_or_else(|| self.key_of(&ack, Method::Invite, &source), |(_, key)| key);
-        if let Some((id, _)) = invite
-            && let Some(mut exchange) = self.take_exchange(id)
-        {
-            let absorbed = match &mut exchange.server {
-                ServerTxn::Invite(machine) if !machine.is_accepted() => Some(machine.on_ack(self.env.times)),
-                _ => None,
-            };
-            if let Some(effects) = absorbed {
-                self.apply_server(id, &mut exchange, effects, now);
-                self.put_back(id, exchange);
-                return self.recycle_message(ack);
-            }
-            self.put_back(id, exchange);
+        let absorbs = |id| self.contexts.get(id).is_some_and(|context| context.absorbs_ack());
+        if let Some((id, _)) = invite.filter(|(id, _)| absorbs(*id)) {
+            self.on_context(id, Event::Ack, now);
+            return self.recycle_message(ack);
         }
         self.count(Counter::request(source.side, Method::Ack));
         // An ACK to an error that we made without a transaction ends here.
-        if ack.to_tag().eq_ignore_ascii_case(&super::replies::tag_of(key)) {
+        if ack.to_tag().eq_ignore_ascii_case(&tag_of(key)) {
             self.count(Counter::AbsorbedAck);
             return self.recycle_message(ack);
         }
@@ -152,10 +144,60 @@ impl Engine {
         self.ports.edits = edits;
         bytes
     }
+
+    /// Where an ACK to a 2xx goes that no flow of ours was found for. `lost` is the flow that its token named.
+    fn ack_beyond_lost(
+        &mut self,
+        ack: &Message,
+        source: &Source,
+        walk: &Walk,
+        lost: Option<FlowRef>,
+        now: Time,
+    ) -> AckWay {
+        if source.side != Side::Server {
+            return AckWay::Nowhere;
+        }
+        match self.beyond_lost(ack, walk, lost) {
+            Some(target) => self.ack_to(ack, target, now),
+            None => AckWay::Nowhere,
+        }
+    }
+
+    /// Where an ACK to a 2xx goes that is for no phone. It cannot wait for a name: one that is not known is of no use.
+    fn ack_to(&mut self, ack: &Message, target: Target, now: Time) -> AckWay {
+        match target {
+            Target::Server { pair, at } => self.server_flow(pair, at, ack, now).map_or(AckWay::Nowhere, AckWay::to),
+            Target::Peer { peer } => {
+                let order = self.peer_targets(peer, now);
+                let hops = order.iter().map(NextHop::from);
+                let flow = hops.into_iter().find_map(|hop| self.flow_to(hop, Element::Peer(peer), None, now));
+                flow.map_or(AckWay::Nowhere, AckWay::to)
+            }
+            Target::Uri(uri) => {
+                if target::reachable(&uri, ack.buf()).is_err() {
+                    return AckWay::Nowhere;
+                }
+                let (place, host) = place_of(&uri, ack.buf());
+                let (hop, port) = match place {
+                    Place::At(hop) => (Some(hop), hop.address.port()),
+                    Place::Named(question) => {
+                        let targets = self.named_at_once(&question, now);
+                        (self.usable(&targets, now).first().copied(), question.port.unwrap_or(0))
+                    }
+                };
+                hop.map_or(AckWay::Nowhere, |hop| AckWay::Device { hop, host, port })
+            }
+            Target::Address { transport, remote } => {
+                let hop = NextHop { transport, address: remote };
+                AckWay::Device { hop, host: Expected::Address(remote.ip()), port: remote.port() }
+            }
+            _ => AckWay::Nowhere,
+        }
+    }
 }
 
 /// Where an ACK to a 2xx goes.
-pub(super) enum AckWay {
+enum AckWay {
     /// Over a flow.
     Flow {
         flow: FlowRef,
@@ -170,7 +212,7 @@ pub(super) enum AckWay {
     },
     /// To a device, by its shard.
     Device {
-        hop: Hop,
+        hop: NextHop,
         host: Expected,
         port: u16,
     },
@@ -179,7 +221,7 @@ pub(super) enum AckWay {
 
 impl AckWay {
     /// Over a flow that no binding has.
-    pub(super) fn to(flow: FlowRef) -> Self {
+    fn to(flow: FlowRef) -> Self {
         Self::Flow { flow, binding: None, named: flow }
     }
 }

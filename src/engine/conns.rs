@@ -3,12 +3,13 @@
 
 use std::net::SocketAddr;
 
-use super::links::{LinkKey, Whose};
+use super::connections::{ConnectionKey, Element};
 use super::location::Lost;
 use super::location::notice::Notice;
-use super::{Accept, CloseReason, ConnectFailure, Engine, Level, Mail, Output, Refusal, Source, Timer};
+use super::{Accept, CloseReason, Engine, Level, Mail, Output, Refusal, Source, Timer};
 use crate::clock::Time;
-use crate::ids::{ConnId, FlowRef, PointId, ShardId, Side, Transport};
+use crate::dns::NextHop;
+use crate::ids::{ConnId, FlowRef, PointId, Side, Transport};
 use crate::limits::{
     FIRST_MESSAGE_MAX, HALF_CLOSED_MAX, HANDSHAKE_MAX, IDLE_UNREGISTERED_MAX, MESSAGE_BEGUN_MAX, PINGS_PER_READ_MAX,
 };
@@ -28,7 +29,7 @@ pub(super) struct Conn {
     /// Another site's proxy is at its other end.
     is_peer: bool,
     /// We opened it.
-    link: Option<Box<LinkKey>>,
+    link: Option<Box<ConnectionKey>>,
     pub(super) ready: bool,
     /// A whole message has come.
     heard: bool,
@@ -77,7 +78,7 @@ impl Conn {
     }
 
     /// The way that it is, when we opened it.
-    pub(super) fn link(&self) -> Option<LinkKey> {
+    pub(super) fn link(&self) -> Option<ConnectionKey> {
         self.link.as_deref().copied()
     }
 
@@ -170,22 +171,22 @@ impl Engine {
     pub(super) fn open(
         &mut self,
         point: PointId,
-        key: LinkKey,
+        key: ConnectionKey,
         tls: Option<Box<TlsPeer>>,
         now: Time,
     ) -> Option<ConnId> {
-        let LinkKey { whose, transport, address: to } = key;
-        let side = whose.side();
+        let ConnectionKey { element, to: NextHop { transport, address: to } } = key;
+        let side = element.side();
         let conn = Conn {
             side: Some(side),
-            is_peer: matches!(whose, Whose::Peer(_)),
+            is_peer: matches!(element, Element::Peer(_)),
             link: Some(Box::new(key)),
             heard: true,
             ..Conn::new(point, to, now)
         };
         // What is left of the slots beyond `connections_max` is for servers and other sites.
         let full = self.conns.len() >= self.env.settings.connections_max as usize;
-        let for_endpoint = matches!(whose, Whose::Device(_) | Whose::Large(Side::Endpoint));
+        let for_endpoint = matches!(element, Element::Device(_) | Element::Large(Side::Endpoint));
         let conn = if full && for_endpoint { None } else { self.conns.insert(conn) };
         let Some(conn) = conn else {
             self.count(Counter::LimitConnections);
@@ -445,7 +446,7 @@ impl Engine {
         &mut self,
         id: ConnId,
         point: PointId,
-        link: Option<LinkKey>,
+        link: Option<ConnectionKey>,
         lost: &Lost,
         reason: CloseReason,
         now: Time,
@@ -469,15 +470,6 @@ impl Engine {
             self.mail(shard, Mail::ConnGone { conn: id, failure });
         }
         self.on_conn_gone(self.me(), id, failure, now);
-    }
-
-    /// A connection of this or another shard has closed: who waits for an answer over it looks further.
-    pub(super) fn on_conn_gone(&mut self, shard: ShardId, conn: ConnId, failure: Option<ConnectFailure>, now: Time) {
-        for id in self.watchers.remove(&(shard, conn)).unwrap_or_default() {
-            let Some(mut exchange) = self.take_exchange(id) else { continue };
-            self.on_next_lost(id, &mut exchange, failure, now);
-            self.put_back(id, exchange);
-        }
     }
 
     fn uncount_source(&mut self, ip: std::net::IpAddr) {
@@ -515,6 +507,13 @@ impl Engine {
             self.close(id, CloseReason::Idle, now);
         }
         self.settle(now);
+    }
+
+    /// Of each connection that was opened for [`super::connections`], and that requests may be sent over: its key, and
+    /// whether it is ready.
+    pub(super) fn opened_conns(&self) -> impl Iterator<Item = (ConnId, ConnectionKey, bool)> {
+        let opened = self.conns.iter().filter(|(_, conn)| conn.half_closed.is_none());
+        opened.filter_map(|(id, conn)| Some((id, *conn.link.as_deref()?, conn.ready)))
     }
 
     /// Whether a flow is a connection of this shard that we have opened.

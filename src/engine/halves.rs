@@ -6,7 +6,7 @@
 //! requests towards its peer it is gone at once, for their answers could not come back.
 //!
 //! What is owed is a count, kept where bytes come and go: requests that came over the connection less final responses
-//! that were sent on it. So it is known whichever shard an exchange lives on, and costs a message nothing.
+//! that were sent on it. So it is known whichever shard a context lives on, and costs a message nothing.
 
 use super::location::is_response;
 use super::{CloseReason, Engine};

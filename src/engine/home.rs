@@ -10,7 +10,7 @@ use super::{Engine, Located, Mail, Source};
 use crate::clock::Time;
 use crate::ids::{BindingId, ConnId, FlowRef, ShardId, Transport};
 use crate::proxy::register::Registration;
-use crate::sip::{Message, Name, NameAddr};
+use crate::sip::Message;
 use crate::stats::Counter;
 
 impl Engine {
@@ -18,12 +18,12 @@ impl Engine {
     pub(super) fn locating<R>(&mut self, now: Time, what: impl FnOnce(&mut Location, &Env, &mut Ports) -> R) -> R {
         let done = what(&mut self.location, &self.env, &mut self.ports);
         while let Some(action) = self.location.poll_action() {
-            self.carry_out(action, now);
+            self.carry_out_located(action, now);
         }
         done
     }
 
-    fn carry_out(&mut self, action: Action, now: Time) {
+    fn carry_out_located(&mut self, action: Action, now: Time) {
         match action {
             Action::Tell { shard, notice } => self.mail(shard, Mail::Notice(notice)),
             Action::Answer { asker, flow } => self.say_where(asker, flow),
@@ -104,37 +104,9 @@ impl Engine {
         self.location.look_up(request, &self.env, now, |uri| self.is_known(uri, request.buf()))
     }
 
-    /// See [`Location::write_own_contact`].
-    pub(super) fn write_own_contact(&self, id: BindingId, out: &mut Vec<u8>) -> bool {
-        self.location.write_own_contact(id, out)
-    }
-
     /// What this shard knows of an AOR's bindings (only its home shard knows any). `aor` may lack its scheme.
     #[must_use]
     pub fn locate(&self, aor: &str, now: Time) -> Vec<Located> {
         self.location.locate(aor, &self.env, now)
     }
-}
-
-/// Who wants what of whom, for events: `INVITE from sip:alice@example.com to sip:bob@example.com`.
-pub(super) fn in_words(request: &Message) -> Vec<u8> {
-    let uri_in = |name: Name| {
-        request
-            .first(name)
-            .and_then(|field| NameAddr::parse(request.buf(), field.value).ok())
-            .map_or(&b"?"[..], |value| request.text(value.uri))
-    };
-    let uri = |name| cut(uri_in(name));
-    let (method, call_id) = (cut(request.method_text()), cut(call_id(request)));
-    [method, b" from ", uri(Name::From), b" to ", uri(Name::To), b", Call-ID ", call_id].concat()
-}
-
-/// The Call-ID of a message, for an operator to find it by elsewhere.
-pub(super) fn call_id(message: &Message) -> &[u8] {
-    message.first(Name::CallId).map_or(b"?", |field| message.text(field.value))
-}
-
-/// So much of what a peer sent is shown that the rest of the line has room.
-fn cut(text: &[u8]) -> &[u8] {
-    text.get(..80).unwrap_or(text)
 }

@@ -1,5 +1,6 @@
 //! Mail as it comes in, and mail of ours that did not fit its box: which part of the engine each is for.
 
+use super::context::Event;
 use super::location::Asker;
 use super::mail::{Answer, Letter, Query};
 use super::{Engine, Mail, Source};
@@ -17,7 +18,7 @@ impl Engine {
             Mail::Message { message, source } => self.on_placed(message, source, now),
             Mail::Send { flow, letter } => self.on_send(from, flow, letter),
             Mail::Respond { conn, bytes } => self.on_respond(conn, bytes, now),
-            Mail::Failed { txn, flow, left } => self.on_failed(txn, flow, left, now),
+            Mail::Failed { txn, flow, left } => self.on_context(txn, Event::NotSentElsewhere { flow, left }, now),
             Mail::ConnGone { conn, failure } => self.on_conn_gone(from, conn, failure, now),
             Mail::Ask { txn, query } => self.on_ask(Asker { shard: from, txn }, query, now),
             Mail::Answer { txn, answer } => self.on_answered(txn, answer, now),
@@ -86,7 +87,7 @@ impl Engine {
             Mail::Send { letter: Letter { bytes, txn: Some(txn), .. }, .. } => {
                 self.count(Counter::LimitMailboxCount);
                 self.ports.pool.give(bytes);
-                self.on_unposted(txn, now);
+                self.on_context(txn, Event::NoRoom, now);
             }
             Mail::Send { letter: Letter { bytes, .. }, .. }
             | Mail::Respond { bytes, .. }
@@ -97,7 +98,7 @@ impl Engine {
                 self.recycle_message(ack.message);
             }
             // As if the answer were that there is none.
-            Mail::Ask { txn, query: Query::Binding(_) } => self.on_unposted(txn, now),
+            Mail::Ask { txn, query: Query::Binding(_) } => self.on_context(txn, Event::NoRoom, now),
             Mail::Ask { txn, query: Query::Address { .. } } => self.on_peer(txn, None, now),
             Mail::Ask { txn, query: Query::Device { hop, .. } } => self.on_device(txn, hop, Err(None), now),
             // Timers of the asking shard end what waits for these; directory changes are never refused.

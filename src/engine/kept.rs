@@ -1,11 +1,11 @@
 //! Counts that are kept where what they count changes, so that a snapshot costs the same whatever a shard holds.
 //!
-//! Owns: the numbers. An exchange is counted while it lies in its slot: it can only change while it is taken out
-//! (`take_exchange`), and is counted as what it then is when it is put back. A connection is counted from its slot's
+//! Owns: the numbers. A context is counted while it lies in its slot: it can only change while it is taken out
+//! (`Contexts::take`), and is counted as what it then is when it is put back. A connection is counted from its slot's
 //! begin to its end, and by whether it carries a binding. [`Engine::kept_counts_hold`] compares them with a walk.
 
 use super::Engine;
-use super::exchange::Exchange;
+use super::context::ResponseContext;
 use crate::ids::Transport;
 use crate::stats::{Gauge, Gauges};
 
@@ -19,11 +19,11 @@ pub(super) struct Kept {
     server: u64,
     /// Client transactions that wait for a final response.
     client: u64,
-    /// Exchanges that have asked a binding's home.
+    /// Contexts that have asked a binding's home.
     home: u64,
     /// Server transactions without a final response.
     open: u64,
-    /// Bytes that exchanges hold.
+    /// Bytes that contexts hold.
     bytes: u64,
     tcp: Streams,
     tls: Streams,
@@ -38,28 +38,28 @@ struct Streams {
 }
 
 impl Kept {
-    /// An exchange lies in its slot again.
-    pub(super) fn add(&mut self, exchange: &Exchange) {
-        for (count, one) in self.of(exchange) {
+    /// A context lies in its slot again.
+    pub(super) fn add(&mut self, context: &ResponseContext) {
+        for (count, one) in self.of(context) {
             *count += one;
         }
     }
 
     /// It was taken out, and may change.
-    pub(super) fn take(&mut self, exchange: &Exchange) {
-        for (count, one) in self.of(exchange) {
+    pub(super) fn take(&mut self, context: &ResponseContext) {
+        for (count, one) in self.of(context) {
             *count -= one;
         }
     }
 
-    /// What an exchange adds to each count.
-    fn of(&mut self, exchange: &Exchange) -> [(&mut u64, u64); 5] {
+    /// What a context adds to each count.
+    fn of(&mut self, context: &ResponseContext) -> [(&mut u64, u64); 5] {
         [
-            (&mut self.server, u64::from(!exchange.server_over)),
-            (&mut self.client, u64::from(exchange.client.is_pending())),
-            (&mut self.home, u64::from(exchange.resolving)),
-            (&mut self.open, u64::from(exchange.server.is_open())),
-            (&mut self.bytes, exchange.held_len() as u64),
+            (&mut self.server, u64::from(!context.server.is_over)),
+            (&mut self.client, u64::from(context.client.machine.is_pending())),
+            (&mut self.home, u64::from(context.seeking.is_some())),
+            (&mut self.open, u64::from(context.server.machine.is_open())),
+            (&mut self.bytes, context.held_len() as u64),
         ]
     }
 
@@ -90,7 +90,7 @@ impl Kept {
         self.bytes + (self.tcp.all + self.tls.all) * CONNECTION_HELD_LEN
     }
 
-    /// Exchanges without a final response.
+    /// Contexts without a final response.
     pub(super) fn open(&self) -> usize {
         usize::try_from(self.open).unwrap_or(usize::MAX)
     }
@@ -109,8 +109,8 @@ impl Kept {
 }
 
 impl Engine {
-    /// Whether exchanges hold all the bytes that they may.
-    pub(super) fn exchanges_are_full(&self) -> bool {
+    /// Whether contexts hold all the bytes that they may.
+    pub(super) fn contexts_are_full(&self) -> bool {
         self.kept.bytes >= self.env.held_len_max()
     }
 
@@ -118,7 +118,7 @@ impl Engine {
     #[must_use]
     pub fn kept_counts_hold(&self) -> bool {
         let mut walked = Kept::default();
-        self.exchanges.iter().filter_map(|(_, slot)| slot.as_deref()).for_each(|exchange| walked.add(exchange));
+        self.contexts.iter().for_each(|(_, context)| walked.add(context));
         let mut bound_as_said = true;
         for (id, conn) in self.conns.iter() {
             bound_as_said &= conn.is_registered() == self.location.is_registered(id);

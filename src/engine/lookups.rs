@@ -1,15 +1,24 @@
-//! The engine's dealings with [`crate::dns`]: its outputs, its time, and who waits for a name.
+//! The engine's dealings with [`crate::dns`]: its outputs, its time, and who waits for a name: a request, or the owner of
+//! the verdict, which follows the names of servers and peers.
 
-use super::{Engine, Output, Timer};
+use super::contexts::txn_of_waiter;
+use super::ports::Timer;
+use super::{Engine, Output};
 use crate::clock::Time;
 use crate::dns::Output as DnsOutput;
+
+/// Set in the numbers of waiters for what the owner of the verdict asks, which tells them from those of requests.
+pub(super) const WATCH: u64 = 1 << 63;
 
 impl Engine {
     /// Takes out what the resolver wants done, and keeps its time in the wheel.
     pub(super) fn pump_dns(&mut self, now: Time) {
         while let Some(output) = self.dns.poll_output() {
             match output {
-                DnsOutput::Found { waiter, answer } => self.on_found(waiter, answer, now),
+                DnsOutput::Found { waiter, answer } if waiter & WATCH == 0 => {
+                    self.on_name(txn_of_waiter(waiter), answer, now);
+                }
+                DnsOutput::Found { waiter, answer } => self.on_watched((waiter & !WATCH) as usize, answer, now),
                 output => self.ports.outputs.push_back(Output::Dns(output)),
             }
         }

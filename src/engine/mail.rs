@@ -3,9 +3,8 @@
 use std::net::SocketAddr;
 
 use super::io::ConnectFailure;
-use super::links::Hop;
 use super::location::notice::{Notice, Whereabouts};
-use crate::dns::Target;
+use crate::dns::{NextHop, Target};
 use crate::ids::{BindingId, ConnId, FlowRef, Transport};
 use crate::proxy::Source;
 use crate::server_pool::{Evidence, View};
@@ -73,7 +72,7 @@ pub enum Query {
     /// Of the shard that holds the connection to a device: which is it? It is opened when there is none.
     Device {
         /// Where the device is.
-        hop: Hop,
+        hop: NextHop,
         /// What its certificate must carry; `None` for TCP.
         tls: Option<Box<TlsPeer>>,
     },
@@ -89,7 +88,7 @@ pub enum Answer {
     /// Of the device at `hop`.
     Device {
         /// As given.
-        hop: Hop,
+        hop: NextHop,
         /// The flow, or why there is none.
         found: Result<FlowRef, Option<ConnectFailure>>,
     },
@@ -170,7 +169,7 @@ pub enum Mail {
     /// a failure is not answered.
     ToDevice {
         /// Where the device is.
-        hop: Hop,
+        hop: NextHop,
         /// What its certificate must carry; `None` for TCP.
         tls: Option<Box<TlsPeer>>,
         /// The message.

@@ -9,12 +9,11 @@
 
 mod ack;
 mod cancel;
+mod connections;
 mod conns;
+mod context;
+mod contexts;
 mod count;
-mod devices;
-mod exchange;
-mod former;
-mod forwarding;
 mod halves;
 mod home;
 mod inbox;
@@ -24,7 +23,6 @@ mod links;
 mod location;
 mod lookups;
 mod mail;
-mod onward;
 mod outbox;
 mod placement;
 mod pool;
@@ -33,16 +31,17 @@ mod recover;
 mod replies;
 mod requests;
 mod responses;
-mod servers;
+mod seek;
+mod service_checks;
 mod shown;
 mod timers;
 mod udp;
 mod unsent;
+mod verdict;
+mod words;
 
-use std::collections::{HashMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
-
-use smallvec::SmallVec;
+use std::collections::HashMap;
+use std::net::IpAddr;
 
 pub use crate::config::engine::{Expected, Live, Point, Settings, Sticky, TlsPeer, UdpOversize};
 pub use io::{Accept, CloseReason, ConnectFailure, Event, Input, Level, Located, Output, Refusal, SendFault, Source};
@@ -51,28 +50,23 @@ pub use mail::{AckMail, Answer, By, Letter, Mail, Query, Seen, Upstream};
 
 use crate::clock::Time;
 use crate::dns;
-use crate::flow::keys::{Keys, Tag};
+use crate::flow::keys::Tag;
 use crate::flow::table::Slots;
-use crate::ids::{ConnId, ShardId};
+use crate::ids::ShardId;
 use crate::limits::SERVER_CONNECTIONS_RESERVE;
-use crate::proxy::Names;
-use crate::proxy::target::Incarnation;
 use crate::rng::Rng;
-use crate::server_pool::View;
 use crate::sip::Method;
 use crate::stats::{Counter, Counters, Gauge, Snapshot};
-use crate::transaction::Times;
-use crate::transaction::branch::TxnId;
 use crate::wheel::{TimerId, Wheel};
 
+use connections::Connections;
 use conns::Conn;
-use exchange::Exchange;
+use contexts::Contexts;
 use kept::Kept;
-use links::{Link, LinkKey};
 use location::Location;
 use pool::Pool;
 use ports::{Env, KeyedState, Ports, Timer, halve};
-use servers::Owner;
+use service_checks::ServiceChecks;
 
 /// One shard's whole state.
 pub struct Engine {
@@ -84,64 +78,41 @@ pub struct Engine {
     /// Connections without a binding, by source address.
     unregistered: HashMap<IpAddr, u32, KeyedState>,
     location: Location,
-    /// Ways that this shard opened, or tried to.
-    links: HashMap<LinkKey, Link, KeyedState>,
-    /// UDP addresses that cannot be reached, as far as nobody sends requests there.
-    unheard: VecDeque<(SocketAddr, Time)>,
-    /// The pairs, as their owner says.
-    view: View,
-    /// Of each peer proxy: where it is.
-    peers: Vec<Vec<dns::Target>>,
-    /// The owner's part, on its shard.
-    owner: Option<Box<Owner>>,
+    /// To servers, peers and devices.
+    connections: Connections,
+    /// On the shard that owns the verdict.
+    service_checks: Option<Box<ServiceChecks>>,
     dns: dns::Dns,
     /// Its next time in the wheel.
     dns_timer: Option<(Time, TimerId)>,
 
-    exchanges: Slots<Option<Box<Exchange>>>,
-    by_key: HashMap<u128, TxnId, KeyedState>,
-    /// Exchanges that wait for an answer over a connection.
-    watchers: HashMap<(ShardId, ConnId), SmallVec<[TxnId; 2]>, KeyedState>,
+    contexts: Contexts,
 
     draining: bool,
-}
-
-fn times(live: &Live) -> Times {
-    Times { t1: live.t1, t2: live.t2, t4: live.t4 }
 }
 
 impl Engine {
     /// An engine without connections or transactions.
     #[must_use]
     pub fn new(settings: Settings, now: Time) -> Self {
-        let keys = Keys::new(&settings.token_key);
+        let env = Env::new(settings);
+        let settings = &env.settings;
         let mut rng = Rng::new(&settings.seed);
         let state = KeyedState(siphasher::sip::SipHasher13::new_with_keys(rng.next(), rng.next()));
-        let owner = Owner::new(&settings, state.clone(), now);
-        let here = Incarnation {
-            boot: settings.boot,
-            member: settings.member,
-            shards: settings.shards,
-            points: settings.points.len(),
-        };
+        let service_checks = ServiceChecks::new(settings, state.clone(), now);
         let mut engine = Self {
             kept: Kept::default(),
             conns: Slots::new(settings.connections_max as usize + SERVER_CONNECTIONS_RESERVE),
             unregistered: HashMap::with_hasher(state.clone()),
-            location: Location::new(&settings, &keys, state.clone()),
-            links: HashMap::with_hasher(state.clone()),
-            unheard: VecDeque::new(),
-            view: owner.view().clone(),
-            peers: servers::peers_of(&settings),
-            owner: (settings.shard == servers::OWNER).then(|| Box::new(owner)),
-            exchanges: Slots::new(settings.transactions_max as usize),
-            by_key: HashMap::with_hasher(state.clone()),
-            watchers: HashMap::with_hasher(state),
+            location: Location::new(settings, &env.keys, state.clone()),
+            connections: Connections::new(service_checks.upstream(), state.clone()),
+            service_checks: (settings.shard == service_checks::OWNER).then(|| Box::new(service_checks)),
+            contexts: Contexts::new(settings.transactions_max as usize, &state),
             dns: dns::Dns::new(settings.dns.clone(), rng.seed()),
             dns_timer: None,
             draining: false,
             ports: Ports::new(settings.shard, rng, Wheel::new(now)),
-            env: Env { names: Names::new(&settings), times: times(&settings.live), here, keys, settings },
+            env,
         };
         engine.begin_as_owner(now);
         engine.settle(now);
@@ -155,11 +126,9 @@ impl Engine {
         if former.is_zero() != live.oos_check.is_zero() {
             live.oos_check = former;
         }
-        self.env.times = times(&live);
-        self.env.names.set_live(&live);
         let (check, force) = (live.oos_check, live.oos_force);
-        self.env.settings.live = live;
-        self.as_owner(now, |pool| pool.set_times(check, force, now));
+        self.env.set_live(live);
+        self.as_owner(now, |checks| checks.set_times(check, force, now));
     }
 
     /// What it was made with, and what has changed since.
@@ -235,8 +204,7 @@ impl Engine {
         self.ports.local.shrink_to_fit();
         self.location.shrink();
         halve(&mut self.unregistered);
-        halve(&mut self.by_key);
-        halve(&mut self.watchers);
+        self.contexts.shrink();
     }
 
     /// The counters, which the shell adds its own to.
@@ -279,11 +247,7 @@ impl Engine {
     /// Whether nothing is left but idle connections and bindings: what a test asks at its end.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
-        self.exchanges.is_empty()
-            && self.by_key.is_empty()
-            && self.watchers.is_empty()
-            && self.location.nobody_waits()
-            && self.dns.is_idle()
+        self.contexts.is_empty() && self.location.nobody_waits() && self.dns.is_idle()
     }
 
     /// Whether every table is empty, and no timer runs but those of the owner of the verdict.
@@ -294,8 +258,8 @@ impl Engine {
             && self.kept == Kept::default()
             && self.unregistered.is_empty()
             && self.location.is_empty()
-            && self.links.values().all(|link| link.conn.is_none())
-            && self.ports.wheel.len() == self.owner.as_ref().map_or(0, |owner| owner.timers())
+            && self.connections.is_idle()
+            && self.ports.wheel.len() == self.service_checks.as_ref().map_or(0, |checks| checks.timers())
     }
 
     fn me(&self) -> ShardId {
@@ -338,7 +302,9 @@ impl Engine {
 mod tests {
     use super::*;
     use crate::config::engine::Point;
-    use crate::ids::{PointId, Transport};
+    use std::net::SocketAddr;
+
+    use crate::ids::{ConnId, PointId, Transport};
 
     #[test]
     fn a_crowd_that_has_left_leaves_no_room_in_tables_and_no_buffers() {

@@ -2,12 +2,13 @@
 
 use std::net::SocketAddr;
 
-use super::exchange::{Exchange, Onward};
-use super::links::{Hop, Whose};
+use super::connections::Element;
+use super::context::Asked;
 use super::location::Waits;
 use super::mail::{AckMail, By, Letter};
 use super::{Engine, Mail, Output};
 use crate::clock::Time;
+use crate::dns::NextHop;
 use crate::ids::{BindingId, ConnId, FlowRef, PointId, ShardId, Transport};
 use crate::limits::UDP_DATAGRAM_LEN_MAX;
 use crate::sip::Message;
@@ -82,54 +83,18 @@ impl Engine {
         self.send(flow, Letter { bytes, binding, txn, by: By::Binding }).map_err(|letter| letter.bytes)
     }
 
-    /// Sends a message of an exchange's client transaction (the request again, its ACK, its CANCEL) to where
-    /// the phone is now, or to the SIP Server. What cannot be sent there is looked after by the binding's home, and else left
-    /// to the timers; but for the request itself (`is_request`), whose exchange has to know where it went.
-    pub(super) fn send_next(
-        &mut self,
-        id: TxnId,
-        exchange: &mut Exchange,
-        bytes: Vec<u8>,
-        is_request: bool,
-        now: Time,
-    ) {
-        if let (Onward::Server(pair), Some(hop)) = (exchange.onward, exchange.hop)
-            && exchange.next.is_some_and(|flow| self.moved_from(flow, None).is_none())
-        {
-            // A CANCEL goes where its INVITE is.
-            self.unwatch(id, exchange);
-            exchange.next = self.flow_to(hop, Whose::Server(pair), None, now);
-            let Some(flow) = exchange.next else { return self.ports.pool.give(bytes) };
-            if exchange.client.is_pending() {
-                self.watch(id, flow);
-            }
-        }
-        let Some(flow) = exchange.next.and_then(|flow| self.moved_from(flow, exchange.binding)) else {
-            if is_request && exchange.onward == Onward::Flow {
-                self.ports.pool.give(bytes);
-                return self.on_registration_over(id, exchange, now);
-            }
-            return self.send_anew(exchange, bytes, now);
-        };
-        let by = exchange.next.map_or(By::Binding, |next| By::binding_or(next, flow));
-        let letter = Letter { bytes, binding: exchange.binding, txn: is_request.then_some(id), by };
-        if let Err(letter) = self.send(flow, letter) {
-            self.deliver(Some(flow), Letter { txn: None, ..letter });
-        }
-    }
-
-    /// Sends a response of an exchange to who asked.
-    pub(super) fn respond_for(&mut self, exchange: &Exchange, bytes: Vec<u8>) {
-        let binding = exchange.source.binding;
-        let bytes = match exchange.stays {
-            true => match self.send(exchange.reply, Letter { bytes, binding, txn: None, by: By::Flow }) {
+    /// Sends a response of a context to who asked.
+    pub(super) fn respond_for(&mut self, asked: &Asked, bytes: Vec<u8>) {
+        let binding = asked.source.binding;
+        let bytes = match asked.stays {
+            true => match self.send(asked.reply, Letter { bytes, binding, txn: None, by: By::Flow }) {
                 Ok(()) => return,
                 Err(letter) => letter.bytes,
             },
             false => bytes,
         };
-        if let FlowRef::Stream { shard, conn, point } = exchange.reply
-            && exchange.source.is_trusted()
+        if let FlowRef::Stream { shard, conn, point } = asked.reply
+            && asked.source.is_trusted()
             && binding.is_none()
         {
             if shard == self.me() && self.conns.get(conn).is_some() {
@@ -137,7 +102,7 @@ impl Engine {
             }
             return self.mail(shard, Mail::Respond { conn, bytes });
         }
-        self.respond(exchange.reply, binding, bytes);
+        self.respond(asked.reply, binding, bytes);
     }
 
     /// See [`Mail::Respond`].
@@ -165,7 +130,7 @@ impl Engine {
 
     /// Where the sender of a request says that it is, when that is a server's or another site's proxy's address: no
     /// connection is opened to anybody else for a response (RFC 3261 §18.2.2).
-    fn way_back(&self, response: &Message) -> Option<(Whose, Hop)> {
+    fn way_back(&self, response: &Message) -> Option<(Element, NextHop)> {
         let via = response.top_via();
         let transport = via.transport.filter(|transport| transport.is_stream())?;
         let port = via.port.unwrap_or(transport.default_port());
@@ -174,18 +139,18 @@ impl Engine {
         [received, via.host.ip()].into_iter().flatten().find_map(|ip| {
             let address = SocketAddr::new(ip, port);
             let (own, whose) = match self.env.names.server_at(address) {
-                Some((pair, _)) => (self.env.settings.servers.get(usize::from(pair))?.transport, Whose::Server(pair)),
+                Some((pair, _)) => (self.env.settings.servers.get(usize::from(pair))?.transport, Element::Server(pair)),
                 None => {
                     let peer = self.env.names.peer_at(address)?;
-                    (self.env.settings.peers.get(usize::from(peer))?.protocol, Whose::Peer(peer))
+                    (self.env.settings.peers.get(usize::from(peer))?.protocol, Element::Peer(peer))
                 }
             };
             let whose = match transport {
                 _ if transport == own => whose,
-                Transport::Tcp => Whose::Large(whose.side()),
+                Transport::Tcp => Element::Large(whose.side()),
                 _ => return None,
             };
-            Some((whose, Hop { transport, address }))
+            Some((whose, NextHop { transport, address }))
         })
     }
 

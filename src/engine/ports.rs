@@ -3,29 +3,36 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 
-use super::exchange::Which;
+use super::context::TxnTimer;
 use super::io::{Event, Level, Output};
 use super::mail::Mail;
 use super::pool::Pool;
+use super::words::start_of;
 use crate::config::LogLevel;
-use crate::config::engine::Settings;
+use crate::config::engine::{Live, Settings};
 use crate::flow::keys::Keys;
 use crate::ids::{BindingId, ConnId, FlowRef, ShardId, Transport};
 use crate::limits::TRANSACTION_LEN;
 use crate::proxy::Names;
 use crate::proxy::target::Incarnation;
 use crate::rng::Rng;
+use crate::sip::value::write_u32;
 use crate::sip::{Edits, Uri};
 use crate::stats::{Counter, Counters};
 use crate::transaction::Times;
 use crate::transaction::branch::TxnId;
 use crate::wheel::Wheel;
 
+/// Seconds in the Retry-After of a 503: the least, and how many more at random, so that those who were sent
+/// away do not all come back at once.
+const RETRY_AFTER_MIN_S: u64 = 5;
+const RETRY_AFTER_SPREAD_S: u64 = 10;
+
 /// What a timer of the wheel is for.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Timer {
-    /// A timer of an exchange.
-    Exchange(TxnId, Which),
+    /// A timer of a response context.
+    Context(TxnId, TxnTimer),
     /// A connection has one of its deadlines now, or had when the timer was set.
     Conn(ConnId),
     /// A binding may have expired.
@@ -44,6 +51,23 @@ pub(super) enum Timer {
     Dns,
 }
 
+/// Hasher state from injected keys, for maps whose keys come from the network.
+#[derive(Clone, Debug)]
+pub(super) struct KeyedState(pub(super) siphasher::sip::SipHasher13);
+
+impl std::hash::BuildHasher for KeyedState {
+    type Hasher = siphasher::sip::SipHasher13;
+
+    fn build_hasher(&self) -> Self::Hasher {
+        self.0
+    }
+}
+
+/// Lets go of the room in a table that a crowd has left behind.
+pub(super) fn halve<K: Eq + std::hash::Hash, V>(map: &mut HashMap<K, V, KeyedState>) {
+    map.shrink_to(map.len() * 2);
+}
+
 /// What every part may read.
 #[derive(Debug)]
 pub(super) struct Env {
@@ -55,6 +79,24 @@ pub(super) struct Env {
 }
 
 impl Env {
+    pub(super) fn new(settings: Settings) -> Self {
+        let here = Incarnation {
+            boot: settings.boot,
+            member: settings.member,
+            shards: settings.shards,
+            points: settings.points.len(),
+        };
+        let (names, keys) = (Names::new(&settings), Keys::new(&settings.token_key));
+        Self { names, keys, here, times: times(&settings.live), settings }
+    }
+
+    /// The settings that may change have changed.
+    pub(super) fn set_live(&mut self, live: Live) {
+        self.names.set_live(&live);
+        self.times = times(&live);
+        self.settings.live = live;
+    }
+
     pub(super) fn me(&self) -> ShardId {
         self.settings.shard
     }
@@ -91,6 +133,10 @@ impl Env {
     }
 }
 
+fn times(live: &Live) -> Times {
+    Times { t1: live.t1, t2: live.t2, t4: live.t4 }
+}
+
 /// What every part may use: timers, counters, buffers, random numbers, and what leaves the engine.
 #[derive(Debug)]
 pub(super) struct Ports {
@@ -102,7 +148,6 @@ pub(super) struct Ports {
     pub(super) local: VecDeque<Mail>,
     pub(super) pool: Pool,
     pub(super) edits: Edits,
-    pub(super) scratch: Vec<u8>,
     pub(super) rng: Rng,
 }
 
@@ -116,7 +161,6 @@ impl Ports {
             local: VecDeque::new(),
             pool: Pool::default(),
             edits: Edits::new(),
-            scratch: Vec::new(),
             rng,
         }
     }
@@ -131,6 +175,13 @@ impl Ports {
             self.local.push_back(mail);
         } else {
             self.outputs.push_back(Output::Mail { to, mail });
+        }
+    }
+
+    /// Puts a mail into the box of every shard but this one.
+    pub(super) fn mail_others(&mut self, shards: u8, mail: impl Fn() -> Mail) {
+        for shard in (0..shards).map(ShardId).filter(|shard| *shard != self.me) {
+            self.outputs.push_back(Output::Mail { to: shard, mail: mail() });
         }
     }
 
@@ -159,26 +210,13 @@ impl Ports {
 
     /// A message passes, told by its start line and its length.
     pub(super) fn tell_message(&mut self, what: &'static str, peer: SocketAddr, text: &[u8]) {
-        let start = memchr::memchr(b'\r', text).map_or(text, |end| &text[..end]);
-        let len = format!(" ({} bytes)", text.len());
-        let about = [start.get(..200).unwrap_or(start), len.as_bytes()].concat();
-        self.tell(Level::Trace, what, Some(peer), &about);
+        self.tell(Level::Trace, what, Some(peer), &start_of(text));
     }
-}
 
-/// Hasher state from injected keys, for maps whose keys come from the network.
-#[derive(Clone, Debug)]
-pub(super) struct KeyedState(pub(super) siphasher::sip::SipHasher13);
-
-impl std::hash::BuildHasher for KeyedState {
-    type Hasher = siphasher::sip::SipHasher13;
-
-    fn build_hasher(&self) -> Self::Hasher {
-        self.0
+    pub(super) fn write_retry_after(&mut self, out: &mut Vec<u8>) {
+        let seconds = RETRY_AFTER_MIN_S + self.rng.next() % RETRY_AFTER_SPREAD_S;
+        out.extend_from_slice(b"Retry-After: ");
+        write_u32(seconds as u32, out);
+        out.extend_from_slice(b"\r\n");
     }
-}
-
-/// Lets go of the room in a table that a crowd has left behind.
-pub(super) fn halve<K: Eq + std::hash::Hash, V>(map: &mut HashMap<K, V, KeyedState>) {
-    map.shrink_to(map.len() * 2);
 }

@@ -1,32 +1,23 @@
 //! What a panic has cut short (the shell catches it; DESIGN.md, Shards and the channel between them).
 //!
-//! An exchange is taken out of its slot while it is worked on, so that a panic takes it along. Between two calls of the
-//! engine no slot is empty: those that are found so belong to such exchanges, and all that leads to them is let go. Who
+//! A response context is taken out of its slot while it is worked on, so that a panic takes it along. Between two calls of the
+//! engine no slot is empty: those that are found so belong to such contexts, and all that leads to them is let go. Who
 //! asked hears nothing, and asks again.
 
-use super::exchange::{slot_of, txn_of};
-use super::onward::waiter_of;
-use super::{Engine, Timer};
-use crate::transaction::branch::TxnId;
+use super::Engine;
+use super::contexts::waiter_of;
+use super::ports::Timer;
 
 impl Engine {
-    /// To be called after a panic inside the engine, before anything else. Walks over all exchanges.
+    /// To be called after a panic inside the engine, before anything else. Walks over all contexts.
     pub fn recover(&mut self) {
-        let empty = self.exchanges.iter().filter(|(_, place)| place.is_none());
-        let lost: Vec<TxnId> = empty.map(|(slot, _)| txn_of(slot)).collect();
+        let lost = self.contexts.recover();
         if lost.is_empty() {
             return;
         }
-        let is_lost = |id: &TxnId| lost.contains(id);
-        self.by_key.retain(|_, id| !is_lost(id));
-        self.watchers.retain(|_, list| {
-            list.retain(|id| !is_lost(id));
-            !list.is_empty()
-        });
-        self.ports.wheel.cancel_where(|timer| matches!(timer, Timer::Exchange(id, _) if is_lost(id)));
+        self.ports.wheel.cancel_where(|timer| matches!(timer, Timer::Context(id, _) if lost.contains(id)));
         for id in &lost {
             self.dns.give_up(waiter_of(*id));
-            self.exchanges.remove(slot_of(*id));
             self.event("a transaction was lost: its handling panicked", None, b"");
         }
     }
@@ -62,19 +53,19 @@ mod tests {
     }
 
     #[test]
-    fn an_exchange_that_a_panic_took_along_leaves_no_slot_no_key_and_no_timer() {
+    fn a_context_that_a_panic_took_along_leaves_no_slot_no_key_and_no_timer() {
         let mut engine = engine();
         let timers = engine.ports.wheel.len();
         assert_eq!(invite(&mut engine), 1);
         assert!(engine.ports.wheel.len() > timers);
-        let (slot, _) = engine.exchanges.iter().next().expect("one");
-        drop(engine.take_exchange(txn_of(slot)));
+        let (id, _) = engine.contexts.iter().next().expect("one");
+        drop(engine.contexts.take(id, &mut engine.kept));
         assert_eq!(invite(&mut engine), 0, "it is taken for a repetition");
         engine.recover();
         assert!(engine.is_quiet());
         assert_eq!(engine.ports.wheel.len(), timers);
         assert_eq!(invite(&mut engine), 1, "asked again, it begins anew");
         engine.recover();
-        assert_eq!(engine.exchanges.len(), 1, "what is whole stays");
+        assert_eq!(engine.contexts.len(), 1, "what is whole stays");
     }
 }

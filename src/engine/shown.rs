@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 
-use super::links::{Link, Whose};
+use super::connections::{Connection, Element, State};
 use super::{CloseReason, Engine};
 use crate::clock::Time;
 use crate::config::{Host, PeerProxy};
@@ -24,24 +24,24 @@ impl Engine {
     /// The pairs, on the shard that owns their verdict; none on others.
     #[must_use]
     pub fn pairs(&self, now: Time) -> Vec<PairRow> {
-        self.owner.as_ref().map_or_else(Vec::new, |owner| owner.rows(now))
+        self.service_checks.as_ref().map_or_else(Vec::new, |checks| checks.rows(now))
     }
 
     /// How many pairs answer and how many there are, on the shard that owns their verdict.
     #[must_use]
     pub fn pairs_answering(&self) -> Option<(usize, usize)> {
-        let pairs = &self.owner.as_ref()?.view().pairs;
-        Some((pairs.iter().filter(|pair| pair.outage.is_none()).count(), pairs.len()))
+        self.service_checks.as_ref().map(|checks| checks.answering())
     }
 
     fn peer_rows(&self, now: Time) -> Vec<PeerRow> {
         // One look at all ways, however many peers there are. One address of several is enough; what was closed while
         // idle says nothing.
-        let mut ways: Vec<(Option<&Link>, Option<&Link>)> = vec![(None, None); self.env.settings.peers.len()];
-        for (key, link) in &self.links {
-            let Whose::Peer(at) = key.whose else { continue };
+        let mut ways: Vec<(Option<&Connection>, Option<&Connection>)> =
+            vec![(None, None); self.env.settings.peers.len()];
+        for (key, link) in self.connections.iter() {
+            let Element::Peer(at) = key.element else { continue };
             let Some((well, bad)) = ways.get_mut(usize::from(at)) else { continue };
-            let newer = |known: &Option<&Link>| known.is_none_or(|known| link.since >= known.since);
+            let newer = |known: &Option<&Connection>| known.is_none_or(|known| link.since >= known.since);
             if link.is_there() && newer(well) {
                 *well = Some(link);
             } else if link.is_out() && newer(bad) {
@@ -55,7 +55,8 @@ impl Engine {
             asked.answer.as_ref()?.as_ref().err().map(|failure| (*failure, asked.age))
         };
         let row = |(at, peer): (usize, &PeerProxy)| {
-            if let (Host::Name(name), Some([])) = (&peer.contact, self.peers.get(at).map(Vec::as_slice))
+            if let (Host::Name(name), Some([])) =
+                (&peer.contact, self.connections.upstream().peers.get(at).map(Vec::as_slice))
                 && let Some((failure, age)) = nowhere(name)
             {
                 let why = format!("its name does not resolve: {}", words(failure));
@@ -76,24 +77,24 @@ impl Engine {
         let mut rows = Vec::new();
         let mut devices = [0; LinkState::ALL.len()];
         let mut devices_left = ADMIN_LABEL_SETS_MAX;
-        for (key, link) in &self.links {
-            let state = match (link.conn, link.open) {
-                (Some(_), true) => LinkState::Open,
-                (Some(_), false) => LinkState::Connecting,
-                (None, _) if link.rests(now) => LinkState::BackingOff,
-                // For UDP a link is only the memory of a failure.
-                (None, _) if !key.transport.is_stream() => continue,
-                (None, _) => LinkState::Closed,
+        for (key, link) in self.connections.iter() {
+            let state = match link.state() {
+                State::Open(_) => LinkState::Open,
+                State::Opening(_) => LinkState::Connecting,
+                State::Closed if link.rests(now) => LinkState::BackingOff,
+                // For UDP it is only the memory of a failure.
+                State::Closed if !key.to.transport.is_stream() => continue,
+                State::Closed => LinkState::Closed,
             };
-            let (kind, name) = match key.whose {
-                Whose::Server(pair) => {
+            let (kind, name) = match key.element {
+                Element::Server(pair) => {
                     (LinkKind::Server, self.env.settings.servers.get(usize::from(pair)).map(|server| &server.name))
                 }
-                Whose::Peer(peer) => {
+                Element::Peer(peer) => {
                     (LinkKind::Peer, self.env.settings.peers.get(usize::from(peer)).map(|peer| &peer.name))
                 }
-                Whose::Large(Side::Server) => (LinkKind::Server, None),
-                Whose::Device(_) | Whose::Large(Side::Endpoint) => (LinkKind::Device, None),
+                Element::Large(Side::Server) => (LinkKind::Server, None),
+                Element::Device(_) | Element::Large(Side::Endpoint) => (LinkKind::Device, None),
             };
             if kind == LinkKind::Device {
                 devices[state as usize] += 1;
@@ -103,8 +104,8 @@ impl Engine {
             rows.push(LinkRow {
                 kind,
                 name: name.cloned().unwrap_or_default(),
-                address: key.address,
-                transport: key.transport,
+                address: key.to.address,
+                transport: key.to.transport,
                 state,
                 age: now.since(link.since),
                 why: words_of(link.why),

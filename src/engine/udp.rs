@@ -25,9 +25,7 @@ impl Engine {
                     origin = Origin::ENDPOINT;
                 }
                 let Origin { side, is_peer } = origin;
-                if !self.links.is_empty() {
-                    self.heard_from(from, now);
-                }
+                self.heard_from(from, now);
                 let flow = FlowRef::Udp { shard: self.me(), point, remote: from };
                 let binding = self.location.binding_of(flow, &message, &self.env);
                 self.on_message(Box::new(message), Source { flow, peer: from, side, is_peer, binding }, now);

@@ -162,7 +162,7 @@ fn of_two_contacts_the_one_that_is_taken_back_is_replaced_and_the_other_stays() 
         assert_eq!(names[0], Named { id, superseded: false }, "{gone}");
         assert!(names[1].superseded);
     }
-    // Both have changed with their address: in their order.
+    // Both Contacts have changed with their address: in their order.
     assert_eq!(Register::new("c1", 2, HERE).bind(&mut directory, &[plain("c"), plain("d")]), first);
     // One has, and stands somewhere else.
     assert_eq!(Register::new("c1", 2, HERE).bind(&mut directory, &[plain("d"), plain("e")]), [first[1], first[0]]);

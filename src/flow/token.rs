@@ -88,7 +88,7 @@ pub struct Token {
 /// other as To.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dialog<'a> {
-    /// Its Call-ID.
+    /// The dialog's Call-ID.
     pub call_id: &'a [u8],
     /// The From tag of the request that began it.
     pub tag: &'a [u8],

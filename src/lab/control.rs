@@ -18,9 +18,9 @@ mod partner;
 #[cfg(test)]
 mod tests;
 
+use crate::args::{HabitsLine, PolicyLine};
 use crate::bench::{Bench, Place};
 use crate::certs::TlsFiles;
-use crate::commands::{PolicyLine, WayLine};
 use crate::net::SERVER;
 use crate::registrar::Shared;
 use crate::server::{CallRef, Habits, Mood, Plan, Trunk};
@@ -52,7 +52,7 @@ pub struct ServerLine {
     #[command(flatten)]
     tls: TlsFiles,
     #[command(flatten)]
-    way: WayLine,
+    habits: HabitsLine,
     /// Plays a device that does not register: answers every call itself.
     #[arg(long)]
     device: bool,
@@ -71,7 +71,7 @@ pub struct ServerLine {
 impl ServerLine {
     fn habits(&self) -> Habits {
         let (domain, trunks) = (self.domain.clone(), self.trunk.clone());
-        Habits { is_device: self.device, domain, trunks, ..self.way.habits() }
+        Habits { is_device: self.device, domain, trunks, ..self.habits.habits() }
     }
 }
 

@@ -11,9 +11,9 @@ pub mod child;
 mod fault;
 mod pair;
 
+use crate::args::PhonesArgs;
 use crate::bench::{Bench, Place};
 use crate::certs::TlsFiles;
-use crate::commands::PhonesArgs;
 use crate::ledger::{Caller, Ledger, Window};
 use crate::load::{self, Direction};
 use crate::net::Transport;
@@ -237,29 +237,32 @@ impl Run<'_> {
         let ends: Vec<u64> = self.faults.iter().skip(1).map(|&(_, at)| at).chain([u64::MAX]).collect();
         let windows: Vec<(Event, Window)> =
             self.faults.iter().zip(ends).map(|(&(event, at), end)| (event, self.ledger.window(at, end))).collect();
-        let shown: Vec<Value> = windows
-            .iter()
-            .map(|(event, window)| {
-                json!({
-                    "fault": event.kind.to_string(),
-                    "server": NAMES[event.server],
-                    "at_s": event.at_s,
-                    "placed": window.placed,
-                    "failed": window.failed,
-                    "first_ok_ms": window.first_ok_ms,
-                    "all_ok_ms": window.all_ok_ms,
-                    "slowest_ms": window.slowest_ms,
-                    "waited_over_1_s": window.waited,
-                })
-            })
-            .collect();
-        let got = [self.pair.got(0), self.pair.got(1)];
-        let tally = &self.bench.stack.tally;
         let stuck = self.ledger.open_count() as u64
-            + tally.invites_unanswered
+            + self.bench.stack.tally.invites_unanswered
             + self.bench.stack.open_invites() as u64
             + self.pair.invites_open();
+        let broken = self.broken(&windows, stuck);
+        let report = self.figures(&windows, stuck, &broken)?;
+        if line.markdown {
+            for (event, window) in &windows {
+                println!("{}", row(line.internal, event, window, stuck, self.pair.switches));
+            }
+        } else {
+            println!("{report}");
+        }
+        for what in &broken {
+            eprintln!("hawser-lab failover: {what}");
+        }
+        // The phones go first: their connections end in order, and the servers with them.
+        self.bench.turn(Duration::ZERO)?;
+        Ok(if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    /// Every expectation of the line that does not hold, in words.
+    fn broken(&self, windows: &[(Event, Window)], stuck: u64) -> Vec<String> {
+        let line = self.line;
         let failed = self.ledger.failed_count();
+        let tally = &self.bench.stack.tally;
         let astray = tally.wrong_connection + tally.wrong_phone;
         let mut broken: Vec<String> = Vec::new();
         if stuck > 0 {
@@ -280,12 +283,19 @@ impl Run<'_> {
                 format!("after {} at {} s calls succeeded after {:?} ms", event.kind, event.at_s, window.all_ok_ms)
             }));
         }
-        let report = json!({
-            "internal": line.internal.param(),
-            "rate": line.rate,
+        broken
+    }
+
+    fn figures(&self, windows: &[(Event, Window)], stuck: u64, broken: &[String]) -> Result<Value, Box<dyn Error>> {
+        let shown: Vec<Value> = windows.iter().map(|(event, window)| of_fault(event, window)).collect();
+        let got = [self.pair.got(0), self.pair.got(1)];
+        let tally = &self.bench.stack.tally;
+        Ok(json!({
+            "internal": self.line.internal.param(),
+            "rate": self.line.rate,
             "faults": shown,
             "calls": self.ledger.summary(),
-            "refused_or_lost": failed,
+            "refused_or_lost": self.ledger.failed_count(),
             "stuck": stuck,
             "second_answers": tally.second_answers,
             "duplicate_calls": tally.duplicate_calls,
@@ -300,20 +310,7 @@ impl Run<'_> {
             "broken": broken,
             "counts": tally,
             "proxy": self.pairs_as_the_proxy_sees_them()?,
-        });
-        if line.markdown {
-            for (event, window) in &windows {
-                println!("{}", row(line.internal, event, window, stuck, self.pair.switches));
-            }
-        } else {
-            println!("{report}");
-        }
-        for what in &broken {
-            eprintln!("hawser-lab failover: {what}");
-        }
-        // The phones go first: their connections end in order, and the servers with them.
-        self.bench.turn(Duration::ZERO)?;
-        Ok(if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }))
     }
 
     fn pairs_as_the_proxy_sees_them(&self) -> Result<Value, Box<dyn Error>> {
@@ -321,6 +318,21 @@ impl Run<'_> {
         let stats = watch::json(&format!("{}/stats", http.trim_end_matches('/')))?;
         Ok(stats["servers"].clone())
     }
+}
+
+/// What a fault did to the calls after it.
+fn of_fault(event: &Event, window: &Window) -> Value {
+    json!({
+        "fault": event.kind.to_string(),
+        "server": NAMES[event.server],
+        "at_s": event.at_s,
+        "placed": window.placed,
+        "failed": window.failed,
+        "first_ok_ms": window.first_ok_ms,
+        "all_ok_ms": window.all_ok_ms,
+        "slowest_ms": window.slowest_ms,
+        "waited_over_1_s": window.waited,
+    })
 }
 
 /// One fault's row: see `perf/run failover` for the head of the table.

@@ -3,9 +3,9 @@
 //!
 //! Owns: the schedule of calls, and the marks between phases. Must not touch: what is unhealthy.
 
+use crate::args::PhonesArgs;
 use crate::bench::{Bench, Place};
 use crate::certs::TlsFiles;
-use crate::commands::PhonesArgs;
 use crate::load;
 use crate::net::{TlsSettings, Transport};
 use crate::registrar::Policy;
@@ -53,9 +53,9 @@ pub struct HealthyLine {
     /// Processes of the proxy, whose processor time and memory go into the report.
     #[arg(long, value_delimiter = ',')]
     watch_pid: Vec<u32>,
-    /// Addresses that the crowd comes from; 127.0.1.1 to 127.0.1.32 for a proxy on loopback, else the system's choice.
+    /// Addresses that the bare TLS clients come from; 127.0.1.1 to 127.0.1.32 for a proxy on loopback, else the system's choice.
     #[arg(long, value_delimiter = ',')]
-    pub crowd_source: Vec<IpAddr>,
+    pub client_source: Vec<IpAddr>,
     #[command(flatten)]
     phone: PhonesArgs,
     #[command(flatten)]

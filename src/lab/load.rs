@@ -3,9 +3,9 @@
 //! Owns: the schedule (absolute; how late each call was placed is reported on its own), the report, and what is read
 //! about the proxy from outside (its metrics, its processor time and memory). Must not touch: SIP.
 
+use crate::args::{HabitsLine, PhonesArgs, PolicyLine};
 use crate::bench::{Bench, Place};
 use crate::certs::TlsFiles;
-use crate::commands::{PhonesArgs, PolicyLine, WayLine};
 use crate::net::Transport;
 use crate::server::Plan;
 use crate::stack::Timers;
@@ -90,7 +90,7 @@ pub struct LoadLine {
     #[command(flatten)]
     policy: PolicyLine,
     #[command(flatten)]
-    way: WayLine,
+    habits: HabitsLine,
     #[command(flatten)]
     tls: TlsFiles,
 }
@@ -109,7 +109,7 @@ pub fn run(line: &LoadLine) -> Result<ExitCode, Box<dyn Error>> {
     let timers = Timers { linger_us: LINGER.as_micros() as u64, ..Timers::default() };
     let mut bench = Bench::new(line.tls.load()?, timers)?;
     let listen = Place { transport: line.internal, addr: line.server_listen };
-    bench.add_server(&[listen], line.policy.policy(), line.way.habits())?;
+    bench.add_server(&[listen], line.policy.policy(), line.habits.habits())?;
     bench.add_phones(line.phone.config(line.proxy, line.phones));
 
     let start = mark(&bench, line)?;

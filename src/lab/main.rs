@@ -15,11 +15,12 @@
 //!    net (mio, rustls) ── text (framer, parser)
 //! ```
 
+mod args;
+mod bare_clients;
 mod bench;
 mod certs;
 mod commands;
 mod control;
-mod crowd;
 mod dialog;
 mod dns;
 mod failover;

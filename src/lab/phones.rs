@@ -125,7 +125,7 @@ pub enum Phase {
     Calling,
     Ringing,
     Up,
-    /// It is over, or was never there.
+    /// The call is over, or was never there.
     Gone,
 }
 
@@ -430,7 +430,7 @@ impl Phones {
         let (phone, Some(id)) = (call.phone, call.invite_in) else { return };
         let way = self.phones[phone as usize].link.and_then(|link| Some((link, self.sent_by(stack, phone, link)?)));
         let Some((link, sent_by)) = way else {
-            // Its connection is gone; whoever waits for the answer is told by the proxy.
+            // The phone's connection is gone; whoever waits for the answer is told by the proxy.
             self.calls.remove(tag.slot as usize);
             return;
         };

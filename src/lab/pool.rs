@@ -5,9 +5,9 @@
 //! Owns: the pool's settings and zone, the schedule, what is expected. Must not touch: SIP. dnsmasq publishes what
 //! `hawser pool-zone` prints for the proxies' own files, and `hawser pool-zone --check` is held to agree with it.
 
+use crate::args::PhonesArgs;
 use crate::bench::{Bench, Place};
 use crate::certs::{self, TlsFiles};
-use crate::commands::PhonesArgs;
 use crate::dns;
 use crate::ledger::{Caller, Fate, Ledger};
 use crate::load;

@@ -66,7 +66,7 @@ impl Program {
 
     /// Ends it at once (SIGKILL).
     pub fn kill(&mut self) {
-        // It has ended already, or does now.
+        // The process has ended already, or does now.
         self.child.kill().ok();
         self.child.wait().ok();
     }
@@ -148,7 +148,7 @@ pub fn dnsmasq(dir: &Path, port: u16, lines: &str) -> Result<Program, Box<dyn Er
     command.args(["--no-resolv", "--no-hosts", "--bind-interfaces", "--listen-address=127.0.0.1", "--pid-file="]);
     command.args(["--log-facility=-", "--user=root"]);
     let mut program = Program::start(dir, "dnsmasq", &mut command)?;
-    // Its port is taken once it listens.
+    // The program's port is taken once it listens.
     program.wait(|| UdpSocket::bind(("127.0.0.1", port)).is_err())?;
     Ok(program)
 }

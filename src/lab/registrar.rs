@@ -160,66 +160,17 @@ impl Registrar {
             gone.iter().for_each(|binding| self.changed.extend(Shared::gone(&aor, binding, cseq)));
             return Answer { code: 200, reason: "OK", lines: String::new() };
         }
-        let bindings = self.bindings.entry(aor.clone()).or_default();
-        bindings.retain(|binding| binding.expires_us > now_us);
+        let asked = Asked { aor: &aor, call_id, cseq, header_expires, hop, now_us };
+        self.bindings.entry(aor.clone()).or_default().retain(|binding| binding.expires_us > now_us);
         let mut is_outbound = false;
         for contact in contacts {
-            let uri = text::uri_of(contact);
-            let expires = text::param(contact, "expires").and_then(|value| value.parse().ok());
-            let expires_s = expires.or(header_expires).unwrap_or(self.policy.expires_s);
-            if expires_s > 0 && expires_s < self.policy.expires_min_s {
-                let line = format!("Min-Expires: {}\r\n", self.policy.expires_min_s);
-                return Answer::refuse(423, "Interval Too Brief", line);
+            match self.bind(&asked, contact) {
+                Ok(is_flow) => is_outbound |= is_flow && path.first().is_some_and(|path| path.contains(";ob")),
+                Err(refusal) => return refusal,
             }
-            let instance: Option<Box<str>> = text::param(contact, "+sip.instance").map(Box::from);
-            let reg_id: Option<Box<str>> = text::param(contact, "reg-id").map(Box::from);
-            let is_flow = instance.is_some() && reg_id.is_some();
-            is_outbound |= is_flow && path.first().is_some_and(|path| path.contains(";ob"));
-            let known = bindings.iter().position(|binding| {
-                if is_flow && binding.instance.is_some() {
-                    binding.instance == instance && binding.reg_id == reg_id
-                } else {
-                    &*binding.contact == uri
-                }
-            });
-            if let Some(at) = known {
-                let binding = &bindings[at];
-                if &*binding.call_id == call_id && cseq <= binding.cseq {
-                    return Answer::refuse(500, "CSeq Out Of Order", "");
-                }
-                let old = bindings.remove(at);
-                if expires_s == 0 {
-                    self.changed.extend(Shared::gone(&aor, &old, cseq));
-                }
-            }
-            if expires_s == 0 {
-                continue;
-            }
-            if bindings.len() == BINDINGS_PER_AOR_MAX {
-                bindings.remove(0);
-            }
-            let expires_us = now_us + u64::from(expires_s.min(self.policy.expires_s)) * 1_000_000;
-            bindings.push(Binding {
-                contact: uri.into(),
-                hop: hop.clone(),
-                instance,
-                reg_id,
-                call_id: call_id.into(),
-                cseq,
-                expires_us,
-            });
-            self.changed.extend(bindings.last().and_then(|binding| Shared::of(&aor, binding, now_us)));
         }
         self.changed.drain(..self.changed.len().saturating_sub(CHANGED_LEN_MAX));
-        let mut lines = String::new();
-        for binding in bindings.iter() {
-            let left_s = binding.expires_us.saturating_sub(now_us).div_ceil(1_000_000);
-            write!(lines, "Contact: <{}>;expires={left_s}", binding.contact).expect("a String takes everything");
-            if let (Some(instance), Some(reg_id)) = (&binding.instance, &binding.reg_id) {
-                write!(lines, ";+sip.instance=\"{instance}\";reg-id={reg_id}").expect("a String takes everything");
-            }
-            lines.push_str("\r\n");
-        }
+        let mut lines = self.contact_lines(&aor, now_us);
         if supports_path {
             for value in &path {
                 write!(lines, "Path: {value}\r\n").expect("a String takes everything");
@@ -230,6 +181,81 @@ impl Registrar {
         }
         Answer { code: 200, reason: "OK", lines }
     }
+
+    /// Binds, refreshes or removes one Contact. Says whether it names a flow of its own (RFC 5626 §4.2).
+    fn bind(&mut self, asked: &Asked<'_>, contact: &str) -> Result<bool, Answer> {
+        let Asked { aor, call_id, cseq, now_us, .. } = *asked;
+        let uri = text::uri_of(contact);
+        let expires = text::param(contact, "expires").and_then(|value| value.parse().ok());
+        let expires_s = expires.or(asked.header_expires).unwrap_or(self.policy.expires_s);
+        if expires_s > 0 && expires_s < self.policy.expires_min_s {
+            let line = format!("Min-Expires: {}\r\n", self.policy.expires_min_s);
+            return Err(Answer::refuse(423, "Interval Too Brief", line));
+        }
+        let instance: Option<Box<str>> = text::param(contact, "+sip.instance").map(Box::from);
+        let reg_id: Option<Box<str>> = text::param(contact, "reg-id").map(Box::from);
+        let is_flow = instance.is_some() && reg_id.is_some();
+        let bindings = self.bindings.entry(aor.to_owned()).or_default();
+        let known = bindings.iter().position(|binding| {
+            if is_flow && binding.instance.is_some() {
+                binding.instance == instance && binding.reg_id == reg_id
+            } else {
+                &*binding.contact == uri
+            }
+        });
+        if let Some(at) = known {
+            let binding = &bindings[at];
+            if &*binding.call_id == call_id && cseq <= binding.cseq {
+                return Err(Answer::refuse(500, "CSeq Out Of Order", ""));
+            }
+            let old = bindings.remove(at);
+            if expires_s == 0 {
+                self.changed.extend(Shared::gone(aor, &old, cseq));
+            }
+        }
+        if expires_s == 0 {
+            return Ok(is_flow);
+        }
+        if bindings.len() == BINDINGS_PER_AOR_MAX {
+            bindings.remove(0);
+        }
+        let expires_us = now_us + u64::from(expires_s.min(self.policy.expires_s)) * 1_000_000;
+        bindings.push(Binding {
+            contact: uri.into(),
+            hop: asked.hop.clone(),
+            instance,
+            reg_id,
+            call_id: call_id.into(),
+            cseq,
+            expires_us,
+        });
+        self.changed.extend(bindings.last().and_then(|binding| Shared::of(aor, binding, now_us)));
+        Ok(is_flow)
+    }
+
+    /// The Contacts of a 200: all that are bound now, with the time that is left to each.
+    fn contact_lines(&self, aor: &str, now_us: u64) -> String {
+        let mut lines = String::new();
+        for binding in self.bindings.get(aor).into_iter().flatten() {
+            let left_s = binding.expires_us.saturating_sub(now_us).div_ceil(1_000_000);
+            write!(lines, "Contact: <{}>;expires={left_s}", binding.contact).expect("a String takes everything");
+            if let (Some(instance), Some(reg_id)) = (&binding.instance, &binding.reg_id) {
+                write!(lines, ";+sip.instance=\"{instance}\";reg-id={reg_id}").expect("a String takes everything");
+            }
+            lines.push_str("\r\n");
+        }
+        lines
+    }
+}
+
+/// What a REGISTER says of all of its Contacts.
+struct Asked<'a> {
+    aor: &'a str,
+    call_id: &'a str,
+    cseq: u32,
+    header_expires: Option<u32>,
+    hop: Hop,
+    now_us: u64,
 }
 
 #[cfg(test)]

@@ -3,14 +3,14 @@
 //!
 //! Owns: the files that the proxy reads, the order of events, and the report. Must not touch: SIP.
 
-use crate::crowd::{Crowd, Kind, What, mark};
+use crate::bare_clients::{BareClients, Fact, Kind, What, mark};
 use crate::healthy::{Healthy, HealthyLine};
 use crate::storm::said;
 use crate::tally::{Histogram, Tally};
 use clap::Args;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;
@@ -73,96 +73,154 @@ struct Placed {
     shown_after: Option<Duration>,
 }
 
+/// What was done and what came of it.
+struct Renewal<'a> {
+    line: &'a RenewLine,
+    /// Of each of the line's certificates.
+    marks: Vec<u64>,
+    placed: Vec<Placed>,
+    changes: u64,
+    rubbish: u64,
+    /// When the files are replaced next, in seconds from the start.
+    next_s: f64,
+    begun: u64,
+    stood: u64,
+    stale: u64,
+    took: Histogram,
+    failed: BTreeMap<String, u64>,
+}
+
 /// Runs it; fails when a handshake failed, a call came to harm, or an old certificate was shown for too long.
 ///
 /// # Errors
 /// What could not be started, or a file.
 pub fn run(line: &RenewLine) -> Result<ExitCode, Box<dyn Error>> {
-    if line.set.len() < 4 {
-        return Err("--set: at least four".into());
-    }
-    let mut marks = Vec::new();
-    for set in &line.set {
-        marks.push(mark(&CertificateDer::from_pem_file(&set.certificate)?));
-    }
-    let first = mark(&CertificateDer::from_pem_file(&line.live.certificate)?);
+    let mut renewal = Renewal::new(line)?;
     let (mut healthy, tls) = Healthy::start(&line.healthy)?;
-    let crowd = Crowd::start(line.healthy.proxy.addr, &tls, line.healthy.crowd_source.clone())?;
-
-    let mut placed = vec![Placed { at: Instant::now(), mark: first, shown_after: Some(Duration::ZERO) }];
-    let mut took = Histogram::default();
-    let mut failed: BTreeMap<String, u64> = BTreeMap::new();
-    let (mut begun, mut stood, mut stale, mut changes, mut rubbish) = (0_u64, 0_u64, 0_u64, 0_u64, 0_u64);
-    let mut next_s = line.every_ms as f64 / 1e3;
+    let clients = BareClients::start(line.healthy.proxy.addr, &tls, line.healthy.client_source.clone())?;
+    renewal.placed[0].at = Instant::now();
     loop {
         healthy.turn()?;
         let passed_s = healthy.passed_s();
         if passed_s < line.seconds {
-            let due = (passed_s * line.knocks) as u64;
-            if due > begun {
-                crowd.open(Kind::Passer, u32::try_from(due - begun)?);
-                begun = due;
-            }
-            if passed_s >= next_s {
-                changes += 1;
-                next_s += line.every_ms.max(1) as f64 / 1e3;
-                if line.bad_every > 0 && changes.is_multiple_of(line.bad_every) {
-                    rubbish += 1;
-                    next_s = passed_s + line.bad_ms as f64 / 1e3;
-                    replace(&line.live.certificate, b"-----BEGIN CERTIFICATE-----\nrubbish\n")?;
-                } else {
-                    let nth = (changes % line.set.len() as u64) as usize;
-                    // The proxy may look between the two.
-                    replace(&line.live.key, &fs::read(&line.set[nth].key)?)?;
-                    replace(&line.live.certificate, &fs::read(&line.set[nth].certificate)?)?;
-                    placed.push(Placed { at: Instant::now(), mark: marks[nth], shown_after: None });
-                }
-            }
+            renewal.begin(&clients, passed_s)?;
+            renewal.replace(passed_s)?;
         } else if passed_s > line.seconds + AFTER_S {
             break;
         }
-        for fact in crowd.facts()? {
-            match fact.what {
-                What::Stands { certificate } => {
-                    stood += 1;
-                    took.record((fact.at - fact.began).as_micros() as u64);
-                    stale += u64::from(is_stale(&placed, certificate, fact.began));
-                    let shown = placed.iter_mut().rev().find(|placed| placed.mark == certificate);
-                    if let Some(shown) = shown.filter(|placed| placed.shown_after.is_none()) {
-                        shown.shown_after = Some(fact.at.saturating_duration_since(shown.at));
-                    }
-                }
-                What::Ended { stood: false, how } => Tally::count(&mut failed, said(how)),
-                What::Ended { stood: true, .. } => {}
-            }
+        for fact in clients.facts()? {
+            renewal.note(fact);
         }
     }
     healthy.end_phase("renewing");
     let metrics = healthy.grown(&["hawser_tls_files_read", "hawser_tls_handshake_failures", "hawser_limit_hits"])?;
     let (mut report, is_clean) = healthy.finish()?;
-    let mut shown = Histogram::default();
-    for after in placed.iter().skip(1).filter_map(|placed| placed.shown_after) {
-        shown.record(after.as_micros() as u64);
-    }
-    let failures: u64 = failed.values().sum();
-    let unanswered = begun.saturating_sub(stood + failures);
-    report["renewal"] = json!({
-        "changes": changes,
-        "rubbish": rubbish,
-        "handshakes": begun,
-        "served": stood,
-        "failed": failures,
-        "failed_by": failed,
-        "unanswered": unanswered,
-        "handshake_ms": took.summary(),
-        "new_one_shown_after_ms": shown.summary(),
-        "never_shown": placed.iter().filter(|placed| placed.shown_after.is_none()).count(),
-        "old_one_shown_too_long": stale,
-    });
+    report["renewal"] = renewal.report();
     report["metrics"] = metrics;
     println!("{report}");
-    let holds = is_clean && failures + unanswered + stale == 0;
+    let holds = is_clean && renewal.failures() + renewal.unanswered() + renewal.stale == 0;
     Ok(if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+impl<'a> Renewal<'a> {
+    fn new(line: &'a RenewLine) -> Result<Self, Box<dyn Error>> {
+        if line.set.len() < 4 {
+            return Err("--set: at least four".into());
+        }
+        let mut marks = Vec::new();
+        for set in &line.set {
+            marks.push(mark(&CertificateDer::from_pem_file(&set.certificate)?));
+        }
+        let first = mark(&CertificateDer::from_pem_file(&line.live.certificate)?);
+        Ok(Self {
+            line,
+            marks,
+            placed: vec![Placed { at: Instant::now(), mark: first, shown_after: Some(Duration::ZERO) }],
+            changes: 0,
+            rubbish: 0,
+            next_s: line.every_ms as f64 / 1e3,
+            begun: 0,
+            stood: 0,
+            stale: 0,
+            took: Histogram::default(),
+            failed: BTreeMap::new(),
+        })
+    }
+
+    /// Begins the handshakes that are due.
+    fn begin(&mut self, clients: &BareClients, passed_s: f64) -> Result<(), Box<dyn Error>> {
+        let due = (passed_s * self.line.knocks) as u64;
+        if due > self.begun {
+            clients.open(Kind::Passer, u32::try_from(due - self.begun)?);
+            self.begun = due;
+        }
+        Ok(())
+    }
+
+    /// Replaces the files when that is due: by the next certificate, or by rubbish.
+    fn replace(&mut self, passed_s: f64) -> Result<(), Box<dyn Error>> {
+        let line = self.line;
+        if passed_s < self.next_s {
+            return Ok(());
+        }
+        self.changes += 1;
+        self.next_s += line.every_ms.max(1) as f64 / 1e3;
+        if line.bad_every > 0 && self.changes.is_multiple_of(line.bad_every) {
+            self.rubbish += 1;
+            self.next_s = passed_s + line.bad_ms as f64 / 1e3;
+            return replace(&line.live.certificate, b"-----BEGIN CERTIFICATE-----\nrubbish\n");
+        }
+        let nth = (self.changes % line.set.len() as u64) as usize;
+        // The proxy may look between the two.
+        replace(&line.live.key, &fs::read(&line.set[nth].key)?)?;
+        replace(&line.live.certificate, &fs::read(&line.set[nth].certificate)?)?;
+        self.placed.push(Placed { at: Instant::now(), mark: self.marks[nth], shown_after: None });
+        Ok(())
+    }
+
+    fn note(&mut self, fact: Fact) {
+        match fact.what {
+            What::Stands { certificate } => {
+                self.stood += 1;
+                self.took.record((fact.at - fact.began).as_micros() as u64);
+                self.stale += u64::from(is_stale(&self.placed, certificate, fact.began));
+                let shown = self.placed.iter_mut().rev().find(|placed| placed.mark == certificate);
+                if let Some(shown) = shown.filter(|placed| placed.shown_after.is_none()) {
+                    shown.shown_after = Some(fact.at.saturating_duration_since(shown.at));
+                }
+            }
+            What::Ended { stood: false, how } => Tally::count(&mut self.failed, said(how)),
+            What::Ended { stood: true, .. } => {}
+        }
+    }
+
+    fn failures(&self) -> u64 {
+        self.failed.values().sum()
+    }
+
+    fn unanswered(&self) -> u64 {
+        self.begun.saturating_sub(self.stood + self.failures())
+    }
+
+    fn report(&self) -> Value {
+        let mut shown = Histogram::default();
+        for after in self.placed.iter().skip(1).filter_map(|placed| placed.shown_after) {
+            shown.record(after.as_micros() as u64);
+        }
+        json!({
+            "changes": self.changes,
+            "rubbish": self.rubbish,
+            "handshakes": self.begun,
+            "served": self.stood,
+            "failed": self.failures(),
+            "failed_by": self.failed,
+            "unanswered": self.unanswered(),
+            "handshake_ms": self.took.summary(),
+            "new_one_shown_after_ms": shown.summary(),
+            "never_shown": self.placed.iter().filter(|placed| placed.shown_after.is_none()).count(),
+            "old_one_shown_too_long": self.stale,
+        })
+    }
 }
 
 /// Whether a handshake that began then showed what had given way too long before.

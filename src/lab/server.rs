@@ -8,12 +8,12 @@
 //! phone ── leg 0 (INVITE in) ── Call ── leg 1 (INVITE out) ── phone
 //! ```
 //! A call to one of the special users has only leg 0; a call that the server places has only leg 1.
-//! What comes in is handled in [`inward`], what comes back in [`outcome`]; [`ways`] finds the next hop. Left out on
+//! What comes in is handled in [`inward`], what comes back in [`outcome`]; [`next_hops`] finds the next hop. Left out on
 //! purpose: forking to several contacts at once, PRACK, SDP (passed through unread).
 
 mod inward;
+mod next_hops;
 mod outcome;
-mod ways;
 
 use crate::dialog::{Dialog, Tag};
 use crate::net::{ConnId, Link, SERVER, Transport};
@@ -132,8 +132,8 @@ struct Call {
     is_ending: bool,
 }
 
-/// The way to a next hop.
-struct Way {
+/// A next hop, and what our own end is called there.
+struct NextHop {
     link: Link,
     transport: Transport,
     sent_by: SocketAddr,
@@ -154,7 +154,7 @@ pub struct Server {
     /// Empty while the server is shut.
     pub ends: Ends,
     /// Connections by the address that they lead to, in the order in which they became known.
-    ways: HashMap<(Transport, SocketAddr), Vec<ConnId>>,
+    connections: HashMap<(Transport, SocketAddr), Vec<ConnId>>,
     calls: Slab<Call>,
     relays: Slab<ServerId>,
     habits: Habits,
@@ -198,7 +198,7 @@ impl Server {
             journal: VecDeque::new(),
             mood: Mood::Well,
             ends,
-            ways: HashMap::new(),
+            connections: HashMap::new(),
             calls: Slab::new(),
             relays: Slab::new(),
             habits,
@@ -264,7 +264,7 @@ impl Server {
             return Some(Some(Binding::beyond(&format!("sip:{}@{}", uri.user, trunk.server))));
         }
         let aor = match (&self.habits.domain, text::numeric(uri.host)) {
-            // Its own address, or the one of its partner, which it stands in for.
+            // The server's own address, or the one of its partner, which it stands in for.
             (Some(domain), Some(_)) => format!("{}@{domain}", uri.user),
             _ => uri.aor(),
         };
@@ -326,16 +326,16 @@ impl Server {
         content_type: Option<&str>,
         body: &[u8],
     ) -> bool {
-        let way = match &binding.hop {
-            Hop::Path(path) => self.way_to(stack, text::uri_of(&path[0]), tag.serial),
-            Hop::Proxy(uri) => self.way_to_proxy(stack, uri, tag.serial),
+        let hop = match &binding.hop {
+            Hop::Path(path) => self.next_hop_to(stack, text::uri_of(&path[0]), tag.serial),
+            Hop::Proxy(uri) => self.next_hop_to_proxy(stack, uri, tag.serial),
             Hop::Direct(link) => {
-                self.way_over_link(stack, *link).or_else(|| self.way_to(stack, &binding.contact, tag.serial))
+                self.next_hop_over_link(stack, *link).or_else(|| self.next_hop_to(stack, &binding.contact, tag.serial))
             }
         };
-        let Some(way) = way else { return false };
+        let Some(hop) = hop else { return false };
         let call_id = stack.random();
-        let mut draft = stack.draft("INVITE", &binding.contact, way.transport, way.sent_by);
+        let mut draft = stack.draft("INVITE", &binding.contact, hop.transport, hop.sent_by);
         if let Hop::Path(path) = &binding.hop {
             for route in path {
                 draft.line("Route", route);
@@ -347,15 +347,15 @@ impl Server {
         draft.line("To", format_args!("<sip:{}>", call.aor));
         draft.line("Call-ID", format_args!("{call_id:016x}@lab"));
         draft.line("CSeq", "1 INVITE");
-        draft.line("Contact", Self::contact(&way));
+        draft.line("Contact", Self::contact(&hop));
         draft.line("Allow", "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, MESSAGE");
         if let Some(content_type) = content_type {
             draft.line("Content-Type", content_type);
         }
         let cookie = Cookie { kind: KIND_INVITE, leg: 1, slot: tag.slot, serial: tag.serial };
         let leg = &mut call.legs[1];
-        leg.link = matches!(binding.hop, Hop::Direct(_)).then_some(way.link);
-        leg.invite_out = Some(stack.send(draft, SERVER, way.link, cookie, body));
+        leg.link = matches!(binding.hop, Hop::Direct(_)).then_some(hop.link);
+        leg.invite_out = Some(stack.send(draft, SERVER, hop.link, cookie, body));
         true
     }
 
@@ -367,13 +367,13 @@ impl Server {
         method: &str,
         ack_of: Option<u32>,
     ) -> Option<(Draft, Link)> {
-        let way = self.way_in_dialog(stack, slot, leg)?;
+        let hop = self.next_hop_in_dialog(stack, slot, leg)?;
         let dialog = self.calls[slot as usize].legs[leg].dialog.as_mut()?;
-        let mut draft = dialog.draft(stack, method, ack_of, way.transport, way.sent_by);
+        let mut draft = dialog.draft(stack, method, ack_of, hop.transport, hop.sent_by);
         if method == "INVITE" || method == "UPDATE" {
-            draft.line("Contact", Self::contact(&way));
+            draft.line("Contact", Self::contact(&hop));
         }
-        Some((draft, way.link))
+        Some((draft, hop.link))
     }
 
     fn relay_invite(

@@ -7,9 +7,9 @@
 
 mod capture;
 
+use crate::args::PhonesArgs;
 use crate::bench::{Bench, Place};
 use crate::certs::{self, Further, TlsFiles};
-use crate::commands::PhonesArgs;
 use crate::dns;
 use crate::failover::child::SipServer;
 use crate::ledger::{Caller, Fate, Ledger};

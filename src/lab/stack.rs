@@ -304,65 +304,16 @@ impl Stack {
     // Time and connections.
 
     fn on_alarm(&mut self, user: &mut impl User, alarm: Alarm) {
-        let (now_us, timers) = (self.now_us, self.timers);
         match alarm {
             Alarm::User(cookie) => user.alarm(self, cookie),
-            Alarm::ClientResend(id) => {
-                let Some(client) = self.clients.get_mut(id.slot as usize).filter(|c| c.serial == id.serial) else {
-                    return;
-                };
-                let is_due = match client.state {
-                    ClientState::Calling => true,
-                    ClientState::Proceeding => !client.is_invite,
-                    _ => false,
-                };
-                if is_due {
-                    let cap_us = if client.is_invite { u64::MAX } else { timers.t2_us };
-                    let is_proceeding = client.state == ClientState::Proceeding;
-                    client.resend_us = if is_proceeding { timers.t2_us } else { (client.resend_us * 2).min(cap_us) };
-                    self.net.send(client.link, &client.request);
-                    self.tally.requests_resent += 1;
-                    self.wheel.set(now_us + client.resend_us, Alarm::ClientResend(id));
-                }
-            }
-            Alarm::ClientGiveUp(id) => {
-                let Some(client) = self.clients.get(id.slot as usize).filter(|c| c.serial == id.serial) else {
-                    return;
-                };
-                let is_gone = matches!(client.link, Link::Stream(conn) if !self.net.is_alive(conn));
-                // Timer B ends with the first provisional response, but a cancelled INVITE is given up.
-                let is_due = match client.state {
-                    ClientState::Calling => true,
-                    ClientState::Proceeding => is_gone || !client.is_invite || client.cancel.is_some(),
-                    _ => false,
-                };
-                if is_due {
-                    let (cookie, is_invite) = (client.cookie, client.is_invite);
-                    self.clients.remove(id.slot as usize);
-                    if !is_gone {
-                        self.tally.timeouts += 1;
-                        self.tally.invites_unanswered += u64::from(is_invite);
-                    }
-                    let outcome = if is_gone { Outcome::Disconnected } else { Outcome::TimedOut };
-                    user.outcome(self, id, cookie, outcome);
-                }
-            }
+            Alarm::ClientResend(id) => self.resend_request(id),
+            Alarm::ClientGiveUp(id) => self.give_up_request(user, id),
             Alarm::ClientForget(id) => {
                 if self.client(id).is_some() {
                     self.clients.remove(id.slot as usize);
                 }
             }
-            Alarm::ServerResend(id) => {
-                let Some(server) = self.servers.get_mut(id.slot as usize).filter(|s| s.serial == id.serial) else {
-                    return;
-                };
-                if matches!(server.state, ServerState::Completed | ServerState::Accepted) {
-                    server.resend_us = (server.resend_us * 2).min(timers.t2_us);
-                    self.net.send(server.link, &server.last);
-                    self.tally.responses_resent += 1;
-                    self.wheel.set(now_us + server.resend_us, Alarm::ServerResend(id));
-                }
-            }
+            Alarm::ServerResend(id) => self.resend_response(id),
             Alarm::ServerGiveUp(id) => {
                 let Some(server) = self.server(id) else { return };
                 let (state, cookie) = (server.state, server.cookie);

@@ -1,12 +1,12 @@
 //! Peers that stall: in the middle of their handshake, at one byte a second, and without ever reading, while registered
 //! phones are called.
 //!
-//! They come several times, for what a crowd leaves behind must not add up; and once more while nobody calls, for what
-//! they cost by themselves is to be told from what they make the calls cost.
+//! Such peers come several times, for what one round leaves behind must not add up; and once more while nobody calls,
+//! for what they cost by themselves is to be told from what they make the calls cost.
 //!
 //! Owns: the order of events, and the report. Must not touch: SIP.
 
-use crate::crowd::{Crowd, Fact, Kind, What};
+use crate::bare_clients::{BareClients, Fact, Kind, What};
 use crate::healthy::{Healthy, HealthyLine, Phase};
 use crate::storm::said;
 use crate::tally::{Histogram, Tally};
@@ -40,9 +40,9 @@ pub struct StallLine {
     deaf_answers: u32,
     /// How often they come while there are calls.
     #[arg(long, default_value_t = 2)]
-    crowds: u32,
+    rounds: u32,
     /// Seconds of calls before each time, to compare with. After 32 s transactions end as fast as they begin, and with
-    /// them those of the last crowd's time have gone.
+    /// them those of the last round's time have gone.
     #[arg(long, default_value_t = 35.0)]
     before: f64,
     /// Seconds that are compared with them, from when all of them are there; the first leave after 10 s.
@@ -110,8 +110,8 @@ struct Groups {
 }
 
 impl Groups {
-    fn take(&mut self, crowd: &Crowd) -> Result<(), Box<dyn Error>> {
-        for fact in crowd.facts()? {
+    fn take(&mut self, clients: &BareClients) -> Result<(), Box<dyn Error>> {
+        for fact in clients.facts()? {
             self.of(fact.kind).note(fact);
         }
         Ok(())
@@ -169,20 +169,20 @@ impl Costs {
     }
 }
 
-/// One crowd, from its coming until its memory should be given back.
-struct Crowded<'a, 'b> {
+/// The stalled clients of one round, from their coming until their memory should be given back.
+struct Round<'a, 'b> {
     line: &'a StallLine,
     healthy: &'b mut Healthy<'a>,
-    crowd: &'b Crowd,
+    clients: &'b BareClients,
     groups: Groups,
 }
 
-impl Crowded<'_, '_> {
+impl Round<'_, '_> {
     fn turn_for(&mut self, seconds: f64) -> Result<(), Box<dyn Error>> {
         let from_s = self.healthy.passed_s();
         while self.healthy.passed_s() - from_s < seconds {
             self.healthy.turn()?;
-            self.groups.take(self.crowd)?;
+            self.groups.take(self.clients)?;
         }
         Ok(())
     }
@@ -191,7 +191,7 @@ impl Crowded<'_, '_> {
     fn play(&mut self, name: &str) -> Result<(Phase, bool), Box<dyn Error>> {
         let line = self.line;
         let began_s = self.healthy.passed_s();
-        // One after the other, and the deaf a few at a time, for sealing what each of them asks takes the crowd a while.
+        // One after the other, and the deaf a few at a time, for sealing what each of them asks takes the lab a while.
         // The mute ones last: while they hold what there is for handshakes, nobody else gets in.
         let mut steps = vec![(Kind::Slow, line.slow)];
         let deaf = (0..line.deaf).step_by(DEAF_AT_ONCE as usize);
@@ -199,11 +199,11 @@ impl Crowded<'_, '_> {
         steps.push((Kind::Mute, line.mute));
         for (kind, count) in steps {
             self.groups.of(kind).meant += count;
-            self.crowd.open(kind, count);
+            self.clients.open(kind, count);
             let from_s = self.healthy.passed_s();
             while !self.groups.are_there() && self.healthy.passed_s() - from_s < COMING_MAX_S {
                 self.healthy.turn()?;
-                self.groups.take(self.crowd)?;
+                self.groups.take(self.clients)?;
             }
         }
         // The last answers of the deaf are still being made.
@@ -213,7 +213,7 @@ impl Crowded<'_, '_> {
         let beside = self.healthy.end_phase(&format!("stalled{name}"));
         while !self.groups.are_gone() && self.healthy.passed_s() - began_s < line.within {
             self.healthy.turn()?;
-            self.groups.take(self.crowd)?;
+            self.groups.take(self.clients)?;
         }
         let are_gone = self.groups.are_gone();
         self.healthy.end_phase(&format!("going{name}"));
@@ -229,26 +229,26 @@ impl Crowded<'_, '_> {
 /// What could not be started.
 pub fn run(line: &StallLine) -> Result<ExitCode, Box<dyn Error>> {
     let (mut healthy, tls) = Healthy::start(&line.healthy)?;
-    let crowd = Crowd::start(line.healthy.proxy.addr, &tls, line.healthy.crowd_source.clone())?;
+    let clients = BareClients::start(line.healthy.proxy.addr, &tls, line.healthy.client_source.clone())?;
     let groups = Groups { mute: Group::default(), slow: Group::default(), deaf: Group::default() };
-    let mut crowded = Crowded { line, healthy: &mut healthy, crowd: &crowd, groups };
+    let mut round = Round { line, healthy: &mut healthy, clients: &clients, groups };
     let mut costs = Costs::default();
     let mut are_gone = true;
-    for nth in 1..=line.crowds {
-        crowded.turn_for(line.before)?;
-        costs.before.push(crowded.healthy.end_phase(&format!("before {nth}")));
-        let (beside, gone) = crowded.play(&format!(" {nth}"))?;
+    for nth in 1..=line.rounds {
+        round.turn_for(line.before)?;
+        costs.before.push(round.healthy.end_phase(&format!("before {nth}")));
+        let (beside, gone) = round.play(&format!(" {nth}"))?;
         costs.beside.push(beside);
         are_gone &= gone;
     }
     if !line.only_with_calls {
-        crowded.healthy.pause(true);
-        crowded.turn_for(CALLS_END_S)?;
-        let (alone, gone) = crowded.play(", no calls")?;
+        round.healthy.pause(true);
+        round.turn_for(CALLS_END_S)?;
+        let (alone, gone) = round.play(", no calls")?;
         costs.alone = Some(alone);
         are_gone &= gone;
     }
-    let groups = crowded.groups;
+    let groups = round.groups;
 
     let metrics =
         healthy.grown(&["hawser_connections_closed", "hawser_limit_hits", "hawser_tls_handshake_failures"])?;

@@ -2,7 +2,7 @@
 //!
 //! Owns: the order of events, and the report. Must not touch: SIP.
 
-use crate::crowd::{Crowd, End, Kind, What};
+use crate::bare_clients::{BareClients, End, Kind, What};
 use crate::healthy::{Healthy, HealthyLine};
 use crate::tally::{Histogram, Tally};
 use clap::Args;
@@ -38,13 +38,13 @@ pub struct StormLine {
 /// What could not be started.
 pub fn run(line: &StormLine) -> Result<ExitCode, Box<dyn Error>> {
     let (mut healthy, tls) = Healthy::start(&line.healthy)?;
-    let crowd = Crowd::start(line.healthy.proxy.addr, &tls, line.healthy.crowd_source.clone())?;
+    let clients = BareClients::start(line.healthy.proxy.addr, &tls, line.healthy.client_source.clone())?;
     while healthy.passed_s() < line.before {
         healthy.turn()?;
     }
     healthy.end_phase("before");
 
-    crowd.open(Kind::Guest, line.handshakes);
+    clients.open(Kind::Guest, line.handshakes);
     let (mut served, mut refused, mut left_later) = (Histogram::default(), Histogram::default(), 0_u64);
     let mut refused_by: BTreeMap<String, u64> = BTreeMap::new();
     let began_s = healthy.passed_s();
@@ -52,7 +52,7 @@ pub fn run(line: &StormLine) -> Result<ExitCode, Box<dyn Error>> {
     let mut told = 0;
     while told < line.handshakes && healthy.passed_s() - began_s < line.within {
         healthy.turn()?;
-        for fact in crowd.facts()? {
+        for fact in clients.facts()? {
             let took_us = (fact.at - fact.began).as_micros() as u64;
             match fact.what {
                 What::Stands { .. } => served.record(took_us),

@@ -3,9 +3,9 @@
 //!
 //! Owns: the order of the steps, their plain words, and the reason when one fails. Must not touch: SIP.
 
+use crate::args::{HabitsLine, PhonesArgs, PolicyLine};
 use crate::bench::{Bench, Place};
 use crate::certs::TlsFiles;
-use crate::commands::{PhonesArgs, PolicyLine, WayLine};
 use crate::net::Transport;
 use crate::phones::{Phase, PhoneCallRef};
 use crate::server::{CallRef, Plan, Step};
@@ -68,7 +68,7 @@ pub struct StoryLine {
     #[command(flatten)]
     policy: PolicyLine,
     #[command(flatten)]
-    way: WayLine,
+    habits: HabitsLine,
     #[command(flatten)]
     tls: TlsFiles,
 }
@@ -97,7 +97,7 @@ impl StoryLine {
 pub fn run(line: &StoryLine) -> Told<ExitCode> {
     let mut bench = Bench::new(line.tls.load()?, Timers::default())?;
     let listen = Place { transport: line.internal, addr: line.server_listen };
-    let places = bench.add_server(&[listen], line.policy.policy(), line.way.habits())?;
+    let places = bench.add_server(&[listen], line.policy.policy(), line.habits.habits())?;
     bench.add_phones(line.phone.config(line.proxy, PHONES_MAX));
     let shards = match &line.http {
         Some(http) => shard_count(&watch::json(&format!("{}/stats", http.trim_end_matches('/')))?)?,
@@ -137,7 +137,15 @@ impl Story<'_> {
         for phone in [near, far] {
             self.server_calls(phone)?;
         }
+        self.phones_call(near, far)?;
+        self.calls_survive_moves(near, far)?;
+        self.calls_of_the_server_survive_moves(far)?;
+        self.counted()?;
+        self.nothing_astray()
+    }
 
+    fn phones_call(&mut self, near: u32, far: u32) -> Told {
+        let (near_name, far_name) = (self.name(near), self.name(far));
         self.chapter(format_args!("{near_name} calls {far_name}, talks, and hangs up."))?;
         let (caller, callee) = self.connect(near, far)?;
         self.hang_up(caller, caller, callee)?;
@@ -147,7 +155,11 @@ impl Story<'_> {
         let (caller, callee) = self.connect(far, near)?;
         self.hang_up(callee, caller, callee)?;
         println!("  The BYE has reached {far_name}.");
+        Ok(())
+    }
 
+    fn calls_survive_moves(&mut self, near: u32, far: u32) -> Told {
+        let (near_name, far_name) = (self.name(near), self.name(far));
         self.chapter(format_args!(
             "{near_name} calls {far_name}. In the middle of the call {far_name}'s connection breaks."
         ))?;
@@ -173,7 +185,11 @@ impl Story<'_> {
         self.switch_on(far)?;
         self.until_gone(caller, callee)?;
         println!("  {far_name} came back after {} ms, and the BYE that had waited has reached it.", AWAY.as_millis());
+        Ok(())
+    }
 
+    fn calls_of_the_server_survive_moves(&mut self, far: u32) -> Told {
+        let far_name = self.name(far);
         self.chapter(format_args!(
             "The SIP Server calls {far_name}, whose connection breaks while it talks; the SIP Server hangs up."
         ))?;
@@ -193,8 +209,7 @@ impl Story<'_> {
             self.server_hangs_up(call)?;
             println!("  So has its BYE.");
         }
-        self.counted()?;
-        self.nothing_astray()
+        Ok(())
     }
 
     // What the proxy counted.

@@ -6,8 +6,10 @@
 //! holds and asks these phases about.
 
 pub mod client_aor;
+mod destination;
 pub mod forward;
 pub mod names;
+pub mod place;
 pub mod record_route;
 pub mod register;
 pub mod response;
@@ -16,9 +18,10 @@ pub mod target;
 pub mod trust;
 pub mod validate;
 
+pub use destination::Target;
 pub use names::{Names, Origin};
+pub use place::{Place, place_of};
 pub use route::Walk;
-pub use target::Target;
 pub use trust::Source;
 
 use crate::stats::Counter;

@@ -86,6 +86,44 @@ struct Unnamed<'a> {
     asked: Asked<'a>,
 }
 
+/// What the Contacts of a REGISTER are read with.
+struct Registrant<'a, 'b> {
+    buf: &'b [u8],
+    aor: &'a [u8],
+    user: &'a [u8],
+    /// The Expires field.
+    expires: Option<u32>,
+    source: &'a Source,
+    names: &'a super::Names,
+    keys: &'a Keys,
+}
+
+impl<'b> Registrant<'_, 'b> {
+    /// One Contact; `None` for one that leads nowhere over this flow, such as a telephone number or a mail address.
+    /// `canonical` is room to write in.
+    fn contact(&self, span: Span, canonical: &mut Vec<u8>) -> Result<Option<Unnamed<'b>>, RegisterFault> {
+        let buf = self.buf;
+        let value = NameAddr::parse(buf, span).map_err(|_| RegisterFault::Contact)?;
+        let uri = Uri::parse(buf, value.uri).map_err(|_| RegisterFault::Contact)?;
+        if !uri.scheme.is_sip() {
+            return Ok(None);
+        }
+        let instance = value.param(buf, "+sip.instance").map(unquoted).unwrap_or_default();
+        let expires = value.param(buf, "expires").and_then(parse_u32);
+        canonical.clear();
+        uri.write_aor(buf, canonical);
+        let is_its_own = is_its_own(&uri, buf, self.user, self.source, self.names);
+        let asked = Asked {
+            instance,
+            reg_id: value.param(buf, "reg-id").and_then(parse_u32).filter(|_| !instance.is_empty()),
+            contact: uri.all.of(buf),
+            contact_hash: self.keys.contact(canonical, Some(self.aor).filter(|_| !is_its_own)),
+            binds: expires.or(self.expires) != Some(0),
+        };
+        Ok(Some(Unnamed { value, uri, expires, asked }))
+    }
+}
+
 /// Reads a REGISTER. `recognise` says which bindings of the AOR (given with its user part) its Contacts are.
 ///
 /// # Errors
@@ -105,39 +143,21 @@ pub fn read(
     to.user_unescaped(buf, &mut user);
     let mut star = false;
     let expires_header = request.expires();
-    let mut contacts: SmallVec<[Unnamed<'_>; 1]> = SmallVec::new();
     if !to.scheme.is_sip() {
         // Nobody could ask for it here (RFC 4475 §3.3.4).
         return Ok(Registration { aor, user, star, contacts: SmallVec::new(), expires: expires_header });
     }
+    let registrant = Registrant { buf, aor: &aor, user: &user, expires: expires_header, source, names, keys };
+    let mut contacts: SmallVec<[Unnamed<'_>; 1]> = SmallVec::new();
     let mut canonical = Vec::new();
     for span in request.values(Name::Contact) {
         if span.of(buf) == b"*" {
             star = true;
-            continue;
-        }
-        if contacts.len() >= CONTACTS_MAX {
+        } else if contacts.len() >= CONTACTS_MAX {
             return Err(RegisterFault::TooMany);
+        } else {
+            contacts.extend(registrant.contact(span, &mut canonical)?);
         }
-        let value = NameAddr::parse(buf, span).map_err(|_| RegisterFault::Contact)?;
-        let uri = Uri::parse(buf, value.uri).map_err(|_| RegisterFault::Contact)?;
-        if !uri.scheme.is_sip() {
-            // A telephone number or a mail address leads nowhere over this flow.
-            continue;
-        }
-        let instance = value.param(buf, "+sip.instance").map(unquoted).unwrap_or_default();
-        let expires = value.param(buf, "expires").and_then(parse_u32);
-        canonical.clear();
-        uri.write_aor(buf, &mut canonical);
-        let said_by = Some(aor.as_slice()).filter(|_| !is_its_own(&uri, buf, &user, source, names));
-        let asked = Asked {
-            instance,
-            reg_id: value.param(buf, "reg-id").and_then(parse_u32).filter(|_| !instance.is_empty()),
-            contact: uri.all.of(buf),
-            contact_hash: keys.contact(&canonical, said_by),
-            binds: expires.or(expires_header) != Some(0),
-        };
-        contacts.push(Unnamed { value, uri, expires, asked });
     }
     let asked: SmallVec<[Asked<'_>; 1]> = contacts.iter().map(|contact| contact.asked).collect();
     let names = recognise(&aor, &user, &asked);

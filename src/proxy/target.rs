@@ -8,65 +8,15 @@
 //! A Request-URI that is a telephone number or a name (tel, urn; an emergency call is `urn:service:sos`, RFC 5031) goes
 //! on unchanged wherever something else decides: of an endpoint always, of the server side by the first four.
 
+use super::destination::Target;
 use super::names::port_of;
 use super::{Names, Refusal, Walk};
 use crate::flow::token::{Kind, Token};
 use std::net::{IpAddr, SocketAddr};
 
-use crate::ids::{BindingId, FlowRef, ShardId, Side, Transport};
+use crate::ids::{BindingId, ShardId, Side, Transport};
 use crate::sip::{Fault, Host, Message, Method, Name, NameAddr, Scheme, Span, Uri, response};
 use crate::stats::Counter;
-
-/// What a request is to be sent to, before any table is asked.
-#[derive(Clone, Copy, Debug)]
-pub enum Target {
-    /// It is for the proxy itself.
-    Myself,
-    /// The active SIP Server of a pair.
-    Server {
-        /// Index into the settings.
-        pair: u8,
-        /// The one of its servers that it goes to first, though another may be active.
-        at: Option<SocketAddr>,
-    },
-    /// A flow that a token of this start names.
-    Flow {
-        /// The flow.
-        flow: FlowRef,
-        /// The binding that it was made for; it may have moved.
-        binding: Option<BindingId>,
-        /// 430 instead of 480 when it is gone.
-        ob: bool,
-    },
-    /// A binding: by an alias, or by a token of another boot or member.
-    Binding {
-        /// Which.
-        binding: BindingId,
-        /// 430 instead of 480 when it is gone.
-        ob: bool,
-    },
-    /// The connection table, by the Request-URI.
-    Table,
-    /// An address that the SIP Server names in X-Genesys-Route: a flow whose peer it is, or over UDP itself.
-    Address {
-        #[allow(missing_docs, reason = "see Transport")]
-        transport: Transport,
-        /// The address and port.
-        remote: SocketAddr,
-    },
-    /// Another site's proxy.
-    Peer {
-        /// Index into the settings.
-        peer: u8,
-    },
-    /// What a server's Route names, or its Request-URI: a device that did not register.
-    Uri(Uri),
-    /// Nothing that could come back.
-    Gone {
-        /// 430 instead of 480.
-        ob: bool,
-    },
-}
 
 /// This start of this member: what makes a token's flow mean something.
 #[derive(Clone, Copy, Debug)]

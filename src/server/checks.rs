@@ -5,7 +5,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
-use super::StartError;
+use super::error::StartError;
 use super::secrets::http_token;
 use crate::admin::Access;
 use crate::config::Config;
@@ -20,7 +20,7 @@ const PORT_LOOK_EVERY: Duration = Duration::from_millis(20);
 const MEMLOCK_LEN_MIN: u64 = 512 * 1024;
 /// Descriptors that are not for connections: files, rings and event descriptors, listeners, HTTP, servers.
 const DESCRIPTORS_RESERVED: u64 = 256;
-/// The same, for each shard, with its DNS questions.
+/// Descriptors of each shard that are not for connections, with its DNS questions.
 const DESCRIPTORS_RESERVED_BY_SHARD: u64 = 32 + DNS_EXCHANGES_COUNT_MAX as u64;
 /// With fewer connections there is no sense in starting.
 const CONNECTIONS_COUNT_MIN: u64 = 64;
@@ -115,11 +115,11 @@ fn memory_bytes() -> u64 {
 /// The time that a start has for ports which are still held, for all of them together. What holds them may be a process
 /// that is dead already: the kernel lets go of sockets that io_uring works on some time after the process has ended.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
+pub struct PortWait {
     until: Instant,
 }
 
-impl Patience {
+impl PortWait {
     /// From now on.
     pub fn begin() -> Self {
         Self { until: Instant::now() + PORT_WAIT_MAX }
@@ -149,22 +149,22 @@ impl Patience {
 
 /// Whether all ports are free. Each is bound once without SO_REUSEPORT, so that a second Hawser does not take half of
 /// the first one's calls.
-pub fn ports(config: &Config, patience: Patience) -> Result<(), StartError> {
+pub fn ports(config: &Config, wait: PortWait) -> Result<(), StartError> {
     let mut sockets = config.listeners.iter().flat_map(crate::config::Listener::sockets);
     sockets.try_for_each(|(transport, address)| {
-        patience.bind(transport.param_name(), address, || socket::probe(address, transport))
+        wait.bind(transport.param_name(), address, || socket::probe(address, transport))
     })
 }
 
 /// The listener for HTTP and who may ask there; `None` when it is off.
-pub fn http(config: &Config, patience: Patience) -> Result<Option<(TcpListener, Access)>, StartError> {
+pub fn http(config: &Config, wait: PortWait) -> Result<Option<(TcpListener, Access)>, StartError> {
     let sipproxy = &config.sipproxy;
     if sipproxy.http_port == 0 {
         return Ok(None);
     }
     let token = sipproxy.http_token_file.as_deref().map(http_token).transpose()?;
     let address = SocketAddr::new(sipproxy.http_address, sipproxy.http_port);
-    let listener = patience.bind("http", address, || socket::listen_alone(address))?;
+    let listener = wait.bind("http", address, || socket::listen_alone(address))?;
     Ok(Some((listener.into(), Access { token, names: names(config), ..Access::default() })))
 }
 
@@ -206,7 +206,7 @@ mod tests {
         let mut holder = Some(holder);
         let tries = std::cell::Cell::new(0);
         let held = std::cell::RefCell::new(holder.take());
-        let bound = Patience::begin().bind("tcp", address, || {
+        let bound = PortWait::begin().bind("tcp", address, || {
             tries.set(tries.get() + 1);
             if tries.get() == 3 {
                 held.take();
@@ -215,14 +215,14 @@ mod tests {
         });
         assert!(bound.is_ok() && tries.get() == 3);
         let _holder = socket::listen_alone(address).unwrap();
-        let over = Patience { until: Instant::now() };
+        let over = PortWait { until: Instant::now() };
         let Err(StartError::Port { transport: "tcp", .. }) =
             over.bind("tcp", address, || socket::probe(address, crate::ids::Transport::Tcp))
         else {
             panic!("it is held")
         };
         let nobody = "192.0.2.1:5060".parse().unwrap();
-        let fault = Patience::begin().bind("udp", nobody, || -> io::Result<()> {
+        let fault = PortWait::begin().bind("udp", nobody, || -> io::Result<()> {
             tries.set(tries.get() + 1);
             Err(io::ErrorKind::AddrNotAvailable.into())
         });

@@ -170,7 +170,7 @@ mod tests {
         let (line, lines) = mpsc::channel();
         let mut log = LogWriter::over(Slow { lets: is_let, begun: begin, lines: line }, 4).unwrap();
         log.write_all(b"line 0\n").unwrap();
-        // It hangs in the write of the first one, and the queue is empty.
+        // The writer hangs in the write of the first one, and the queue is empty.
         begun.recv().unwrap();
         for nth in 1..=10 {
             log.write_all(format!("line {nth}\n").as_bytes()).unwrap();

@@ -110,7 +110,7 @@ pub fn look_up<'q>(
                         *place = Some(answer);
                     }
                 }
-                // Its thread ends by itself; what it still hears is ignored.
+                // The exchange's thread ends by itself; what it still hears is ignored.
                 Output::Done { .. } => {}
             }
         }

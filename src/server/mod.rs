@@ -4,10 +4,11 @@
 //! stderr (`log_writer`), the signals, and what `--check` prints ([`mod@report`]). Must not touch: a shard's state, SIP.
 
 mod checks;
+mod error;
 mod log_writer;
 mod lookup;
-mod papers;
 mod plan;
+mod reload;
 mod report;
 pub(crate) mod resolvers;
 mod secrets;
@@ -17,9 +18,7 @@ mod source;
 mod tests;
 mod tls_report;
 
-use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -30,143 +29,27 @@ use rustls::{NoKeyLog, ServerConfig};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use checks::Patience;
+use checks::PortWait;
+pub use error::StartError;
 pub use log_writer::LogWriter;
-use papers::{Before, Papers};
+use reload::{Before, CertificateReload};
 pub use report::Report;
 pub use secrets::{SecretError, http_token};
 pub use settings::{SettingsFile, level};
 
 use crate::admin;
-use crate::config::{Config, ConfigError};
+use crate::config::Config;
 use crate::ids::Side;
 use crate::limits::{DRAIN_MAX, SHARDS_MAX};
 use crate::shard::{Common, Setup, Shards};
 use crate::tls::CurrentCertificate;
+use crate::tls::inventory::Inventory;
 use crate::tls::key_log::KeyLogs;
-use crate::tls::setup::{self, Inventory, TlsError};
+use crate::tls::setup;
 use crate::tls::tickets::TicketSecrets;
 
 /// Status when a second signal ends the process at once.
 const STATUS_AT_ONCE: i32 = 130;
-
-/// Why a start failed. Prints as one line that names the mend.
-#[derive(Debug)]
-pub enum StartError {
-    /// io_uring cannot be used.
-    IoUring {
-        /// The value of kernel.io_uring_disabled; empty when it can't be read.
-        disabled: String,
-        #[allow(missing_docs, reason = "what the system says")]
-        fault: io::Error,
-    },
-    /// Too little memory may be locked.
-    Memlock {
-        /// In bytes.
-        soft: u64,
-    },
-    /// Too few descriptors.
-    Descriptors {
-        /// What is allowed.
-        soft: u64,
-        /// The least that makes sense.
-        needed: u64,
-    },
-    /// The limits cannot be read.
-    Limits(io::Error),
-    /// A port cannot be bound.
-    Port {
-        /// udp, tcp, tls or http.
-        transport: &'static str,
-        #[allow(missing_docs, reason = "the address that the settings name")]
-        address: SocketAddr,
-        #[allow(missing_docs, reason = "what the system says")]
-        fault: io::Error,
-    },
-    /// The settings.
-    Settings(ConfigError),
-    /// Certificates, keys or CAs.
-    Tls(TlsError),
-    /// Keys and random numbers.
-    Secret(SecretError),
-    /// No cores, or more than there can be shards.
-    Cores(usize),
-    /// An executor or a thread did not start.
-    Executor(io::Error),
-    /// A shard has ended by itself.
-    ShardEnded,
-}
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::IoUring { disabled, fault } if disabled == "0" || disabled.is_empty() => write!(
-                f,
-                "io_uring cannot be used: {fault}; Linux 5.8 or newer is needed, and a seccomp profile (of a container, \
-                 or SystemCallFilter) must allow io_uring_setup, io_uring_enter and io_uring_register"
-            ),
-            Self::IoUring { disabled, fault } => write!(
-                f,
-                "io_uring cannot be used: {fault}; the sysctl kernel.io_uring_disabled is {disabled}: set it to 0"
-            ),
-            Self::Memlock { soft } => write!(
-                f,
-                "only {} KiB of memory may be locked, and io_uring needs at least 512 KiB: set LimitMEMLOCK=64M in the \
-                 systemd unit, or ulimit -l 65536",
-                soft / 1024
-            ),
-            Self::Descriptors { soft, needed } => write!(
-                f,
-                "only {soft} descriptors are allowed, and at least {needed} are needed: set LimitNOFILE=1048576 in the \
-                 systemd unit, or ulimit -n"
-            ),
-            Self::Limits(fault) => write!(f, "the limits of this process cannot be read: {fault}"),
-            Self::Port { transport, address, fault } => {
-                write!(f, "{transport} {address}: cannot be bound: {fault}{}", mend_of_bind(fault))
-            }
-            Self::Settings(fault) => fault.fmt(f),
-            Self::Tls(fault) => fault.fmt(f),
-            Self::Secret(fault) => fault.fmt(f),
-            Self::Cores(0) => f.write_str("cores: none to run on"),
-            Self::Cores(count) => write!(f, "cores: {count} are too many, {SHARDS_MAX} are the most"),
-            Self::Executor(fault) => write!(f, "a shard cannot start: {fault}"),
-            Self::ShardEnded => {
-                f.write_str("a shard has ended by itself; what the log says above is a fault of Hawser")
-            }
-        }
-    }
-}
-
-fn mend_of_bind(fault: &io::Error) -> &'static str {
-    match fault.kind() {
-        io::ErrorKind::AddrInUse => " (another process listens there: stop it, or change the port)",
-        io::ErrorKind::AddrNotAvailable => " (no interface of this machine has this address)",
-        io::ErrorKind::PermissionDenied => {
-            " (ports below 1024 need AmbientCapabilities=CAP_NET_BIND_SERVICE in the systemd unit)"
-        }
-        _ => "",
-    }
-}
-
-impl std::error::Error for StartError {}
-
-impl From<ConfigError> for StartError {
-    fn from(fault: ConfigError) -> Self {
-        Self::Settings(fault)
-    }
-}
-
-impl From<TlsError> for StartError {
-    fn from(fault: TlsError) -> Self {
-        Self::Tls(fault)
-    }
-}
-
-impl From<SecretError> for StartError {
-    fn from(fault: SecretError) -> Self {
-        Self::Secret(fault)
-    }
-}
 
 /// What would run with this configuration on these cores.
 ///
@@ -214,7 +97,7 @@ pub fn run(config: Config, file: SettingsFile, cores: Vec<usize>, log: &LogWrite
             recv(reload) -> _ => {
                 log::info!("SIGHUP: settings, certificates, keys, CAs and revocation lists are read again");
                 settings.read_again(&running.shards.handle());
-                running.papers.read_again();
+                running.reload.read_again();
             }
             recv(running.shards.ended()) -> _ => break Some(StartError::ShardEnded),
         }
@@ -266,12 +149,12 @@ fn signals() -> io::Result<Heard> {
 struct Running {
     shards: Shards,
     admin: Option<admin::Admin>,
-    papers: Papers,
+    reload: CertificateReload,
 }
 
 impl Running {
     fn start(config: &Config, cores: &[usize], log_lost: Arc<AtomicU64>) -> Result<Self, StartError> {
-        let patience = Patience::begin();
+        let wait = PortWait::begin();
         let count = shards(cores)?;
         checks::locked_memory()?;
         checks::io_uring()?;
@@ -281,8 +164,8 @@ impl Running {
         let key_logs = KeyLogs::open(config)?;
         let (tls, inventory) = setup::set_up(config, &tickets, &key_logs)?;
         let settings = plan::settings(config, count, capacity)?;
-        checks::ports(config, patience)?;
-        let http = checks::http(config, patience)?;
+        checks::ports(config, wait)?;
+        let http = checks::http(config, wait)?;
         // `config::check` has seen to it that there is a certificate.
         let https = tls.acceptor(Some(Side::Endpoint)).filter(|_| config.sipproxy.http_tls);
         let https = https.map(|sip| {
@@ -295,7 +178,7 @@ impl Running {
         let tos = plan::tos(config);
         let points = plan::points(config);
         let setups = settings.into_iter().zip(cores).map(|(settings, cpu)| {
-            Ok(Setup { cpu: Some(*cpu), settings, sockets: plan::sockets(&points, tos, patience)? })
+            Ok(Setup { cpu: Some(*cpu), settings, sockets: plan::sockets(&points, tos, wait)? })
         });
         let setups = setups.collect::<Result<Vec<_>, StartError>>()?;
         let cut_down = checks::cut_down(&setups);
@@ -312,13 +195,19 @@ impl Running {
         say_what_runs(config, cores, &inventory, capacity);
         cut_down.iter().for_each(|line| log::warn!("{line}"));
         let https = https.map(|(_, shown)| shown);
-        let papers =
-            Papers::watch((config.clone(), tickets, key_logs), before, &inventory, shards.handle(), shown, https);
-        Ok(Self { shards, admin, papers: papers.map_err(StartError::Executor)? })
+        let reload = CertificateReload::watch(
+            (config.clone(), tickets, key_logs),
+            before,
+            &inventory,
+            shards.handle(),
+            shown,
+            https,
+        );
+        Ok(Self { shards, admin, reload: reload.map_err(StartError::Executor)? })
     }
 
     fn stop(self) {
-        drop(self.papers);
+        drop(self.reload);
         self.shards.stop();
         drop(self.admin);
     }

@@ -1,7 +1,7 @@
 //! From settings to what each shard is made with.
 
-use super::StartError;
-use super::checks::{Capacity, Patience};
+use super::checks::{Capacity, PortWait};
+use super::error::StartError;
 use super::resolvers;
 use super::secrets;
 use crate::config::Config;
@@ -87,11 +87,11 @@ pub fn settings(config: &Config, shards: u8, capacity: Capacity) -> Result<Vec<S
 ///
 /// # Errors
 /// One cannot be bound.
-pub fn sockets(points: &[Point], tos: u32, patience: Patience) -> Result<Vec<Socket>, StartError> {
+pub fn sockets(points: &[Point], tos: u32, wait: PortWait) -> Result<Vec<Socket>, StartError> {
     points
         .iter()
         .map(|point| {
-            patience.bind(point.transport.param_name(), point.bind, || match point.transport {
+            wait.bind(point.transport.param_name(), point.bind, || match point.transport {
                 Transport::Udp => socket::udp(point.bind, tos).map(Socket::Udp),
                 Transport::Tcp | Transport::Tls => socket::listen(point.bind, tos).map(Socket::Listener),
             })

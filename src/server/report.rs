@@ -8,7 +8,7 @@ use super::tls_report;
 use crate::config::{Config, Host, Verify};
 use crate::dns::{Answer, Failure};
 use crate::ids::{Side, Transport};
-use crate::tls::setup::Inventory;
+use crate::tls::inventory::Inventory;
 
 /// What would run.
 #[derive(Debug)]

@@ -33,7 +33,7 @@ pub enum SecretError {
     NoKey(PathBuf, &'static str),
     /// The file with the token of the HTTP port cannot be read.
     TokenFile(PathBuf, io::Error),
-    /// It holds no token.
+    /// The file holds no token.
     NoToken(PathBuf),
 }
 
@@ -234,7 +234,7 @@ mod tests {
         assert_eq!(token_key(Some(&path)).unwrap(), key);
         assert_ne!(key, [0; 32]);
         assert_ne!(token_key(None).unwrap(), token_key(None).unwrap());
-        // Both sides take it, as [security] says it for both.
+        // Both sides take the file, as [security] says it for both.
         let tickets = tickets(&config(&path).security).unwrap();
         assert_eq!((tickets.server, tickets.endpoint), (key, key));
     }

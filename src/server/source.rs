@@ -4,9 +4,9 @@ use std::time::{Duration, SystemTime};
 
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::admin::{About, Certificate, Crl, TlsPapers};
+use crate::admin::{About, Certificate, Crl, TlsFiles};
 use crate::config::Config;
-use crate::tls::setup::{Inventory, Leaf};
+use crate::tls::inventory::{Inventory, Leaf};
 
 /// What does not change while it runs.
 pub(super) fn about(config: &Config) -> About {
@@ -19,7 +19,7 @@ pub(super) fn about(config: &Config) -> About {
         listeners: sockets.map(|(transport, address)| format!("{} {address}", transport.param_name())).collect(),
         server: format!("{} {} {}", server.name, server.transport.param_name(), server.primary),
         sticky: config.sipproxy.sticky.to_string(),
-        papers: TlsPapers::default(),
+        tls_files: TlsFiles::default(),
         log_lost: 0,
     }
 }

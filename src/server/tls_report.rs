@@ -8,8 +8,8 @@ use x509_parser::public_key::PublicKey;
 
 use crate::config::{ClientAor, Config, Listener, PeerSecurity};
 use crate::ids::{Side, Transport};
+use crate::tls::inventory::{Authority, Crl, Inventory, Leaf};
 use crate::tls::key_log;
-use crate::tls::setup::{Authority, Crl, Inventory, Leaf};
 
 /// Writing to a String does not fail.
 macro_rules! line {

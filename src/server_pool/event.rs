@@ -39,7 +39,7 @@ pub enum Event {
         member: Member,
         /// What was heard of it.
         why: Evidence,
-        /// Its address.
+        /// The server's address.
         address: SocketAddr,
     },
     /// An operator has fixed which server gets the requests.
@@ -65,7 +65,7 @@ pub enum Event {
         member: Member,
         /// Why.
         why: Evidence,
-        /// Its address.
+        /// The server's address.
         address: SocketAddr,
     },
     /// The rules decide again.

@@ -84,7 +84,7 @@ pub struct PingId {
 pub enum Pong {
     /// The code of its final response.
     Status(u16),
-    /// It could not be sent, or its connection was lost.
+    /// The OPTIONS could not be sent, or its connection was lost.
     Lost(Evidence),
 }
 

@@ -47,7 +47,7 @@ impl Member {
         }
     }
 
-    /// Its place in `PairView::members`.
+    /// The member's place in `PairView::members`.
     #[must_use]
     pub fn index(self) -> usize {
         self as usize
@@ -70,7 +70,7 @@ pub enum Evidence {
     Answered,
     /// A request of its own other than OPTIONS.
     Request,
-    /// It took a call that its partner would not.
+    /// The server took a call that its partner would not.
     TookCall,
     /// An operator's pin.
     Pinned,
@@ -78,19 +78,19 @@ pub enum Evidence {
     Status(u16),
     /// No answer to our OPTIONS in time.
     Silent,
-    /// Its connection was reset.
+    /// The server's connection was reset.
     Reset,
-    /// It refused a connection, or ICMP says that nobody listens.
+    /// The server refused a connection, or ICMP says that nobody listens.
     Refused,
     /// No route to it.
     Unreachable,
     /// The connection could not be opened in time.
     ConnectTimeout,
-    /// Its certificate was refused, or the handshake failed.
+    /// The server's certificate was refused, or the handshake failed.
     Tls,
-    /// Its name does not resolve.
+    /// The server's name does not resolve.
     Dns,
-    /// It was taken to be down, and is to be tried again: there are no service checks (`oos-check = 0`).
+    /// The server was taken to be down, and is to be tried again: there are no service checks (`oos-check = 0`).
     Retry,
 }
 

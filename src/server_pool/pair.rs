@@ -51,7 +51,7 @@ struct Probe {
     sent: Option<Time>,
     /// When the next one is due while the pair is watched.
     next: Option<Time>,
-    /// The same, sooner than that, for a reason.
+    /// When a check is made sooner than that, for a reason.
     hurry: Option<Time>,
     /// The last answer that counts as one.
     answered: Option<Time>,
@@ -89,7 +89,7 @@ pub(super) struct Pair {
     has_backup: bool,
     /// Whether the name of each has been looked up, or it has none.
     resolved: [bool; 2],
-    /// Its place among the pairs, as a part of one.
+    /// The pair's place among the pairs, as a part of one.
     place: (u32, u32),
 }
 
@@ -262,7 +262,7 @@ impl Rules<'_> {
             }
             Pong::Lost(evidence) => {
                 self.queue.push(Output::Count(Counter::ServerPingLost));
-                // It may have met the end of an idle connection.
+                // A request may have met the end of an idle connection.
                 if evidence == Evidence::Reset && self.pair.search.is_none() && !probe.repeated {
                     probe.repeated = true;
                     probe.hurry = Some(self.now);
@@ -290,7 +290,7 @@ impl Rules<'_> {
         }
     }
 
-    /// It serves, as a request of its own or a call that it took shows.
+    /// A server serves, as a request of its own or a call that it took shows.
     pub(super) fn on_serving(&mut self, address: SocketAddr, evidence: Evidence) {
         let Some((member, nth)) = self.find(address) else { return };
         self.on_life(member, nth, evidence);
@@ -486,7 +486,7 @@ impl Rules<'_> {
         self.times.check * (at * len + nth) / (count * len) / 2
     }
 
-    /// It answers.
+    /// A server answers.
     fn on_life(&mut self, member: Member, nth: usize, why: Evidence) {
         let probe = &mut self.pair.probes[member.index()][nth];
         probe.answered = Some(self.now);
@@ -505,7 +505,7 @@ impl Rules<'_> {
         }
     }
 
-    /// It does not answer.
+    /// A server does not answer.
     fn on_down(&mut self, member: Member, nth: usize, why: Evidence) {
         let answered = self.view.member(member).up();
         let probe = &mut self.pair.probes[member.index()][nth];

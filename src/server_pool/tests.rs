@@ -217,7 +217,7 @@ fn an_answer_after_the_partner_was_asked_keeps_the_active_one() {
     bench.answer(PRIMARY, 200);
     bench.pass(CHECK - FORCE + MOMENT);
     assert!(bench.active() == Member::Primary && bench.waits(PRIMARY) && !bench.waits(BACKUP));
-    // Its old answer does not count when the active one falls silent later.
+    // The backup's old answer does not count when the active one falls silent later.
     bench.pass(FORCE);
     assert_eq!(bench.active(), Member::Primary);
     assert!(bench.waits(BACKUP) && !bench.up(PRIMARY));
@@ -521,7 +521,7 @@ fn a_pin_fixes_the_active_one_and_a_release_hands_back_at_once() {
     bench.request(PRIMARY);
     assert_eq!(bench.active(), Member::Backup, "a request does not undo it");
 
-    // It dies; nothing takes its place.
+    // The backup dies; nothing takes its place.
     bench.evidence(BACKUP, Evidence::Refused);
     assert!(bench.last_line().starts_with("the pinned SIP Server does not answer: sips1: backup 192.0.2.2:5060: "));
     assert!(bench.waits(PRIMARY), "the other one is asked all the same");

@@ -12,17 +12,17 @@
 
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
+use super::conn::{Conn, Key, Opening, Phase};
 use super::core::{Core, Panic, hand};
 use super::ends::{close_reason, connect_failure, cuts_off, handshake_close};
 use super::parked::Parked;
 use crate::clock::Time;
-use crate::engine::{Accept, CloseReason, ConnectFailure, Engine, Input, TlsPeer};
-use crate::ids::{ConnId, PointId, SetupId, Side, Transport};
+use crate::engine::{CloseReason, ConnectFailure, Engine, Input};
+use crate::ids::{ConnId, Side, Transport};
 use crate::limits::{
     BULK_READS_PER_PASS_MAX, HANDSHAKE_STEPS_PER_PASS_MAX, LINGER_MAX, READ_LEN_MAX, READS_PER_PASS_MAX,
-    SEND_QUEUE_LEN_MAX, SERVER_SEND_QUEUE_LEN_MAX,
 };
 use crate::stats::{Counter, HandshakeFailure};
 use crate::sys;
@@ -34,91 +34,12 @@ use crate::tls::trust;
 use crate::transport::socket;
 use crate::transport::stream::{Flushed, Stream};
 
-/// A connection of this shard, as its task knows it: a slot that is used again has another serial.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Key {
-    index: usize,
-    serial: u64,
-}
-
-impl Key {
-    pub(super) fn index(self) -> usize {
-        self.index
-    }
-
-    #[cfg(test)]
-    pub(super) fn of_test(index: usize) -> Self {
-        Self { index, serial: 0 }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
-    Connecting,
-    Handshaking,
-    Open,
-    Leaving { fin_sent: bool },
-}
-
-/// A connection that the engine wants to be opened: see `Output::Connect`.
-pub(super) struct Opening {
-    pub(super) point: PointId,
-    pub(super) transport: Transport,
-    pub(super) to: SocketAddr,
-    pub(super) side: Side,
-    pub(super) tls: Option<Box<TlsPeer>>,
-}
-
-pub(super) struct Conn {
-    /// The engine's name for it; free again while it is leaving.
-    id: ConnId,
-    serial: u64,
-    peer: SocketAddr,
-    side: Side,
-    /// The one side that the port which it was accepted on serves; `None` for both.
-    listens_for: Option<Side>,
-    outbound: bool,
-    /// Of the peer that we connect to.
-    setup: Option<SetupId>,
-    pub(super) phase: Phase,
-    pub(super) stream: Stream,
-    /// Of its task.
-    waker: Option<Waker>,
-    pub(super) flush_queued: bool,
-    /// Its last read filled the buffer: more waits, and its reads are of those that are bounded for each pass.
-    is_bulky: bool,
-    /// It waits in one of the core's queues for its turn in a later pass.
-    is_deferred: bool,
-    /// The engine has been told that the peer says nothing more.
-    half_closed: bool,
-    /// The peer's FIN was read. The socket shows it to every read from then on.
-    fin_seen: bool,
-    /// See [`super::progress`].
-    pub(super) watched: bool,
-}
-
-impl Conn {
-    /// Whether this is the connection of that name, and not a later one in its slot.
-    pub(super) fn is(&self, key: Key) -> bool {
-        self.serial == key.serial
-    }
-
-    /// What may wait to be sent: a server is trusted with more than a peer whom anybody can play.
-    pub(super) fn send_queue_len_max(&self) -> usize {
-        if self.outbound && self.side == Side::Server { SERVER_SEND_QUEUE_LEN_MAX } else { SEND_QUEUE_LEN_MAX }
-    }
-
-    pub(super) fn wake(&mut self) {
-        self.waker.take().into_iter().for_each(Waker::wake);
-    }
-}
-
 impl Core {
     pub(super) fn conn(&mut self, key: Key) -> Option<&mut Conn> {
         self.conns.get_mut(key.index).filter(|conn| conn.serial == key.serial)
     }
 
-    fn insert(&mut self, id: ConnId, peer: SocketAddr, side: Side, phase: Phase, stream: Stream) -> Key {
+    pub(super) fn insert(&mut self, id: ConnId, peer: SocketAddr, side: Side, phase: Phase, stream: Stream) -> Key {
         self.serial += 1;
         let serial = self.serial;
         let outbound = phase == Phase::Connecting;
@@ -154,57 +75,13 @@ impl Core {
         (self.conns.get(key.index)?.id == id).then_some(key)
     }
 
-    /// Takes an accepted connection in, or lets it go at once. Its task must be started when it is taken.
-    pub(super) fn accepted(
-        &mut self,
-        point: PointId,
-        socket: glommio::net::TcpStream,
-        peer: SocketAddr,
-    ) -> Option<Key> {
-        // The engine frees a slot when it asks for a close: nothing that is meant for the old connection may be
-        // left when the slot is given to this one.
-        self.carry_out();
-        let now = self.clock.now();
-        let Self { engine, .. } = self;
-        let accept = Accept { point, peer };
-        let id = match catch_unwind(AssertUnwindSafe(|| engine.accept(accept, now))) {
-            Ok(Ok(id)) => id,
-            Ok(Err(_)) => {
-                // Counted by the engine, which may have an event to tell.
-                self.set_dirty();
-                return None;
-            }
-            Err(panic) => {
-                self.on_panic(panic.as_ref());
-                return None;
-            }
-        };
-        // A socket that takes no option is one whose peer has gone, which the first read finds out.
-        let _ = sys::with_socket(&socket, |socket| socket::set_stream_options(&socket));
-        let point = self.engine.settings().point(point);
-        let (transport, listens_for) = (point.transport, point.side);
-        let side = listens_for.unwrap_or(Side::Endpoint);
-        let session = match transport {
-            Transport::Udp | Transport::Tcp => None,
-            Transport::Tls => match self.tls.accept(listens_for) {
-                Ok(session) => Some(Box::new(session)),
-                Err(fault) => {
-                    self.say("a TLS session could not be begun", Some(peer), fault.to_string());
-                    self.tell_closed(id, CloseReason::Error);
-                    return None;
-                }
-            },
-        };
-        let phase = if session.is_some() { Phase::Handshaking } else { Phase::Open };
-        let key = self.insert(id, peer, side, phase, Stream::new(socket, session, self.waiting.clone()));
-        self.conns[key.index].listens_for = listens_for;
-        if phase == Phase::Handshaking {
-            self.handshake_begun(key);
-        } else if !self.input(Input::Ready { conn: id, identities: None }) {
+    /// Takes one step of a connection. A panic in it (of rustls, or of what verifies a certificate) closes this one and
+    /// leaves everything else as it was.
+    pub(super) fn guarded(&mut self, key: Key, step: impl FnOnce(&mut Self)) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| step(self))) {
+            self.on_panic(panic.as_ref());
             self.lost(key, CloseReason::Panic);
-            return None;
         }
-        Some(key)
     }
 
     /// Carries out `Output::Connect`.
@@ -316,7 +193,7 @@ impl Core {
         }
     }
 
-    /// Its task panicked outside the engine.
+    /// The connection's task panicked outside the engine.
     pub(super) fn panicked(&mut self, key: Key) {
         self.lost(key, CloseReason::Panic);
     }
@@ -602,7 +479,7 @@ impl Core {
         self.say_why("a TLS handshake failed", why.name(), Some(peer), detail.to_owned());
     }
 
-    fn handshake_begun(&mut self, key: Key) {
+    pub(super) fn handshake_begun(&mut self, key: Key) {
         let now = self.clock.now();
         let Some(conn) = self.conn(key) else { return };
         let source = (!conn.outbound).then_some(conn.peer.ip());
@@ -636,7 +513,7 @@ impl Core {
         conn.wake();
     }
 
-    /// Lets go of the room that a crowd has left behind.
+    /// Lets go of the room that a burst of work has left behind.
     pub(super) fn shrink(&mut self) {
         self.engine.shrink();
         self.lent = Vec::new();

@@ -3,16 +3,16 @@
 //! Owns: their order and their number, in all and by source address. Must not touch: connections; what is decided
 //! here is carried out by [`super::connection`].
 //!
-//! A crowd is taken in at the pace of the cryptography: while the bound is reached, connections wait in the listener's
-//! queue, so that a thousand phones that come back at once all get in. Stalled ones do not hold up that queue: who
-//! has had its time gives way to the next. A source that fills its share gives way among its own, and waits aside
-//! ([`super::parked`]), so that nobody waits behind it.
+//! A burst of connections is taken in at the pace of the cryptography: while the bound is reached, connections wait in
+//! the listener's queue, so that a thousand phones that come back at once all get in. Stalled ones do not hold up that
+//! queue: who has had its time gives way to the next. A source that fills its share gives way among its own, and waits
+//! aside ([`super::parked`]), so that nobody waits behind it.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::connection::Key;
+use super::conn::Key;
 use crate::clock::Time;
 use crate::limits::{HANDSHAKES_COUNT_MAX, HANDSHAKES_PER_SOURCE_MAX};
 use crate::stats::Counter;
@@ -20,8 +20,8 @@ use crate::stats::Counter;
 /// A handshake may take so long before it gives way to newer ones while this shard has others to reckon: what it waits
 /// for may be its turn.
 const PATIENCE_BUSY: Duration = Duration::from_millis(500);
-/// The same while this shard waits for its peers: two round trips. Short, for nobody is let in meanwhile, and whoever
-/// fills the places with connections that say nothing must not keep others out.
+/// How long a handshake may take while this shard waits for its peers: two round trips. Short, for nobody is let in
+/// meanwhile, and whoever fills the places with connections that say nothing must not keep others out.
 const PATIENCE_IDLE: Duration = Duration::from_millis(250);
 
 #[derive(Clone, Copy, Debug)]
@@ -35,15 +35,15 @@ struct Entry {
 /// Whether a handshake may begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
-    /// It may.
+    /// The handshake may begin.
     Now,
-    /// Its source has as many as it may have: this one waits, and nobody behind it.
+    /// The source has as many as it may have: this handshake waits, and nobody behind it.
     Parks,
     /// There are as many as may be: everybody waits.
     Waits,
 }
 
-/// Those of one shard.
+/// The handshakes of one shard.
 #[derive(Debug, Default)]
 pub(super) struct Handshakes {
     /// The oldest first.
@@ -79,8 +79,8 @@ impl Handshakes {
                 return Some((self.oldest_of(source)?.key, Counter::LimitHandshakesPerSource));
             }
         }
-        let crowded = self.all.len() > HANDSHAKES_COUNT_MAX;
-        self.all.front().filter(|_| crowded).map(|entry| (entry.key, Counter::LimitHandshakesCount))
+        let is_over = self.all.len() > HANDSHAKES_COUNT_MAX;
+        self.all.front().filter(|_| is_over).map(|entry| (entry.key, Counter::LimitHandshakesCount))
     }
 
     /// One is over, however it ended.
@@ -115,7 +115,7 @@ mod tests {
     }
 
     /// So many of one source, from the first number on.
-    fn crowd(all: &mut Handshakes, first: usize, count: usize, from: IpAddr) {
+    fn burst(all: &mut Handshakes, first: usize, count: usize, from: IpAddr) {
         for at in first..first + count {
             assert_eq!(all.begin(Key::of_test(at), Some(from), START), None, "{at}");
         }
@@ -124,8 +124,8 @@ mod tests {
     #[test]
     fn the_bound_is_waited_for_and_then_the_oldest_gives_way() {
         let mut all = Handshakes::default();
-        crowd(&mut all, 0, HANDSHAKES_COUNT_MAX / 2, source(1));
-        crowd(&mut all, 1_000, HANDSHAKES_COUNT_MAX - HANDSHAKES_COUNT_MAX / 2, source(2));
+        burst(&mut all, 0, HANDSHAKES_COUNT_MAX / 2, source(1));
+        burst(&mut all, 1_000, HANDSHAKES_COUNT_MAX - HANDSHAKES_COUNT_MAX / 2, source(2));
         for (busy, patience) in [(true, PATIENCE_BUSY), (false, PATIENCE_IDLE)] {
             assert_eq!(all.turn(source(3), busy, START), Turn::Waits, "at the bound");
             assert_eq!(all.turn(source(3), busy, START.after(patience - Duration::from_micros(1))), Turn::Waits);
@@ -142,11 +142,11 @@ mod tests {
     #[test]
     fn a_source_waits_and_gives_way_among_its_own() {
         let mut all = Handshakes::default();
-        crowd(&mut all, 5_000, 1, source(2));
-        crowd(&mut all, 0, HANDSHAKES_PER_SOURCE_MAX, source(1));
+        burst(&mut all, 5_000, 1, source(2));
+        burst(&mut all, 0, HANDSHAKES_PER_SOURCE_MAX, source(1));
         assert_eq!(all.turn(source(1), true, START), Turn::Parks);
         assert_eq!(all.turn(source(2), true, START), Turn::Now, "others are not held up");
-        crowd(&mut all, 6_000, HANDSHAKES_COUNT_MAX - HANDSHAKES_PER_SOURCE_MAX - 1, source(3));
+        burst(&mut all, 6_000, HANDSHAKES_COUNT_MAX - HANDSHAKES_PER_SOURCE_MAX - 1, source(3));
         assert_eq!(all.turn(source(2), true, START), Turn::Waits);
         assert_eq!(all.turn(source(1), true, START), Turn::Parks, "nor by it, when there is room for nobody");
         let gives_way = all.begin(Key::of_test(9_999), Some(source(1)), START.after(PATIENCE_BUSY));

@@ -18,14 +18,14 @@ use crate::limits::{MAILBOX_COUNT_MAX, MAILBOX_NEW_WORK_COUNT_MAX};
 /// The smallest queue of a pair, however many shards share the bound of one mailbox.
 const QUEUE_COUNT_MIN: usize = 256;
 
-/// One shard's way to all others.
+/// One shard's channels to all shards, itself among them.
 #[derive(Debug)]
 pub struct Post {
-    ways: Vec<Way>,
+    channels: Vec<Channel>,
 }
 
 #[derive(Debug)]
-struct Way {
+struct Channel {
     queue: Sender<Mail>,
     receiver: Arc<Shared>,
     /// Changes to the directory that found no room.
@@ -51,7 +51,7 @@ pub struct Inbox {
 pub enum Posted {
     /// In the receiver's queue.
     Sent,
-    /// It waits here for room.
+    /// The mail waits here for room.
     Waits,
     /// No room: the sender has to do without.
     Refused(Mail),
@@ -61,13 +61,13 @@ pub enum Posted {
 #[must_use]
 pub fn join(shards: &[Arc<Shared>]) -> (Vec<Post>, Vec<Inbox>) {
     let count_max = queue_count_max(shards.len());
-    let mut posts: Vec<Post> = shards.iter().map(|_| Post { ways: Vec::new() }).collect();
+    let mut posts: Vec<Post> = shards.iter().map(|_| Post { channels: Vec::new() }).collect();
     let mut inboxes = Vec::new();
     for receiver in shards {
         let mut queues = Vec::new();
         for post in &mut posts {
             let (queue, out) = crossbeam_channel::bounded(count_max);
-            post.ways.push(Way {
+            post.channels.push(Channel {
                 queue,
                 receiver: receiver.clone(),
                 waiting: VecDeque::new(),
@@ -90,30 +90,30 @@ fn queue_count_max(shards: usize) -> usize {
 impl Post {
     /// Puts a mail into the receiver's queue, without waking it yet.
     pub fn post(&mut self, to: ShardId, mail: Mail) -> Posted {
-        let Some(way) = self.ways.get_mut(usize::from(to.0)) else { return Posted::Refused(mail) };
+        let Some(channel) = self.channels.get_mut(usize::from(to.0)) else { return Posted::Refused(mail) };
         if let Some(seen) = mail.seen() {
-            if way.seen.contains(&seen) {
+            if channel.seen.contains(&seen) {
                 return Posted::Sent;
             }
-            way.seen.push(seen);
+            channel.seen.push(seen);
         }
-        if mail.is_directory() && !mail.is_latest() && !way.waiting.is_empty() {
-            way.waiting.push_back(mail);
+        if mail.is_directory() && !mail.is_latest() && !channel.waiting.is_empty() {
+            channel.waiting.push_back(mail);
             return Posted::Waits;
         }
         if mail.is_new_work() {
-            let count_max = way.queue.capacity().unwrap_or(MAILBOX_COUNT_MAX);
-            if way.queue.len() >= count_max * MAILBOX_NEW_WORK_COUNT_MAX / MAILBOX_COUNT_MAX {
+            let count_max = channel.queue.capacity().unwrap_or(MAILBOX_COUNT_MAX);
+            if channel.queue.len() >= count_max * MAILBOX_NEW_WORK_COUNT_MAX / MAILBOX_COUNT_MAX {
                 return Posted::Refused(mail);
             }
         }
-        match way.queue.try_send(mail) {
+        match channel.queue.try_send(mail) {
             Ok(()) => {
-                way.fresh = true;
+                channel.fresh = true;
                 Posted::Sent
             }
             Err(TrySendError::Full(mail) | TrySendError::Disconnected(mail)) if mail.is_directory() => {
-                way.wait(mail);
+                channel.wait(mail);
                 Posted::Waits
             }
             Err(TrySendError::Full(mail) | TrySendError::Disconnected(mail)) => Posted::Refused(mail),
@@ -123,8 +123,8 @@ impl Post {
     /// Tries again what waits; says whether some of it still does.
     pub fn retry(&mut self) -> bool {
         let mut waits = false;
-        for way in &mut self.ways {
-            waits |= way.retry();
+        for channel in &mut self.channels {
+            waits |= channel.retry();
         }
         waits
     }
@@ -132,10 +132,10 @@ impl Post {
     /// Wakes every shard that was sent something since the last call; says how many.
     pub fn wake(&mut self) -> u64 {
         let mut woken = 0;
-        for way in &mut self.ways {
-            way.seen.clear();
-            if std::mem::take(&mut way.fresh) {
-                way.receiver.wake();
+        for channel in &mut self.channels {
+            channel.seen.clear();
+            if std::mem::take(&mut channel.fresh) {
+                channel.receiver.wake();
                 woken += 1;
             }
         }
@@ -143,7 +143,7 @@ impl Post {
     }
 }
 
-impl Way {
+impl Channel {
     /// There is no room for a change to the directory.
     fn wait(&mut self, mail: Mail) {
         if !mail.is_latest() {
@@ -275,7 +275,7 @@ mod tests {
                 }
             })
         };
-        // Both senders' queues have a share of what is taken at once.
+        // The queues of both senders have a share of what is taken at once.
         assert_eq!(take(&mut inbox, 2 * 5), 5);
         assert!(post.retry(), "five fit, five wait");
         assert!(matches!(post.post(TO, change(10)), Posted::Waits), "none overtakes those that wait");

@@ -7,12 +7,16 @@
 //! what a message says.
 
 mod arrivals;
+mod clock;
+mod conn;
 mod connection;
 mod core;
+mod draining;
 mod ends;
 mod handshakes;
 mod mailbox;
 mod parked;
+mod pass;
 mod progress;
 mod reporter;
 mod resolving;
@@ -32,7 +36,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender};
 use glommio::{LocalExecutorBuilder, Placement};
 
-pub use self::core::Clock;
+pub use self::clock::Clock;
 pub use self::shared::Handle;
 
 use self::core::{Core, Parts};

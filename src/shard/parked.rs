@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use crate::clock::Time;
 use crate::limits::HANDSHAKE_MAX;
 
-/// Those of one shard. `T` is what is kept of a connection.
+/// The parked connections of one shard. `T` is what is kept of a connection.
 #[derive(Debug)]
 pub(super) struct Parked<T> {
     /// The oldest first. No queue is empty.
@@ -39,7 +39,7 @@ impl<T> Parked<T> {
         self.by_source.contains_key(&source)
     }
 
-    /// Those that have some.
+    /// Sources that have parked connections.
     pub(super) fn sources(&self) -> Vec<IpAddr> {
         self.by_source.keys().copied().collect()
     }

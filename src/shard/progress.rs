@@ -17,7 +17,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::connection::Key;
+use super::conn::Key;
 use crate::clock::Time;
 use crate::limits::{SEND_AGE_MAX, SEND_STALL_MAX};
 
@@ -89,7 +89,7 @@ impl Watch {
     }
 }
 
-/// Those of one shard, in the order of their next look.
+/// The watches of one shard, in the order of their next look.
 #[derive(Debug, Default)]
 pub(super) struct Watches {
     queue: VecDeque<Watch>,

@@ -33,7 +33,7 @@ enum Network {
     None,
     /// The first address of the /24 or /64.
     Of(IpAddr),
-    /// Those for which the table had no room.
+    /// Networks for which the table had no room.
     Others,
 }
 

@@ -5,7 +5,7 @@
 
 use std::task::{Context, Poll};
 
-use super::connection::{Key, Phase};
+use super::conn::{Key, Phase};
 use super::core::Core;
 use super::ends::close_reason;
 use super::progress::{Seen, Verdict};
@@ -100,7 +100,7 @@ impl Core {
         match flushed {
             Ok(Flushed::All) => {}
             Ok(Flushed::Waits) => {
-                // Its task waits for room.
+                // The connection's task waits for room.
                 conn.wake();
                 if conn.stream.waiting_len() > conn.send_queue_len_max() {
                     self.lost(key, CloseReason::SendQueueFull);

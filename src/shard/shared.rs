@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use atomic_waker::AtomicWaker;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
-use super::core::Clock;
+use super::clock::Clock;
 use crate::clock::Time;
 use crate::engine::{Live, Located};
 use crate::ids::{FlowRef, Transport};
@@ -24,7 +24,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Shared {
     waker: AtomicWaker,
-    /// The same waker, which a wake does not use up: a task that was woken and then lost has no other left.
+    /// The waker once more, in a place that a wake does not empty: a task that was woken and then lost has no other left.
     nudger: Mutex<Option<Waker>>,
     /// Counts passes, each of which reads mail: the heartbeat.
     beat: AtomicU64,
@@ -59,7 +59,7 @@ pub(super) struct Orders {
     pub live: Option<Box<Live>>,
     /// New handshakes are made with this; open connections stay.
     pub tls: Option<Box<Tls>>,
-    /// Let go of the room that a crowd has left behind.
+    /// Let go of the room that a burst of work has left behind.
     pub shrink: bool,
     /// Take no new work; say once when nothing is in flight any more.
     pub drain: Option<Sender<()>>,
@@ -371,7 +371,7 @@ impl Handle {
         }
     }
 
-    /// Asks all shards to let go of the room that a crowd has left behind.
+    /// Asks all shards to let go of the room that a burst of work has left behind.
     pub(super) fn shrink(&self) {
         self.order_all(|orders| orders.shrink = true);
     }
@@ -404,7 +404,7 @@ impl Handle {
         all
     }
 
-    /// The same for the first shard alone, which owns the verdict on the SIP Servers.
+    /// Asks the first shard alone, which owns the verdict on the SIP Servers.
     fn ask_owner<T>(&self, request: impl FnOnce(Sender<T>) -> Control) -> Option<T> {
         let (reply, answer) = bounded(1);
         self.inner.links.first()?.ask(request(reply));

@@ -1,4 +1,4 @@
-//! When memory that is free goes back to the system, which the allocator would keep for a crowd that may never come again.
+//! When memory that is free goes back to the system, which the allocator would keep for a burst that may never come again.
 //!
 //! Owns: the decision. Must not touch: how memory is measured or given back.
 //!

@@ -16,9 +16,11 @@ use std::time::Duration;
 use glommio::net::{TcpListener, UdpSocket};
 use glommio::timer::Timer;
 
-use super::arrivals::CROWD_LOOK_EVERY;
-use super::connection::Key;
-use super::core::{Clock, Core, RETRY_AFTER};
+use super::arrivals::HANDSHAKE_LOOK_EVERY;
+use super::clock::Clock;
+use super::conn::Key;
+use super::core::Core;
+use super::pass::RETRY_AFTER;
 use super::resolving::Ask;
 use super::shared::Shared;
 use crate::clock::Time;
@@ -288,7 +290,7 @@ pub(super) async fn accept(shard: Rc<Shard>, point: PointId, listener: TcpListen
                 if let Ok(peer) = accepted.peer_addr() {
                     // Whoever comes next waits with it in the listener's queue.
                     while shard.call(|core| core.must_hold(point, peer)) == Some(true) {
-                        glommio::timer::sleep(CROWD_LOOK_EVERY).await;
+                        glommio::timer::sleep(HANDSHAKE_LOOK_EVERY).await;
                     }
                     let socket = accepted.bind_to_executor();
                     let key = shard.call(|core| core.arrived(point, socket, peer));
@@ -296,7 +298,7 @@ pub(super) async fn accept(shard: Rc<Shard>, point: PointId, listener: TcpListen
                         shard.spawn_conn(key);
                     }
                 }
-                // A crowd in the listener's queue is accepted without a wait between.
+                // A burst in the listener's queue is accepted without a wait between.
                 in_a_row += 1;
                 if in_a_row == ACCEPTS_IN_A_ROW_MAX {
                     in_a_row = 0;

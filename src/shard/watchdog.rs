@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use super::core::Clock;
+use super::clock::Clock;
 use super::mailbox::Inbox;
 use super::shared::Handle;
 use super::spare::Spare;
@@ -22,7 +22,7 @@ use crate::sys::memory;
 
 /// From one look to the next. A heartbeat that stands still for two looks is a stall.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
-/// The same when the last look saw neither a heartbeat nor work.
+/// From one look to the next when the last look saw neither a heartbeat nor work.
 const LOOK_EVERY_QUIET: Duration = Duration::from_millis(100);
 /// How late a timer may be.
 const LATE_US_MAX: u64 = 25_000;
@@ -44,7 +44,7 @@ struct Seen {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
-    /// Its heart has beaten, or there is work that it has had no time for yet.
+    /// The shard's heart has beaten, or there is work that it has had no time for yet.
     Fine,
     /// No heartbeat, and no work.
     Idle,

@@ -8,19 +8,19 @@ use crate::ids::{Side, Transport};
 pub enum HandshakeFailure {
     /// The peer was asked for a certificate and gave none.
     None,
-    /// Its certificate, or one of the chain, has expired.
+    /// The peer's certificate, or one of the chain, has expired.
     Expired,
-    /// Its certificate is not valid yet.
+    /// The peer's certificate is not valid yet.
     NotYetValid,
     /// No trusted CA issued it.
     UnknownCa,
-    /// It is self-signed.
+    /// The peer's certificate is self-signed.
     SelfSigned,
     /// A CRL lists it.
     Revoked,
-    /// Its key usage does not fit its role.
+    /// The certificate's key usage does not fit the peer's role.
     Usage,
-    /// It does not carry the configured name (RFC 5922).
+    /// The certificate does not carry the configured name (RFC 5922).
     Name,
     /// A signature does not verify, or its algorithm is not accepted.
     Signature,

@@ -22,7 +22,7 @@ macro_rules! metrics {
         )*)*];
 
         impl $kind {
-            /// Its line in the table.
+            /// The row of this variant in the table.
             #[must_use]
             pub fn row(self) -> &'static Row {
                 &$table[self as usize]

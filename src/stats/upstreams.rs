@@ -103,13 +103,13 @@ impl LinkKind {
 /// How far a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LinkState {
-    /// It is being opened.
+    /// The connection is being opened.
     Connecting,
     /// Messages can pass.
     Open,
-    /// It could not be opened, and is not tried again yet.
+    /// The connection could not be opened, and is not tried again yet.
     BackingOff,
-    /// It was closed, and is opened again when it is needed.
+    /// The connection was closed, and is opened again when it is needed.
     Closed,
 }
 
@@ -136,7 +136,7 @@ pub struct LinkRow {
     pub kind: LinkKind,
     /// The pair's or the peer's name in the settings; empty for a device.
     pub name: String,
-    /// Its address and port.
+    /// The target's address and port.
     pub address: SocketAddr,
     #[allow(missing_docs, reason = "see Transport")]
     pub transport: Transport,
@@ -151,13 +151,13 @@ pub struct LinkRow {
 /// What is known of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum NameState {
-    /// It is being asked for.
+    /// The name is being asked for.
     Asking,
-    /// Its servers are known.
+    /// The name's servers are known.
     Fresh,
-    /// Its records have expired, and serve while no resolver answers.
+    /// The name's records have expired, and serve while no resolver answers.
     Stale,
-    /// It has no servers.
+    /// The name has no servers.
     Negative,
     /// What was known has expired, and nobody has asked since.
     Expired,

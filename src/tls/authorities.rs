@@ -1,50 +1,21 @@
-//! The CAs that are trusted by a side, or for a peer, and their revocation lists, read from files.
+//! The trust anchors of a side or of a peer, and their revocation lists, read from files.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustls::RootCertStore;
 use rustls::crypto::ring;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
+use rustls::pki_types::CertificateRevocationListDer;
 use webpki::{CertRevocationList, OwnedCertRevocationList};
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
+use super::error::TlsError;
+use super::inventory::{Authority, Crl};
 use super::pem;
-use super::setup::TlsError;
 use super::trust::Trust;
 use crate::config::TrustFiles;
 
 /// A revocation list as it stands in its file.
 type Der = CertificateRevocationListDer<'static>;
-
-/// A revocation list, to be shown to people.
-#[derive(Clone, Debug)]
-pub struct Crl {
-    /// Its file.
-    pub path: PathBuf,
-    /// Whose certificates it revokes.
-    pub issuer: String,
-    /// When the next one was to come, in seconds since 1970; `None` when it does not say.
-    pub next_update: Option<i64>,
-}
-
-/// A CA that is trusted, to be shown to people.
-#[derive(Clone, Debug)]
-pub struct Authority {
-    /// Its file.
-    pub path: PathBuf,
-    /// Its certificate.
-    pub der: CertificateDer<'static>,
-    /// There are revocation lists, and none of them is its own.
-    pub unlisted: bool,
-}
-
-impl Authority {
-    /// Its name, in words.
-    #[must_use]
-    pub fn subject(&self) -> String {
-        X509Certificate::from_der(&self.der).map_or_else(|_| "?".to_owned(), |(_, ca)| ca.subject().to_string())
-    }
-}
 
 /// Who is trusted, and what there is to say of it.
 #[derive(Debug)]

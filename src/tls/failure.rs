@@ -37,7 +37,7 @@ pub fn agreed(version: ProtocolVersion, suite: CipherSuite) -> [Counter; 2] {
 /// A handshake that rustls has given up.
 #[derive(Debug)]
 pub struct Failed<'a> {
-    /// Its verdict.
+    /// rustls' verdict.
     pub fault: &'a Error,
     /// What the client had offered, if it failed at that.
     pub offer: Option<Offer>,
@@ -134,7 +134,7 @@ impl Failed<'_> {
 fn verdict(fault: &Error) -> String {
     let what = match fault {
         Error::InvalidCertificate(CertificateError::Other(other)) => match other.0.downcast_ref::<webpki::Error>() {
-            // Its details are all algorithms by their numbers, those that are taken too.
+            // The fault's details are all algorithms by their numbers, those that are taken too.
             Some(fault) if chain(fault) == HandshakeFailure::Signature => ALGORITHM.to_owned(),
             _ => other.0.to_string(),
         },

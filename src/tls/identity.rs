@@ -15,11 +15,11 @@ use crate::sip::{Span, Uri};
 pub struct Identities {
     /// Hosts of its `sip:` URIs, in lower case.
     pub sip: Vec<String>,
-    /// Its `sip:` URIs with a user part, as canonical addresses of record.
+    /// The certificate's `sip:` URIs with a user part, as canonical addresses of record.
     pub users: Vec<Vec<u8>>,
-    /// Its DNS names, in lower case.
+    /// The certificate's DNS names, in lower case.
     pub dns: Vec<String>,
-    /// Its addresses.
+    /// The certificate's addresses.
     pub addresses: Vec<IpAddr>,
     /// Only CAs of the endpoint side vouch for it, and they have no say in who is a server.
     pub of_endpoint: bool,

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustls::{KeyLog, NoKeyLog};
 
-use super::setup::TlsError;
+use super::error::TlsError;
 use crate::config::Config;
 use crate::ids::Side;
 
@@ -86,7 +86,7 @@ impl KeyLogs {
     }
 }
 
-/// Those that the settings name, each once.
+/// The files that the settings name, each once.
 pub fn files(config: &Config) -> impl Iterator<Item = &PathBuf> {
     let of = |side| config.security.side(side).key_log_file.as_ref();
     let (server, endpoint) = (of(Side::Server), of(Side::Endpoint));

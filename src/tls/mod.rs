@@ -1,39 +1,43 @@
 //! TLS by rustls: what a session does with bytes, whom it trusts, and what it is made from.
 //!
 //! Owns: [`session`], which turns records into text and back with buffers that the shard lends it; [`setup`], which
-//! reads our certificates ([`own`]), CAs and revocation lists ([`authorities`]) from files ([`mod@file`], [`pem`],
-//! [`shelf`]), for each side and for single peers ([`peers`]); [`trust`] and [`identity`], which verify a peer;
+//! reads our certificates ([`certificate`]), CAs and revocation lists ([`authorities`]) from files ([`mod@file`],
+//! [`pem`], [`store`]), for each side and for single peers ([`peers`], [`connect`]); [`trust`] and [`identity`], which verify a peer;
 //! [`tickets`], by which sessions are taken up again; [`failure`] and [`hello`], which say why a handshake failed;
 //! [`key_log`], for those who have to read a capture. Must not touch: sockets, SIP, the engine's state.
 
 mod authorities;
+mod certificate;
+mod connect;
+pub mod error;
 pub mod failure;
 pub mod file;
 pub mod hello;
 pub mod identity;
+pub mod inventory;
 pub mod key_log;
-mod own;
 mod peers;
 pub mod pem;
 pub mod session;
 pub mod setup;
-mod shelf;
+mod store;
 #[cfg(test)]
 mod tests;
 pub mod tickets;
 pub mod trust;
 
-pub use own::CurrentCertificate;
+pub use certificate::CurrentCertificate;
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustls::{ClientConfig, ServerConfig};
+use rustls::ServerConfig;
 
 use crate::config::{ClientEku, Verify};
 use crate::ids::{SetupId, Side};
+use connect::Connect;
 use identity::{Identities, TlsPeer};
+use inventory::Files;
 use peers::Peers;
 use session::Session;
 use trust::Trust;
@@ -43,11 +47,11 @@ use trust::Trust;
 pub struct Tls {
     server: SideTls,
     endpoint: SideTls,
-    /// For ports that serve both sides. They show the endpoint side's certificate: who calls is known only later.
+    /// For ports that serve both sides. Such a port shows the endpoint side's certificate: who calls is known only later.
     accept_both: Option<Arc<ServerConfig>>,
     /// What a client's certificate must chain to before it may name a server, when that is not what the endpoint
     /// side trusts anyway.
-    vouches_for_servers: Option<(Arc<Trust>, ClientEku)>,
+    servers_trust: Option<(Arc<Trust>, ClientEku)>,
     peers: Peers,
 }
 
@@ -61,28 +65,6 @@ struct SideTls {
     /// What a client's certificate must chain to.
     trusted: Option<(Arc<Trust>, ClientEku)>,
     files: Files,
-}
-
-/// The files that an operator has to look at when handshakes fail.
-#[derive(Clone, Debug, Default)]
-pub struct Files {
-    /// Our certificate.
-    pub certificate: Option<PathBuf>,
-    /// Who asks for a domain of `[[security.sni]]` sees another.
-    pub domains: bool,
-    /// The CAs that peers are verified against.
-    pub trusted_ca: Option<PathBuf>,
-    /// Those of the system count too.
-    pub system_roots: bool,
-    /// The CAs of SIP Servers, where these come to the same port.
-    pub servers_ca: Option<PathBuf>,
-}
-
-/// One configuration serves all names: whom a connection must find is given with each.
-#[derive(Clone, Debug)]
-struct Connect {
-    by_name: Arc<ClientConfig>,
-    by_chain: Arc<ClientConfig>,
 }
 
 /// Why a session cannot be begun.
@@ -142,19 +124,19 @@ impl Tls {
         trust::identities(session.peer_certificates()?.first()?).ok()
     }
 
-    /// The same for a session that was accepted on a port that serves `side`, `None` for both; and whose CAs vouch for
-    /// the certificate, as that decides whom it may name. `None` when it has shown none.
+    /// The names of the client of a session that was accepted on a port that serves `side`, `None` for both; and whose
+    /// CAs vouch for the certificate, as that decides whom it may name. `None` when it has shown none.
     #[must_use]
     pub fn identities_of_client(&self, session: &Session, side: Option<Side>) -> Option<Identities> {
         let mut identities = self.identities(session)?;
         let chain = session.peer_certificates()?;
-        let vouches = |(trust, eku): &(Arc<Trust>, ClientEku)| trust.vouches_for_client(chain, *eku);
-        identities.of_endpoint = self.vouches_for_servers.as_ref().is_some_and(|trusted| !vouches(trusted));
+        let trusts = |(trust, eku): &(Arc<Trust>, ClientEku)| trust.trusts_client(chain, *eku);
+        identities.of_endpoint = self.servers_trust.as_ref().is_some_and(|trusted| !trusts(trusted));
         // Who names none of those with CAs of their own was let in by the CAs of a side.
-        if let Some(peers) = self.peers.vouch(&identities, chain) {
+        if let Some(peers) = self.peers.trusting(&identities, chain) {
             let mut sides =
                 [Side::Endpoint, Side::Server].into_iter().filter(|one| side.is_none_or(|only| only == *one));
-            identities.of_peers_only = !sides.any(|side| self.side(side).trusted.as_ref().is_some_and(vouches));
+            identities.of_peers_only = !sides.any(|side| self.side(side).trusted.as_ref().is_some_and(trusts));
             identities.peers = peers;
         }
         Some(identities)

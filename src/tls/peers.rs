@@ -12,38 +12,22 @@ use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
 
-use super::identity::{Expected, Identities};
+use super::connect::Connect;
+use super::error::TlsError;
+use super::identity::Identities;
+use super::inventory::Files;
 use super::key_log::KeyLogs;
-use super::setup::{TlsError, connect};
-use super::shelf::{Shelf, Whose};
-use super::trust::Trust;
-use super::{Connect, Files};
-use crate::config::{ClientEku, Config, PeerSetup, TlsPeer, Verify};
+use super::store::{Store, Whose};
+use super::trust::PeerTrust;
+use crate::config::{Config, PeerSetup, TlsPeer, Verify};
 use crate::ids::{SetupId, Side};
-
-/// The CAs of peers that have their own, and the names that these vouch for.
-#[derive(Debug)]
-pub(super) struct Voucher {
-    pub(super) side: Side,
-    pub(super) setup: SetupId,
-    pub(super) trust: Arc<Trust>,
-    pub(super) eku: ClientEku,
-    expected: Vec<Expected>,
-}
-
-impl Voucher {
-    /// Whether it may vouch for a certificate with these names.
-    pub(super) fn is_for(&self, identities: &Identities) -> bool {
-        self.expected.iter().any(|expected| identities.match_expected(expected))
-    }
-}
 
 /// What single peers have of their own.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Peers {
     /// By set-up.
     setups: Arc<[PeerTls]>,
-    vouchers: Arc<[Arc<Voucher>]>,
+    peer_trusts: Arc<[Arc<PeerTrust>]>,
 }
 
 /// One set-up.
@@ -59,22 +43,22 @@ impl Peers {
     ///
     /// # Errors
     /// One of them is of no use.
-    pub(super) fn read(config: &Config, key_logs: &KeyLogs, shelf: &mut Shelf) -> Result<Self, TlsError> {
+    pub(super) fn read(config: &Config, key_logs: &KeyLogs, store: &mut Store) -> Result<Self, TlsError> {
         let mut setups = Vec::with_capacity(config.security.peers.len());
         for (at, files) in config.security.peers.iter().enumerate() {
             // Whoever is the first to have it gives it a name.
             let whose = config.with_own_setup().find(|(_, _, setup)| usize::from(setup.id.0) == at);
             let (name, side) = whose.map_or((None, Side::Endpoint), |(name, side, _)| (Some(name), side));
-            let own = match (&files.certificate, &files.certificate_key) {
+            let certificate = match (&files.certificate, &files.certificate_key) {
                 (Some(path), Some(key_path)) => {
                     let whose = Whose { side, peer: name.as_deref(), domain: None };
-                    Some(shelf.own(whose, path, key_path)?)
+                    Some(store.certificate(whose, path, key_path)?)
                 }
                 _ => None,
             };
-            let trust = shelf.trust(&files.trust)?;
+            let trust = store.trust(&files.trust)?;
             let key_log = key_logs.of(files.key_log_file.as_ref());
-            let connect = trust.map(|trust| connect(&trust, own.as_ref(), &key_log)).transpose()?;
+            let connect = trust.map(|trust| Connect::new(&trust, certificate.as_ref(), &key_log)).transpose()?;
             let files = Files {
                 certificate: files.certificate.clone(),
                 domains: false,
@@ -84,7 +68,7 @@ impl Peers {
             };
             setups.push(PeerTls { connect, files });
         }
-        Ok(Self { setups: setups.into(), vouchers: vouchers(config, shelf)?.into() })
+        Ok(Self { setups: setups.into(), peer_trusts: peer_trusts(config, store)?.into() })
     }
 
     /// A peer's own set-up.
@@ -92,29 +76,33 @@ impl Peers {
         self.setups.get(usize::from(id.0))
     }
 
-    /// Those that count on a port that serves `side`; `None` for both. On one for endpoints nobody is a server, so that
-    /// a server's CAs have no say there.
-    pub(super) fn vouchers(&self, side: Option<Side>) -> Vec<Arc<Voucher>> {
-        let counts = |voucher: &&Arc<Voucher>| voucher.side == Side::Endpoint || side != Some(Side::Endpoint);
-        self.vouchers.iter().filter(counts).cloned().collect()
+    /// The CAs of peers that count on a port that serves `side`; `None` for both. On one for endpoints nobody is a
+    /// server, so that a server's CAs have no say there.
+    pub(super) fn peer_trusts(&self, side: Option<Side>) -> Vec<Arc<PeerTrust>> {
+        let counts = |peer: &&Arc<PeerTrust>| peer.side == Side::Endpoint || side != Some(Side::Endpoint);
+        self.peer_trusts.iter().filter(counts).cloned().collect()
     }
 
     /// Whose CAs vouch for a chain with these names. `None` when it names nobody who has CAs of its own.
-    pub(super) fn vouch(&self, identities: &Identities, chain: &[CertificateDer<'_>]) -> Option<Vec<(Side, SetupId)>> {
-        let mut named = self.vouchers.iter().filter(|voucher| voucher.is_for(identities)).peekable();
+    pub(super) fn trusting(
+        &self,
+        identities: &Identities,
+        chain: &[CertificateDer<'_>],
+    ) -> Option<Vec<(Side, SetupId)>> {
+        let mut named = self.peer_trusts.iter().filter(|peer| peer.is_for(identities)).peekable();
         named.peek()?;
-        let vouching = named.filter(|voucher| voucher.trust.vouches_for_client(chain, voucher.eku));
-        Some(vouching.map(|voucher| (voucher.side, voucher.setup)).collect())
+        let trusting = named.filter(|peer| peer.trust.trusts_client(chain, peer.eku));
+        Some(trusting.map(|peer| (peer.side, peer.setup)).collect())
     }
 }
 
-fn vouchers(config: &Config, shelf: &mut Shelf) -> Result<Vec<Arc<Voucher>>, TlsError> {
+fn peer_trusts(config: &Config, store: &mut Store) -> Result<Vec<Arc<PeerTrust>>, TlsError> {
     let servers = config.servers.iter().flat_map(|server| {
         let members = [Some(&server.primary), server.backup.as_ref()].into_iter().flatten();
         members.map(|member| (server.setup, server.tls_peer(member)))
     });
     let peers = config.peers.iter().map(|peer| (peer.setup, peer.tls_peer()));
-    let mut all: Vec<Voucher> = Vec::new();
+    let mut all: Vec<PeerTrust> = Vec::new();
     for (setup, peer) in servers.chain(peers) {
         let Some(PeerSetup { id, own_trust: true }) = setup else { continue };
         let TlsPeer { side, expected, verify: Verify::Name, .. } = peer else { continue };
@@ -122,9 +110,9 @@ fn vouchers(config: &Config, shelf: &mut Shelf) -> Result<Vec<Arc<Voucher>>, Tls
             known.expected.push(expected);
             continue;
         }
-        let Some(trust) = shelf.trust(&config.security.outbound(side, Some(id)).trust)? else { continue };
+        let Some(trust) = store.trust(&config.security.outbound(side, Some(id)).trust)? else { continue };
         let eku = config.security.side(side).client_eku;
-        all.push(Voucher { side, setup: id, trust, eku, expected: vec![expected] });
+        all.push(PeerTrust { side, setup: id, trust, eku, expected: vec![expected] });
     }
     Ok(all.into_iter().map(Arc::new).collect())
 }

@@ -16,17 +16,17 @@ const LABEL_LEN_MAX: usize = 32;
 /// Why a file is of no use.
 #[derive(Debug)]
 pub enum PemError {
-    /// It cannot be read.
+    /// The file cannot be read.
     Unreadable(PathBuf, io::Error),
-    /// It is no PEM.
+    /// The file is no PEM.
     Malformed(PathBuf),
-    /// It holds no certificate.
+    /// The file holds no certificate.
     NoCertificate(PathBuf, Instead),
-    /// It holds no private key.
+    /// The file holds no private key.
     NoKey(PathBuf, Instead),
-    /// Its private key is encrypted.
+    /// The file's private key is encrypted.
     EncryptedKey(PathBuf),
-    /// It holds no revocation list.
+    /// The file holds no revocation list.
     NoCrl(PathBuf),
 }
 

@@ -27,8 +27,8 @@ use webpki::{
 use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificate};
 
 use super::identity::{Expected, Identities};
-use super::peers::Voucher;
 use crate::config::{ClientEku, Verify};
+use crate::ids::{SetupId, Side};
 
 /// The names of trusted CAs that a client is told are at most so long in all; of more than that none is told.
 const HINTS_LEN_MAX: usize = 8 * 1024;
@@ -89,7 +89,7 @@ fn note_refused(certificate: &CertificateDer<'_>) {
             valid.not_before,
             valid.not_after
         );
-        // It may hold any text, and this goes into a log.
+        // A certificate may hold any text, and this goes into a log.
         words.chars().take(REFUSED_LEN_MAX).map(|c| if c.is_control() { '?' } else { c }).collect()
     }));
 }
@@ -177,7 +177,7 @@ impl Trust {
 
     /// Whether the certificate of a client that has been taken in is one of ours too.
     #[must_use]
-    pub fn vouches_for_client(&self, chain: &[CertificateDer<'_>], eku: ClientEku) -> bool {
+    pub fn trusts_client(&self, chain: &[CertificateDer<'_>], eku: ClientEku) -> bool {
         match chain.split_first() {
             Some((leaf, rest)) => self.verify(leaf, rest, UnixTime::now(), usage(eku)).is_ok(),
             None => false,
@@ -360,6 +360,23 @@ impl ServerCertVerifier for ServerCheck {
     }
 }
 
+/// The CAs of peers that have their own, and the names that these vouch for.
+#[derive(Debug)]
+pub(super) struct PeerTrust {
+    pub(super) side: Side,
+    pub(super) setup: SetupId,
+    pub(super) trust: Arc<Trust>,
+    pub(super) eku: ClientEku,
+    pub(super) expected: Vec<Expected>,
+}
+
+impl PeerTrust {
+    /// Whether it may vouch for a certificate with these names.
+    pub(super) fn is_for(&self, identities: &Identities) -> bool {
+        self.expected.iter().any(|expected| identities.match_expected(expected))
+    }
+}
+
 /// Verifies who connects to us, with `tls-mutual = 1`.
 #[derive(Debug)]
 pub struct ClientCheck {
@@ -367,20 +384,20 @@ pub struct ClientCheck {
     /// A port for both sides takes what either of them trusts.
     second: Option<(Arc<Trust>, ClientEku)>,
     /// CAs that are trusted for single peers, each with the names that it may vouch for.
-    vouchers: Vec<Arc<Voucher>>,
+    peer_trusts: Vec<Arc<PeerTrust>>,
     hints: Vec<DistinguishedName>,
 }
 
 impl ClientCheck {
-    /// By the CAs of `first`; those of `second` are asked when it knows none of the chain, and those of `vouchers` when
+    /// By the CAs of `first`; those of `second` are asked when it knows none of the chain, and those of `peer_trusts` when
     /// neither does.
     #[must_use]
     pub(super) fn new(
         first: (Arc<Trust>, ClientEku),
         second: Option<(Arc<Trust>, ClientEku)>,
-        vouchers: Vec<Arc<Voucher>>,
+        peer_trusts: Vec<Arc<PeerTrust>>,
     ) -> Self {
-        let others = second.iter().map(|(trust, _)| trust).chain(vouchers.iter().map(|voucher| &voucher.trust));
+        let others = second.iter().map(|(trust, _)| trust).chain(peer_trusts.iter().map(|peer| &peer.trust));
         let mut hints: Vec<DistinguishedName> = Vec::new();
         for trust in [&first.0].into_iter().chain(others) {
             // No hints at all mean any CA.
@@ -397,7 +414,7 @@ impl ClientCheck {
         if len_of(&hints) > HINTS_LEN_MAX {
             hints.clear();
         }
-        Self { first, second, vouchers, hints }
+        Self { first, second, peer_trusts, hints }
     }
 
     /// A certificate that the CAs of no side vouch for, which is `unknown`: a peer may be known to its own, and its own
@@ -412,15 +429,15 @@ impl ClientCheck {
         let identities = identities(end_entity)?;
         let issuers = issuers([end_entity].into_iter().chain(intermediates));
         let mut fault = unknown;
-        for voucher in &self.vouchers {
-            if !voucher.is_for(&identities) {
-                if voucher.trust.is_any(&issuers) {
+        for peer in &self.peer_trusts {
+            if !peer.is_for(&identities) {
+                if peer.trust.is_any(&issuers) {
                     let presented = presented(&identities);
                     fault = CertificateError::Other(OtherError(Arc::new(NotThePeer { presented }))).into();
                 }
                 continue;
             }
-            match voucher.trust.verify(end_entity, intermediates, now, usage(voucher.eku)) {
+            match peer.trust.verify(end_entity, intermediates, now, usage(peer.eku)) {
                 Err(other) if is_unknown(&other) => {}
                 Err(other) => return Err(other),
                 Ok(()) => return Ok(()),
@@ -447,7 +464,7 @@ impl ClientCertVerifier for ClientCheck {
             (other, _) => other,
         };
         let verified = match verified {
-            Err(unknown) if is_unknown(&unknown) && !self.vouchers.is_empty() => {
+            Err(unknown) if is_unknown(&unknown) && !self.peer_trusts.is_empty() => {
                 self.verify_peer(end_entity, intermediates, now, unknown)
             }
             other => other,

@@ -36,7 +36,7 @@ pub struct Flushed {
 pub struct Unsent {
     /// Where it was to go.
     pub to: SocketAddr,
-    /// Its payload.
+    /// The datagram's payload.
     pub bytes: Vec<u8>,
     /// Why.
     pub fault: SendFault,

@@ -146,9 +146,12 @@ fn after_cfg_test(tokens: &[Token], at: usize) -> Option<usize> {
     (matches && found[5].is_sign(')') && found[6].is_sign(']')).then_some(at + 7)
 }
 
-/// The index after the item that begins at `at`: past its block, or past its semicolon.
-fn after_item(tokens: &[Token], mut at: usize) -> usize {
+/// The index after the item that begins at `at`: past its block, or past its semicolon; of a field, past its comma.
+pub fn after_item(tokens: &[Token], mut at: usize) -> usize {
     let mut depth = 0_usize;
+    if tokens.get(at + 1).is_some_and(|token| token.is_sign(':')) {
+        return after_field(tokens, at);
+    }
     while let Some(token) = tokens.get(at) {
         at += 1;
         if token.is_sign('{') {
@@ -163,6 +166,21 @@ fn after_item(tokens: &[Token], mut at: usize) -> usize {
         }
     }
     at
+}
+
+/// The index after the field that begins at `at`, with its comma.
+fn after_field(tokens: &[Token], at: usize) -> usize {
+    let mut depth = 0_usize;
+    for (nth, token) in tokens.iter().enumerate().skip(at) {
+        match token.kind {
+            Kind::Sign(',') if depth == 0 => return nth + 1,
+            Kind::Sign('}') if depth == 0 => return nth,
+            Kind::Sign('{' | '(' | '[' | '<') => depth += 1,
+            Kind::Sign('}' | ')' | ']' | '>') => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    tokens.len()
 }
 
 /// The tokens that are compiled into the product.
@@ -264,6 +282,63 @@ fn tree(tokens: &[Token], mut at: usize, prefix: &mut Vec<String>, found: &mut V
     }
 }
 
+/// One name that a `use` brings in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Import {
+    /// What it is called here; `*` for all that the path holds, and `_` for a trait without a name.
+    pub name: String,
+    /// Where it comes from.
+    pub path: Vec<String>,
+    /// Whether it is handed on with some `pub`.
+    pub is_public: bool,
+}
+
+/// Every name that a `use` brings in, inside of functions too.
+pub fn imports(tokens: &[Token]) -> Vec<Import> {
+    let mut out = Vec::new();
+    for at in (0..tokens.len()).filter(|at| tokens[*at].is("use")) {
+        let before = at.checked_sub(1).map(|before| &tokens[before]);
+        let is_public = before.is_some_and(|before| before.is("pub") || before.is_sign(')'));
+        import(&tokens[at + 1..], &[], is_public, &mut out);
+    }
+    out
+}
+
+/// Reads one use tree, adds what it brings in to `out`, and gives what stands behind it.
+fn import<'a>(mut rest: &'a [Token], above: &[String], is_public: bool, out: &mut Vec<Import>) -> &'a [Token] {
+    let mut path = above.to_vec();
+    let mut name = None;
+    while let [first, behind @ ..] = rest {
+        match &first.kind {
+            Kind::Word(word) if word == "as" => {
+                name = behind.first().and_then(Token::word).map(str::to_owned);
+                rest = behind;
+            }
+            Kind::Word(_) if name.is_some() => {}
+            Kind::Word(word) => path.push(word.clone()),
+            Kind::Sign('*') => name = Some("*".to_owned()),
+            Kind::Sign('{') => {
+                rest = behind;
+                while rest.first().is_some_and(|token| !token.is_sign('}')) {
+                    rest = import(rest, &path, is_public, out);
+                    rest = if rest.first().is_some_and(|token| token.is_sign(',')) { &rest[1..] } else { rest };
+                }
+                return rest.get(1..).unwrap_or_default();
+            }
+            Kind::Path => {}
+            _ => break,
+        }
+        rest = rest.get(1..).unwrap_or_default();
+    }
+    if path.last().is_some_and(|last| last == "self") && path.len() > 1 {
+        path.pop();
+    }
+    if let Some(name) = name.or_else(|| path.last().cloned()) {
+        out.push(Import { name, path, is_public });
+    }
+    rest
+}
+
 #[test]
 fn comments_and_text_are_no_code() {
     let text = "// unsafe\n/* a /* b */ unsafe */ let x = \"unsafe \\\" unsafe\"; let c = '\"'; let l: &'static str = r#\"\"unsafe\"#;";
@@ -278,6 +353,9 @@ fn items_under_cfg_test_are_left_out() {
     let words: Vec<_> = without_tests(&all).into_iter().filter_map(|t| t.word().map(str::to_owned)).collect();
     assert_eq!(words, ["mod", "a", "fn", "y", "fn", "z"]);
     assert_eq!(test_modules(&all), [("more".to_owned(), false)]);
+    let fields = tokens("S { #[cfg(test)] a: HashMap<K, V>, b: C, #[cfg(test)] d: E } fn f() {}");
+    let words: Vec<_> = without_tests(&fields).into_iter().filter_map(|t| t.word().map(str::to_owned)).collect();
+    assert_eq!(words, ["S", "b", "C", "fn", "f"]);
     let elsewhere = tokens("#[cfg(test)] #[path = \"x_tests.rs\"] mod tests;");
     assert_eq!(test_modules(&elsewhere), [("x_tests".to_owned(), true)]);
 }
@@ -288,4 +366,15 @@ fn use_trees_are_written_out() {
     let found: Vec<_> = paths(&all, &["crate"]).into_iter().map(|(_, path)| path.join("::")).collect();
     let expected = ["crate::engine::Located", "crate::engine::io", "crate::ids::ShardId", "crate::stats::Row::new"];
     assert_eq!(found, expected);
+}
+
+#[test]
+fn imports_have_their_names() {
+    let all = tokens("use a::{self, b::{C, D as E}, f::*}; pub(crate) use super::G; fn h() { use crate::I as _; }");
+    let found = imports(&all)
+        .into_iter()
+        .map(|import| format!("{} {} {}", import.name, import.path.join("::"), import.is_public));
+    let expected =
+        ["a a false", "C a::b::C false", "E a::b::D false", "* a::f false", "G super::G true", "_ crate::I false"];
+    assert_eq!(found.collect::<Vec<_>>(), expected);
 }

@@ -3,12 +3,14 @@
 //! Each rule is a function from files to faults. It runs over the real tree, and a test beside it shows that it
 //! finds what it is there to find.
 
+mod graph;
 mod habits;
 mod layers;
 mod lexer;
 mod metrics;
 mod purity;
 mod readme;
+mod structure;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -171,4 +173,20 @@ fn the_readme_agrees_with_the_code() {
 #[test]
 fn every_limit_is_documented_used_and_counted() {
     hold(metrics::limits_are_used_and_counted);
+}
+
+#[test]
+fn no_file_cycle_is_large() {
+    hold(structure::cycles_are_small);
+}
+
+#[test]
+fn no_function_is_too_long() {
+    hold(structure::functions_are_short);
+}
+
+#[test]
+#[ignore = "a measurement, printed for people"]
+fn figures() {
+    println!("{}", structure::figures(&repository()));
 }

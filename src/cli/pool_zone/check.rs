@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::members::Member;
-use super::{SERVICES, ZoneError};
+use super::{Port, SERVICES, ZoneError};
 use crate::dns::wire::{Kind, Known, Srv};
 
 /// Something that does not agree.
@@ -94,70 +94,92 @@ pub(super) fn compare(
     is_preferred: bool,
     ask: &mut Ask<'_>,
 ) -> Result<Vec<Difference>, ZoneError> {
-    let mut differences: Vec<Difference> = Vec::new();
-    let mut tell = |difference: Difference| {
-        if !differences.contains(&difference) {
-            differences.push(difference);
-        }
-    };
-    for member in members {
-        if let (Some(domains), Some(file)) = (&member.domains, &member.file)
-            && !domains.iter().any(|name| name.eq_ignore_ascii_case(domain))
-        {
-            tell(Difference::Domain { file: file.clone(), domain: domain.to_owned() });
-        }
-    }
+    let mut comparison = Comparison { members, is_preferred, differences: Vec::new() };
+    comparison.domains(domain);
     for (service, port) in SERVICES {
         let service = format!("{service}.{domain}");
         let published = published(&service, ask)?;
         for record in &published {
-            let Published { target, port: number, preference, addresses } = record;
-            if addresses.is_empty() {
-                tell(Difference::NoAddress { target: target.clone() });
-            }
-            let of: Vec<&Member> = members.iter().filter(|member| record.is_of(member)).collect();
-            if of.is_empty() {
-                tell(Difference::Extra { service: service.clone(), target: target.clone(), port: *number });
-                continue;
-            }
-            let Some(member) = of.iter().find(|member| member.port(port) == Some(*number)) else {
-                let wanted = of.iter().filter_map(|member| member.port(port)).collect();
-                let (service, target) = (service.clone(), target.clone());
-                tell(Difference::Port { service, target, published: *number, wanted });
-                continue;
-            };
-            let wanted = (member.priority, member.weight);
-            if is_preferred && *preference != wanted {
-                let (service, target) = (service.clone(), target.clone());
-                tell(Difference::Preference { service, target, published: *preference, wanted });
-            }
-            let own: Vec<IpAddr> = of.iter().flat_map(|member| member.addresses.iter().copied()).collect();
-            if own.is_empty() {
-                continue;
-            }
-            for &address in addresses.iter().filter(|address| !own.contains(address)) {
-                tell(Difference::Address { target: target.clone(), published: address });
-            }
-            for &address in own.iter().filter(|address| !addresses.contains(address)) {
-                tell(Difference::NotPublished { target: target.clone(), address });
+            comparison.record(&service, port, record);
+        }
+        comparison.service(&service, port, &published);
+    }
+    Ok(comparison.differences)
+}
+
+/// What is compared, and what has been found.
+struct Comparison<'a> {
+    members: &'a [Member],
+    is_preferred: bool,
+    differences: Vec<Difference>,
+}
+
+impl Comparison<'_> {
+    fn tell(&mut self, difference: Difference) {
+        if !self.differences.contains(&difference) {
+            self.differences.push(difference);
+        }
+    }
+
+    /// Whether each proxy knows that the pool's name means itself.
+    fn domains(&mut self, domain: &str) {
+        for member in self.members {
+            if let (Some(domains), Some(file)) = (&member.domains, &member.file)
+                && !domains.iter().any(|name| name.eq_ignore_ascii_case(domain))
+            {
+                self.tell(Difference::Domain { file: file.clone(), domain: domain.to_owned() });
             }
         }
+    }
+
+    /// One record of a service: whose it is, and what it says of that member.
+    fn record(&mut self, service: &str, port: Port, record: &Published) {
+        let Published { target, port: number, preference, addresses } = record;
+        let (service, target) = (service.to_owned(), target.clone());
+        if addresses.is_empty() {
+            self.tell(Difference::NoAddress { target: target.clone() });
+        }
+        let of: Vec<&Member> = self.members.iter().filter(|member| record.is_of(member)).collect();
+        if of.is_empty() {
+            return self.tell(Difference::Extra { service, target, port: *number });
+        }
+        let Some(member) = of.iter().find(|member| member.port(port) == Some(*number)) else {
+            let wanted = of.iter().filter_map(|member| member.port(port)).collect();
+            return self.tell(Difference::Port { service, target, published: *number, wanted });
+        };
+        let wanted = (member.priority, member.weight);
+        if self.is_preferred && *preference != wanted {
+            self.tell(Difference::Preference { service, target: target.clone(), published: *preference, wanted });
+        }
+        let own: Vec<IpAddr> = of.iter().flat_map(|member| member.addresses.iter().copied()).collect();
+        if own.is_empty() {
+            return;
+        }
+        for &address in addresses.iter().filter(|address| !own.contains(address)) {
+            self.tell(Difference::Address { target: target.clone(), published: address });
+        }
+        for &address in own.iter().filter(|address| !addresses.contains(address)) {
+            self.tell(Difference::NotPublished { target: target.clone(), address });
+        }
+    }
+
+    /// All records of a service: their preferences beside one another, and the members that none of them names.
+    fn service(&mut self, service: &str, port: Port, published: &[Published]) {
         let is_unequal = published.iter().any(|record| record.preference != published[0].preference);
-        if is_unequal && !is_preferred {
-            tell(Difference::Unequal { service: service.clone() });
+        if is_unequal && !self.is_preferred {
+            self.tell(Difference::Unequal { service: service.to_owned() });
         }
-        for member in members {
+        for member in self.members {
             let Some(number) = member.port(port) else { continue };
             if !published.iter().any(|record| record.is_of(member)) {
                 let member = match (member.is_named, member.addresses.first()) {
                     (false, Some(address)) => address.to_string(),
                     _ => member.target.clone(),
                 };
-                tell(Difference::Missing { service: service.clone(), member, port: number });
+                self.tell(Difference::Missing { service: service.to_owned(), member, port: number });
             }
         }
     }
-    Ok(differences)
 }
 
 fn published(service: &str, ask: &mut Ask<'_>) -> Result<Vec<Published>, ZoneError> {

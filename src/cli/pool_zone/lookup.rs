@@ -21,7 +21,7 @@ const TRIES: usize = 2;
 pub(in crate::cli) enum LookupFault {
     /// The name is none that can be asked for.
     Name,
-    /// It is an alias of an alias, and so on without end.
+    /// The name is an alias of an alias, and so on without end.
     Aliases,
     /// Nobody answered; the last reason.
     Silent(io::Error),

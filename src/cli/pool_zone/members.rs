@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use super::{Line, Port, ZoneError};
-use crate::cli::{CliError, load};
+use crate::cli::file::load;
 use crate::config::{Config, Host, Listener};
 use crate::ids::Side;
 
@@ -55,10 +55,10 @@ pub(super) fn complete(name: &str, domain: &str) -> String {
 }
 
 /// Reads every member of the line.
-pub(super) fn read(line: &Line, domain: &str) -> Result<Vec<Member>, CliError> {
+pub(super) fn read(line: &Line, domain: &str) -> Result<Vec<Member>, ZoneError> {
     let mut members: Vec<Member> = Vec::new();
     for (at, word) in line.members.iter().enumerate() {
-        let refuse = || CliError::Zone(ZoneError::Member(word.clone()));
+        let refuse = || ZoneError::Member(word.clone());
         let (name, source) = word.split_once('=').map_or((None, word.as_str()), |(name, source)| (Some(name), source));
         let name = match name {
             Some(name) => Some(complete(&canonical(name).ok_or_else(refuse)?, domain)),
@@ -74,7 +74,7 @@ pub(super) fn read(line: &Line, domain: &str) -> Result<Vec<Member>, CliError> {
             (name, None) if Path::new(source).is_file() => {
                 let path = Path::new(source);
                 let made_up = format!("sipproxy{}.{domain}", at + 1);
-                members.extend(from_file(&load(path)?, path, name, &made_up).map_err(CliError::Zone)?);
+                members.extend(from_file(&load(path).map_err(ZoneError::File)?, path, name, &made_up)?);
             }
             _ => return Err(refuse()),
         }

@@ -46,7 +46,7 @@ fn listeners_fit_together() {
         assert_eq!(key_and_fault(&one), keyed("listener.side", Fault::NoListenerFor(lacks)));
     }
     let tls = format!("{SERVER}{}[security]\n{CERTIFICATE}", listener("both", "sip-port = 0"));
-    assert_eq!(key_and_fault(&tls), keyed("sipproxy.internal-protocol", Fault::TransportOff));
+    assert_eq!(key_and_fault(&tls), keyed("sipproxy.internal-protocol", Fault::Needs(Need::Port)));
     for key in ["sip-address = \"10.0.0.7\"", "external-address = \"\"", "sip-port = 0", "tls-port = 5061"] {
         let name = format!("sipproxy.{}", key.split(' ').next().unwrap());
         let text = format!("[sipproxy]\n{key}\n{SERVER}{sides}");
@@ -121,7 +121,7 @@ fn the_wildcards_of_both_families_stand_side_by_side() {
     let both = format!("{SERVER}{}{}", wildcard("0.0.0.0"), wildcard("::"));
     assert_eq!(checked(&both).unwrap().listeners.len(), 2);
     let unnamed = both.replacen("advertise = \"p.example.com\"\n", "", 1);
-    assert_eq!(key_and_fault(&unnamed), keyed("listener.address", Fault::AdvertiseNeeded));
+    assert_eq!(key_and_fault(&unnamed), keyed("listener.address", Fault::Needs(Need::Advertise)));
     let twice = format!("{SERVER}{}{}", wildcard("::"), wildcard("::1"));
     assert_eq!(key_and_fault(&twice).0, "listener.sip-port");
 }
@@ -142,10 +142,10 @@ fn other_sites_are_reached_and_are_others() {
     let named = format!("{first}external-address = \"P\"\n{SERVER}{peer}");
     assert_eq!(key_and_fault(&named), keyed(contact, Fault::ServerIsSelf));
     let peer = peer.replace("\"udp\"", "\"tls\"");
-    let off = keyed("peer-proxy.peer-proxy-protocol", Fault::TransportOff);
+    let off = keyed("peer-proxy.peer-proxy-protocol", Fault::Needs(Need::Port));
     assert_eq!(key_and_fault(&format!("{first}{SERVER}{peer}")), off);
     let tls = format!("{SERVER}{peer}[security]\n{CERTIFICATE}");
-    assert_eq!(key_and_fault(&tls), keyed("peer-proxy.peer-proxy-protocol", Fault::RootsNeeded));
+    assert_eq!(key_and_fault(&tls), keyed("peer-proxy.peer-proxy-protocol", Fault::Needs(Need::Roots)));
     assert!(checked(&format!("{tls}trusted-ca = \"ca.pem\"\n")).is_ok());
     let port = format!("[sipproxy]\nexternal-address = \"p\"\n{tls}system-roots = true\n");
     assert_eq!(key_and_fault(&port), keyed(contact, Fault::ServerIsSelf));
@@ -159,7 +159,7 @@ fn rules_for_devices_are_told_apart_and_have_something_to_verify_with() {
     let device = "[[device]]\nnetwork = \"10.0.0.0/8\"\n";
     let within = "[[device]]\nnetwork = \"10.1.0.0/16\"\n";
     let ca = "[security]\ntrusted-ca = \"ca.pem\"\n";
-    assert_eq!(key_and_fault(&format!("{first}{SERVER}{device}")), keyed("device", Fault::RootsNeeded));
+    assert_eq!(key_and_fault(&format!("{first}{SERVER}{device}")), keyed("device", Fault::Needs(Need::Roots)));
     assert!(checked(&format!("{first}{SERVER}{device}{within}{ca}")).is_ok());
     let twice = format!("{first}{SERVER}{device}{within}{device}{ca}");
     assert_eq!(key_and_fault(&twice), keyed("device.network", Fault::NetworkTwice));

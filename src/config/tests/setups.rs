@@ -75,12 +75,12 @@ fn faults_are_told_where_they_stand() {
     let bare = text("", "", "certificate = \"b.pem\"\n").replace("certificate-key = \"a.key\"\n", "");
     let bare = bare.replace("certificate = \"a.pem\"\n", "");
     let fault = checked(&format!("[sipproxy]\ntls-port = 0\n{bare}")).unwrap_err();
-    assert_eq!((fault.key.as_str(), fault.fault), ("sip-server.transport", Fault::TransportOff));
+    assert_eq!((fault.key.as_str(), fault.fault), ("sip-server.transport", Fault::Needs(Need::Port)));
     let bare = bare.replace("[[device]]", "[[listener]]\naddress = \"10.0.0.7\"\ntls-port = 0\n[[device]]");
     let bare =
         bare.replace("transport = \"tls\"\n", "").replace("contact = ", "protocol = \"udp\"\npeer-proxy-contact = ");
     let fault = checked(&bare).unwrap_err();
-    assert_eq!((fault.key.as_str(), fault.fault), ("device.certificate", Fault::KeyNeeded));
+    assert_eq!((fault.key.as_str(), fault.fault), ("device.certificate", Fault::Needs(Need::Key)));
 }
 
 #[test]

@@ -216,7 +216,7 @@ fn aliases_without_end_are_a_bound() {
     assert_eq!(world.of(Counter::LimitDnsAliases), 2, "of A and of AAAA");
     assert!(world.dns.is_idle());
 
-    // The same, an alias for each answer.
+    // A chain with an alias for each answer.
     let chain = |count: u32| {
         let mut world = World::new();
         let waiter = world.ask(&with_port("n0.test", 5060)).unwrap_err();

@@ -253,12 +253,6 @@ impl Location {
         named.or_else(|| flow.binding().filter(|_| is_direct()))
     }
 
-    /// The phone's own Contact URI, for its alias.
-    pub(super) fn write_own_contact(&self, id: BindingId, out: &mut Vec<u8>) -> bool {
-        let binding = self.directory.find(id);
-        binding.inspect(|binding| out.extend_from_slice(&binding.contact)).is_some()
-    }
-
     /// What is bound here, to be read.
     pub(super) fn directory(&self) -> &Directory {
         &self.directory

@@ -104,7 +104,7 @@ impl SipServer {
 
     /// Ends it at once (SIGKILL), and waits for its end.
     pub fn kill(&mut self) {
-        // It has ended already, or does now.
+        // The process has ended already, or does now.
         self.child.kill().ok();
         self.child.wait().ok();
     }

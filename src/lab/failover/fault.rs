@@ -13,11 +13,11 @@ pub enum Kind {
     Reset,
     /// The process is stopped (SIGSTOP); its kernel goes on taking bytes.
     Freeze,
-    /// It answers 503 to everything.
+    /// The server answers 503 to everything.
     Refuse,
-    /// It answers 503 to OPTIONS only.
+    /// The server answers 503 to OPTIONS only.
     RefuseOptions,
-    /// Its cable is dead: not even its kernel answers.
+    /// The server's cable is dead: not even its kernel answers.
     Cut,
 }
 

@@ -67,7 +67,7 @@ impl Net {
             return None;
         }
         let Some(end) = self.udp.get(index) else {
-            // It was shut while its turn was due.
+            // The socket was shut while its turn was due.
             self.burst = 0;
             self.work.pop_front();
             return None;

@@ -12,7 +12,7 @@ use crate::text::{self, Message, Name, Start, Uri};
 
 impl Server {
     pub fn request(&mut self, stack: &mut Stack, id: ServerId, link: Link, message: &Message<'_>) {
-        self.learn_way(stack, link, message);
+        self.learn_connection(stack, link, message);
         let Start::Request { method, uri } = message.start else { return };
         match method {
             "INVITE" => stack.tally.invites_in += 1,
@@ -103,16 +103,16 @@ impl Server {
     fn on_message(&mut self, stack: &mut Stack, id: ServerId, message: &Message<'_>, uri: &str) {
         let aor = Uri::parse(uri).map(|uri| uri.aor()).unwrap_or_default();
         let binding = self.registrar.lookup(&aor, stack.now_us).and_then(|mut found| found.next()).cloned();
-        let way = binding.as_ref().and_then(|binding| match &binding.hop {
-            Hop::Path(path) => self.way_to(stack, text::uri_of(&path[0]), 0),
-            Hop::Proxy(uri) => self.way_to_proxy(stack, uri, 0),
-            Hop::Direct(link) => self.way_over_link(stack, *link),
+        let hop = binding.as_ref().and_then(|binding| match &binding.hop {
+            Hop::Path(path) => self.next_hop_to(stack, text::uri_of(&path[0]), 0),
+            Hop::Proxy(uri) => self.next_hop_to_proxy(stack, uri, 0),
+            Hop::Direct(link) => self.next_hop_over_link(stack, *link),
         });
-        let (Some(binding), Some(way)) = (binding, way) else {
+        let (Some(binding), Some(hop)) = (binding, hop) else {
             return stack.respond(id, 404, "Not Found", "lab", "", b"");
         };
         let call_id = stack.random();
-        let mut draft = stack.draft("MESSAGE", &binding.contact, way.transport, way.sent_by);
+        let mut draft = stack.draft("MESSAGE", &binding.contact, hop.transport, hop.sent_by);
         if let Hop::Path(path) = &binding.hop {
             for route in path {
                 draft.line("Route", route);
@@ -127,7 +127,7 @@ impl Server {
             draft.line("Content-Type", content_type);
         }
         let slot = self.relays.insert(id) as u32;
-        stack.send(draft, SERVER, way.link, Cookie { kind: KIND_RELAY, leg: 0, slot, serial: 0 }, message.body);
+        stack.send(draft, SERVER, hop.link, Cookie { kind: KIND_RELAY, leg: 0, slot, serial: 0 }, message.body);
     }
 
     fn on_dialog_request(&mut self, stack: &mut Stack, id: ServerId, link: Link, message: &Message<'_>, method: &str) {
@@ -138,7 +138,7 @@ impl Server {
             stack.tally.unmatched_requests += 1;
             return stack.respond(id, 481, "Call/Transaction Does Not Exist", "lab", "", b"");
         };
-        let (near, far) = (usize::from(tag.leg), usize::from(1 - tag.leg));
+        let near = usize::from(tag.leg);
         let call = &mut self.calls[tag.slot as usize];
         let Some(dialog) = call.legs[near].dialog.as_mut() else {
             return stack.respond(id, 481, "Call/Transaction Does Not Exist", "lab", "", b"");
@@ -162,44 +162,61 @@ impl Server {
         }
         let is_solo = call.special.is_some() || call.plan.is_some();
         match method {
-            "BYE" => {
-                stack.respond(id, 200, "OK", "lab", "", b"");
-                // RFC 3261 §15.1.2: what is pending gets 487. A BYE that has overtaken the ACK ends the wait for it.
-                if let Some(invite) = call.legs[near].invite_in.take() {
-                    stack.respond(invite, 487, "Request Terminated", "lab", "", b"");
-                    stack.acked(invite);
-                }
-                call.legs[near].is_up = false;
-                call.is_ending = true;
-                let (plan, call_ref) = (call.plan, CallRef { slot: tag.slot, serial: tag.serial });
-                if is_solo {
-                    self.calls.remove(tag.slot as usize);
-                    if plan.is_some() {
-                        stack.tally.calls_ended += 1;
-                    }
-                    self.note(call_ref, plan, Step::Ended);
-                } else {
-                    self.end_leg(stack, tag.slot, far);
-                }
-            }
-            "INVITE" => {
-                stack.respond(id, 100, "Trying", "", "", b"");
-                if call.legs.iter().any(|leg| leg.invite_out.is_some()) || call.is_ending {
-                    return stack.respond(id, 491, "Request Pending", "lab", "", b"");
-                }
-                stack.mark(id, Cookie { kind: KIND_INVITE, leg: tag.leg, slot: tag.slot, serial: tag.serial });
-                call.legs[near].invite_in = Some(id);
-                if is_solo {
-                    let contact = self.contact_for(stack, link);
-                    let lines = format!("Contact: {contact}\r\nContent-Type: application/sdp\r\n");
-                    return stack.respond(id, 200, "OK", "lab", &lines, sdp::BODY);
-                }
-                if !self.relay_invite(stack, tag.slot, far, message.first(Name::ContentType), message.body) {
-                    stack.respond(id, 480, "Temporarily Unavailable", "lab", "", b"");
-                }
-            }
+            "BYE" => self.on_bye(stack, id, tag, is_solo),
+            "INVITE" => self.on_reinvite(stack, id, tag, link, is_solo, message),
             _ if is_solo => stack.respond(id, 200, "OK", "lab", "", b""),
             _ => self.relay_other(stack, id, tag, method, message),
+        }
+    }
+
+    fn on_bye(&mut self, stack: &mut Stack, id: ServerId, tag: Tag, is_solo: bool) {
+        let call = &mut self.calls[tag.slot as usize];
+        let leg = &mut call.legs[usize::from(tag.leg)];
+        stack.respond(id, 200, "OK", "lab", "", b"");
+        // RFC 3261 §15.1.2: what is pending gets 487. A BYE that has overtaken the ACK ends the wait for it.
+        if let Some(invite) = leg.invite_in.take() {
+            stack.respond(invite, 487, "Request Terminated", "lab", "", b"");
+            stack.acked(invite);
+        }
+        leg.is_up = false;
+        call.is_ending = true;
+        let (plan, call_ref) = (call.plan, CallRef { slot: tag.slot, serial: tag.serial });
+        if is_solo {
+            self.calls.remove(tag.slot as usize);
+            if plan.is_some() {
+                stack.tally.calls_ended += 1;
+            }
+            self.note(call_ref, plan, Step::Ended);
+        } else {
+            self.end_leg(stack, tag.slot, usize::from(1 - tag.leg));
+        }
+    }
+
+    /// An INVITE within a dialog: answered here when there is no other leg, else relayed to it.
+    fn on_reinvite(
+        &mut self,
+        stack: &mut Stack,
+        id: ServerId,
+        tag: Tag,
+        link: Link,
+        is_solo: bool,
+        message: &Message<'_>,
+    ) {
+        let call = &mut self.calls[tag.slot as usize];
+        stack.respond(id, 100, "Trying", "", "", b"");
+        if call.legs.iter().any(|leg| leg.invite_out.is_some()) || call.is_ending {
+            return stack.respond(id, 491, "Request Pending", "lab", "", b"");
+        }
+        stack.mark(id, Cookie { kind: KIND_INVITE, leg: tag.leg, slot: tag.slot, serial: tag.serial });
+        call.legs[usize::from(tag.leg)].invite_in = Some(id);
+        if is_solo {
+            let contact = self.contact_for(stack, link);
+            let lines = format!("Contact: {contact}\r\nContent-Type: application/sdp\r\n");
+            return stack.respond(id, 200, "OK", "lab", &lines, sdp::BODY);
+        }
+        let far = usize::from(1 - tag.leg);
+        if !self.relay_invite(stack, tag.slot, far, message.first(Name::ContentType), message.body) {
+            stack.respond(id, 480, "Temporarily Unavailable", "lab", "", b"");
         }
     }
 

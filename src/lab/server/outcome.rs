@@ -93,7 +93,7 @@ impl Server {
 
     /// A link of the transport that a leg talks over, to name our Contact by.
     fn link_of(&mut self, stack: &mut Stack, slot: u32, leg: usize) -> Option<Link> {
-        self.way_in_dialog(stack, slot, leg).map(|way| way.link)
+        self.next_hop_in_dialog(stack, slot, leg).map(|hop| hop.link)
     }
 
     fn on_answered(&mut self, stack: &mut Stack, cookie: Cookie, message: &Message<'_>, code: u16) {
@@ -202,7 +202,7 @@ impl Server {
     }
 
     pub fn closed(&mut self, conn: ConnId, _why: &Closed) {
-        for conns in self.ways.values_mut() {
+        for conns in self.connections.values_mut() {
             conns.retain(|&known| known != conn);
         }
     }

@@ -22,9 +22,9 @@ pub struct Seen {
     /// Frames with something in them.
     pub frames: u64,
     pub bytes: u64,
-    /// Those that begin with the head of a TLS record.
+    /// Frames that begin with the head of a TLS record.
     pub tls: u64,
-    /// Those with SIP that anybody can read.
+    /// Frames with SIP that anybody can read.
     pub clear: u64,
 }
 

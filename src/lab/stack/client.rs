@@ -93,7 +93,7 @@ impl Stack {
         let (owner, link) = (client.owner, client.link);
         let slot = self.clients.vacant_key();
         let serial = self.next_serial();
-        // It carries the INVITE's branch, so its response is found through the INVITE.
+        // A CANCEL carries the INVITE's branch, so its response is found through the INVITE.
         let draft = Draft { slot, serial, is_invite: false, bytes };
         let cancel = self.send(draft, owner, link, Cookie::default(), b"");
         if let Some(client) = self.client(id) {
@@ -114,8 +114,6 @@ impl Stack {
             Some(id) if method == "CANCEL" => self.client(id).and_then(|client| client.cancel),
             other => other,
         };
-        let linger_us = self.timers.linger_us;
-        let due_us = self.now_us + linger_us;
         let Some((id, client)) =
             id.and_then(|id| Some((id, self.clients.get_mut(id.slot as usize).filter(|c| c.serial == id.serial)?)))
         else {
@@ -139,53 +137,109 @@ impl Stack {
             ClientState::Calling | ClientState::Proceeding if client.is_invite && code < 300 => {
                 client.state = ClientState::Accepted;
                 client.request = Vec::new();
-                self.wheel.set(due_us, Alarm::ClientForget(id));
+                self.forget_client(id, true);
                 user.outcome(self, id, cookie, Outcome::Response(message, code));
             }
             ClientState::Calling | ClientState::Proceeding if client.is_invite => {
                 client.state = ClientState::Completed;
-                let to = message.first(Name::To);
-                let ack = Message::parse(&client.request).and_then(|invite| hop_request(&invite, "ACK", to));
-                if let Some(mut ack) = ack {
-                    finish(&mut ack, b"");
-                    self.net.send(client.link, &ack);
-                    self.tally.messages_out += 1;
-                    client.ack = ack;
-                }
+                self.acknowledge_refusal(id, message);
+                let Some(client) = self.client(id) else { return };
                 client.request = Vec::new();
-                if is_lossy || client.cancel.is_some() {
-                    self.wheel.set(due_us, Alarm::ClientForget(id));
-                } else {
-                    self.clients.remove(id.slot as usize);
-                }
+                let lingers = is_lossy || client.cancel.is_some();
+                self.forget_client(id, lingers);
                 user.outcome(self, id, cookie, Outcome::Response(message, code));
             }
             ClientState::Calling | ClientState::Proceeding => {
                 client.state = ClientState::Completed;
                 client.request = Vec::new();
-                if is_lossy {
-                    self.wheel.set(due_us, Alarm::ClientForget(id));
-                } else {
-                    self.clients.remove(id.slot as usize);
-                }
+                self.forget_client(id, is_lossy);
                 user.outcome(self, id, cookie, Outcome::Response(message, code));
             }
             ClientState::Completed | ClientState::Accepted => {
-                self.tally.retransmissions_in += 1;
-                let tag = |message: &Message<'_>| {
-                    message.first(Name::To).and_then(|to| crate::text::param(to, "tag")).map(Box::<str>::from)
-                };
-                if client.state == ClientState::Accepted
-                    && (200..300).contains(&code)
-                    && Message::parse(&client.ack).is_some_and(|ack| tag(&ack) != tag(message))
-                {
-                    self.tally.second_answers += 1;
-                }
-                if code >= 200 && !client.ack.is_empty() {
-                    self.net.send(client.link, &client.ack);
-                    self.tally.messages_out += 1;
-                }
+                self.on_repeated(id, message, code);
             }
+        }
+    }
+
+    /// After its final response: at once, or when repetitions of that are over (timers D, K and M).
+    fn forget_client(&mut self, id: ClientId, lingers: bool) {
+        if lingers {
+            self.wheel.set(self.now_us + self.timers.linger_us, Alarm::ClientForget(id));
+        } else {
+            self.clients.remove(id.slot as usize);
+        }
+    }
+
+    /// The ACK to a final response that is no 2xx (RFC 3261 §17.1.1.3).
+    fn acknowledge_refusal(&mut self, id: ClientId, message: &Message<'_>) {
+        let Some(client) = self.clients.get_mut(id.slot as usize).filter(|c| c.serial == id.serial) else { return };
+        let to = message.first(Name::To);
+        let ack = Message::parse(&client.request).and_then(|invite| hop_request(&invite, "ACK", to));
+        if let Some(mut ack) = ack {
+            finish(&mut ack, b"");
+            self.net.send(client.link, &ack);
+            self.tally.messages_out += 1;
+            client.ack = ack;
+        }
+    }
+
+    /// A response to a request that has its final one: a repetition, or a second answer of a forked INVITE.
+    fn on_repeated(&mut self, id: ClientId, message: &Message<'_>, code: u16) {
+        let Some(client) = self.clients.get_mut(id.slot as usize).filter(|c| c.serial == id.serial) else { return };
+        self.tally.retransmissions_in += 1;
+        let tag = |message: &Message<'_>| {
+            message.first(Name::To).and_then(|to| crate::text::param(to, "tag")).map(Box::<str>::from)
+        };
+        if client.state == ClientState::Accepted
+            && (200..300).contains(&code)
+            && Message::parse(&client.ack).is_some_and(|ack| tag(&ack) != tag(message))
+        {
+            self.tally.second_answers += 1;
+        }
+        if code >= 200 && !client.ack.is_empty() {
+            self.net.send(client.link, &client.ack);
+            self.tally.messages_out += 1;
+        }
+    }
+
+    /// Timers A and E.
+    pub(super) fn resend_request(&mut self, id: ClientId) {
+        let Some(client) = self.clients.get_mut(id.slot as usize).filter(|c| c.serial == id.serial) else { return };
+        let is_due = match client.state {
+            ClientState::Calling => true,
+            ClientState::Proceeding => !client.is_invite,
+            _ => false,
+        };
+        if is_due {
+            let t2_us = self.timers.t2_us;
+            let cap_us = if client.is_invite { u64::MAX } else { t2_us };
+            let is_proceeding = client.state == ClientState::Proceeding;
+            client.resend_us = if is_proceeding { t2_us } else { (client.resend_us * 2).min(cap_us) };
+            self.net.send(client.link, &client.request);
+            self.tally.requests_resent += 1;
+            self.wheel.set(self.now_us + client.resend_us, Alarm::ClientResend(id));
+        }
+    }
+
+    /// Timers B and F; and a connection that is gone.
+    pub(super) fn give_up_request(&mut self, user: &mut impl User, id: ClientId) {
+        let Some(client) = self.clients.get(id.slot as usize).filter(|c| c.serial == id.serial) else { return };
+        let is_gone = matches!(client.link, Link::Stream(conn) if !self.net.is_alive(conn));
+        // Timer B ends with the first provisional response, but a cancelled INVITE is given up.
+        let is_due = match client.state {
+            ClientState::Calling => true,
+            ClientState::Proceeding => is_gone || !client.is_invite || client.cancel.is_some(),
+            _ => false,
+        };
+        if is_due {
+            let (cookie, is_invite) = (client.cookie, client.is_invite);
+            self.clients.remove(id.slot as usize);
+            if !is_gone {
+                self.tally.timeouts += 1;
+                self.tally.invites_unanswered += u64::from(is_invite);
+            }
+            let outcome = if is_gone { Outcome::Disconnected } else { Outcome::TimedOut };
+            user.outcome(self, id, cookie, outcome);
         }
     }
 

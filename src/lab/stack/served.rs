@@ -174,40 +174,8 @@ impl Stack {
         message: &Message<'_>,
     ) -> ServerId {
         let serial = self.next_serial();
-        let mut head = Vec::with_capacity(512);
-        let source = self.net.peer_addr(link);
-        let mut reply = link;
-        let mut sent_by = None;
-        for (at, via) in message.values(Name::Via).enumerate() {
-            match (at, message.top_via(), source) {
-                (0, Some(top), Some(source)) => {
-                    if let Link::Udp { socket, .. } = link {
-                        // RFC 3581 §4, else RFC 3261 §18.2.2: the source address and the port of sent-by.
-                        let port = match top.host_port() {
-                            Some((_, port)) if !top.asks_rport() => port.unwrap_or(5_060),
-                            _ => source.port(),
-                        };
-                        reply = Link::Udp { socket, peer: SocketAddr::new(source.ip(), port) };
-                    } else if owner == SERVER {
-                        let transport = self.net.transport(link);
-                        sent_by = transport.zip(top.host_port()).and_then(|(transport, (host, port))| {
-                            Some((transport, super::address(host, port, transport)?))
-                        });
-                    }
-                    write!(head, "Via: {}\r\n", top.stamped(source))
-                }
-                _ => write!(head, "Via: {via}\r\n"),
-            }
-            .expect("a Vec takes everything");
-        }
-        if is_invite {
-            for route in message.values(Name::RecordRoute) {
-                write!(head, "Record-Route: {route}\r\n").expect("a Vec takes everything");
-            }
-        }
-        for (label, name) in [("From", Name::From), ("Call-ID", Name::CallId), ("CSeq", Name::Cseq)] {
-            write!(head, "{label}: {}\r\n", message.first(name).unwrap_or("")).expect("a Vec takes everything");
-        }
+        let (reply, sent_by) = self.where_answers_go(owner, link, message);
+        let mut head = self.head_of_answers(link, is_invite, message);
         let to = message.first(Name::To).unwrap_or("");
         write!(head, "To: {to}").expect("a Vec takes everything");
         let slot = self.servers.insert(Server {
@@ -226,6 +194,62 @@ impl Stack {
         let id = ServerId { slot: slot as u32, serial };
         self.keys.insert(key, id);
         id
+    }
+
+    /// The link that answers take, and for those of the SIP Server where a new connection would have to lead.
+    fn where_answers_go(
+        &self,
+        owner: u32,
+        link: Link,
+        message: &Message<'_>,
+    ) -> (Link, Option<(Transport, SocketAddr)>) {
+        let (Some(top), Some(source)) = (message.top_via(), self.net.peer_addr(link)) else { return (link, None) };
+        if let Link::Udp { socket, .. } = link {
+            // RFC 3581 §4, else RFC 3261 §18.2.2: the source address and the port of sent-by.
+            let port = match top.host_port() {
+                Some((_, port)) if !top.asks_rport() => port.unwrap_or(5_060),
+                _ => source.port(),
+            };
+            return (Link::Udp { socket, peer: SocketAddr::new(source.ip(), port) }, None);
+        }
+        let transport = self.net.transport(link).filter(|_| owner == SERVER);
+        let sent_by = transport
+            .zip(top.host_port())
+            .and_then(|(transport, (host, port))| Some((transport, super::address(host, port, transport)?)));
+        (link, sent_by)
+    }
+
+    /// What every answer repeats of its request (RFC 3261 §8.2.6.2), but for To.
+    fn head_of_answers(&self, link: Link, is_invite: bool, message: &Message<'_>) -> Vec<u8> {
+        let mut head = Vec::with_capacity(512);
+        let source = self.net.peer_addr(link);
+        for (at, via) in message.values(Name::Via).enumerate() {
+            match (at, message.top_via(), source) {
+                (0, Some(top), Some(source)) => write!(head, "Via: {}\r\n", top.stamped(source)),
+                _ => write!(head, "Via: {via}\r\n"),
+            }
+            .expect("a Vec takes everything");
+        }
+        if is_invite {
+            for route in message.values(Name::RecordRoute) {
+                write!(head, "Record-Route: {route}\r\n").expect("a Vec takes everything");
+            }
+        }
+        for (label, name) in [("From", Name::From), ("Call-ID", Name::CallId), ("CSeq", Name::Cseq)] {
+            write!(head, "{label}: {}\r\n", message.first(name).unwrap_or("")).expect("a Vec takes everything");
+        }
+        head
+    }
+
+    /// Timer G; and the 2xx of an INVITE until its ACK.
+    pub(super) fn resend_response(&mut self, id: ServerId) {
+        let Some(server) = self.servers.get_mut(id.slot as usize).filter(|s| s.serial == id.serial) else { return };
+        if matches!(server.state, ServerState::Completed | ServerState::Accepted) {
+            server.resend_us = (server.resend_us * 2).min(self.timers.t2_us);
+            self.net.send(server.link, &server.last);
+            self.tally.responses_resent += 1;
+            self.wheel.set(self.now_us + server.resend_us, Alarm::ServerResend(id));
+        }
     }
 }
 

@@ -13,12 +13,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 type Phone = StreamOwned<ClientConnection, TcpStream>;
 
 /// A CA, and files with a certificate of it.
-struct Papers {
+struct Certificates {
     folder: Folder,
     ca: rcgen::CertifiedIssuer<'static, rcgen::KeyPair>,
 }
 
-impl Papers {
+impl Certificates {
     fn new(name: &str) -> Self {
         let mut params = rcgen::CertificateParams::new(vec![]).unwrap();
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -90,40 +90,40 @@ fn get(port: u16, path: &str) -> String {
 
 #[test]
 fn changed_files_are_taken_by_every_shard_and_a_bad_file_is_refused_while_the_old_serve_on() {
-    let papers = Papers::new("reload");
-    let first = papers.renew();
+    let certificates = Certificates::new("reload");
+    let first = certificates.renew();
     let (tls, http) = (free_port(), free_port());
-    let (cert, key) = (papers.path("cert.pem"), papers.path("key.pem"));
+    let (cert, key) = (certificates.path("cert.pem"), certificates.path("key.pem"));
     let security = format!("[security]\ncertificate = {cert:?}\ncertificate-key = {key:?}\n");
     let config = config(free_port(), tls, http, &security);
     // Two shards, on one core if there is no other: a connection lands on either.
     let core = cores()[0];
     let running = Running::start(&config, &[core, core], Default::default()).unwrap();
-    let mut old = papers.connect(tls);
-    assert_eq!(papers.shown(tls), first);
+    let mut old = certificates.connect(tls);
+    assert_eq!(certificates.shown(tls), first);
 
-    let second = papers.renew();
-    wait_until("the new certificate is shown", || papers.shown(tls) == second);
+    let second = certificates.renew();
+    wait_until("the new certificate is shown", || certificates.shown(tls) == second);
     // Both shards have it within one mail; which one answers is the system's choice.
-    wait_until("it is in use everywhere", || (0..16).all(|_| papers.shown(tls) == second));
+    wait_until("it is in use everywhere", || (0..16).all(|_| certificates.shown(tls) == second));
     let metrics = get(http, "/metrics");
     assert!(metrics.contains("hawser_tls_files_read_total{outcome=\"taken\"} 1\n"), "{metrics}");
 
-    papers.write("cert.pem", "half of a certi");
+    certificates.write("cert.pem", "half of a certi");
     let refused = "hawser_tls_files_read_total{outcome=\"refused\"} 1\n";
     wait_until("the bad file is refused", || get(http, "/metrics").contains(refused));
-    assert_eq!(papers.shown(tls), second);
+    assert_eq!(certificates.shown(tls), second);
     // The certificate of another key is waited out, and then it is there.
-    let (cert, key, third) = papers.issue();
-    papers.write("cert.pem", &cert);
-    papers.write("key.pem", &key);
-    wait_until("the third is shown", || papers.shown(tls) == third);
+    let (cert, key, third) = certificates.issue();
+    certificates.write("cert.pem", &cert);
+    certificates.write("key.pem", &key);
+    wait_until("the third is shown", || certificates.shown(tls) == third);
 
     // SIGHUP reads what has not changed.
-    running.papers.read_again();
+    running.reload.read_again();
     let taken = "hawser_tls_files_read_total{outcome=\"taken\"} 3\n";
     wait_until("they are read again", || get(http, "/metrics").contains(taken));
-    assert_eq!(papers.shown(tls), third);
+    assert_eq!(certificates.shown(tls), third);
     // The connection of the first hour is as good as any.
     old.write_all(b"\r\n\r\n").unwrap();
     old.read_exact(&mut [0; 2]).unwrap();
@@ -132,22 +132,22 @@ fn changed_files_are_taken_by_every_shard_and_a_bad_file_is_refused_while_the_ol
 
 #[test]
 fn handshakes_go_on_while_certificates_change_and_none_of_them_fails() {
-    let papers = Arc::new(Papers::new("reload-load"));
-    papers.renew();
+    let certificates = Arc::new(Certificates::new("reload-load"));
+    certificates.renew();
     let tls = free_port();
-    let (cert, key) = (papers.path("cert.pem"), papers.path("key.pem"));
+    let (cert, key) = (certificates.path("cert.pem"), certificates.path("key.pem"));
     let security = format!("[security]\ncertificate = {cert:?}\ncertificate-key = {key:?}\n");
     let core = cores()[0];
     let running = Running::start(&config(free_port(), tls, 0, &security), &[core, core], Default::default()).unwrap();
     let done = Arc::new(AtomicBool::new(false));
     let phones: Vec<_> = (0..3)
         .map(|_| {
-            let (papers, done) = (papers.clone(), done.clone());
+            let (certificates, done) = (certificates.clone(), done.clone());
             std::thread::spawn(move || {
                 let mut count = 0;
-                // Each of them panics when its handshake or its ping fails.
+                // Each connection panics when its handshake or its ping fails.
                 while !done.load(Ordering::SeqCst) {
-                    drop(papers.connect(tls));
+                    drop(certificates.connect(tls));
                     count += 1;
                 }
                 count
@@ -156,11 +156,11 @@ fn handshakes_go_on_while_certificates_change_and_none_of_them_fails() {
         .collect();
     for at in 0..4 {
         if at == 2 {
-            papers.write("cert.pem", "half of a certi");
-            papers.write("key.pem", "");
+            certificates.write("cert.pem", "half of a certi");
+            certificates.write("key.pem", "");
         }
-        let new = papers.renew();
-        wait_until("the new certificate is shown", || papers.shown(tls) == new);
+        let new = certificates.renew();
+        wait_until("the new certificate is shown", || certificates.shown(tls) == new);
     }
     done.store(true, Ordering::SeqCst);
     for phone in phones {

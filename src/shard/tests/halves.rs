@@ -54,18 +54,18 @@ fn asks_and_closes_its_half(rig: &Rig, tls: Option<&Arc<rustls::ClientConfig>>, 
 
 #[test]
 fn what_is_asked_in_one_segment_with_a_fin_or_a_close_notify_is_answered() {
-    let papers = Papers::new("halves");
+    let certificates = Certificates::new("halves");
     let versions = [&rustls::version::TLS12, &rustls::version::TLS13];
-    let phones: Vec<_> = versions.map(|version| papers.phone_of(&[version])).into();
+    let phones: Vec<_> = versions.map(|version| certificates.phone_of(&[version])).into();
     for shards in [1, 2] {
         let server = udp_phone();
         let address = server.local_addr().unwrap();
-        let tls = papers.tls("proxy.example.com");
+        let tls = certificates.tls("proxy.example.com");
         let rig = Rig::with(shards, tls, Server::at("sips1", address, Transport::Udp));
         for (at, tls) in [None, Some(&phones[0]), Some(&phones[1])].into_iter().enumerate() {
             let mut phone = asks_and_closes_its_half(&rig, tls, &format!("s{shards}at{at}"));
             let mut buffer = [0; 4_096];
-            // Its service checks are not what is waited for.
+            // The proxy's service checks are not what is waited for.
             let (request, from) = loop {
                 let (len, from) = uninterrupted(|| server.recv_from(&mut buffer)).unwrap();
                 let text = String::from_utf8(buffer[..len].to_vec()).unwrap();
@@ -86,9 +86,9 @@ fn what_is_asked_in_one_segment_with_a_fin_or_a_close_notify_is_answered() {
 
 #[test]
 fn a_request_right_behind_the_handshake_with_a_close_notify_is_answered() {
-    let papers = Papers::new("early");
-    let rig = Rig::with(1, papers.tls("proxy.example.com"), nobody());
-    let config = papers.phone_of(&[&rustls::version::TLS13]);
+    let certificates = Certificates::new("early");
+    let rig = Rig::with(1, certificates.tls("proxy.example.com"), nobody());
+    let config = certificates.phone_of(&[&rustls::version::TLS13]);
     let mut socket = socket(rig.tls);
     let name = "proxy.example.com".try_into().unwrap();
     let mut phone = ClientConnection::new(config, name).unwrap();
@@ -114,12 +114,12 @@ fn a_request_right_behind_the_handshake_with_a_close_notify_is_answered() {
 
 #[test]
 fn what_follows_a_close_notify_is_not_read_and_costs_nothing() {
-    let papers = Papers::new("behind");
+    let certificates = Certificates::new("behind");
     let server = udp_phone();
     let address = server.local_addr().unwrap();
-    let rig = Rig::with(1, papers.tls("proxy.example.com"), Server::at("sips1", address, Transport::Udp));
+    let rig = Rig::with(1, certificates.tls("proxy.example.com"), Server::at("sips1", address, Transport::Udp));
     let name = "proxy.example.com".try_into().unwrap();
-    let mut phone = StreamOwned::new(ClientConnection::new(papers.phone(), name).unwrap(), socket(rig.tls));
+    let mut phone = StreamOwned::new(ClientConnection::new(certificates.phone(), name).unwrap(), socket(rig.tls));
     phone.write_all(message("MESSAGE", rig.tls, "behind").as_bytes()).unwrap();
     phone.conn.send_close_notify();
     phone.conn.complete_io(&mut phone.sock).unwrap();

@@ -26,7 +26,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// What makes a handling panic, in these tests only.
 const PANIC: &[u8] = b"hawser-test-panic";
 
-/// The same while a TLS session is fed, and while a connection is flushed: outside the engine.
+/// Panics while a TLS session is fed, and while a connection is flushed: outside the engine.
 const PANIC_READING: &[u8] = b"hawser-test-reading";
 const PANIC_SENDING: &[u8] = b"hawser-test-sending";
 
@@ -185,18 +185,18 @@ fn options(to: SocketAddr, transport: &str, branch: &str) -> String {
 }
 
 /// Certificates in a folder that goes when the test ends.
-struct Papers {
+struct Certificates {
     folder: PathBuf,
     ca: rcgen::CertifiedIssuer<'static, rcgen::KeyPair>,
 }
 
-impl Drop for Papers {
+impl Drop for Certificates {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
-impl Papers {
+impl Certificates {
     fn new(name: &str) -> Self {
         let folder = std::env::temp_dir().join(format!("hawser-shard-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
@@ -233,7 +233,7 @@ impl Papers {
         self.phone_of(rustls::DEFAULT_VERSIONS)
     }
 
-    /// The same with these versions only.
+    /// The settings of a phone that knows these versions only.
     fn phone_of(&self, versions: &[&'static rustls::SupportedProtocolVersion]) -> Arc<rustls::ClientConfig> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.ca.der().clone()).unwrap();

@@ -49,10 +49,10 @@ fn repeated_panics_take_the_shard_out_of_service_and_leave_its_connections() {
 
 #[test]
 fn a_panic_while_a_session_is_fed_closes_its_connection_and_all_others_are_read_on() {
-    let papers = Papers::new("fed");
-    let rig = Rig::with(1, papers.tls("proxy.example.com"), nobody());
+    let certificates = Certificates::new("fed");
+    let rig = Rig::with(1, certificates.tls("proxy.example.com"), nobody());
     let name = "proxy.example.com".try_into().unwrap();
-    let session = rustls::ClientConnection::new(papers.phone(), name).unwrap();
+    let session = rustls::ClientConnection::new(certificates.phone(), name).unwrap();
     let mut bystander = rustls::StreamOwned::new(session, connect(rig.tls));
     bystander.write_all(b"\r\n\r\n").unwrap();
     bystander.read_exact(&mut [0; 2]).unwrap();

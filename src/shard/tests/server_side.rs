@@ -87,9 +87,9 @@ fn a_request_goes_to_the_server_over_tcp_from_our_address_and_its_answer_comes_b
 
 #[test]
 fn a_request_goes_to_the_server_over_tls_when_its_certificate_names_it() {
-    let papers = Papers::new("server");
+    let certificates = Certificates::new("server");
     let listener = TcpListener::bind(loopback()).unwrap();
-    let tls = papers.tls("sips1.example.com");
+    let tls = certificates.tls("sips1.example.com");
     let rig = Rig::with(1, tls.clone(), target(listener.local_addr().unwrap(), Transport::Tls));
     let accepting = accept(listener);
     let phone = asking(&rig, "first");
@@ -104,9 +104,9 @@ fn a_request_goes_to_the_server_over_tls_when_its_certificate_names_it() {
 #[test]
 fn a_burst_waits_for_the_server_while_its_connection_is_being_opened() {
     const COUNT: usize = 300;
-    let papers = Papers::new("burst");
+    let certificates = Certificates::new("burst");
     let listener = TcpListener::bind(loopback()).unwrap();
-    let tls = papers.tls("sips1.example.com");
+    let tls = certificates.tls("sips1.example.com");
     let rig = Rig::with(1, tls.clone(), target(listener.local_addr().unwrap(), Transport::Tls));
     let mut phone = TcpStream::connect(rig.tcp).unwrap();
     phone.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -131,9 +131,9 @@ fn a_burst_waits_for_the_server_while_its_connection_is_being_opened() {
 
 #[test]
 fn a_server_with_another_name_gets_no_sip_byte_and_the_phone_its_answer() {
-    let papers = Papers::new("other-name");
+    let certificates = Certificates::new("other-name");
     let listener = TcpListener::bind(loopback()).unwrap();
-    let tls = papers.tls("other.example.com");
+    let tls = certificates.tls("other.example.com");
     let rig = Rig::with(1, tls.clone(), target(listener.local_addr().unwrap(), Transport::Tls));
     let accepting = accept(listener);
     let mut phone = asking(&rig, "first");

@@ -151,7 +151,7 @@ fn a_peer_whose_window_stays_closed_is_cut_off_though_the_system_holds_all_that_
         assert_eq!(waiting(), 0, "they stay there");
         looks += 1;
         if looks.is_multiple_of(50) {
-            // Its end is told by the counter.
+            // The connection's end is told by the counter.
             let _ = nibbler.read(&mut [0; 1]);
             reader.write_all(options(rig.tcp, "TCP", "reads").as_bytes()).unwrap();
             responses(&mut reader, 1);

@@ -21,15 +21,15 @@ fn phone(config: &Arc<rustls::ClientConfig>, to: SocketAddr) -> Phone {
     StreamOwned::new(ClientConnection::new(config.clone(), name).unwrap(), socket)
 }
 
-fn rig(papers: &Papers, count: u8) -> Rig {
-    Rig::with(count, papers.tls("proxy.example.com"), nobody())
+fn rig(certificates: &Certificates, count: u8) -> Rig {
+    Rig::with(count, certificates.tls("proxy.example.com"), nobody())
 }
 
 #[test]
 fn a_message_split_into_records_of_a_byte_and_three_in_one_get_their_answers() {
-    let papers = Papers::new("split");
-    let rig = rig(&papers, 2);
-    let mut phone = phone(&papers.phone(), rig.tls);
+    let certificates = Certificates::new("split");
+    let rig = rig(&certificates, 2);
+    let mut phone = phone(&certificates.phone(), rig.tls);
     for byte in options(rig.tls, "TLS", "split").bytes() {
         phone.write_all(&[byte]).unwrap();
     }
@@ -43,13 +43,13 @@ fn a_message_split_into_records_of_a_byte_and_three_in_one_get_their_answers() {
 
 #[test]
 fn tls_records_split_at_every_byte_of_the_wire_get_through() {
-    let papers = Papers::new("wire");
-    let rig = rig(&papers, 1);
+    let certificates = Certificates::new("wire");
+    let rig = rig(&certificates, 1);
     let mut socket = TcpStream::connect(rig.tls).unwrap();
     socket.set_read_timeout(Some(DEADLINE)).unwrap();
     socket.set_nodelay(true).unwrap();
     let name = "proxy.example.com".try_into().unwrap();
-    let mut client = ClientConnection::new(papers.phone(), name).unwrap();
+    let mut client = ClientConnection::new(certificates.phone(), name).unwrap();
     let text = options(rig.tls, "TLS", "wire");
     // The request goes right behind the Finished, so that it may meet a handshake that is not done.
     client.writer().write_all(text.as_bytes()).unwrap();
@@ -75,9 +75,9 @@ fn tls_records_split_at_every_byte_of_the_wire_get_through() {
 
 #[test]
 fn a_phone_that_closes_and_a_proxy_that_stops_both_say_close_notify() {
-    let papers = Papers::new("close");
-    let rig = rig(&papers, 1);
-    let mut leaving = phone(&papers.phone(), rig.tls);
+    let certificates = Certificates::new("close");
+    let rig = rig(&certificates, 1);
+    let mut leaving = phone(&certificates.phone(), rig.tls);
     leaving.write_all(b"\r\n\r\n").unwrap();
     leaving.read_exact(&mut [0; 2]).unwrap();
     leaving.conn.send_close_notify();
@@ -85,7 +85,7 @@ fn a_phone_that_closes_and_a_proxy_that_stops_both_say_close_notify() {
     // rustls says UnexpectedEof to a FIN without close_notify.
     assert_eq!(uninterrupted(|| leaving.read(&mut [0; 1])).unwrap(), 0);
     rig.wait_for(Counter::ClosedPeer, 1);
-    let mut staying = phone(&papers.phone(), rig.tls);
+    let mut staying = phone(&certificates.phone(), rig.tls);
     staying.write_all(b"\r\n\r\n").unwrap();
     staying.read_exact(&mut [0; 2]).unwrap();
     rig.shards.stop();
@@ -94,8 +94,8 @@ fn a_phone_that_closes_and_a_proxy_that_stops_both_say_close_notify() {
 
 #[test]
 fn failed_handshakes_are_counted_by_reason() {
-    let papers = Papers::new("failed");
-    let rig = rig(&papers, 1);
+    let certificates = Certificates::new("failed");
+    let rig = rig(&certificates, 1);
     let mut noise = TcpStream::connect(rig.tls).unwrap();
     noise.set_read_timeout(Some(DEADLINE)).unwrap();
     noise.write_all(options(rig.tls, "TCP", "clear").as_bytes()).unwrap();
@@ -105,12 +105,12 @@ fn failed_handshakes_are_counted_by_reason() {
     rig.wait_for(Counter::HandshakeEndpointProtocol, 1);
     drop(TcpStream::connect(rig.tls).unwrap());
     rig.wait_for(Counter::HandshakeEndpointReset, 1);
-    let mut h2 = rustls::ClientConfig::clone(&papers.phone());
+    let mut h2 = rustls::ClientConfig::clone(&certificates.phone());
     h2.alpn_protocols = vec![b"h2".to_vec()];
     phone(&Arc::new(h2), rig.tls).write_all(b"\r\n\r\n").unwrap_err();
     rig.wait_for(Counter::HandshakeEndpointAlpn, 1);
     // A phone that does not know our CA says so.
-    let stranger = Papers::new("stranger");
+    let stranger = Certificates::new("stranger");
     phone(&stranger.phone(), rig.tls).write_all(b"\r\n\r\n").unwrap_err();
     rig.wait_for(Counter::HandshakeEndpointUnknownCa, 1);
     rig.wait_for(Counter::ClosedHandshake, 4);
@@ -120,11 +120,11 @@ fn failed_handshakes_are_counted_by_reason() {
 
 #[test]
 fn stalled_handshakes_give_way_so_that_a_phone_gets_through() {
-    let papers = Papers::new("stalled");
-    let rig = rig(&papers, 1);
+    let certificates = Certificates::new("stalled");
+    let rig = rig(&certificates, 1);
     let stalled: Vec<TcpStream> =
         (0..HANDSHAKES_COUNT_MAX + 10).map(|_| TcpStream::connect(rig.tls).unwrap()).collect();
-    let mut late = phone(&papers.phone(), rig.tls);
+    let mut late = phone(&certificates.phone(), rig.tls);
     late.write_all(b"\r\n\r\n").unwrap();
     late.read_exact(&mut [0; 2]).unwrap();
     assert!(rig.of(Counter::HandshakeEndpointTimeout) >= 10);
@@ -138,9 +138,9 @@ fn stalled_handshakes_give_way_so_that_a_phone_gets_through() {
 
 #[test]
 fn more_handshakes_at_once_than_a_pass_takes_all_succeed_and_later_ones_resume() {
-    let papers = Papers::new("burst");
-    let rig = rig(&papers, 2);
-    let config = papers.phone();
+    let certificates = Certificates::new("burst");
+    let rig = rig(&certificates, 2);
+    let config = certificates.phone();
     let threads: Vec<_> = (0..60)
         .map(|_| {
             let (config, to) = (config.clone(), rig.tls);
@@ -165,9 +165,9 @@ fn more_handshakes_at_once_than_a_pass_takes_all_succeed_and_later_ones_resume()
 
 #[test]
 fn a_panic_under_tls_closes_its_flow() {
-    let papers = Papers::new("panic");
-    let rig = rig(&papers, 1);
-    let mut victim = phone(&papers.phone(), rig.tls);
+    let certificates = Certificates::new("panic");
+    let rig = rig(&certificates, 1);
+    let mut victim = phone(&certificates.phone(), rig.tls);
     victim.write_all(b"\r\n\r\n").unwrap();
     victim.read_exact(&mut [0; 2]).unwrap();
     victim.write_all(PANIC).unwrap();
@@ -179,8 +179,8 @@ fn a_panic_under_tls_closes_its_flow() {
 
 #[test]
 fn a_source_that_is_over_its_share_waits_alone() {
-    let papers = Papers::new("share");
-    let rig = rig(&papers, 1);
+    let certificates = Certificates::new("share");
+    let rig = rig(&certificates, 1);
     let idle = || {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         let from: SocketAddr = "127.0.0.2:0".parse().unwrap();
@@ -188,11 +188,11 @@ fn a_source_that_is_over_its_share_waits_alone() {
         socket.connect(&rig.tls.into()).unwrap();
         socket
     };
-    // They say nothing, so that each holds its place until it has had its time.
-    let crowd: Vec<_> = (0..HANDSHAKES_PER_SOURCE_MAX * 4).map(|_| idle()).collect();
+    // Idlers say nothing, so that each holds its place until it has had its time.
+    let idlers: Vec<_> = (0..HANDSHAKES_PER_SOURCE_MAX * 4).map(|_| idle()).collect();
     // However many of them wait, a phone behind them in the listener's queue does not.
     for _ in 0..20 {
-        let mut late = phone(&papers.phone(), rig.tls);
+        let mut late = phone(&certificates.phone(), rig.tls);
         late.write_all(b"\r\n\r\n").unwrap();
         late.read_exact(&mut [0; 2]).unwrap();
     }
@@ -200,7 +200,7 @@ fn a_source_that_is_over_its_share_waits_alone() {
     assert_eq!(rig.of(Counter::LimitHandshakesCount), 0, "nobody else gave way");
     // Those that waited had their turn, and go when their peers do.
     rig.wait_for(Counter::HandshakeEndpointTimeout, HANDSHAKES_PER_SOURCE_MAX as u64 * 3);
-    drop(crowd);
+    drop(idlers);
     wait_until("all are gone", || {
         let gauges = rig.total().gauges;
         gauges.of(Gauge::HandshakesInProgress) + gauges.of(Gauge::HandshakesParked) == 0

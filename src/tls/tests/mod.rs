@@ -13,10 +13,11 @@ use rustls::crypto::ring;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, Error, RootCertStore};
 
+use super::error::TlsError;
 use super::identity::TlsPeer;
+use super::inventory::Inventory;
 use super::key_log::KeyLogs;
 use super::session::{Progress, Session};
-use super::setup::{Inventory, TlsError};
 use super::tickets::TicketSecrets;
 use super::*;
 use crate::config::Config;
@@ -139,7 +140,7 @@ fn made(config: &Config) -> SetUp {
     SetUp { tls: set_up(config).unwrap().0, peer: server.tls_peer(&server.primary) }
 }
 
-/// Both ends, and what is on its way between them.
+/// Two sessions, and what is on its way between them.
 struct Pair {
     client: Session,
     server: Session,

@@ -10,10 +10,10 @@ const FAR: (i32, u8, u8) = (2090, 1, 1);
 const PAST: (i32, u8, u8) = (2024, 2, 1);
 
 /// A certificate and its key.
-type Papers = (String, String);
+type CertAndKey = (String, String);
 
 /// A client that shows `own`.
-fn client(ca: &Ca, own: &Papers) -> SetUp {
+fn client(ca: &Ca, own: &CertAndKey) -> SetUp {
     let folder = Folder::new("mutual-client");
     made(&config(&folder, &own.0, &own.1, &ca.pem, BY_NAME))
 }
@@ -57,7 +57,7 @@ fn each_kind_of_client_certificate_is_taken_or_refused_with_its_reason() {
         (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
     };
     let unconstrained = IsCa::Ca(BasicConstraints::Unconstrained);
-    let cases: Vec<(&str, Papers, Option<Why>, Option<Why>)> = vec![
+    let cases: Vec<(&str, CertAndKey, Option<Why>, Option<Why>)> = vec![
         ("no usage at all", ca.issue(|_| {}), None, None),
         ("for clients", ca.issue(|p| usages(p, &[ClientAuth])), None, None),
         ("for both", ca.issue(|p| usages(p, &[ServerAuth, ClientAuth])), None, None),
@@ -78,8 +78,8 @@ fn each_kind_of_client_certificate_is_taken_or_refused_with_its_reason() {
         ("of itself", itself(IsCa::NoCa), Some(Why::SelfSigned), Some(Why::SelfSigned)),
         ("of itself, as a CA", itself(unconstrained), Some(Why::SelfSigned), Some(Why::SelfSigned)),
     ];
-    for (what, papers, by_strict, by_any) in &cases {
-        let client = client(&ca, papers);
+    for (what, pair, by_strict, by_any) in &cases {
+        let client = client(&ca, pair);
         assert_eq!(verdict(&client, &strict).err(), *by_strict, "strict: {what}");
         assert_eq!(verdict(&client, &any).err(), *by_any, "any: {what}");
     }
@@ -97,15 +97,15 @@ fn a_client_without_a_certificate_is_refused_in_both_versions_and_one_with_is_kn
         assert!(matches!(client, Some(Error::AlertReceived(_))), "the alert reaches the client: {client:?}");
     }
     let sip = SanType::URI("sip:Phones.Example.com".to_owned().try_into().unwrap());
-    let papers = ca.issue(|params| params.subject_alt_names.push(sip.clone()));
-    let identities = verdict(&client(&ca, &papers), &tls).unwrap().unwrap();
+    let pair = ca.issue(|params| params.subject_alt_names.push(sip.clone()));
+    let identities = verdict(&client(&ca, &pair), &tls).unwrap().unwrap();
     assert_eq!(identities.sip, ["phones.example.com"]);
     assert_eq!(identities.dns, ["sips1.example.com"]);
     // Without tls-mutual nobody is asked, and nobody has a name.
     let open = Folder::new("mutual-off");
     let (cert, key) = ca.issue(|_| {});
     let open = set_up(&config(&open, &cert, &key, &ca.pem, BY_NAME)).unwrap().0;
-    assert_eq!(verdict(&client(&ca, &papers), &open), Ok(None));
+    assert_eq!(verdict(&client(&ca, &pair), &open), Ok(None));
 }
 
 #[test]
@@ -159,11 +159,11 @@ fn a_revoked_certificate_is_refused_in_both_directions_and_an_old_list_still_rev
         let more = if list.is_empty() { String::new() } else { format!("crl = {path:?}\n") };
         let tls = set_up(&proxy(&folder, &ca, &more)).unwrap().0;
         let wanted = [(&first, by_first), (&second, by_second), (&third, by_third)];
-        for (at, (papers, want)) in wanted.into_iter().enumerate() {
-            assert_eq!(verdict(&client(&ca, papers), &tls).err(), *want, "client {at} under {what}");
+        for (at, (pair, want)) in wanted.into_iter().enumerate() {
+            assert_eq!(verdict(&client(&ca, pair), &tls).err(), *want, "client {at} under {what}");
             // The same certificate as a server's, whom we connect to.
             let theirs = Folder::new("mutual-crl-server");
-            let server = set_up(&config(&theirs, &papers.0, &papers.1, &ca.pem, BY_NAME)).unwrap().0;
+            let server = set_up(&config(&theirs, &pair.0, &pair.1, &ca.pem, BY_NAME)).unwrap().0;
             let ours = made(&proxy(&folder, &ca, &more));
             let mut pair = Pair::of(ours.tls.connect(&ours.peer).unwrap(), &server);
             assert_eq!(pair.run(usize::MAX).0.as_ref().map(failure::reason), *want, "server {at} under {what}");
@@ -214,7 +214,7 @@ fn lists_and_cas_that_are_of_no_use_are_named() {
     let lists = crl(&ca.revokes(&[], (2030, 1, 2))).unwrap();
     assert_eq!(lists.len(), 1);
     assert_eq!((lists[0].issuer.as_str(), lists[0].next_update), ("CN=ca", Some(1_893_542_400)));
-    // The same in DER.
+    // A list in DER.
     let text = ca.revokes(&[], FAR);
     let der = rustls::pki_types::CertificateRevocationListDer::from_pem_slice(text.as_bytes()).unwrap();
     let path = folder.0.join("crl.der");
@@ -241,7 +241,7 @@ fn a_ca_that_has_changed_its_key_has_a_list_for_each() {
         let more = format!("tls-mutual = 1\ncrl = {path:?}\n");
         let both = format!("{}{}", old.pem, new.pem);
         let tls = set_up(&config_with(&folder, (&cert, &key), &both, BY_NAME, &more)).unwrap().0;
-        let by = |papers: &Papers| verdict(&client(&old, papers), &tls).err();
+        let by = |pair: &CertAndKey| verdict(&client(&old, pair), &tls).err();
         let [fifth, sixth] = phones(&old);
         assert_eq!((by(&fifth), by(&sixth)), (Some(Why::Revoked), None));
         let [fifth, sixth] = phones(&new);

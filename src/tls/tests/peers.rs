@@ -72,7 +72,7 @@ fn connect(ours: &Tls, config: &Config, site: usize, theirs: &SetUp) -> Result<V
     }
 }
 
-/// The same the other way round: who it was found to be.
+/// The handshake the other way round: who it was found to be.
 fn accept(ours: &Tls, side: Option<Side>, theirs: &SetUp) -> Result<Identities, Why> {
     let mut pair = Pair::of(theirs.tls.connect(&theirs.peer).unwrap(), ours);
     pair.server = ours.accept(side).unwrap();

@@ -1,10 +1,10 @@
-//! A crowd of bare TLS connections beside the phones, in a thread of its own, so that what it costs to play it does not
-//! hold up the calls: those that only shake hands, and those that do as badly as they can.
+//! Bare TLS clients beside the phones, in a thread of their own, so that what it costs to play them does not hold up the
+//! calls: those that only shake hands, and those that do as badly as they can.
 //!
-//! Owns: its sockets and sessions. Must not touch: calls and phones. It is told what to open by [`Crowd::open`] and
-//! tells what became of it as [`Fact`]s.
+//! Owns: their sockets and sessions. Must not touch: calls and phones. [`BareClients::open`] says what the thread opens,
+//! and [`Fact`]s what became of that.
 //!
-//! All come from addresses of their own (127.0.1.x for a proxy on loopback), for a proxy bounds what one source may
+//! The clients come from addresses of their own (127.0.1.x for a proxy on loopback), for a proxy bounds what one source may
 //! hold.
 
 use crate::net::TlsSettings;
@@ -73,7 +73,7 @@ pub struct Fact {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
-    /// Its connection stands as far as it will (for all but the mute: the handshake is done), and this is the
+    /// The peer's connection stands as far as it will (for all but the mute: the handshake is done), and this is the
     /// certificate that it was shown.
     Stands {
         certificate: u64,
@@ -92,12 +92,12 @@ pub fn mark(der: &[u8]) -> u64 {
 }
 
 /// A handle on the thread, which ends when this is dropped.
-pub struct Crowd {
+pub struct BareClients {
     orders: Sender<(Kind, u32)>,
     facts: Receiver<Fact>,
 }
 
-impl Crowd {
+impl BareClients {
     /// Starts the thread.
     ///
     /// # Errors
@@ -116,7 +116,7 @@ impl Crowd {
         let poll = Poll::new()?;
         let mut thread =
             Thread { poll, peers: Slab::new(), proxy, config, name, sources, waiting: Vec::new(), begun: 0, tell };
-        std::thread::Builder::new().name("crowd".into()).spawn(move || thread.run(&ordered))?;
+        std::thread::Builder::new().name("bare-clients".into()).spawn(move || thread.run(&ordered))?;
         Ok(Self { orders, facts })
     }
 
@@ -136,7 +136,7 @@ impl Crowd {
             match self.facts.try_recv() {
                 Ok(fact) => all.push(fact),
                 Err(TryRecvError::Empty) => return Ok(all),
-                Err(TryRecvError::Disconnected) => return Err("the thread of the crowd has ended".into()),
+                Err(TryRecvError::Disconnected) => return Err("the thread of the bare clients has ended".into()),
             }
         }
     }
@@ -178,7 +178,7 @@ impl Thread {
         loop {
             loop {
                 match ordered.try_recv() {
-                    // They count from here, for that is when all of them come.
+                    // Connections count from here, for that is when all of them come.
                     Ok((kind, count)) => self.waiting.push((kind, count, Instant::now())),
                     Err(TryRecvError::Empty) => break,
                     Err(TryRecvError::Disconnected) => return,
@@ -263,7 +263,7 @@ impl Thread {
 
     fn end(&mut self, at: usize, how: End) {
         let mut peer = self.peers.remove(at);
-        // Its descriptor is closed right after.
+        // The peer's descriptor is closed right after.
         self.poll.registry().deregister(&mut peer.stream).ok();
         self.say(peer.kind, peer.began, What::Ended { stood: peer.stood, how });
     }

@@ -10,16 +10,16 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::error::TlsError;
 use super::pem;
-use super::setup::TlsError;
 
 /// A certificate of ours with its chain and key.
 #[derive(Clone, Debug)]
-pub(super) struct Own {
+pub(super) struct Certificate {
     pub(super) key: Arc<CertifiedKey>,
 }
 
-impl Own {
+impl Certificate {
     /// Reads both files.
     ///
     /// # Errors
@@ -68,13 +68,13 @@ fn in_order(leaf: usize, certificates: &[X509Certificate<'_>]) -> Vec<usize> {
 
 /// Which certificate a client is shown: that of the domain which it asks for, else the default one.
 #[derive(Debug)]
-pub(super) struct Shown {
+pub(super) struct SniResolver {
     pub(super) default: Arc<CertifiedKey>,
     /// By domain in lower case.
     pub(super) by_domain: HashMap<String, Arc<CertifiedKey>>,
 }
 
-impl ResolvesServerCert for Shown {
+impl ResolvesServerCert for SniResolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let name = hello.server_name().map(|name| name.trim_end_matches('.').to_ascii_lowercase());
         Some(name.and_then(|name| self.by_domain.get(&name)).unwrap_or(&self.default).clone())
@@ -98,7 +98,7 @@ impl CurrentCertificate {
     }
 
     fn lock(&self) -> MutexGuard<'_, Arc<dyn ResolvesServerCert>> {
-        // It is whole at any time.
+        // What the lock guards is whole at any time.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

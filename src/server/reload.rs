@@ -18,13 +18,14 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::source;
-use crate::admin::{TlsPapers, days_until};
+use crate::admin::{TlsFiles, days_until};
 use crate::config::Config;
 use crate::ids::Side;
 use crate::shard::Handle;
 use crate::tls::CurrentCertificate;
+use crate::tls::inventory::Inventory;
 use crate::tls::key_log::{self, KeyLogs};
-use crate::tls::setup::{self, Inventory};
+use crate::tls::setup;
 use crate::tls::tickets::TicketSecrets;
 
 /// From one look at the files to the next.
@@ -141,12 +142,12 @@ impl Watch {
 
 /// The thread that watches the files. It ends when this is dropped.
 #[derive(Debug)]
-pub(super) struct Papers {
+pub(super) struct CertificateReload {
     ask: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Papers {
+impl CertificateReload {
     /// Watches the files that `config` names. `known` is what the set-up in use was made from, and `before` the state
     /// of the files before they were read for it.
     ///
@@ -157,7 +158,7 @@ impl Papers {
         before: Before,
         known: &Inventory,
         handle: Handle,
-        shown: Arc<Mutex<TlsPapers>>,
+        shown: Arc<Mutex<TlsFiles>>,
         https: Option<Arc<CurrentCertificate>>,
     ) -> io::Result<Self> {
         let Before { files, stamps } = before;
@@ -167,7 +168,7 @@ impl Papers {
         // One place: a second SIGHUP before the first is seen asks for nothing more.
         let (ask, asked) = bounded(1);
         let run = move || reader.run(Watch::new(stamps, Instant::now()), known, &asked);
-        let thread = std::thread::Builder::new().name("papers".into()).spawn(run)?;
+        let thread = std::thread::Builder::new().name("tls-reload".into()).spawn(run)?;
         Ok(Self { ask: Some(ask), thread: Some(thread) })
     }
 
@@ -179,7 +180,7 @@ impl Papers {
     }
 }
 
-impl Drop for Papers {
+impl Drop for CertificateReload {
     fn drop(&mut self) {
         self.ask = None;
         if let Some(thread) = self.thread.take() {
@@ -211,7 +212,7 @@ struct Reader {
     tickets: TicketSecrets,
     key_logs: KeyLogs,
     handle: Handle,
-    shown: Arc<Mutex<TlsPapers>>,
+    shown: Arc<Mutex<TlsFiles>>,
     https: Option<Arc<CurrentCertificate>>,
     files: Vec<PathBuf>,
 }
@@ -276,8 +277,8 @@ impl Reader {
         self.files.iter().map(|path| stamp(path)).collect()
     }
 
-    fn shown(&self) -> std::sync::MutexGuard<'_, TlsPapers> {
-        // It is whole at any time.
+    fn shown(&self) -> std::sync::MutexGuard<'_, TlsFiles> {
+        // What the lock guards is whole at any time.
         self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -334,7 +335,7 @@ fn warnings(inventory: &Inventory, now: SystemTime) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tls::setup::Leaf;
+    use crate::tls::inventory::Leaf;
 
     fn stamps(of: u64) -> Vec<Stamp> {
         vec![Some((1, 1, of, (0, 0), (0, 0))), None]

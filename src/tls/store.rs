@@ -1,20 +1,22 @@
-//! What files hold while a set-up is made: each is read once, whoever names it, and what peers share stays one thing.
+//! The certificates and trust anchors that a set-up is made from: each file is read once, whoever names it, and what
+//! peers share stays one thing.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::authorities;
-use super::own::Own;
-use super::setup::{Inventory, Leaf, TlsError};
+use super::certificate::Certificate;
+use super::error::TlsError;
+use super::inventory::{Inventory, Leaf};
 use super::trust::Trust;
 use crate::config::TrustFiles;
 use crate::ids::Side;
 
 /// The files that have been read so far.
 #[derive(Debug, Default)]
-pub(super) struct Shelf {
-    own: HashMap<(PathBuf, PathBuf), Own>,
+pub(super) struct Store {
+    certificates: HashMap<(PathBuf, PathBuf), Certificate>,
     trusts: HashMap<TrustFiles, Option<Arc<Trust>>>,
     /// What there was, to be shown to people.
     pub(super) inventory: Inventory,
@@ -29,19 +31,24 @@ pub(super) struct Whose<'a> {
     pub(super) domain: Option<&'a str>,
 }
 
-impl Shelf {
+impl Store {
     /// A certificate of ours with its key.
     ///
     /// # Errors
     /// A file is of no use, or they do not belong together.
-    pub(super) fn own(&mut self, whose: Whose<'_>, path: &Path, key_path: &Path) -> Result<Own, TlsError> {
+    pub(super) fn certificate(
+        &mut self,
+        whose: Whose<'_>,
+        path: &Path,
+        key_path: &Path,
+    ) -> Result<Certificate, TlsError> {
         let files = (path.to_owned(), key_path.to_owned());
-        let own = match self.own.get(&files) {
-            Some(own) => own.clone(),
+        let certificate = match self.certificates.get(&files) {
+            Some(certificate) => certificate.clone(),
             None => {
-                let own = Own::read(path, key_path)?;
-                self.own.insert(files, own.clone());
-                own
+                let certificate = Certificate::read(path, key_path)?;
+                self.certificates.insert(files, certificate.clone());
+                certificate
             }
         };
         let domain = whose.domain.map(str::to_owned);
@@ -50,10 +57,10 @@ impl Shelf {
             None => leaf.path == path,
         };
         if !self.inventory.leaves.iter().any(shown) {
-            let (peer, chain) = (whose.peer.map(str::to_owned), own.key.cert.clone());
+            let (peer, chain) = (whose.peer.map(str::to_owned), certificate.key.cert.clone());
             self.inventory.leaves.push(Leaf { side: whose.side, peer, path: path.to_owned(), chain, domain });
         }
-        Ok(own)
+        Ok(certificate)
     }
 
     /// The CAs that these files name, with what they have revoked; `None` when there are none.

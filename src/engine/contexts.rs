@@ -1,0 +1,420 @@
+//! The response contexts of a shard: their table, what happens to them, and how what one wants is carried out by the
+//! other parts. Where a request goes is found in `seek`.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use smallvec::SmallVec;
+
+use super::connections::Element;
+use super::context::{
+    Action, Actions, Answer, Asked, ContactOf, Event, ResponseContext, Saw, Turn, TxnTimer, Why, response,
+};
+use super::kept::Kept;
+use super::mail::{By, Letter};
+use super::ports::KeyedState;
+use super::words::in_words;
+use super::{ConnectFailure, Engine, Level};
+use crate::clock::Time;
+use crate::flow::table::Slots;
+use crate::ids::{ConnId, FlowRef, ShardId};
+use crate::server_pool::Evidence;
+use crate::stats::Counter;
+use crate::transaction::branch::TxnId;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Contexts {
+    /// `None` while a context is worked on.
+    slots: Slots<Option<Box<ResponseContext>>>,
+    by_key: HashMap<u128, TxnId, KeyedState>,
+    /// Contexts that wait for an answer over a connection.
+    watchers: HashMap<(ShardId, ConnId), SmallVec<[TxnId; 2]>, KeyedState>,
+}
+
+/// The table of contexts has the slots of the table of connections.
+fn slot_of(id: TxnId) -> ConnId {
+    ConnId { slot: id.slot, generation: id.generation }
+}
+
+/// The reverse of [`slot_of`].
+fn txn_of(slot: ConnId) -> TxnId {
+    TxnId { slot: slot.slot, generation: slot.generation }
+}
+
+impl Contexts {
+    pub(super) fn new(count_max: usize, state: &KeyedState) -> Self {
+        Self {
+            slots: Slots::new(count_max),
+            by_key: HashMap::with_hasher(state.clone()),
+            watchers: HashMap::with_hasher(state.clone()),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.slots.is_empty() && self.by_key.is_empty() && self.watchers.is_empty()
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Gives back the room in tables that a crowd has left behind.
+    pub(super) fn shrink(&mut self) {
+        self.by_key.shrink_to(self.by_key.len() * 2);
+        self.watchers.shrink_to(self.watchers.len() * 2);
+    }
+
+    /// A place for a context to come; `None` when there is none left.
+    pub(super) fn reserve(&mut self) -> Option<TxnId> {
+        self.slots.insert(None).map(txn_of)
+    }
+
+    pub(super) fn with_key(&self, key: u128) -> Option<TxnId> {
+        self.by_key.get(&key).copied()
+    }
+
+    pub(super) fn get(&self, id: TxnId) -> Option<&ResponseContext> {
+        self.slots.get(slot_of(id))?.as_deref()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (TxnId, &ResponseContext)> {
+        self.slots.iter().filter_map(|(slot, place)| Some((txn_of(slot), place.as_deref()?)))
+    }
+
+    /// Puts a new context into its place.
+    pub(super) fn begin(&mut self, id: TxnId, asked: &Asked) {
+        for key in [Some(asked.key), asked.lasting_key].into_iter().flatten() {
+            self.by_key.insert(key, id);
+        }
+    }
+
+    /// Whoever waits for an answer over a connection that has closed.
+    fn watching(&mut self, shard: ShardId, conn: ConnId) -> SmallVec<[TxnId; 2]> {
+        self.watchers.remove(&(shard, conn)).unwrap_or_default()
+    }
+
+    /// Which connection's end a context wants to hear of has changed.
+    fn rewatch(&mut self, id: TxnId, from: Option<(ShardId, ConnId)>, to: Option<(ShardId, ConnId)>) {
+        if from == to {
+            return;
+        }
+        if let Some(list) = from.and_then(|from| self.watchers.get_mut(&from)) {
+            // A connection to a server may have thousands.
+            if let Some(at) = list.iter().position(|other| *other == id) {
+                list.swap_remove(at);
+            }
+        }
+        if let Some(from) = from.filter(|from| self.watchers.get(from).is_some_and(SmallVec::is_empty)) {
+            self.watchers.remove(&from);
+        }
+        if let Some(to) = to {
+            self.watchers.entry(to).or_default().push(id);
+        }
+    }
+
+    /// What a panic has taken along while it was worked on, with all that leads to it: the ids.
+    pub(super) fn recover(&mut self) -> Vec<TxnId> {
+        let empty = self.slots.iter().filter(|(_, place)| place.is_none());
+        let lost: Vec<TxnId> = empty.map(|(slot, _)| txn_of(slot)).collect();
+        if !lost.is_empty() {
+            self.by_key.retain(|_, id| !lost.contains(id));
+            self.watchers.retain(|_, list| {
+                list.retain(|id| !lost.contains(id));
+                !list.is_empty()
+            });
+        }
+        for id in &lost {
+            self.slots.remove(slot_of(*id));
+        }
+        lost
+    }
+
+    /// Takes a context out of its slot for the time that it is worked on.
+    pub(super) fn take(&mut self, id: TxnId, kept: &mut Kept) -> Option<Box<ResponseContext>> {
+        let context = self.slots.get_mut(slot_of(id)).and_then(Option::take)?;
+        kept.take(&context);
+        Some(context)
+    }
+}
+
+impl Engine {
+    /// Something happens to a context, if it is still there.
+    pub(super) fn on_context(&mut self, id: TxnId, event: Event<'_>, now: Time) {
+        self.with_context(id, now, |_, _| Some(event));
+    }
+
+    /// The same, when what happens depends on the context.
+    pub(super) fn with_context<'a>(
+        &mut self,
+        id: TxnId,
+        now: Time,
+        event: impl FnOnce(&mut Self, &mut ResponseContext) -> Option<Event<'a>>,
+    ) {
+        let Some(mut context) = self.contexts.take(id, &mut self.kept) else { return };
+        if let Some(event) = event(self, &mut context) {
+            self.turn(id, &mut context, event, now);
+        }
+        self.put_back(id, context);
+    }
+
+    /// Puts a context back into its slot, or forgets it when it is over.
+    pub(super) fn put_back(&mut self, id: TxnId, mut context: Box<ResponseContext>) {
+        let is_over = context.is_over();
+        let watched = context.watched.filter(|_| !is_over);
+        self.contexts.rewatch(id, std::mem::replace(&mut context.listed, watched), watched);
+        if !is_over {
+            if let Some(slot) = self.contexts.slots.get_mut(slot_of(id)) {
+                self.kept.add(&context);
+                *slot = Some(context);
+            }
+            return;
+        }
+        for timer in context.armed() {
+            self.ports.wheel.cancel(timer);
+        }
+        for key in [Some(context.asked.key), context.asked.lasting_key].into_iter().flatten() {
+            if self.contexts.by_key.get(&key) == Some(&id) {
+                self.contexts.by_key.remove(&key);
+            }
+        }
+        self.contexts.slots.remove(slot_of(id));
+        context.buffers().for_each(|buffer| self.ports.pool.give(buffer));
+    }
+
+    /// One event, and all that follows from it.
+    pub(super) fn turn(&mut self, id: TxnId, context: &mut ResponseContext, event: Event<'_>, now: Time) {
+        let answer = match &event {
+            Event::Response { answer, .. } => Some(*answer),
+            _ => None,
+        };
+        let mut actions = Actions::new();
+        Turn { id, context, env: &self.env, ports: &mut self.ports, now, actions: &mut actions }.on(event);
+        for action in actions {
+            if let Some(next) = self.carry_out(id, context, action, answer, now) {
+                self.turn(id, context, next, now);
+            }
+        }
+    }
+
+    /// Carries out what a context wants, and says what it has to hear of that. `answer`: the response at hand.
+    fn carry_out(
+        &mut self,
+        id: TxnId,
+        context: &mut ResponseContext,
+        action: Action,
+        answer: Option<Answer<'_>>,
+        now: Time,
+    ) -> Option<Event<'static>> {
+        match action {
+            Action::Tell { level, what, peer, about } => self.tell(level, what, Some(peer), &about),
+            Action::Respond(bytes) => self.respond_for(&context.asked, bytes),
+            Action::Seek(seek) => return self.seek(id, context, seek, now),
+            Action::Send { flow, bytes, again } => {
+                if !again && self.tells(Level::Debug) {
+                    self.tell_routed(context, flow);
+                }
+                if self.send_on(flow, context.targets.binding(), bytes, Some(id)).is_err() {
+                    return Some(Event::NotSent { flow, again });
+                }
+            }
+            Action::Follow { bytes, is_request } => return self.follow_request(id, context, bytes, is_request, now),
+            Action::FollowEarlier { at, bytes } => self.follow_earlier(context, at, bytes, now),
+            Action::Bind { late } => return self.bind_register(context, answer?, late, now),
+            Action::Saw { pair, hop, what } => match what {
+                Saw::Answer(code) => self.note_answer(pair, hop, code),
+                Saw::TookCall => self.note_takes_calls(pair, hop),
+                Saw::Unavailable => self.tell_evidence(pair, hop.address, Evidence::Status(503)),
+                Saw::Silence => self.tell_evidence(pair, hop.address, Evidence::Silent),
+            },
+            Action::Reached { hop, answers: true } => self.dns.unblock(hop.transport, hop.address),
+            Action::Reached { hop, answers: false } => {
+                self.dns.block(hop.transport, hop.address, now, &mut self.ports.counters);
+            }
+            Action::GiveUp(why) => return Some(Event::TargetOut(why)),
+            Action::ForgetName => self.dns.give_up(waiter_of(id)),
+        }
+        None
+    }
+
+    // --- what is sent ----------------------------------------------------------------------------------------
+
+    /// Sends a message of the client transaction (the request again, its ACK, its CANCEL) to where the phone is now, or to
+    /// the SIP Server. What cannot be sent there is looked after by the binding's home, and else left to the timers; but
+    /// for the request itself, whose context has to know where it went.
+    fn follow_request(
+        &mut self,
+        id: TxnId,
+        context: &mut ResponseContext,
+        bytes: Vec<u8>,
+        is_request: bool,
+        now: Time,
+    ) -> Option<Event<'static>> {
+        let (binding, is_phones) = (context.targets.binding(), context.targets.is_phone());
+        if let (Some(pair), Some(hop)) = (context.targets.pair(), context.client.hop)
+            && context.client.flow.is_some_and(|flow| self.moved_from(flow, None).is_none())
+        {
+            let flow = self.flow_to(hop, Element::Server(pair), None, now);
+            self.turn(id, context, Event::ServerIsBy(flow), now);
+            if flow.is_none() {
+                self.ports.pool.give(bytes);
+                return None;
+            }
+        }
+        let sent = context.client.flow;
+        let Some(flow) = sent.and_then(|flow| self.moved_from(flow, binding)) else {
+            if is_request && is_phones {
+                self.ports.pool.give(bytes);
+                return Some(Event::RegistrationOver);
+            }
+            self.send_anew(context, bytes, now);
+            return None;
+        };
+        if is_request && is_phones && sent.is_some_and(|sent| !sent.is_same(flow)) {
+            self.ports.pool.give(bytes);
+            return Some(Event::Moved(self.way(context, flow)));
+        }
+        let by = sent.map_or(By::Binding, |sent| By::binding_or(sent, flow));
+        let letter = Letter { bytes, binding, txn: is_request.then_some(id), by };
+        if let Err(letter) = self.send(flow, letter) {
+            self.deliver(Some(flow), Letter { txn: None, ..letter });
+        }
+        None
+    }
+
+    /// Sends over the connection that the request went by, or to a server over the one that there is now.
+    fn follow_earlier(&mut self, context: &ResponseContext, at: usize, bytes: Vec<u8>, now: Time) {
+        let Some(earlier) = context.earlier.get(at) else { return self.ports.pool.give(bytes) };
+        let Err(bytes) = self.send_on(earlier.flow, None, bytes, None) else { return };
+        let again = match (context.targets.pair(), earlier.hop) {
+            (Some(pair), Some(hop)) => self.flow_to(hop, Element::Server(pair), None, now),
+            _ => None,
+        };
+        let unsent = match again {
+            Some(flow) => self.send_on(flow, None, bytes, None).err(),
+            None => Some(bytes),
+        };
+        unsent.into_iter().for_each(|bytes| self.ports.pool.give(bytes));
+    }
+
+    /// A request goes on: which, and where to.
+    fn tell_routed(&mut self, context: &ResponseContext, flow: FlowRef) {
+        let Some(request) = context.message() else { return };
+        let to = match (flow, context.client.hop) {
+            (_, Some(hop)) => hop.address.to_string(),
+            (FlowRef::Udp { remote, .. }, None) => remote.to_string(),
+            (FlowRef::Stream { shard, conn, .. }, None) => match self.conns.get(conn).filter(|_| shard == self.me()) {
+                Some(conn) => conn.peer.to_string(),
+                None => format!("a connection of shard {}", shard.0),
+            },
+        };
+        let to = format!(", sent to {to} over {}", self.transport_of(flow).param_name());
+        let about = [&in_words(request), to.as_bytes()].concat();
+        self.tell(Level::Debug, "request routed", Some(context.asked.source.peer), &about);
+    }
+
+    // --- what is bound and seen ------------------------------------------------------------------------------
+
+    /// The SIP Server has accepted a REGISTER: its Contacts are bound, and its answer made of what is bound then.
+    fn bind_register(
+        &mut self,
+        context: &mut ResponseContext,
+        answer: Answer<'_>,
+        late: bool,
+        now: Time,
+    ) -> Option<Event<'static>> {
+        let registration = context.request.as_mut()?.registration.take()?;
+        let request = context.message()?;
+        let Asked { source, arrived, .. } = &context.asked;
+        self.bind_contacts(request, &registration, answer.message, source, *arrived, now);
+        let directory = self.location.directory();
+        let contact_of = |id, out: &mut Vec<u8>| match directory.find(id) {
+            Some(binding) => {
+                out.extend_from_slice(&binding.contact);
+                true
+            }
+            None => false,
+        };
+        let back = context.back(answer.is_trusted, late);
+        let contact_of: &ContactOf<'_> = &contact_of;
+        let bytes = response(answer.message, back, Some((request, contact_of)), &self.env, &mut self.ports);
+        Some(Event::Bound { code: answer.code, bytes })
+    }
+
+    // --- what happens to contexts ----------------------------------------------------------------------------
+
+    pub(super) fn on_context_timer(&mut self, id: TxnId, timer: TxnTimer, now: Time) {
+        self.with_context(id, now, |engine, context| {
+            let alternative = timer == TxnTimer::ClientDeadline && engine.has_alternative(context, now);
+            Some(Event::Timer { timer, alternative })
+        });
+    }
+
+    /// A binding's home has answered.
+    pub(super) fn on_resolved(&mut self, id: TxnId, flow: Option<FlowRef>, now: Time) {
+        self.with_context(id, now, |engine, context| {
+            let still = if flow.is_none() { engine.still_there(context) } else { None };
+            let way = |flow: FlowRef| engine.way(context, flow);
+            Some(Event::Located { way: flow.map(way), still: still.map(way) })
+        });
+    }
+
+    /// A connection of this or another shard has closed: who waits for an answer over it looks further.
+    pub(super) fn on_conn_gone(&mut self, shard: ShardId, conn: ConnId, failure: Option<ConnectFailure>, now: Time) {
+        for id in self.contexts.watching(shard, conn) {
+            self.with_context(id, now, |_, context| {
+                (context.watched, context.listed) = (None, None);
+                Some(Event::ConnectionGone(failure))
+            });
+        }
+    }
+
+    /// Targets that were given up and answer again may be tried again.
+    pub(super) fn forgive(&mut self, back: &[SocketAddr]) {
+        for context in self.contexts.slots.iter_mut().filter_map(|(_, place)| place.as_mut()) {
+            context.forgive(back);
+        }
+    }
+
+    /// Moves the requests that wait for an address which does not answer, if there is another.
+    pub(super) fn move_from(
+        &mut self,
+        address: SocketAddr,
+        why: Why,
+        also_answered: bool,
+        is_its: impl Fn(&ResponseContext) -> bool,
+        now: Time,
+    ) {
+        let waits = |one: &ResponseContext| {
+            let waits = one.client.machine.is_unanswered() || (also_answered && one.client.machine.is_pending());
+            waits && one.client.hop.is_some_and(|hop| hop.address == address) && is_its(one)
+        };
+        let waiting: Vec<TxnId> = self.contexts.iter().filter(|(_, one)| waits(one)).map(|(id, _)| id).collect();
+        for id in waiting {
+            self.with_context(id, now, |engine, context| {
+                let moves = why != Why::Verdict || engine.has_alternative(context, now) || context.is_given_up();
+                moves.then_some(Event::TargetOut(why))
+            });
+        }
+    }
+
+    /// The counter of what keeps a new context from a place, on the number of contexts or on the bytes that all of them
+    /// hold, for messages can be much larger than the memory of so many allows.
+    pub(super) fn place_for_context(&mut self) -> Result<TxnId, Counter> {
+        if self.contexts_are_full() {
+            return Err(Counter::LimitTransactionLen);
+        }
+        self.contexts.reserve().ok_or(Counter::LimitTransactions)
+    }
+}
+
+/// The name of a request as one that waits for the DNS: names of servers and peers have the highest bit.
+pub(super) fn waiter_of(id: TxnId) -> u64 {
+    (u64::from(id.slot & 0x7fff_ffff) << 32) | u64::from(id.generation)
+}
+
+/// The reverse of [`waiter_of`].
+pub(super) fn txn_of_waiter(waiter: u64) -> TxnId {
+    TxnId { slot: (waiter >> 32) as u32, generation: waiter as u32 }
+}

@@ -4,7 +4,7 @@ use super::connections::Element;
 use super::context::{Event, plan, tag_of};
 use super::contexts::Slot;
 use super::home::Found;
-use super::io::{By, Letter};
+use super::mail::{AckMail, By, Letter};
 use super::words::in_words;
 use super::{Engine, Mail, Source};
 use crate::clock::Time;
@@ -74,7 +74,7 @@ impl Engine {
             }
             AckWay::Home { binding, not } => {
                 let home = binding.home(self.env.settings.shards);
-                self.mail(home, Mail::Ack { message: ack, source, binding, not });
+                self.mail(home, Mail::Ack(Box::new(AckMail { message: ack, source, binding, not })));
             }
             AckWay::Device { hop, host, port } => {
                 if let Some(point) = self.env.settings.point_for(hop.transport, Side::Endpoint, hop.address.ip()) {

@@ -1,32 +1,23 @@
-//! Connections: their slots, framing, deadlines, the side that they are found to be on, and the bindings
-//! that they carry.
+//! Connections: their slots, framing, deadlines, and the side that they are found to be on. Which bindings they carry is
+//! known to location.
 
 use std::net::SocketAddr;
 
-use smallvec::SmallVec;
-
 use super::connections::{ConnectionKey, Element};
+use super::location::Lost;
+use super::location::notice::Notice;
 use super::{Accept, CloseReason, Engine, Level, Mail, Output, Refusal, Source, Timer};
 use crate::clock::Time;
 use crate::dns::NextHop;
-use crate::ids::{BindingId, ConnId, FlowRef, PointId, ShardId, Side, Transport};
+use crate::ids::{ConnId, FlowRef, PointId, Side, Transport};
 use crate::limits::{
-    BINDINGS_PER_FLOW_MAX, FIRST_MESSAGE_MAX, FLOW_ATTEMPTS_MAX, HALF_CLOSED_MAX, HANDSHAKE_MAX, IDLE_UNREGISTERED_MAX,
-    MESSAGE_BEGUN_MAX, PINGS_PER_READ_MAX,
+    FIRST_MESSAGE_MAX, HALF_CLOSED_MAX, HANDSHAKE_MAX, IDLE_UNREGISTERED_MAX, MESSAGE_BEGUN_MAX, PINGS_PER_READ_MAX,
 };
 use crate::proxy::Origin;
-use crate::sip::{FrameFault, Framed, Framer, Message, Method, Name};
+use crate::sip::{FrameFault, Framed, Framer, Message, Method};
 use crate::stats::Counter;
 use crate::tls::identity::{Identities, TlsPeer};
 use crate::wheel::TimerId;
-
-/// A binding that a flow carries, or carried before it moved.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Bound {
-    pub(super) binding: BindingId,
-    /// The flow that has it now, when it is another one.
-    pub(super) moved_to: Option<FlowRef>,
-}
 
 /// One connection.
 #[derive(Debug)]
@@ -43,9 +34,8 @@ pub(super) struct Conn {
     /// A whole message has come.
     heard: bool,
     framer: Framer,
-    pub(super) bound: SmallVec<[Bound; 1]>,
-    /// Bit n: shard n has sent on this connection, and wants to hear of its end.
-    used_by: u64,
+    /// It carries a binding, as location has said.
+    registered: bool,
     /// When it was made, became ready, or last brought a whole message or a ping.
     last: Time,
     /// When the message that is begun was begun.
@@ -60,19 +50,6 @@ pub(super) struct Conn {
     identities: Option<Box<Identities>>,
 }
 
-/// Adds a binding to those of a flow; `false` when that would be one too many. What has moved away gives way.
-pub(super) fn push_bound<A>(bound: &mut SmallVec<A>, binding: BindingId) -> bool
-where
-    A: smallvec::Array<Item = Bound>,
-{
-    if bound.len() >= BINDINGS_PER_FLOW_MAX {
-        let Some(moved) = bound.iter().position(|bound| bound.moved_to.is_some()) else { return false };
-        bound.remove(moved);
-    }
-    bound.push(Bound { binding, moved_to: None });
-    true
-}
-
 impl Conn {
     /// One that was accepted, and of whose peer nothing is known yet.
     fn new(point: PointId, peer: SocketAddr, now: Time) -> Self {
@@ -85,8 +62,7 @@ impl Conn {
             ready: false,
             heard: false,
             framer: Framer::default(),
-            bound: SmallVec::new(),
-            used_by: 0,
+            registered: false,
             last: now,
             begun: None,
             owed: 0,
@@ -98,7 +74,12 @@ impl Conn {
 
     /// Whether it carries a binding now.
     pub(super) fn is_registered(&self) -> bool {
-        self.bound.iter().any(|bound| bound.moved_to.is_none())
+        self.registered
+    }
+
+    /// The way that it is, when we opened it.
+    pub(super) fn link(&self) -> Option<ConnectionKey> {
+        self.link.as_deref().copied()
     }
 
     /// Whether it counts among those of its source that hold no binding.
@@ -106,18 +87,11 @@ impl Conn {
         !(self.link.is_some() || self.is_peer || self.side == Some(Side::Server) || self.is_registered())
     }
 
-    /// Its peer says nothing more. What counted on its being there leaves it, in what is given: its bindings, and the
-    /// shards that have sent on it. Where bindings have moved to stays known, for answers follow them.
-    pub(super) fn part(&mut self, now: Time) -> Self {
+    /// Its peer says nothing more. Whether it carried a binding.
+    pub(super) fn part(&mut self, now: Time) -> bool {
         self.half_closed = Some(now);
         (self.framer, self.begun) = (Framer::default(), None);
-        let moved = self.bound.iter().copied().filter(|bound| bound.moved_to.is_some()).collect();
-        Self {
-            bound: std::mem::replace(&mut self.bound, moved),
-            link: self.link.clone(),
-            used_by: std::mem::take(&mut self.used_by),
-            ..Self::new(self.point, self.peer, now)
-        }
+        std::mem::take(&mut self.registered)
     }
 
     /// The deadline that counts now, and what missing it means.
@@ -177,7 +151,7 @@ impl Engine {
                 Some(id) => {
                     let transport = self.env.settings.point(accept.point).transport;
                     self.kept.conn_came(transport);
-                    self.by_peer.insert((transport, accept.peer), id);
+                    self.location.open(id, accept.point, accept.peer, Some(transport));
                     *self.unregistered.entry(accept.peer.ip()).or_insert(0) += 1;
                     self.update_deadline(id);
                     return Ok(id);
@@ -219,6 +193,7 @@ impl Engine {
             return None;
         };
         self.kept.conn_came(self.env.settings.point(point).transport);
+        self.location.open(conn, point, to, None);
         self.update_deadline(conn);
         self.ports.outputs.push_back(Output::Connect { conn, point, transport, to, side, tls });
         Some(conn)
@@ -229,7 +204,7 @@ impl Engine {
         conn.ready = true;
         conn.last = now;
         let point = self.env.settings.point(conn.point);
-        let (link, transport) = (conn.link.as_deref().copied(), point.transport);
+        let (link, transport) = (conn.link(), point.transport);
         let peer = conn.peer;
         let origin = identities.as_ref().and_then(|identities| self.env.names.origin_of_identity(identities));
         let origin = origin.filter(|origin| origin.is_peer || point.serves(origin.side));
@@ -245,6 +220,7 @@ impl Engine {
             (conn.side, conn.is_peer) = (Some(origin.side), origin.is_peer);
             self.uncount_source(ip);
         }
+        self.show_side(id);
         if let Some(key) = link {
             self.link_ready(key, now);
         }
@@ -358,44 +334,19 @@ impl Engine {
         }
     }
 
-    fn stream_source(&self, id: ConnId, message: Option<&Message>) -> Option<Source> {
+    fn stream_source(&self, id: ConnId, message: &Message) -> Option<Source> {
         let conn = self.conns.get(id)?;
         let flow = FlowRef::Stream { shard: self.me(), conn: id, point: conn.point };
-        let binding = message.and_then(|message| self.binding_of(&conn.bound, message));
+        let binding = self.location.binding_of(flow, message, &self.env);
         let side = conn.side.unwrap_or(Side::Endpoint);
         Some(Source { flow, peer: conn.peer, side, is_peer: conn.is_peer, binding })
-    }
-
-    /// The binding that a message of a flow belongs to: that of its sender's user, who stands in From of a request and in
-    /// To of a response; else the flow's, when the message comes straight from its maker. One that has left the flow is
-    /// nobody else's who uses that since, and behind an edge, which adds a Via, there are many.
-    pub(super) fn binding_of(&self, bound: &[Bound], message: &Message) -> Option<BindingId> {
-        let is_direct = || !message.is_request() || message.count_values(Name::Via) == 1;
-        let here = bound.iter().find(|bound| bound.moved_to.is_none());
-        if let ([only], Some(_)) = (bound, here)
-            && is_direct()
-        {
-            return Some(only.binding);
-        }
-        let user = if bound.is_empty() { None } else { self.user16_of_sender(message) };
-        let of_user = bound.iter().filter(|bound| Some(bound.binding.user) == user);
-        let named = of_user.min_by_key(|bound| bound.moved_to.is_some());
-        named.or_else(|| here.filter(|_| is_direct())).map(|bound| bound.binding)
-    }
-
-    fn user16_of_sender(&self, message: &Message) -> Option<u16> {
-        let sender = if message.is_request() { Name::From } else { Name::To };
-        let field = message.first(sender)?;
-        let value = crate::sip::NameAddr::parse(message.buf(), field.value).ok()?;
-        let uri = crate::sip::Uri::parse(message.buf(), value.uri).ok()?;
-        Some(self.user16_of(&uri, message.buf()))
     }
 
     fn on_stream_message(&mut self, id: ConnId, buf: Vec<u8>, now: Time) {
         match Message::scan(buf, true) {
             Ok(message) => {
                 self.settle_side(id, &message);
-                let Some(source) = self.stream_source(id, Some(&message)) else { return };
+                let Some(source) = self.stream_source(id, &message) else { return };
                 if message.is_request() && message.method() != Some(Method::Ack) {
                     self.note_asked(id);
                 }
@@ -428,10 +379,18 @@ impl Engine {
         }
         let counted = conn.counts_as_unregistered();
         (conn.side, conn.is_peer) = (Some(origin.side), origin.is_peer);
-        if counted && !conn.counts_as_unregistered() {
-            let ip = conn.peer.ip();
+        let (uncounts, ip) = (counted && !conn.counts_as_unregistered(), conn.peer.ip());
+        self.show_side(id);
+        if uncounts {
             self.uncount_source(ip);
             self.update_deadline(id);
+        }
+    }
+
+    /// Whether a server may name the peer of a connection by its address.
+    fn show_side(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get(id) {
+            self.location.face(id, conn.ready && conn.side != Some(Side::Server));
         }
     }
 
@@ -440,7 +399,7 @@ impl Engine {
         if let Ok(message) = fault.into_message()
             && message.is_request()
             && message.method() != Some(Method::Ack)
-            && let Some(source) = self.stream_source(id, Some(&message))
+            && let Some(source) = self.stream_source(id, &message)
         {
             self.refuse_fault(&message, &source);
         } else {
@@ -478,34 +437,37 @@ impl Engine {
         if self.tells(level) {
             self.ports.tell_why(level, "connection closed", reason.name(), Some(conn.peer), b"");
         }
-        self.part_from(id, &conn, reason, now);
+        let lost = self.location.close(id);
+        self.part_from(id, conn.point, conn.link(), &lost, reason, now);
     }
 
     /// Nobody reaches the peer of a connection over it any more: whoever counts on that is told, once.
-    pub(super) fn part_from(&mut self, id: ConnId, conn: &Conn, reason: CloseReason, now: Time) {
-        let named = (self.env.settings.point(conn.point).transport, conn.peer);
-        if self.by_peer.get(&named) == Some(&id) {
-            self.by_peer.remove(&named);
+    pub(super) fn part_from(
+        &mut self,
+        id: ConnId,
+        point: PointId,
+        link: Option<ConnectionKey>,
+        lost: &Lost,
+        reason: CloseReason,
+        now: Time,
+    ) {
+        if let Some(key) = link {
+            self.link_closed(key, id, reason, now);
         }
-        if let Some(key) = conn.link.as_deref() {
-            self.link_closed(*key, id, reason, now);
-        }
-        let flow = FlowRef::Stream { shard: self.me(), conn: id, point: conn.point };
-        if conn.is_registered() {
+        if !lost.bindings.is_empty() {
             self.count(Counter::FlowClosed);
         }
-        for bound in conn.bound.iter().filter(|bound| bound.moved_to.is_none()) {
-            let home = bound.binding.home(self.env.settings.shards);
-            self.mail(home, Mail::FlowGone { flow, binding: bound.binding });
+        let flow = FlowRef::Stream { shard: self.me(), conn: id, point };
+        for binding in lost.bindings.iter().copied() {
+            let home = binding.home(self.env.settings.shards);
+            self.mail(home, Mail::Notice(Notice::FlowGone { flow, binding }));
         }
         let failure = match reason {
             CloseReason::Connect(failure) => Some(failure),
             _ => None,
         };
-        for shard in 0..self.env.settings.shards {
-            if conn.used_by & (1 << (shard % 64)) != 0 {
-                self.mail(ShardId(shard), Mail::ConnGone { conn: id, failure });
-            }
+        for shard in lost.users(self.env.settings.shards) {
+            self.mail(shard, Mail::ConnGone { conn: id, failure });
         }
         self.on_conn_gone(self.me(), id, failure, now);
     }
@@ -519,117 +481,22 @@ impl Engine {
         }
     }
 
-    /// The flow that has a binding now, by what this shard's connection knows: the connection itself, the flow
-    /// that it moved to, or `None` when the connection is gone.
-    pub(super) fn follow(&self, conn: ConnId, point: PointId, binding: Option<BindingId>) -> Option<FlowRef> {
-        let here = self.conns.get(conn)?;
-        let moved = binding.and_then(|binding| here.bound.iter().find(|bound| bound.binding == binding));
-        match moved.and_then(|bound| bound.moved_to) {
-            Some(flow) => Some(flow),
-            None => Some(FlowRef::Stream { shard: self.me(), conn, point }),
+    /// Location says that a connection has its first binding now, or none any more.
+    pub(super) fn on_registered(&mut self, id: ConnId, is_registered: bool, now: Time) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        let counted = conn.counts_as_unregistered();
+        conn.registered = is_registered;
+        let (point, ip, counts) = (conn.point, conn.peer.ip(), conn.counts_as_unregistered());
+        if !is_registered {
+            conn.last = now;
         }
-    }
-
-    pub(super) fn step(&self, flow: FlowRef, binding: Option<BindingId>) -> Option<FlowRef> {
-        match flow {
-            FlowRef::Stream { shard, conn, point } if shard == self.me() => self.follow(conn, point, binding),
-            FlowRef::Udp { point, remote, shard } if shard == self.me() => {
-                self.udp.follow(point, remote, binding, flow)
-            }
-            elsewhere => Some(elsewhere),
+        self.kept.conn_bound(self.env.settings.point(point).transport, is_registered);
+        match (counted, counts) {
+            (true, false) => self.uncount_source(ip),
+            (false, true) => *self.unregistered.entry(ip).or_insert(0) += 1,
+            (true, true) | (false, false) => {}
         }
-    }
-
-    /// A flow towards an endpoint at an address, with a binding that it has: a connection of this shard that was
-    /// accepted from there, or over UDP the address itself.
-    pub(super) fn flow_at(&self, transport: Transport, remote: SocketAddr) -> Option<(FlowRef, Option<BindingId>)> {
-        let shard = self.me();
-        if !transport.is_stream() {
-            let point = self.env.settings.point_for(transport, Side::Endpoint, remote.ip())?;
-            return Some((FlowRef::Udp { shard, point, remote }, self.udp.binding_at(point, remote)));
-        }
-        let id = *self.by_peer.get(&(transport, remote))?;
-        let conn = self.conns.get(id).filter(|conn| conn.ready && conn.side != Some(Side::Server))?;
-        let binding = conn.bound.iter().find(|bound| bound.moved_to.is_none()).map(|bound| bound.binding);
-        Some((FlowRef::Stream { shard, conn: id, point: conn.point }, binding))
-    }
-
-    /// The flow that a binding has now, by what its home says where that is this shard, else by what is known of a flow
-    /// of this shard that it had.
-    pub(super) fn moved_from(&self, flow: FlowRef, binding: Option<BindingId>) -> Option<FlowRef> {
-        let found = binding.and_then(|binding| self.directory.find(binding)).and_then(|found| found.flow);
-        if let Some(found) = found.filter(|found| self.is_there(*found)) {
-            return Some(found);
-        }
-        let mut flow = self.step(flow, binding)?;
-        for _ in 0..FLOW_ATTEMPTS_MAX {
-            // A flow that it moved to and that is gone is for the caller to find: it may name a newer one.
-            match self.step(flow, binding) {
-                Some(next) if !next.is_same(flow) => flow = next,
-                // A UDP address that is known to be the binding's no longer may be another phone's by now.
-                None if !flow.is_stream() => return None,
-                _ => break,
-            }
-        }
-        Some(flow)
-    }
-
-    /// Another shard has sent on this connection.
-    pub(super) fn note_use(&mut self, conn: ConnId, by: ShardId) {
-        if let Some(conn) = self.conns.get_mut(conn) {
-            conn.used_by |= 1 << (by.0 % 64);
-        }
-    }
-
-    pub(super) fn bind_conn(&mut self, conn: ConnId, binding: BindingId) -> bool {
-        let here = self.conns.get_mut(conn).filter(|here| here.half_closed.is_none());
-        let Some(here) = here else { return false };
-        let was_registered = here.is_registered();
-        match here.bound.iter_mut().find(|bound| bound.binding == binding) {
-            Some(bound) => bound.moved_to = None,
-            None => {
-                if !push_bound(&mut here.bound, binding) {
-                    self.count(Counter::LimitBindingsPerFlow);
-                    return false;
-                }
-            }
-        }
-        if !was_registered {
-            let ip = here.peer.ip();
-            self.kept.conn_bound(self.env.settings.point(here.point).transport, true);
-            let counted = !(here.link.is_some() || here.is_peer || here.side == Some(Side::Server));
-            self.count(Counter::FlowOpened);
-            if counted {
-                self.uncount_source(ip);
-            }
-            self.update_deadline(conn);
-        }
-        true
-    }
-
-    /// A binding has left this connection, to another flow or for good.
-    pub(super) fn unbind_conn(&mut self, conn: ConnId, binding: BindingId, to: Option<FlowRef>, now: Time) {
-        let Some(here) = self.conns.get_mut(conn) else { return };
-        let was_registered = here.is_registered();
-        match to {
-            Some(flow) => {
-                if let Some(bound) = here.bound.iter_mut().find(|bound| bound.binding == binding) {
-                    bound.moved_to = Some(flow);
-                }
-            }
-            None => here.bound.retain(|bound| bound.binding != binding || bound.moved_to.is_some()),
-        }
-        if was_registered && !here.is_registered() {
-            here.last = now;
-            self.kept.conn_bound(self.env.settings.point(here.point).transport, false);
-            let ip = here.peer.ip();
-            let counted = here.counts_as_unregistered();
-            self.count(Counter::FlowClosed);
-            if counted {
-                *self.unregistered.entry(ip).or_insert(0) += 1;
-            }
-            self.update_deadline(conn);
-        }
+        self.update_deadline(id);
     }
 
     /// Ends every connection, as if each had been idle for too long: for tests of what is left then. A shard that stops
@@ -656,14 +523,6 @@ impl Engine {
                 self.conns.get(conn).is_some_and(|conn| conn.link.is_some())
             }
             _ => false,
-        }
-    }
-
-    /// Whether a flow is not known here to be gone.
-    pub(super) fn is_there(&self, flow: FlowRef) -> bool {
-        match flow {
-            FlowRef::Stream { shard, conn, .. } if shard == self.me() => self.conns.get(conn).is_some(),
-            _ => true,
         }
     }
 

@@ -10,8 +10,8 @@ use super::connections::Element;
 use super::context::{
     Absorber, Action, Actions, Answer, Asked, ContactOf, Event, ResponseContext, Saw, Turn, TxnTimer, Why, response,
 };
-use super::io::{By, Letter};
 use super::kept::Kept;
+use super::mail::{By, Letter};
 use super::ports::KeyedState;
 use super::words::in_words;
 use super::{ConnectFailure, Engine, Level};
@@ -394,7 +394,8 @@ impl Engine {
         let request = context.message()?;
         let Asked { source, arrived, .. } = &context.asked;
         self.bind_contacts(request, &registration, answer.message, source, *arrived, now);
-        let contact_of = |id, out: &mut Vec<u8>| match self.directory.find(id) {
+        let directory = self.location.directory();
+        let contact_of = |id, out: &mut Vec<u8>| match directory.find(id) {
             Some(binding) => {
                 out.extend_from_slice(&binding.contact);
                 true

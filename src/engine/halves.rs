@@ -8,16 +8,12 @@
 //! What is owed is a count, kept where bytes come and go: requests that came over the connection less final responses
 //! that were sent on it. So it is known whichever shard a context lives on, and costs a message nothing.
 
+use super::location::is_response;
 use super::{CloseReason, Engine};
 use crate::clock::Time;
-use crate::ids::{ConnId, PointId};
+use crate::ids::ConnId;
 
-/// Whether a message is a response. Ours are whole, and begin so.
-fn is_response(bytes: &[u8]) -> bool {
-    bytes.starts_with(b"SIP/2.0 ")
-}
-
-/// Whether it is a final one.
+/// Whether a message is a final response.
 fn is_final(bytes: &[u8]) -> bool {
     is_response(bytes) && bytes.get(8).is_some_and(|class| *class != b'1')
 }
@@ -30,27 +26,17 @@ impl Engine {
             return self.close(id, CloseReason::Peer, now);
         }
         let counted = conn.counts_as_unregistered();
-        let parted = conn.part(now);
-        let (peer, counts) = (conn.peer.ip(), conn.counts_as_unregistered());
-        if counts && !counted {
+        let was_registered = conn.part(now);
+        let (point, peer, link) = (conn.point, conn.peer.ip(), conn.link());
+        if conn.counts_as_unregistered() && !counted {
             *self.unregistered.entry(peer).or_insert(0) += 1;
         }
-        if parted.is_registered() {
-            self.kept.conn_bound(self.env.settings.point(parted.point).transport, false);
+        if was_registered {
+            self.kept.conn_bound(self.env.settings.point(point).transport, false);
         }
-        self.part_from(id, &parted, CloseReason::Peer, now);
+        let lost = self.location.half_close(id);
+        self.part_from(id, point, link, &lost, CloseReason::Peer, now);
         self.update_deadline(id);
-    }
-
-    /// Whether requests may be sent over a connection of this shard.
-    pub(super) fn takes_requests(&self, conn: ConnId) -> bool {
-        self.conns.get(conn).is_some_and(|conn| conn.half_closed.is_none())
-    }
-
-    /// The point of a connection of this shard that can carry a message; `None` when it is gone, or gone for this one.
-    pub(super) fn carries(&self, conn: ConnId, message: &[u8]) -> Option<PointId> {
-        let here = self.conns.get(conn)?;
-        (here.half_closed.is_none() || is_response(message)).then_some(here.point)
     }
 
     /// A request has come over a connection, that wants an answer.

@@ -6,9 +6,7 @@
 
 use super::Engine;
 use super::contexts::Slot;
-use super::home::Waiter;
 use crate::ids::Transport;
-use crate::limits::TRANSACTION_LEN;
 use crate::stats::{Gauge, Gauges};
 
 /// What a connection is taken to hold: what was measured of an idle TLS phone (perf/README.md).
@@ -27,8 +25,6 @@ pub(super) struct Kept {
     open: u64,
     /// Bytes that contexts hold.
     bytes: u64,
-    /// Bytes that wait for a phone to come back, in no context.
-    waiting: u64,
     tcp: Streams,
     tls: Streams,
 }
@@ -101,22 +97,12 @@ impl Kept {
 
     /// About what all of it takes, in bytes; a connection's TLS session and buffers are not asked.
     pub(super) fn held_len(&self) -> u64 {
-        self.bytes + self.waiting + (self.tcp.all + self.tls.all) * CONNECTION_HELD_LEN
+        self.bytes + (self.tcp.all + self.tls.all) * CONNECTION_HELD_LEN
     }
 
     /// Contexts without a final response.
     pub(super) fn open(&self) -> usize {
         usize::try_from(self.open).unwrap_or(usize::MAX)
-    }
-
-    /// A message waits for its phone to come back.
-    pub(super) fn waiter_came(&mut self, waiter: &Waiter) {
-        self.waiting += waiter.held_len();
-    }
-
-    /// It waits no longer.
-    pub(super) fn waiter_went(&mut self, waiter: &Waiter) {
-        self.waiting -= waiter.held_len();
     }
 
     pub(super) fn show(&self, gauges: &mut Gauges) {
@@ -135,16 +121,7 @@ impl Kept {
 impl Engine {
     /// Whether contexts hold all the bytes that they may.
     pub(super) fn contexts_are_full(&self) -> bool {
-        self.kept.bytes >= self.bytes_max()
-    }
-
-    /// Whether as many bytes wait for phones to come back.
-    pub(super) fn waiters_are_full(&self) -> bool {
-        self.kept.waiting >= self.bytes_max()
-    }
-
-    fn bytes_max(&self) -> u64 {
-        u64::from(self.env.settings.transactions_max) * TRANSACTION_LEN as u64
+        self.kept.bytes >= self.env.held_len_max()
     }
 
     /// Whether the counts that are kept are those that a walk over everything finds: for tests, after any input.
@@ -152,14 +129,15 @@ impl Engine {
     pub fn kept_counts_hold(&self) -> bool {
         let mut walked = Kept::default();
         self.contexts.iter().for_each(|(_, slot)| walked.add(slot));
-        self.waiters.iter().for_each(|(_, waiter)| walked.waiter_came(waiter));
-        for (_, conn) in self.conns.iter() {
+        let mut bound_as_said = true;
+        for (id, conn) in self.conns.iter() {
+            bound_as_said &= conn.is_registered() == self.location.is_registered(id);
             let transport = self.env.settings.point(conn.point).transport;
             walked.conn_came(transport);
             if conn.is_registered() {
                 walked.conn_bound(transport, true);
             }
         }
-        walked == self.kept && self.udp.order_holds()
+        walked == self.kept && bound_as_said && self.location.check(&self.env).is_ok()
     }
 }

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use super::connections::Element;
 use super::connections::{self, Action, Actions, Way};
 use super::context::{ResponseContext, Why};
+use super::mail::Answer;
 use super::{CloseReason, ConnectFailure, Engine, Mail, Upstream};
 use crate::clock::Time;
 use crate::dns::NextHop;
@@ -219,7 +220,7 @@ impl Engine {
         if let Ok(FlowRef::Stream { conn, .. }) = found {
             self.note_use(conn, from);
         }
-        self.mail(from, Mail::Device { txn, hop, found });
+        self.mail(from, Mail::Answer { txn, answer: Answer::Device { hop, found } });
     }
 
     /// Sends an ACK or a CANCEL to a device: by its shard, which opens the connection when it is gone.

@@ -4,8 +4,8 @@
 //! connections, `fire` when `poll_timeout` has passed), then `poll_output` until it is empty, then flush.
 //!
 //! A message's way: [`Input`] → `conns` (framer, side) → `placement` (perhaps mail) → `requests` or
-//! `responses` (transactions, the phases of `proxy`), `forwarding` → `outbox` → [`Output`]. `home` holds this shard's
-//! part of the directory and answers where a binding is.
+//! `responses` (transactions, the phases of `proxy`), `forwarding` → `outbox` → [`Output`]. `location` answers where a phone
+//! is.
 
 mod ack;
 mod cancel;
@@ -17,10 +17,13 @@ mod contexts;
 mod count;
 mod halves;
 mod home;
+mod inbox;
 mod io;
 mod kept;
 mod links;
+mod location;
 mod lookups;
+mod mail;
 mod outbox;
 mod placement;
 mod pool;
@@ -39,22 +42,18 @@ mod verdict;
 mod words;
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
-
-use smallvec::SmallVec;
+use std::net::IpAddr;
 
 pub use crate::config::engine::{Expected, Live, Point, Settings, Sticky, TlsPeer, UdpOversize};
-pub use io::{
-    Accept, By, CloseReason, ConnectFailure, Event, Input, Letter, Level, Located, Mail, Output, Refusal, Seen,
-    SendFault, Source, Upstream,
-};
+pub use io::{Accept, CloseReason, ConnectFailure, Event, Input, Level, Located, Output, Refusal, SendFault, Source};
+pub use location::notice::{Notice, Whereabouts};
+pub use mail::{AckMail, Answer, By, Letter, Mail, Query, Seen, Upstream};
 
 use crate::clock::Time;
 use crate::dns;
-use crate::flow::directory::Directory;
 use crate::flow::keys::Tag;
 use crate::flow::table::Slots;
-use crate::ids::{BindingId, ConnId, ShardId, Transport};
+use crate::ids::ShardId;
 use crate::limits::SERVER_CONNECTIONS_RESERVE;
 use crate::rng::Rng;
 use crate::sip::Method;
@@ -64,12 +63,11 @@ use crate::wheel::{TimerId, Wheel};
 use connections::Connections;
 use conns::Conn;
 use contexts::Contexts;
-use home::Waiter;
 use kept::Kept;
+use location::Location;
 use pool::Pool;
-use ports::{Env, KeyedState, Ports, Timer};
+use ports::{Env, KeyedState, Ports, Timer, halve};
 use service_checks::ServiceChecks;
-use udp::UdpFlows;
 
 /// One shard's whole state.
 pub struct Engine {
@@ -78,11 +76,9 @@ pub struct Engine {
 
     kept: Kept,
     conns: Slots<Conn>,
-    /// Accepted connections by their peer, for a server that names a target by its address.
-    by_peer: HashMap<(Transport, SocketAddr), ConnId, KeyedState>,
     /// Connections without a binding, by source address.
     unregistered: HashMap<IpAddr, u32, KeyedState>,
-    udp: UdpFlows,
+    location: Location,
     /// To servers, peers and devices.
     connections: Connections,
     /// On the shard that owns the verdict.
@@ -92,11 +88,6 @@ pub struct Engine {
     dns_timer: Option<(Time, TimerId)>,
 
     contexts: Contexts,
-
-    directory: Directory,
-    binding_timers: HashMap<BindingId, TimerId, KeyedState>,
-    waiters: Slots<Waiter>,
-    waiting: HashMap<BindingId, SmallVec<[ConnId; 2]>, KeyedState>,
 
     draining: bool,
 }
@@ -110,20 +101,14 @@ impl Engine {
         let mut rng = Rng::new(&settings.seed);
         let state = KeyedState(siphasher::sip::SipHasher13::new_with_keys(rng.next(), rng.next()));
         let service_checks = ServiceChecks::new(settings, state.clone(), now);
-        let bindings_max = settings.connections_max.saturating_mul(2).max(1_024) as usize;
         let mut engine = Self {
             kept: Kept::default(),
             conns: Slots::new(settings.connections_max as usize + SERVER_CONNECTIONS_RESERVE),
-            by_peer: HashMap::with_hasher(state.clone()),
             unregistered: HashMap::with_hasher(state.clone()),
-            udp: UdpFlows::new(settings.connections_max, state.clone()),
+            location: Location::new(settings, &env.keys, state.clone()),
             connections: Connections::new(service_checks.upstream(), state.clone()),
             service_checks: (settings.shard == service_checks::OWNER).then(|| Box::new(service_checks)),
             contexts: Contexts::new(settings.transactions_max as usize, &state),
-            directory: Directory::new(env.keys.clone(), bindings_max),
-            binding_timers: HashMap::with_hasher(state.clone()),
-            waiters: Slots::new(settings.transactions_max as usize),
-            waiting: HashMap::with_hasher(state),
             dns: dns::Dns::new(settings.dns.clone(), rng.seed()),
             dns_timer: None,
             draining: false,
@@ -215,17 +200,12 @@ impl Engine {
     /// Lets go of the buffers and of the room in tables that a crowd has left behind. Slots and timers keep theirs: what
     /// they hold is known by its place.
     pub fn shrink(&mut self) {
-        fn halve<K: Eq + std::hash::Hash, V>(map: &mut HashMap<K, V, KeyedState>) {
-            map.shrink_to(map.len() * 2);
-        }
         self.ports.pool = Pool::default();
         self.ports.outputs.shrink_to_fit();
         self.ports.local.shrink_to_fit();
-        halve(&mut self.by_peer);
+        self.location.shrink();
         halve(&mut self.unregistered);
         self.contexts.shrink();
-        halve(&mut self.binding_timers);
-        halve(&mut self.waiting);
     }
 
     /// The counters, which the shell adds its own to.
@@ -243,7 +223,7 @@ impl Engine {
     /// wants to know whether memory that is resident is in use.
     #[must_use]
     pub fn held_len(&self) -> u64 {
-        self.kept.held_len()
+        self.kept.held_len() + self.location.held_len()
     }
 
     /// Counters and gauges of this moment. It takes as long however much the engine holds.
@@ -253,12 +233,9 @@ impl Engine {
             Snapshot { shard: self.env.settings.shard.0, counters: self.ports.counters.clone(), ..Snapshot::default() };
         let gauges = &mut snapshot.gauges;
         self.kept.show(gauges);
-        gauges.set_len(Gauge::RegisteredFlowsUdp, self.udp.len());
-        gauges.set_len(Gauge::UdpFlows, self.udp.len());
+        self.location.show(gauges);
         gauges.set(Gauge::ConnectionsLimit, u64::from(self.env.settings.connections_max));
-        gauges.set_len(Gauge::Bindings, self.directory.len());
         gauges.set(Gauge::TransactionsLimit, u64::from(self.env.settings.transactions_max));
-        gauges.set_len(Gauge::ContextsGrace, self.waiters.len());
         gauges.set_len(Gauge::Timers, self.ports.wheel.len());
         let (known, asking, waiting) = self.dns.counts();
         gauges.set_len(Gauge::DnsNamesKnown, known);
@@ -271,7 +248,7 @@ impl Engine {
     /// Whether nothing is left but idle connections and bindings: what a test asks at its end.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
-        self.contexts.is_empty() && self.waiters.is_empty() && self.waiting.is_empty() && self.dns.is_idle()
+        self.contexts.is_empty() && self.location.nobody_waits() && self.dns.is_idle()
     }
 
     /// Whether every table is empty, and no timer runs but those of the owner of the verdict.
@@ -280,12 +257,8 @@ impl Engine {
         self.is_quiet()
             && self.conns.is_empty()
             && self.kept == Kept::default()
-            && self.by_peer.is_empty()
             && self.unregistered.is_empty()
-            && self.udp.len() == 0
-            && self.directory.is_empty()
-            && self.directory.remote_contacts_len() == 0
-            && self.binding_timers.is_empty()
+            && self.location.is_empty()
             && self.connections.is_idle()
             && self.ports.wheel.len() == self.service_checks.as_ref().map_or(0, |checks| checks.timers())
     }
@@ -330,7 +303,9 @@ impl Engine {
 mod tests {
     use super::*;
     use crate::config::engine::Point;
-    use crate::ids::PointId;
+    use std::net::SocketAddr;
+
+    use crate::ids::{ConnId, PointId, Transport};
 
     #[test]
     fn a_crowd_that_has_left_leaves_no_room_in_tables_and_no_buffers() {
@@ -355,10 +330,10 @@ mod tests {
         }
         while engine.poll_output().is_some() {}
         let stays = come(&mut engine, 10);
-        assert!(engine.by_peer.capacity() >= 1_000);
+        assert!(engine.location.addresses_room() >= 1_000);
         engine.shrink();
-        assert!(engine.by_peer.capacity() < 100, "{}", engine.by_peer.capacity());
+        assert!(engine.location.addresses_room() < 100, "{}", engine.location.addresses_room());
         assert_eq!(engine.ports.pool.take().capacity(), Pool::default().take().capacity(), "a fresh buffer");
-        assert!(stays.iter().all(|conn| engine.conns.get(*conn).is_some()) && engine.by_peer.len() == 10);
+        assert!(stays.iter().all(|conn| engine.conns.get(*conn).is_some()) && engine.kept_counts_hold());
     }
 }

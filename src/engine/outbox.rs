@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 
 use super::connections::Element;
-use super::context::{Asked, Event};
-use super::io::{By, Letter};
+use super::context::Asked;
+use super::location::Waits;
+use super::mail::{AckMail, By, Letter};
 use super::{Engine, Mail, Output};
 use crate::clock::Time;
 use crate::dns::NextHop;
@@ -48,7 +49,7 @@ impl Engine {
     pub(super) fn send(&mut self, flow: FlowRef, letter: Letter) -> Result<(), Letter> {
         match flow {
             FlowRef::Stream { shard, conn, point } if shard == self.me() => {
-                if self.carries(conn, &letter.bytes).is_none() {
+                if !self.location.carries(conn, &letter.bytes) {
                     return Err(letter);
                 }
                 self.put_bytes(conn, point, letter.bytes);
@@ -169,10 +170,53 @@ impl Engine {
         match letter.binding {
             Some(binding) => {
                 let home = binding.home(self.env.settings.shards);
-                self.mail(home, Mail::Deliver { binding, not, letter });
+                self.mail(home, Mail::Deliver { binding, not, letter: Box::new(letter) });
             }
             None => self.drop_letter(letter.bytes),
         }
+    }
+
+    /// See [`Mail::Deliver`].
+    pub(super) fn on_deliver(&mut self, binding: BindingId, not: Option<FlowRef>, letter: Letter, now: Time) {
+        let Letter { bytes, binding: for_whom, txn, by } = letter;
+        let by = match not {
+            Some(gone) => by.without(gone),
+            None => by,
+        };
+        let letter = |by| Letter { bytes, binding: for_whom, txn, by };
+        let unsent = match (self.find(binding, not, now), by) {
+            (Some(flow), by) => self.send(flow, letter(by)),
+            (None, By::BindingOr(named)) => self.send(*named, letter(By::Flow)),
+            (None, by @ (By::Binding | By::Flow)) => Err(letter(by)),
+        };
+        if let Err(letter) = unsent
+            && !self.wait_for(binding, Waits::Bytes(letter.bytes), now)
+        {
+            self.count(Counter::ResponseConnectionGone);
+        }
+    }
+
+    /// See [`Mail::Ack`].
+    pub(super) fn on_ack_mail(&mut self, ack: AckMail, now: Time) {
+        let AckMail { message, source, binding, not } = ack;
+        let gone = not.filter(|flow| flow.is_stream());
+        let address = not.filter(|flow| !flow.is_stream());
+        match self.find(binding, gone, now).or(address) {
+            Some(flow) => self.forward_ack_on(message, &source, flow, Some(binding)),
+            None => {
+                if !self.wait_for(binding, Waits::Ack { message, source }, now) {
+                    self.count(Counter::AckFlowGone);
+                }
+            }
+        }
+    }
+
+    fn find(&mut self, binding: BindingId, not: Option<FlowRef>, now: Time) -> Option<FlowRef> {
+        self.locating(now, |location, env, ports| location.find(binding, not, env, ports))
+    }
+
+    fn wait_for(&mut self, binding: BindingId, what: Waits, now: Time) -> bool {
+        self.locating(now, |location, env, ports| location.wait_for(binding, what, env, ports, now))
     }
 
     /// Nobody is there to be sent it.
@@ -184,14 +228,14 @@ impl Engine {
     /// Another shard wants a letter sent on a flow of this one.
     pub(super) fn on_send(&mut self, from: ShardId, flow: FlowRef, letter: Letter) {
         let is_there = match flow {
-            FlowRef::Stream { conn, .. } => self.carries(conn, &letter.bytes).is_some(),
+            FlowRef::Stream { conn, .. } => self.location.carries(conn, &letter.bytes),
             FlowRef::Udp { .. } => true,
         };
         if let (true, Some(_), FlowRef::Stream { conn, .. }) = (is_there, letter.txn, flow) {
             self.note_use(conn, from);
         }
         let binding = letter.binding.filter(|_| letter.by != By::Flow);
-        let left = is_there && self.step(flow, binding).is_some_and(|moved| !moved.is_same(flow));
+        let left = is_there && self.location.step(flow, binding, &self.env).is_some_and(|moved| !moved.is_same(flow));
         match letter.txn {
             _ if is_there && !left => self.send_here(flow, letter.bytes),
             Some(txn) => {
@@ -213,60 +257,6 @@ impl Engine {
                 Some(point) => self.put_bytes(conn, point, bytes),
                 None => self.drop_letter(bytes),
             },
-        }
-    }
-
-    /// A mail did not fit its box.
-    pub(super) fn on_mail_refused(&mut self, mail: Mail, now: Time) {
-        match mail {
-            Mail::Message { message, source } if message.is_request() => {
-                self.count(Counter::LimitMailboxNewWorkCount);
-                if message.method() == Some(crate::sip::Method::Ack) {
-                    self.count(Counter::AckMailbox);
-                    self.recycle_message(message);
-                } else {
-                    let refusal = crate::proxy::Refusal::unavailable("Overloaded", Counter::Refused503Mailbox);
-                    self.refuse(&message, &source, &refusal);
-                    self.recycle_message(message);
-                }
-            }
-            Mail::Message { message, .. } => self.drop_response(message, Counter::ResponseMailbox),
-            Mail::Send { letter: Letter { bytes, txn: Some(txn), .. }, .. } => {
-                self.count(Counter::LimitMailboxCount);
-                self.ports.pool.give(bytes);
-                self.on_context(txn, Event::NoRoom, now);
-            }
-            Mail::Send { letter: Letter { bytes, .. }, .. }
-            | Mail::Deliver { letter: Letter { bytes, .. }, .. }
-            | Mail::Respond { bytes, .. }
-            | Mail::ToDevice { bytes, .. } => {
-                self.count(Counter::ResponseMailbox);
-                self.ports.pool.give(bytes);
-            }
-            Mail::Resolve { txn, .. } => self.on_context(txn, Event::NoRoom, now),
-            Mail::Ack { message, .. } => {
-                self.count(Counter::AckMailbox);
-                self.recycle_message(message);
-            }
-            Mail::FindPeer { txn, .. } => self.on_peer(txn, None, now),
-            Mail::FindDevice { txn, hop, .. } => self.on_device(txn, hop, Err(None), now),
-            // Timers of the asking shard end what waits for these; directory changes are never refused.
-            Mail::Failed { .. }
-            | Mail::Peer { .. }
-            | Mail::Device { .. }
-            | Mail::Resolved { .. }
-            | Mail::ConnGone { .. }
-            | Mail::Bound { .. }
-            | Mail::Moved { .. }
-            | Mail::Evidence { .. }
-            | Mail::View { .. }
-            | Mail::Unbound { .. }
-            | Mail::FlowGone { .. }
-            | Mail::ForgetContact { .. }
-            | Mail::AimsAt { .. }
-            | Mail::Unreachable { .. }
-            | Mail::PutContact { .. }
-            | Mail::DropContact { .. } => self.count(Counter::LimitMailboxCount),
         }
     }
 }

@@ -1,21 +1,23 @@
 //! What each part of the engine is given and none owns: what it may read ([`Env`]), and the ways out of it ([`Ports`]).
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 
 use super::context::TxnTimer;
-use super::io::{Event, Level, Mail, Output};
+use super::io::{Event, Level, Output};
+use super::mail::Mail;
 use super::pool::Pool;
 use super::words::start_of;
 use crate::config::LogLevel;
 use crate::config::engine::{Live, Settings};
 use crate::flow::keys::Keys;
 use crate::ids::{BindingId, ConnId, FlowRef, ShardId, Transport};
+use crate::limits::TRANSACTION_LEN;
 use crate::proxy::Names;
 use crate::proxy::target::Incarnation;
 use crate::rng::Rng;
-use crate::sip::Edits;
 use crate::sip::value::write_u32;
+use crate::sip::{Edits, Uri};
 use crate::stats::{Counter, Counters};
 use crate::transaction::Times;
 use crate::transaction::branch::TxnId;
@@ -61,6 +63,11 @@ impl std::hash::BuildHasher for KeyedState {
     }
 }
 
+/// Lets go of the room in a table that a crowd has left behind.
+pub(super) fn halve<K: Eq + std::hash::Hash, V>(map: &mut HashMap<K, V, KeyedState>) {
+    map.shrink_to(map.len() * 2);
+}
+
 /// What every part may read.
 #[derive(Debug)]
 pub(super) struct Env {
@@ -102,6 +109,18 @@ impl Env {
     /// Whether what is sent on a flow arrives whole and in order.
     pub(super) fn is_reliable(&self, flow: FlowRef) -> bool {
         self.transport_of(flow).is_stream()
+    }
+
+    /// What of a URI's user chooses the home shard.
+    pub(super) fn user16_of(&self, uri: &Uri, buf: &[u8]) -> u16 {
+        let mut user = Vec::new();
+        uri.user_unescaped(buf, &mut user);
+        self.keys.user16(&user)
+    }
+
+    /// As many bytes of messages as response contexts may hold, and as may wait for phones to come back.
+    pub(super) fn held_len_max(&self) -> u64 {
+        u64::from(self.settings.transactions_max) * TRANSACTION_LEN as u64
     }
 
     /// Whether events of this level are asked for, which cost too much to be made for nobody.

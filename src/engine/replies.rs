@@ -80,7 +80,7 @@ impl Engine {
     pub(super) fn answer_service_check(&mut self, request: &Message, source: &Source) {
         let key = self.key_of(request, key::method_of(request), source);
         // Other shards may hold flows too: in the few seconds of a drain they count as if they did.
-        let holds_flows = !self.conns.is_empty() || self.udp.len() > 0 || self.env.settings.shards > 1;
+        let holds_flows = self.location.holds_flows() || self.env.settings.shards > 1;
         let server_down = !self.server_answers(self.env.names.serving());
         let (up, ok, not) = match source.side {
             Side::Server => {

@@ -132,7 +132,7 @@ impl Engine {
         let read = register::read(request, source, &self.env.names, &self.env.keys, |aor, user, asked| {
             let (flow, ip) = (source.flow, source.peer.ip());
             let asking = Asking { aor, user, call_id: request.call_id(), flow, ip };
-            asking.names(asked, &self.directory, &self.env.keys)
+            asking.names(asked, self.location.directory(), &self.env.keys)
         });
         read.map(Some).map_err(|fault| match fault {
             RegisterFault::To => Refusal::new(400, "Bad To", Counter::FaultToSyntax),

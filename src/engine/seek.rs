@@ -9,7 +9,8 @@ use super::connections::Element;
 use super::context::{Event, Named, Registered, ResponseContext, Seek, Seeking, TargetSet, Way};
 use super::contexts::waiter_of;
 use super::home::Found;
-use super::io::{By, Letter};
+use super::location::notice::Whereabouts;
+use super::mail::{By, Letter, Query};
 use super::{ConnectFailure, Engine, Mail};
 use crate::clock::Time;
 use crate::dns::NextHop;
@@ -53,7 +54,8 @@ impl Engine {
                 let another = |flow: &FlowRef| not.is_none_or(|gone| !gone.is_same(*flow));
                 let wait = self.still_there(context).filter(another).map_or(wait, |_| std::time::Duration::ZERO);
                 let home = binding.home(self.env.settings.shards);
-                self.mail(home, Mail::Resolve { txn: id, binding, not, wait });
+                let query = Query::Binding(Whereabouts { binding, not, wait });
+                self.mail(home, Mail::Ask { txn: id, query });
                 Event::Asked { seeking: Seeking::Home, wait: wait + HOME_ANSWER_MAX }
             }
             Seek::Server { pair, at } => self.seek_server(context, pair, at, now),
@@ -88,7 +90,7 @@ impl Engine {
         // An endpoint that has got hold of an alias must not learn whose Contact it stands for.
         let alias = context.request.as_ref().filter(|_| source.side == Side::Server);
         let alias = alias.and_then(|request| target::alias_of(&request.walk));
-        let contact = alias.and_then(|alias| Some(self.directory.find(alias)?.contact.clone()));
+        let contact = alias.and_then(|alias| Some(self.location.directory().find(alias)?.contact.clone()));
         let endpoint = if source.side == Side::Endpoint { source.flow } else { flow };
         Way { flow, contact, opened: self.is_opened(endpoint) }
     }
@@ -103,16 +105,7 @@ impl Engine {
             return Some(sent);
         }
         let flow = named.filter(|_| binding.is_some())?;
-        match flow {
-            FlowRef::Stream { shard, conn, .. } if shard == self.me() => {
-                Some(flow).filter(|_| self.takes_requests(conn))
-            }
-            FlowRef::Udp { shard, point, remote } if shard == self.me() => {
-                let holder = self.udp.binding_at(point, remote);
-                Some(flow).filter(|_| holder.is_none_or(|holder| Some(holder) == binding))
-            }
-            _ => Some(flow),
-        }
+        Some(flow).filter(|flow| self.location.is_open_to(*flow, binding, &self.env))
     }
 
     /// The SIP Server names its target's address: over UDP it is sent there; a connection is one of ours whose peer
@@ -131,7 +124,8 @@ impl Engine {
         }
         let count = u8::try_from(others.len()).unwrap_or(u8::MAX);
         for shard in others {
-            self.mail(shard, Mail::FindPeer { txn: id, transport: hop.transport, remote: hop.address });
+            let query = Query::Address { transport: hop.transport, remote: hop.address };
+            self.mail(shard, Mail::Ask { txn: id, query });
         }
         Event::Asked { seeking: Seeking::Address(count), wait: HOME_ANSWER_MAX }
     }
@@ -273,7 +267,7 @@ impl Engine {
             TargetSet::Device { .. } if !hop.transport.is_stream() => self.whose_device(None),
             TargetSet::Device { host, port, .. } => {
                 let (shard, tls) = self.device_of(hop, host, *port);
-                self.mail(shard, Mail::FindDevice { txn: id, hop, tls });
+                self.mail(shard, Mail::Ask { txn: id, query: Query::Device { hop, tls } });
                 return Some(Event::Asked { seeking: Seeking::Device, wait: HOME_ANSWER_MAX });
             }
             TargetSet::Phone { .. } | TargetSet::Servers { .. } => return None,
@@ -312,7 +306,7 @@ impl Engine {
             _ => {
                 // A UDP address takes what belongs to its context, though its registration is over.
                 let (gone, by) = match context.client.flow {
-                    Some(address) if !address.is_stream() => (None, By::BindingOr(address)),
+                    Some(address) if !address.is_stream() => (None, By::BindingOr(Box::new(address))),
                     gone => (gone, By::Binding),
                 };
                 self.deliver(gone, Letter { bytes, binding: context.targets.binding(), txn: None, by });

@@ -361,8 +361,7 @@ impl Directory {
     }
 
     /// All bindings, in no particular order.
-    #[cfg(test)]
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Binding> {
+    pub fn iter(&self) -> impl Iterator<Item = &Binding> {
         self.entries.iter().map(|(_, entry)| &entry.binding)
     }
 

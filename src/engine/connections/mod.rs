@@ -31,7 +31,8 @@ pub use connection::{Connection, ConnectionKey, Element, State};
 pub use device::{element as element_of_device, shard_of as shard_of_device, tls_of as tls_of_device};
 pub use upstream::{evidence_of, usable};
 
-use super::io::{CloseReason, ConnectFailure, Level, Mail, Seen, Upstream};
+use super::io::{CloseReason, ConnectFailure, Level};
+use super::mail::{Mail, Seen, Upstream};
 use super::ports::{Env, KeyedState, Ports};
 use crate::clock::Time;
 use crate::config::engine::{Settings, TlsPeer};

@@ -18,7 +18,8 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::io::{Level, Upstream};
+use super::io::Level;
+use super::mail::Upstream;
 use super::ports::{Env, KeyedState, Ports, Timer};
 use crate::clock::Time;
 use crate::config::engine::Settings;

@@ -21,8 +21,31 @@ use crate::transaction::branch::TxnId;
 impl Engine {
     // --- what is asked for -----------------------------------------------------------------------------------
 
-    /// The flow to an address, opened when there is none; `None` while it cannot be reached, or no listening point of
-    /// ours fits it. `expected` is what a device's certificate must carry.
+    /// The flow to an address, opened when there is none. `expected` is what a device's certificate must carry.
+    ///
+    /// # Errors
+    /// None for now: it rests, as the last attempt has failed so; or no listening point of ours fits it, or there is no
+    /// room.
+    pub(super) fn reach(
+        &mut self,
+        hop: NextHop,
+        whose: Element,
+        expected: Option<&TlsPeer>,
+        now: Time,
+    ) -> Result<FlowRef, Option<ConnectFailure>> {
+        match self.connections.way_to(hop, whose, expected, &self.env, &mut self.ports, now) {
+            Way::Flow(flow) => Ok(flow),
+            Way::Open { point, key, tls } => {
+                let conn = self.open(point, key, tls, now).ok_or(None)?;
+                self.connections.opening(key, conn, now);
+                Ok(FlowRef::Stream { shard: self.me(), conn, point })
+            }
+            Way::Resting(failure) => Err(failure),
+            Way::NoPoint | Way::NoRoom => Err(None),
+        }
+    }
+
+    /// The same for who does not ask why there is none.
     pub(super) fn flow_to(
         &mut self,
         hop: NextHop,
@@ -30,15 +53,7 @@ impl Engine {
         expected: Option<&TlsPeer>,
         now: Time,
     ) -> Option<FlowRef> {
-        match self.connections.way_to(hop, whose, expected, &self.env, &mut self.ports, now) {
-            Way::Flow(flow) => Some(flow),
-            Way::Open { point, key, tls } => {
-                let conn = self.open(point, key, tls, now)?;
-                self.connections.opening(key, conn, now);
-                Some(FlowRef::Stream { shard: self.me(), conn, point })
-            }
-            Way::Resting(_) | Way::NoPoint | Way::NoRoom => None,
-        }
+        self.reach(hop, whose, expected, now).ok()
     }
 
     /// The connection over TCP to an address that a request is too large for over UDP, when it is known to take TCP
@@ -58,11 +73,6 @@ impl Engine {
     /// Whether an address could not be reached, and is not tried for now.
     pub(super) fn rests(&self, hop: NextHop, whose: Element, now: Time) -> bool {
         self.connections.rests(whose, hop, now)
-    }
-
-    /// Why the last attempt to reach an address has failed.
-    pub(super) fn why_not(&self, hop: NextHop, whose: Element, now: Time) -> Option<ConnectFailure> {
-        self.connections.why_not(whose, hop, now)
     }
 
     /// A server of a pair by its address.
@@ -212,11 +222,7 @@ impl Engine {
 
     /// Another shard wants the connection to a device, which belongs to this one.
     pub(super) fn on_find_device(&mut self, from: ShardId, txn: TxnId, hop: NextHop, tls: Option<&TlsPeer>, now: Time) {
-        let whose = self.whose_device(tls);
-        let found = match self.flow_to(hop, whose, tls, now) {
-            Some(flow) => Ok(flow),
-            None => Err(self.why_not(hop, whose, now)),
-        };
+        let found = self.reach(hop, self.whose_device(tls), tls, now);
         if let Ok(FlowRef::Stream { conn, .. }) = found {
             self.note_use(conn, from);
         }

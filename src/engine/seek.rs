@@ -272,10 +272,8 @@ impl Engine {
             }
             TargetSet::Phone { .. } | TargetSet::Servers { .. } => return None,
         };
-        Some(Event::Hop(match self.flow_to(hop, whose, None, now) {
-            Some(flow) => Ok(self.way(context, flow)),
-            None => Err(self.why_not(hop, whose, now)),
-        }))
+        let found = self.reach(hop, whose, None, now);
+        Some(Event::Hop(found.map(|flow| self.way(context, flow))))
     }
 
     /// The device's shard has answered.

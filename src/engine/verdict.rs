@@ -3,15 +3,13 @@
 
 use std::net::SocketAddr;
 
-use super::connections::Element;
-use super::connections::SentBy;
+use super::connections::{Element, SentBy};
 use super::lookups::WATCH;
 use super::ports::Timer;
-use super::service_checks::{Action, OWNER, ServiceChecks, Taken};
+use super::service_checks::{Action, OWNER, ServiceChecks};
 use super::{Engine, Mail, Source};
 use crate::clock::Time;
-use crate::dns::Answer;
-use crate::dns::NextHop;
+use crate::dns::{Answer, NextHop};
 use crate::ids::FlowRef;
 use crate::limits::NAMES_AGAIN;
 use crate::server_pool::{Evidence, Member, PinFault};
@@ -81,10 +79,10 @@ impl Engine {
     /// A response to a service check of ours.
     pub(super) fn on_pong(&mut self, nonce: u64, message: &Message, source: &Source, now: Time) {
         let Some(checks) = &mut self.service_checks else { return self.count(Counter::ResponseStray) };
-        match checks.on_response(nonce, message, source, &mut self.ports, now) {
-            Taken::Yes => self.pump_checks(now),
-            Taken::Elsewhere => self.note_elsewhere(message, source),
+        if !checks.on_response(nonce, message, source, &mut self.ports, now) {
+            return self.note_elsewhere(message, source);
         }
+        self.pump_checks(now);
     }
 
     /// No answer comes any more to the service checks that were sent so.
@@ -120,8 +118,8 @@ impl Engine {
 
     /// Looks the names of the settings up again. What is fresh is in the cache.
     pub(super) fn on_names_timer(&mut self, now: Time) {
-        let Some(checks) = self.service_checks.as_mut().filter(|checks| checks.follows_names()) else { return };
-        for at in checks.names_due(now) {
+        let Some(due) = self.service_checks.as_mut().and_then(|checks| checks.names_due(now)) else { return };
+        for at in due {
             let Some(checks) = &self.service_checks else { break };
             let answer = checks.look_up(at, WATCH | at as u64, &mut self.dns, &mut self.ports, now);
             if let Some(answer) = answer {

@@ -39,7 +39,6 @@ use crate::config::engine::{Settings, TlsPeer};
 use crate::dns::NextHop;
 use crate::ids::{ConnId, FlowRef, PointId, Transport};
 use crate::limits::{LINK_RETRY_MIN, LINKS_COUNT_MAX};
-use crate::proxy::Names;
 use crate::proxy::{Place, place_of};
 use crate::server_pool::{Evidence, Member};
 use crate::sip::Uri;
@@ -163,7 +162,7 @@ impl Connections {
         }
         let tls = match (transport, expected) {
             (Transport::Tls, Some(expected)) => Some(expected.clone()),
-            (Transport::Tls, None) => tls_peer(element, address, &env.settings, &env.names),
+            (Transport::Tls, None) => tls_peer(element, address, env),
             _ => None,
         };
         Way::Open { point, key, tls: tls.map(Box::new) }
@@ -179,11 +178,6 @@ impl Connections {
         if let Some(known) = self.table.get_mut(&ConnectionKey { element, to }) {
             known.rest_no_more();
         }
-    }
-
-    /// Why there is no way to an address now, when it rests; `None` too when that is not known.
-    pub fn why_not(&self, element: Element, to: NextHop, now: Time) -> Option<ConnectFailure> {
-        self.get(element, to).filter(|known| known.rests(now))?.failure()
     }
 
     /// Whether it could not be reached, and is not tried for now.
@@ -411,14 +405,14 @@ impl Connections {
 
 /// What the certificate of a server or of another site's proxy must carry: `tls-name`, else the name or address in the
 /// settings, never what the DNS made of it (RFC 5922 §4).
-fn tls_peer(element: Element, address: SocketAddr, settings: &Settings, names: &Names) -> Option<TlsPeer> {
+fn tls_peer(element: Element, address: SocketAddr, env: &Env) -> Option<TlsPeer> {
     match element {
         Element::Server(pair) => {
-            let server = settings.servers.get(usize::from(pair))?;
-            let backup = names.server_at(address).is_some_and(|(_, member)| member == Member::Backup);
+            let server = env.settings.servers.get(usize::from(pair))?;
+            let backup = env.names.server_at(address).is_some_and(|(_, member)| member == Member::Backup);
             Some(server.tls_peer(server.backup.as_ref().filter(|_| backup).unwrap_or(&server.primary)))
         }
-        Element::Peer(peer) => Some(settings.peers.get(usize::from(peer))?.tls_peer()),
+        Element::Peer(peer) => Some(env.settings.peers.get(usize::from(peer))?.tls_peer()),
         Element::Device(_) | Element::Large(_) => None,
     }
 }

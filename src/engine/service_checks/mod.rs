@@ -36,7 +36,7 @@ use crate::stats::{Counter, PairRow};
 use crate::wheel::TimerId;
 
 use check::Check;
-use names::{Moved, Watches};
+use names::{Watched, Watches};
 
 /// The shard that owns the verdict.
 pub const OWNER: ShardId = ShardId(0);
@@ -64,14 +64,6 @@ pub enum Action {
     Send { id: PingId, pair: u8, address: SocketAddr },
     /// The verdict, for every shard.
     Verdict(Upstream),
-}
-
-/// A response to a service check, as it was taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Taken {
-    Yes,
-    /// It does not come from where the check was sent.
-    Elsewhere,
 }
 
 impl ServiceChecks {
@@ -195,14 +187,9 @@ impl ServiceChecks {
 
     // --- names -----------------------------------------------------------------------------------------------
 
-    /// Whether there are any.
-    pub fn follows_names(&self) -> bool {
-        !self.watches.is_empty()
-    }
-
-    /// The names whose turn it is, by their index, to be looked up one after the other.
-    pub fn names_due(&mut self, now: Time) -> Vec<usize> {
-        self.watches.due(now)
+    /// The names whose turn it is, by their index, to be looked up one after the other; `None` when none are followed.
+    pub fn names_due(&mut self, now: Time) -> Option<Vec<usize>> {
+        (!self.watches.is_empty()).then(|| self.watches.due(now))
     }
 
     /// Asks for a name as `waiter`. `None`: the answer comes later.
@@ -213,16 +200,16 @@ impl ServiceChecks {
     /// A name has been resolved, or not.
     pub fn on_answer(&mut self, at: usize, answer: Answer, env: &Env, ports: &mut Ports, now: Time) {
         match self.watches.on_answer(at, answer, &env.names, ports) {
-            Some(Moved::Server(pair, member, targets)) => {
+            Some((Watched::Server(pair, member), targets)) => {
                 self.pool.on_targets(usize::from(pair), member, &targets, now);
             }
-            Some(Moved::Peer(peer, targets)) => {
+            Some((Watched::Peer(peer), targets)) => {
                 if let Some(place) = self.peers.get_mut(usize::from(peer)) {
                     *place = targets;
                 }
                 self.peers_moved = true;
             }
-            None => {}
+            _ => {}
         }
     }
 
@@ -252,7 +239,7 @@ impl ServiceChecks {
         Some((check.flow, ports.pool.copy(&check.bytes)))
     }
 
-    /// A response to a service check.
+    /// A response to a service check. `false`: it does not come from where that was sent.
     pub fn on_response(
         &mut self,
         nonce: u64,
@@ -260,14 +247,14 @@ impl ServiceChecks {
         source: &Source,
         ports: &mut Ports,
         now: Time,
-    ) -> Taken {
+    ) -> bool {
         let Some(check) = self.checks.get(&nonce) else {
             ports.count(Counter::ResponseStray);
-            return Taken::Yes;
+            return true;
         };
         let sent_to = SentTo { flow: Some(check.flow), moved_to: None, whose: Whose::Server(check.to.address) };
         if !trust::may_answer(sent_to, source) {
-            return Taken::Elsewhere;
+            return false;
         }
         let (id, code) = (check.id, message.status().unwrap_or(0));
         ports.count(Counter::response_from(Side::Server, code));
@@ -275,7 +262,7 @@ impl ServiceChecks {
             self.end(|one| one.id == id, ports);
             self.pool.on_pong(id, Pong::Status(code), now);
         }
-        Taken::Yes
+        true
     }
 
     /// A check could not be sent, or no answer comes to it any more.

@@ -24,13 +24,14 @@ pub struct Watches {
 
 #[derive(Debug)]
 struct Watch {
-    whose: Whose,
+    whose: Watched,
     question: Question,
     last: Option<Answer>,
 }
 
+/// Whose name it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Whose {
+pub enum Watched {
     Server(u8, Member),
     Peer(u8),
     /// What we advertise.
@@ -41,27 +42,20 @@ enum Whose {
     },
 }
 
-/// Who is elsewhere than before. No targets: the name does not resolve.
-#[derive(Clone, Debug)]
-pub enum Moved {
-    Server(u8, Member, Vec<Target>),
-    Peer(u8, Vec<Target>),
-}
-
 impl Watches {
     pub fn new(settings: &Settings, now: Time) -> Self {
         let mut all = Vec::new();
         for (pair, server) in (0..).zip(&settings.servers) {
             for (member, at) in [(Member::Primary, Some(&server.primary)), (Member::Backup, server.backup.as_ref())] {
                 if let Some(ServerAddress::Name(name, port)) = at {
-                    all.push(Watch::new(Whose::Server(pair, member), name, *port, server.transport));
+                    all.push(Watch::new(Watched::Server(pair, member), name, *port, server.transport));
                 }
             }
         }
         for (index, peer) in (0..).zip(&settings.peers) {
             if let Host::Name(name) = &peer.contact {
                 let port = peer.port_tls.filter(|_| peer.protocol == Transport::Tls);
-                all.push(Watch::new(Whose::Peer(index), name, port, peer.protocol));
+                all.push(Watch::new(Watched::Peer(index), name, port, peer.protocol));
             }
         }
         all.extend(of_the_pool(settings));
@@ -72,13 +66,13 @@ impl Watches {
         self.all.is_empty()
     }
 
-    /// Whose turn it is to be looked up. What is fresh is in the cache.
+    /// Watched turn it is to be looked up. What is fresh is in the cache.
     pub fn due(&mut self, now: Time) -> Vec<usize> {
         let check_pool = self.pool_check_at <= now;
         if check_pool {
             self.pool_check_at = now.after(POOL_CHECK_EVERY);
         }
-        let is_due = |watch: &Watch| check_pool || matches!(watch.whose, Whose::Server(..) | Whose::Peer(_));
+        let is_due = |watch: &Watch| check_pool || matches!(watch.whose, Watched::Server(..) | Watched::Peer(_));
         (0..).zip(&self.all).filter(|(_, watch)| is_due(watch)).map(|(at, _)| at).collect()
     }
 
@@ -86,39 +80,39 @@ impl Watches {
         self.all.get(at).map(|watch| &watch.question)
     }
 
-    /// A name has been resolved, or not.
-    pub fn on_answer(&mut self, at: usize, answer: Answer, names: &Names, ports: &mut Ports) -> Option<Moved> {
+    /// A name has been resolved, or not. Gives the targets of a server or peer that are others than before; none: the
+    /// name does not resolve.
+    pub fn on_answer(
+        &mut self,
+        at: usize,
+        answer: Answer,
+        names: &Names,
+        ports: &mut Ports,
+    ) -> Option<(Watched, Vec<Target>)> {
         let watch = self.all.get_mut(at)?;
-        if watch.last.as_ref() == Some(&answer) && !matches!(watch.whose, Whose::Domain { .. }) {
+        if watch.last.as_ref() == Some(&answer) && !matches!(watch.whose, Watched::Domain { .. }) {
             return None;
         }
         watch.last = Some(answer.clone());
-        let targets = answer.as_ref().map_or_else(|_| Vec::new(), |targets| targets.to_vec());
-        let mut say_if_nowhere = |what| {
-            if targets.is_empty() {
-                ports.event(what, None, watch.question.host.as_bytes());
+        let what = match watch.whose {
+            Watched::Server(..) => "the name of a SIP Server does not resolve",
+            Watched::Peer(_) => "the name of a peer proxy does not resolve",
+            Watched::Own => return None,
+            Watched::Domain { said } => {
+                self.compare(at, said, &answer, names, ports);
+                return None;
             }
         };
-        match watch.whose {
-            Whose::Server(pair, member) => {
-                say_if_nowhere("the name of a SIP Server does not resolve");
-                Some(Moved::Server(pair, member, targets))
-            }
-            Whose::Peer(peer) => {
-                say_if_nowhere("the name of a peer proxy does not resolve");
-                Some(Moved::Peer(peer, targets))
-            }
-            Whose::Own => None,
-            Whose::Domain { said } => {
-                self.compare(at, said, &answer, names, ports);
-                None
-            }
+        let targets = answer.map_or_else(|_| Vec::new(), |targets| targets.to_vec());
+        if targets.is_empty() {
+            ports.event(what, None, watch.question.host.as_bytes());
         }
+        Some((watch.whose, targets))
     }
 
     /// 40000: a name of the pool does not hold our own address, so that nobody finds us by it.
     fn compare(&mut self, at: usize, said: bool, answer: &Answer, names: &Names, ports: &mut Ports) {
-        let own = self.all.iter().filter(|watch| watch.whose == Whose::Own);
+        let own = self.all.iter().filter(|watch| watch.whose == Watched::Own);
         let own: Vec<SocketAddr> = own
             .filter_map(|watch| watch.last.as_ref()?.as_ref().ok())
             .flat_map(|targets| targets.iter().map(|target| target.address))
@@ -137,12 +131,12 @@ impl Watches {
             };
             ports.tell(level, what, None, watch.question.host.as_bytes());
         }
-        watch.whose = Whose::Domain { said: !holds };
+        watch.whose = Watched::Domain { said: !holds };
     }
 }
 
 impl Watch {
-    fn new(whose: Whose, host: &str, port: Option<u16>, transport: Transport) -> Self {
+    fn new(whose: Watched, host: &str, port: Option<u16>, transport: Transport) -> Self {
         let question = Question { host: host.into(), port, transport: Some(transport), secure: false };
         Self { whose, question, last: None }
     }
@@ -159,11 +153,11 @@ fn of_the_pool(settings: &Settings) -> Vec<Watch> {
     }
     for point in settings.points.iter().filter(|point| point.transport == shown) {
         if let Some(Host::Name(name)) = Host::parse(&point.advertised_host) {
-            all.push(Watch::new(Whose::Own, &name, Some(point.advertised_port), shown));
+            all.push(Watch::new(Watched::Own, &name, Some(point.advertised_port), shown));
         }
     }
     for domain in settings.live.domains.iter().filter(|domain| domain.parse::<IpAddr>().is_err()) {
-        all.push(Watch::new(Whose::Domain { said: false }, domain, None, shown));
+        all.push(Watch::new(Watched::Domain { said: false }, domain, None, shown));
     }
     all
 }

@@ -140,7 +140,7 @@ impl Engine {
                 let bound = self.udp.get(point, from).map_or(&[][..], |flow| &flow.bound);
                 let binding = self.binding_of(bound, &message);
                 let flow = FlowRef::Udp { shard: self.me(), point, remote: from };
-                self.on_message(Box::new(message), Source { flow, peer: from, side, is_peer, binding }, now);
+                self.on_message(message, Source { flow, peer: from, side, is_peer, binding }, now);
             }
             Err((error, buf)) => {
                 self.ports.counters.count_with_bound(Counter::scan_error(error));

@@ -95,6 +95,12 @@ pub(super) fn find_control(buf: &[u8], at: usize, end: usize) -> Option<usize> {
     find(buf, at, end, below::<{ b'\r' + 1 }>, |byte| byte <= b'\r')
 }
 
+/// The first byte that ends a header field's name: a colon, or a blank or control up to it.
+pub(super) fn find_name_end(buf: &[u8], at: usize, end: usize) -> Option<usize> {
+    let word = |word: u64| below::<{ b' ' + 1 }>(word) | equal::<b':'>(word);
+    find(buf, at, end, word, |byte| byte <= b' ' || byte == b':')
+}
+
 /// The first byte that can never be part of a URI: white space, a control, `<`, `>` or `"`.
 pub(super) fn find_not_uri(buf: &[u8], at: usize, end: usize) -> Option<usize> {
     // `<` and `>` are one bit apart.

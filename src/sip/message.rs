@@ -205,9 +205,11 @@ pub struct Message {
     pub(super) buf: Vec<u8>,
     pub(super) start: Start,
     pub(super) fields: SmallVec<[Field; 24]>,
-    pub(super) first_field: u32,
-    pub(super) head_end: u32,
-    pub(super) body: Span,
+    pub(super) first_field: u16,
+    pub(super) head_end: u16,
+    /// Of the whole message.
+    pub(super) length: u32,
+    pub(super) via_count: u16,
     pub(super) top_via: Via,
     pub(super) call_id: Span,
     pub(super) cseq: Cseq,
@@ -225,6 +227,9 @@ impl std::fmt::Debug for Message {
     }
 }
 
+/// What comes of a buffer: a message, for which there is one place in memory from the beginning, or the buffer with why not.
+pub type Scanned = Result<Box<Message>, (ScanError, Vec<u8>)>;
+
 /// Spans to leave out of a message.
 pub type Cuts = SmallVec<[Span; 4]>;
 
@@ -234,7 +239,7 @@ impl Message {
     ///
     /// # Errors
     /// What [`ScanError`] says, with the buffer, so that it can be used again.
-    pub fn scan(mut buf: Vec<u8>, stream: bool) -> Result<Self, (ScanError, Vec<u8>)> {
+    pub fn scan(mut buf: Vec<u8>, stream: bool) -> Scanned {
         if matches!(buf.first(), Some(b'\r' | b'\n')) {
             let blank = buf.chunks(2).take_while(|pair| pair == b"\r\n").count() * 2;
             buf.drain(..blank);
@@ -242,7 +247,7 @@ impl Message {
         let extent = if stream { Extent::Stream } else { Extent::Datagram };
         match scan(&buf, extent) {
             Ok(mut message) => {
-                buf.truncate(message.body.end as usize);
+                buf.truncate(message.length as usize);
                 message.buf = buf;
                 Ok(message)
             }
@@ -255,7 +260,7 @@ impl Message {
     ///
     /// # Errors
     /// As [`Message::scan`].
-    pub fn scan_head(mut head: Vec<u8>) -> Result<Self, (ScanError, Vec<u8>)> {
+    pub fn scan_head(mut head: Vec<u8>) -> Scanned {
         let mut cut_off = false;
         if !head.ends_with(b"\r\n\r\n") {
             // Only whole lines count.
@@ -370,10 +375,10 @@ impl Message {
         fields.flat_map(|field| split_values(&self.buf, field.value))
     }
 
-    /// How many values a list header has.
+    /// How many values a list header has. Via's are counted once; that there are more than `VALUES_MAX` is a fault.
     #[must_use]
     pub fn count_values(&self, name: Name) -> usize {
-        self.values(name).count()
+        if name == Name::Via { self.via_count.into() } else { self.values(name).count() }
     }
 
     /// The topmost Via.
@@ -427,19 +432,19 @@ impl Message {
     /// The body.
     #[must_use]
     pub fn body(&self) -> &[u8] {
-        self.text(self.body)
+        self.buf.get(self.head_end() + 2..).unwrap_or(&[])
     }
 
     /// Where the empty line's CRLF is: a header line inserted here becomes the last one.
     #[must_use]
     pub fn head_end(&self) -> usize {
-        self.head_end as usize
+        self.head_end.into()
     }
 
     /// Right after the start line: a header line inserted here becomes the first one.
     #[must_use]
     pub fn first_field_at(&self) -> usize {
-        self.first_field as usize
+        self.first_field.into()
     }
 
     /// Whether a list of tokens (Supported, Require, Proxy-Require) holds this one, in any case.

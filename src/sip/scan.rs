@@ -29,7 +29,7 @@ pub(super) enum Extent {
 }
 
 /// Parses `buf`, without leading empty lines. The message's own `buf` is left empty.
-pub(super) fn scan(buf: &[u8], extent: Extent) -> Result<Message, ScanError> {
+pub(super) fn scan(buf: &[u8], extent: Extent) -> Result<Box<Message>, ScanError> {
     let bounded = &buf[..buf.len().min(HEADER_BLOCK_LEN_MAX + 2)];
     parse(buf, bounded, extent).map_err(|error| match head_len(bounded, 0) {
         Some(_) => error,
@@ -41,7 +41,7 @@ pub(super) fn scan(buf: &[u8], extent: Extent) -> Result<Message, ScanError> {
 
 /// `bounded` is the part of `buf` that must hold the header block.
 #[inline(always)]
-fn parse(buf: &[u8], bounded: &[u8], extent: Extent) -> Result<Message, ScanError> {
+fn parse(buf: &[u8], bounded: &[u8], extent: Extent) -> Result<Box<Message>, ScanError> {
     let line_end = memchr::memchr(b'\n', bounded).ok_or(ScanError::Truncated)? + 1;
     let mut faults = Faults::default();
     let line = buf[..line_end].strip_suffix(b"\n").unwrap_or(&buf[..line_end]);
@@ -55,13 +55,14 @@ fn parse(buf: &[u8], bounded: &[u8], extent: Extent) -> Result<Message, ScanErro
     faults.in_response = matches!(start, Start::Status { .. });
 
     let empty = Span::new(line_end, line_end);
-    let mut message = Message {
+    let mut message = Box::new(Message {
         buf: Vec::new(),
         start,
         fields: SmallVec::new(),
-        first_field: line_end as u32,
+        first_field: line_end as u16,
         head_end: 0,
-        body: empty,
+        length: 0,
+        via_count: 0,
         top_via: Via {
             all: empty,
             transport: None,
@@ -80,7 +81,7 @@ fn parse(buf: &[u8], bounded: &[u8], extent: Extent) -> Result<Message, ScanErro
         request_uri: None,
         route_uris: SmallVec::new(),
         fault: None,
-    };
+    });
     let mut content_length = ContentLength::default();
     let mut seen = Seen::default();
     let mut lines = FieldLines::new(bounded, line_end);
@@ -95,8 +96,9 @@ fn parse(buf: &[u8], bounded: &[u8], extent: Extent) -> Result<Message, ScanErro
         message.fields.push(field);
     }
     let head_len = lines.head_len().ok_or(ScanError::Truncated)?;
-    message.head_end = (head_len - 2) as u32;
-    message.body = Span::new(head_len, head_len);
+    message.head_end = (head_len - 2) as u16;
+    message.length = head_len as u32;
+    message.via_count = seen.vias as u16;
     if !seen.top_via {
         return Err(ScanError::Unanswerable);
     }
@@ -342,7 +344,7 @@ fn check_cseq_method(buf: &[u8], message: &Message, faults: &mut Faults) {
 }
 
 fn measure_body(buf: &[u8], extent: Extent, wanted: Option<u32>, message: &mut Message, faults: &mut Faults) {
-    let head_len = message.body.start as usize;
+    let head_len = message.length as usize;
     let present = buf.len() - head_len;
     let length = match wanted.map(|length| length as usize) {
         None => {
@@ -357,7 +359,7 @@ fn measure_body(buf: &[u8], extent: Extent, wanted: Option<u32>, message: &mut M
         }
         Some(wanted) => wanted,
     };
-    message.body = Span::new(head_len, head_len + length);
+    message.length = (head_len + length) as u32;
 }
 
 fn read_request_uri(buf: &[u8], message: &mut Message, faults: &mut Faults) {

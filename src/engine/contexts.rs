@@ -16,6 +16,7 @@ use super::ports::KeyedState;
 use super::words::in_words;
 use super::{ConnectFailure, Engine, Level};
 use crate::clock::Time;
+use crate::flow::keys::AlreadyHashed;
 use crate::flow::table::Slots;
 use crate::ids::{ConnId, FlowRef, ShardId};
 use crate::server_pool::Evidence;
@@ -27,7 +28,7 @@ use crate::transaction::branch::TxnId;
 pub(super) struct Contexts {
     /// `None` while a context is worked on.
     slots: Slots<Option<Box<ResponseContext>>>,
-    by_key: HashMap<u128, TxnId, KeyedState>,
+    by_key: HashMap<u128, TxnId, AlreadyHashed>,
     /// Contexts that wait for an answer over a connection.
     watchers: HashMap<(ShardId, ConnId), SmallVec<[TxnId; 2]>, KeyedState>,
 }
@@ -46,7 +47,7 @@ impl Contexts {
     pub(super) fn new(count_max: usize, state: &KeyedState) -> Self {
         Self {
             slots: Slots::new(count_max),
-            by_key: HashMap::with_hasher(state.clone()),
+            by_key: HashMap::default(),
             watchers: HashMap::with_hasher(state.clone()),
         }
     }

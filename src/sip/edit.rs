@@ -54,12 +54,12 @@ impl Edits {
     /// Puts `text` before the byte at `at`. At one place, insertions stand in the order of the calls and
     /// before a replacement that starts there. Inside of a removed span, but for its start, it vanishes.
     pub fn insert(&mut self, at: usize, text: &[u8]) {
-        self.push(Span::new(at, at), true, |out| out.extend_from_slice(text));
+        self.push(Span::within(at, at), true, |out| out.extend_from_slice(text));
     }
 
     /// Like [`Edits::insert`] with what `write` appends.
     pub fn insert_with(&mut self, at: usize, write: impl FnOnce(&mut Vec<u8>)) {
-        self.push(Span::new(at, at), true, write);
+        self.push(Span::within(at, at), true, write);
     }
 
     /// Appends `buf` with the edits to `out`. The list can be applied again.

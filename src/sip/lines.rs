@@ -76,7 +76,7 @@ impl FieldLines<'_> {
             }
         };
         self.at = line_end;
-        let line = Span::new(start, line_end);
+        let line = Span::within(start, line_end);
         if !well_formed {
             (name_end, value_at) = malformed_parts(buf, line);
             name = Name::of(&buf[start..name_end]);
@@ -85,7 +85,7 @@ impl FieldLines<'_> {
         let rest = &buf[value_at..line_end];
         let from = value_at + usize::from(rest.starts_with(b" "));
         let value = trim(buf, from, if buf[from..line_end].ends_with(b"\r\n") { line_end - 2 } else { line_end });
-        Some((Field { name, name_span: Span::new(start, name_end), value, line }, well_formed))
+        Some((Field { name, name_span: Span::within(start, name_end), value, line }, well_formed))
     }
 }
 

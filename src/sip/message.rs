@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use super::scan::{Extent, scan};
 use super::value::{ViaError, parse_u32, split_values};
-use super::{Name, Span, Uri, Via};
+use super::{Name, NameAddr, Span, Uri, Via};
 use crate::limits::HEADER_BLOCK_LEN_MAX;
 
 /// A request method (RFC 3261 §7.1 and its extensions); `Other` is forwarded as it is.
@@ -407,13 +407,19 @@ impl Message {
     /// From's tag; empty when there is none (RFC 2543).
     #[must_use]
     pub fn from_tag(&self) -> &[u8] {
-        self.text(self.from_tag)
+        self.tag(Name::From, self.from_tag)
     }
 
     /// To's tag; empty outside of a dialog.
     #[must_use]
     pub fn to_tag(&self) -> &[u8] {
-        self.text(self.to_tag)
+        self.tag(Name::To, self.to_tag)
+    }
+
+    /// A request's tag is read with the request. Few ask for a response's, so that it is looked for only then.
+    fn tag(&self, name: Name, of_request: Span) -> &[u8] {
+        let looked_for = || NameAddr::parse_tag(&self.buf, self.first(name)?.value).ok()?;
+        self.text(if self.is_request() { of_request } else { looked_for().unwrap_or_default() })
     }
 
     /// Max-Forwards, 0–255.
@@ -467,25 +473,27 @@ impl Message {
         let mut cuts = Cuts::new();
         let mut index = 0;
         for field in self.fields.iter().filter(|field| field.name == name) {
-            let values: SmallVec<[(Span, bool); 8]> = split_values(&self.buf, field.value)
-                .map(|value| {
-                    index += 1;
-                    (value, cut(index - 1, value))
-                })
-                .collect();
-            if values.is_empty() || values.iter().all(|(_, goes)| !goes) {
-                continue;
+            // Where the values begin that go as long as none of the line stays, and where the one before ends.
+            let (mut first, mut before) = (None, None);
+            for value in split_values(&self.buf, field.value) {
+                let goes = cut(index, value);
+                index += 1;
+                match before {
+                    None if goes => first = first.or(Some(value.start)),
+                    // Behind a value that stays, a value goes with the comma before it.
+                    Some(start) if goes => cuts.push(Span { start, end: value.end }),
+                    _ => {
+                        if let Some(start) = first.take() {
+                            cuts.push(Span { start, end: value.start });
+                        }
+                    }
+                }
+                if !goes || before.is_some() {
+                    before = Some(value.end);
+                }
             }
-            let Some(first_kept) = values.iter().position(|(_, goes)| !goes) else {
+            if first.is_some() {
                 cuts.push(field.line);
-                continue;
-            };
-            if first_kept > 0 {
-                cuts.push(Span { start: values[0].0.start, end: values[first_kept].0.start });
-            }
-            // Behind a value that stays, a value goes with the comma before it.
-            for pair in values[first_kept..].windows(2).filter(|pair| pair[1].1) {
-                cuts.push(Span { start: pair[0].0.end, end: pair[1].0.end });
             }
         }
         cuts

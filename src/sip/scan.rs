@@ -54,7 +54,7 @@ fn parse(buf: &[u8], bounded: &[u8], extent: Extent) -> Result<Box<Message>, Sca
     let start = start_line(buf, trim_end(line).len(), clean.unwrap_or(line).len(), &mut faults)?;
     faults.in_response = matches!(start, Start::Status { .. });
 
-    let empty = Span::new(line_end, line_end);
+    let empty = Span::within(line_end, line_end);
     let mut message = Box::new(Message {
         buf: Vec::new(),
         start,
@@ -171,7 +171,7 @@ fn start_line(buf: &[u8], trimmed: usize, length: usize, faults: &mut Faults) ->
     if !exact || buf[version_at - 1] != b' ' || has_lws(uri.of(buf)) {
         faults.add(Fault::RequestLine);
     }
-    let method_span = Span::new(0, method_len);
+    let method_span = Span::within(0, method_len);
     Ok(Start::Request { method: Method::of(method_span.of(buf)), method_span, uri })
 }
 
@@ -194,7 +194,7 @@ fn status_line(line: &[u8]) -> Result<Start, ScanError> {
     };
     let code = parse_u32(code).filter(|value| code.len() == 3 && (100..700).contains(value));
     let code = code.and_then(|code| u16::try_from(code).ok()).ok_or(ScanError::Unanswerable)?;
-    Ok(Start::Status { code, reason: Span::new(reason_at, line.len()) })
+    Ok(Start::Status { code, reason: Span::within(reason_at, line.len()) })
 }
 
 /// Which header fields were there.
@@ -222,6 +222,7 @@ impl Seen {
         let value = field.value;
         match field.name {
             Name::Via => self.read_vias(buf, value, message, faults),
+            Name::From | Name::To if !message.is_request() => {}
             Name::From if std::mem::replace(&mut self.from, true) => faults.add(Fault::DuplicateFrom),
             Name::From => match tag_of(buf, value) {
                 Some(tag) => message.from_tag = tag.unwrap_or(message.from_tag),

@@ -19,6 +19,12 @@ impl Span {
         Self { start: short(start), end: short(end) }
     }
 
+    /// From indexes into a header block, or into what another span holds.
+    pub(super) fn within(start: usize, end: usize) -> Self {
+        debug_assert!(start <= end && u16::try_from(end).is_ok());
+        Self { start: start as u16, end: end as u16 }
+    }
+
     /// The bytes, or nothing when the span does not belong to `buf`.
     #[must_use]
     pub fn of(self, buf: &[u8]) -> &[u8] {

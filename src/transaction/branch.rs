@@ -78,6 +78,18 @@ impl Branch {
     }
 }
 
+/// What each character of the alphabet stands for, in either case; 255 for all others.
+static VALUES: [u8; 256] = {
+    let mut values = [255; 256];
+    let mut at = 0;
+    while at < ALPHABET.len() {
+        values[ALPHABET[at] as usize] = at as u8;
+        values[ALPHABET[at].to_ascii_uppercase() as usize] = at as u8;
+        at += 1;
+    }
+    values
+};
+
 /// Five bits a character, from the highest on; what is left of the last one is zero.
 fn encode(raw: &[u8; RAW_LEN]) -> [u8; CHARS_LEN] {
     let mut text = [0; CHARS_LEN];
@@ -96,25 +108,21 @@ fn encode(raw: &[u8; RAW_LEN]) -> [u8; CHARS_LEN] {
 /// that are left.
 fn decode(text: &[u8; CHARS_LEN]) -> Option<[u8; RAW_LEN]> {
     let mut raw = [0; RAW_LEN];
+    // The high bits of what is no character of the alphabet, and all that is left over.
+    let mut wrong = 0;
     for (chars, five) in text.chunks(8).zip(raw.chunks_mut(5)) {
         let mut bits = 0;
-        for (at, char) in chars.iter().enumerate() {
-            let value = match char {
-                b'a'..=b'z' => char - b'a',
-                b'A'..=b'Z' => char - b'A',
-                b'2'..=b'7' => char - b'2' + 26,
-                _ => return None,
-            };
-            bits |= u64::from(value) << (59 - at * 5);
+        for &char in chars {
+            let value = VALUES[usize::from(char)];
+            wrong |= u64::from(value & !31);
+            bits = bits << 5 | u64::from(value & 31);
         }
-        let bytes = bits.to_be_bytes();
+        let bytes = (bits << (64 - chars.len() * 5)).to_be_bytes();
         let (own, left) = bytes.split_at(five.len());
-        if left.iter().any(|byte| *byte != 0) {
-            return None;
-        }
+        wrong |= left.iter().fold(0, |all, byte| all | u64::from(*byte));
         five.copy_from_slice(own);
     }
-    Some(raw)
+    (wrong == 0).then_some(raw)
 }
 
 #[cfg(test)]

@@ -121,7 +121,8 @@ impl Framer {
         input: &mut &[u8],
         take: &mut dyn FnMut() -> Vec<u8>,
     ) -> Result<Option<Scanned>, FrameFault> {
-        // What the scanner finds no fault with ends where it says; of all else only the end is looked for.
+        // One reading frames and parses what the scanner finds no fault with. Of all else, parts of a message among it,
+        // only the end is looked for.
         if let Ok(mut message) = scan(input, Extent::Stream)
             && message.fault.is_none()
             && message.length as usize <= MESSAGE_LEN_MAX

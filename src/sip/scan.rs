@@ -7,7 +7,7 @@
 
 use smallvec::SmallVec;
 
-use super::chars::{find_control, has_lws, is_lws, is_token, trim};
+use super::chars::{find_control, has_lws, is_lower, is_lws, is_token, trim};
 use super::lines::{ContentLength, FieldLines, head_len, measure};
 use super::message::{Cseq, Fault, Field, Message, Method, ScanError, Start};
 use super::value::{NameAddr, Via, parse_u32, split_values};
@@ -147,7 +147,7 @@ fn trim_end(bytes: &[u8]) -> &[u8] {
 /// `trimmed` is the line's length without blanks at its end, `length` with them.
 fn start_line(buf: &[u8], trimmed: usize, length: usize, faults: &mut Faults) -> Result<Start, ScanError> {
     let line = &buf[..trimmed];
-    if line.get(..4).is_some_and(|prefix| prefix.eq_ignore_ascii_case(b"sip/")) {
+    if is_lower(line.get(..4).unwrap_or(b""), b"sip/") {
         return status_line(&buf[..length]);
     }
     let method_len = memchr::memchr(b' ', line).ok_or(ScanError::StartLine)?;
@@ -156,14 +156,14 @@ fn start_line(buf: &[u8], trimmed: usize, length: usize, faults: &mut Faults) ->
     }
     let version_at = line.iter().rposition(|&byte| is_lws(byte)).map_or(0, |at| at + 1);
     let version = &line[version_at..];
-    if !version.get(..4).is_some_and(|prefix| prefix.eq_ignore_ascii_case(b"sip/")) {
+    if !is_lower(version.get(..4).unwrap_or(b""), b"sip/") {
         return Err(ScanError::StartLine);
     }
     let uri = trim(buf, method_len, version_at);
     if version_at <= method_len || uri.is_empty() {
         return Err(ScanError::StartLine);
     }
-    if !version.eq_ignore_ascii_case(b"SIP/2.0") {
+    if !is_lower(version, b"sip/2.0") {
         faults.add(if is_version(&version[4..]) { Fault::Version } else { Fault::RequestLine });
     }
     // Exactly one space between the three of them and nothing after (RFC 3261 §7.1).
@@ -184,7 +184,7 @@ fn is_version(bytes: &[u8]) -> bool {
 
 fn status_line(line: &[u8]) -> Result<Start, ScanError> {
     let rest = match line.get(..8) {
-        Some(version) if version.eq_ignore_ascii_case(b"SIP/2.0 ") => &line[8..],
+        Some(version) if is_lower(version, b"sip/2.0 ") => &line[8..],
         _ => return Err(ScanError::Unanswerable),
     };
     // Some leave the space out when the reason phrase is empty.

@@ -1,8 +1,8 @@
 //! The messages of RFC 4475 and RFC 5118 (tests/torture), each over UDP and as a stream, with what the RFCs
 //! and DESIGN.md ask of a proxy's parser. Their bytes are also what the seeded tests below mutate.
 
-use super::lines::{FieldLines, head_len};
 use super::framer::tests::Framed;
+use super::lines::{FieldLines, head_len};
 use super::{Fault, FrameFault, Framer, Message, ScanError};
 
 /// What the parser makes of a message.

@@ -301,7 +301,11 @@ impl<'a> Params<'a> {
     }
 
     /// Like `next_spans`, with whether the name is a token.
+    #[inline]
     fn next_checked(&mut self) -> Option<(Span, Option<Span>, bool)> {
+        if self.at >= self.end {
+            return None;
+        }
         if let Some((name, value)) = self.next_plain() {
             return Some((name, value, true));
         }
@@ -429,10 +433,14 @@ pub struct Values<'a> {
 impl Iterator for Values<'_> {
     type Item = Span;
 
+    #[inline]
     fn next(&mut self) -> Option<Span> {
-        if self.done {
-            return None;
-        }
+        if self.done { None } else { Some(self.next_value()) }
+    }
+}
+
+impl Values<'_> {
+    fn next_value(&mut self) -> Span {
         let start = self.at;
         let mut at = start;
         loop {
@@ -444,12 +452,12 @@ impl Iterator for Values<'_> {
             };
             let Some(found) = found else {
                 self.done = true;
-                return Some(trim(self.buf, start, self.end));
+                return trim(self.buf, start, self.end);
             };
             at = match self.buf[found] {
                 b',' => {
                     self.at = found + 1;
-                    return Some(trim(self.buf, start, found));
+                    return trim(self.buf, start, found);
                 }
                 b'"' => quoted_end(self.buf, found, self.end),
                 _ => memchr::memchr(b'>', &self.buf[found..self.end]).map(|length| found + length + 1),

@@ -200,14 +200,6 @@ impl<K: Copy> Wheel<K> {
         self.is_armed(id).then(|| self.entries[id.index as usize].key)
     }
 
-    /// What all armed timers are for, in no order.
-    pub fn keys(&self) -> impl Iterator<Item = K> + '_ {
-        let list = |head: u32| {
-            std::iter::successors(self.entries.get(head as usize), |one| self.entries.get(one.next as usize))
-        };
-        self.heads.iter().flat_map(move |head| list(*head)).map(|entry| entry.key)
-    }
-
     fn is_armed(&self, id: TimerId) -> bool {
         self.entries.get(id.index as usize).is_some_and(|entry| entry.generation == id.generation)
     }

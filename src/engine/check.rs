@@ -3,6 +3,7 @@
 use super::Engine;
 use super::context::Asked;
 use super::contexts::{Contexts, Slot};
+use super::kept::Kept;
 use super::ports::{Ports, Timer};
 
 impl Engine {
@@ -12,22 +13,41 @@ impl Engine {
     /// When something does not hold, with what that is.
     pub fn check(&self) {
         assert!(self.ports.local.is_empty(), "a mail to itself is left");
-        assert!(self.kept_counts_hold(), "a count is not what a walk finds");
-        self.contexts.check(&self.ports);
-        self.check_connections();
+        let of_contexts = self.contexts.check(&self.ports);
+        self.connections.check(self.opened_conns());
+        let checks = self.service_checks.as_ref();
+        checks.iter().for_each(|checks| checks.check());
+        if let Err(what) = self.location.check(&self.env) {
+            panic!("location: it does not hold that {what}");
+        }
+        let (mut walked, mut of_conns) = (Kept::default(), 0);
+        self.contexts.iter().for_each(|(_, slot)| walked.add(slot));
+        for (id, conn) in self.conns.iter() {
+            assert_eq!(conn.is_registered(), self.location.is_registered(id), "a connection and its flow differ");
+            let transport = self.env.settings.point(conn.point).transport;
+            walked.conn_came(transport);
+            if conn.is_registered() {
+                walked.conn_bound(transport, true);
+            }
+            of_conns += usize::from(conn.has_timer());
+        }
+        assert_eq!(walked, self.kept, "a count is not what a walk finds");
+        let of_checks = checks.map_or(0, |checks| checks.timers());
+        let of_dns = usize::from(self.dns_timer.is_some());
+        let held = of_contexts + self.location.timers_len() + of_conns + of_checks + of_dns;
+        assert_eq!(self.ports.wheel.len(), held, "a timer runs for nobody");
     }
 }
 
 impl Contexts {
-    /// Keys and contexts, timers and handles, watchers and targets.
-    fn check(&self, ports: &Ports) {
+    /// Keys and contexts, timers and handles, watchers and targets. Gives the number of timers.
+    fn check(&self, ports: &Ports) -> usize {
         let (mut keys, mut handles, mut watching) = (0, 0, 0);
         for (id, slot) in self.iter() {
             let Asked { key, lasting_key, .. } = slot.asked();
             assert_eq!(self.with_key(key), Some(id), "a context is not found by its key");
-            keys += 1;
-            // A later request of the same sender with the same branch has taken it over.
-            keys += usize::from(lasting_key.is_some_and(|key| self.with_key(key) == Some(id)));
+            // A later request of the same sender with the same branch may have taken the second over.
+            keys += 1 + usize::from(lasting_key.is_some_and(|key| self.with_key(key) == Some(id)));
             for (timer, handle) in slot.timers() {
                 handles += 1;
                 let armed = ports.wheel.key_of(handle);
@@ -43,7 +63,6 @@ impl Contexts {
         }
         assert_eq!(keys, self.keys_len(), "a key leads to no context");
         assert_eq!(watching, self.watchers_len(), "a watcher is no context");
-        let armed = ports.wheel.keys().filter(|timer| matches!(timer, Timer::Context(..))).count();
-        assert_eq!(armed, handles, "a timer runs for nobody");
+        handles
     }
 }

@@ -14,7 +14,7 @@ use crate::limits::{
     FIRST_MESSAGE_MAX, HALF_CLOSED_MAX, HANDSHAKE_MAX, IDLE_UNREGISTERED_MAX, MESSAGE_BEGUN_MAX, PINGS_PER_READ_MAX,
 };
 use crate::proxy::Origin;
-use crate::sip::{FrameFault, Framed, Framer, Message, Method};
+use crate::sip::{FrameFault, Framed, Framer, Message, Method, Scanned};
 use crate::stats::Counter;
 use crate::tls::identity::{Identities, TlsPeer};
 use crate::wheel::TimerId;
@@ -70,6 +70,10 @@ impl Conn {
             timer: None,
             identities: None,
         }
+    }
+
+    pub(super) fn has_timer(&self) -> bool {
+        self.timer.is_some()
     }
 
     /// Whether it carries a binding now.
@@ -284,10 +288,10 @@ impl Engine {
         loop {
             let pool = &mut self.ports.pool;
             match framer.next(&mut input, &mut || pool.take()) {
-                Ok(Some(Framed::Message(buf))) => {
+                Ok(Some(Framed::Message(scanned))) => {
                     heard = true;
                     self.count(Counter::messages_in(transport));
-                    self.on_stream_message(id, buf, now);
+                    self.on_stream_message(id, scanned, now);
                 }
                 Ok(Some(Framed::Ping)) => {
                     pings += 1;
@@ -342,8 +346,8 @@ impl Engine {
         Some(Source { flow, peer: conn.peer, side, is_peer: conn.is_peer, binding })
     }
 
-    fn on_stream_message(&mut self, id: ConnId, buf: Vec<u8>, now: Time) {
-        match Message::scan(buf, true) {
+    fn on_stream_message(&mut self, id: ConnId, scanned: Scanned, now: Time) {
+        match scanned {
             Ok(message) => {
                 self.settle_side(id, &message);
                 let Some(source) = self.stream_source(id, &message) else { return };
@@ -351,7 +355,7 @@ impl Engine {
                     self.note_asked(id);
                 }
                 let ends = message.fault().is_some_and(crate::sip::Fault::ends_stream);
-                self.on_message(Box::new(message), source, now);
+                self.on_message(message, source, now);
                 if ends {
                     self.close(id, CloseReason::Framing, now);
                 }

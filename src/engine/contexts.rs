@@ -16,6 +16,7 @@ use super::ports::KeyedState;
 use super::words::in_words;
 use super::{ConnectFailure, Engine, Level};
 use crate::clock::Time;
+use crate::flow::keys::AlreadyHashed;
 use crate::flow::table::Slots;
 use crate::ids::{ConnId, FlowRef, ShardId};
 use crate::server_pool::Evidence;
@@ -28,7 +29,7 @@ use crate::wheel::TimerId;
 pub(super) struct Contexts {
     /// `None` while a context is worked on.
     slots: Slots<Option<Slot>>,
-    by_key: HashMap<u128, TxnId, KeyedState>,
+    by_key: HashMap<u128, TxnId, AlreadyHashed>,
     /// Contexts that wait for an answer over a connection.
     watchers: HashMap<(ShardId, ConnId), SmallVec<[TxnId; 2]>, KeyedState>,
 }
@@ -88,7 +89,7 @@ impl Contexts {
     pub(super) fn new(count_max: usize, state: &KeyedState) -> Self {
         Self {
             slots: Slots::new(count_max),
-            by_key: HashMap::with_hasher(state.clone()),
+            by_key: HashMap::default(),
             watchers: HashMap::with_hasher(state.clone()),
         }
     }

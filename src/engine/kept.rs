@@ -2,7 +2,7 @@
 //!
 //! Owns: the numbers. A context is counted while it lies in its slot: it can only change while it is taken out
 //! (`Contexts::take`), and is counted as what it then is when it is put back. A connection is counted from its slot's
-//! begin to its end, and by whether it carries a binding. [`Engine::kept_counts_hold`] compares them with a walk.
+//! begin to its end, and by whether it carries a binding. [`Engine::check`] compares them with a walk.
 
 use super::Engine;
 use super::contexts::Slot;
@@ -122,22 +122,5 @@ impl Engine {
     /// Whether contexts hold all the bytes that they may.
     pub(super) fn contexts_are_full(&self) -> bool {
         self.kept.bytes >= self.env.held_len_max()
-    }
-
-    /// Whether the counts that are kept are those that a walk over everything finds: for tests, after any input.
-    #[must_use]
-    pub fn kept_counts_hold(&self) -> bool {
-        let mut walked = Kept::default();
-        self.contexts.iter().for_each(|(_, slot)| walked.add(slot));
-        let mut bound_as_said = true;
-        for (id, conn) in self.conns.iter() {
-            bound_as_said &= conn.is_registered() == self.location.is_registered(id);
-            let transport = self.env.settings.point(conn.point).transport;
-            walked.conn_came(transport);
-            if conn.is_registered() {
-                walked.conn_bound(transport, true);
-            }
-        }
-        walked == self.kept && bound_as_said && self.location.check(&self.env).is_ok()
     }
 }

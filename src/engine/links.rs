@@ -249,12 +249,4 @@ impl Engine {
             self.drop_letter(bytes);
         }
     }
-
-    /// What holds between two inputs of connections and service checks: for tests.
-    pub fn check_connections(&self) {
-        self.connections.check(self.opened_conns());
-        if let Some(checks) = &self.service_checks {
-            checks.check();
-        }
-    }
 }

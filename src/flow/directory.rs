@@ -27,14 +27,13 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::net::{IpAddr, SocketAddr};
 
 use slab::Slab;
 use smallvec::SmallVec;
 
 use super::forgotten::Forgotten;
-use super::keys::{Keys, Tag};
+use super::keys::{AlreadyHashed, Keys, Tag};
 use crate::clock::Time;
 use crate::ids::{BindingId, FlowRef};
 use crate::limits::BINDINGS_PER_AOR_MAX;
@@ -492,32 +491,6 @@ impl Directory {
                 self.heads[by as usize].remove(&hash);
             }
         }
-    }
-}
-
-/// The keys of these maps are keyed hashes: to hash them again would cost time and bring nothing.
-type AlreadyHashed = BuildHasherDefault<TakeAsIs>;
-
-#[derive(Clone, Copy, Debug, Default)]
-struct TakeAsIs(u64);
-
-impl Hasher for TakeAsIs {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-
-    fn write_u16(&mut self, n: u16) {
-        self.0 ^= u64::from(n);
-    }
-
-    fn write_u64(&mut self, n: u64) {
-        self.0 ^= n;
     }
 }
 

@@ -9,7 +9,7 @@
 //! Byte order is fixed: the members of a pool that share a secret agree on every hash, whatever they run on.
 
 use std::fmt;
-use std::hash::Hasher as _;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use siphasher::sip128::{Hasher128 as _, SipHasher24};
 
@@ -130,6 +130,37 @@ impl Keys {
     }
 }
 
+/// Of maps whose keys are keyed hashes: to hash them again would cost time and bring nothing.
+pub type AlreadyHashed = BuildHasherDefault<TakeAsIs>;
+
+/// See [`AlreadyHashed`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TakeAsIs(u64);
+
+impl Hasher for TakeAsIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u16(&mut self, n: u16) {
+        self.0 ^= u64::from(n);
+    }
+
+    fn write_u64(&mut self, n: u64) {
+        self.0 ^= n;
+    }
+
+    fn write_u128(&mut self, n: u128) {
+        self.0 ^= low(n);
+    }
+}
+
 /// The sum of two pseudo-random functions, one for each half of the secret: as strong as the stronger half.
 fn derive(secret: &[u8; 32], label: &[u8]) -> SipHasher24 {
     let (first, second) = secret.split_at(16);
@@ -144,13 +175,31 @@ fn derive(secret: &[u8; 32], label: &[u8]) -> SipHasher24 {
 }
 
 fn digest(mut sip: SipHasher24, tag: Tag, parts: &[&[u8]]) -> u128 {
-    sip.write(&(u64::from(tag as u8) | (parts.len() as u64) << 8).to_le_bytes());
+    // In pieces as long as can be: each that begins or ends within a word costs the hasher as much as several words.
+    let mut piece = [0; PIECE_LEN];
+    let mut length = 0;
+    let mut put = |bytes: &[u8]| match piece.get_mut(length..length + bytes.len()) {
+        Some(room) => {
+            room.copy_from_slice(bytes);
+            length += bytes.len();
+        }
+        None => {
+            sip.write(&piece[..length]);
+            sip.write(bytes);
+            length = 0;
+        }
+    };
+    put(&(u64::from(tag as u8) | (parts.len() as u64) << 8).to_le_bytes());
     for part in parts {
-        sip.write(&(part.len() as u64).to_le_bytes());
-        sip.write(part);
+        put(&(part.len() as u64).to_le_bytes());
+        put(part);
     }
+    sip.write(&piece[..length]);
     sip.finish128().as_u128()
 }
+
+/// Nearly all that is hashed for a message is shorter.
+const PIECE_LEN: usize = 384;
 
 fn low(hash: u128) -> u64 {
     (hash & u128::from(u64::MAX)) as u64
@@ -168,6 +217,23 @@ mod tests {
         assert_ne!(hash(&[b"ab"]), hash(&[b"ab", b""]));
         assert_ne!(hash(&[b""]), hash(&[]));
         assert_ne!(hash(&[b"a"]), keys.hash128(Tag::Contact, &[b"a"]));
+    }
+
+    /// The bound of what is hashed at once is none of what is hashed.
+    #[test]
+    fn a_hash_is_that_of_all_parts_with_their_lengths() {
+        let keys = Keys::new(&[7; 32]);
+        let long = [b'x'; PIECE_LEN + 1];
+        for lengths in [[0, 0, 0], [3, PIECE_LEN - 8, 5], [3, PIECE_LEN, 5], [PIECE_LEN - 40, 8, PIECE_LEN + 1]] {
+            let parts = lengths.map(|length| &long[..length]);
+            let mut sip = keys.hash;
+            sip.write(&(Tag::Loop as u64 | 3 << 8).to_le_bytes());
+            for part in parts {
+                sip.write(&(part.len() as u64).to_le_bytes());
+                sip.write(part);
+            }
+            assert_eq!(keys.hash128(Tag::Loop, &parts), sip.finish128().as_u128(), "{lengths:?}");
+        }
     }
 
     #[test]

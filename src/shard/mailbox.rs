@@ -228,7 +228,7 @@ mod tests {
         let remote = "192.0.2.1:5060".parse().unwrap();
         let flow = FlowRef::Udp { shard: ShardId(0), point: PointId(0), remote };
         let source = Source { flow, peer: remote, side: Side::Endpoint, is_peer: false, binding: None };
-        Mail::Message { message: Box::new(Message::scan(text.into_bytes(), false).unwrap()), source }
+        Mail::Message { message: Message::scan(text.into_bytes(), false).unwrap(), source }
     }
 
     /// A change to the directory, told apart by its slot.

@@ -7,35 +7,22 @@ pub(super) const fn is_lws(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
 }
 
-/// What a byte may be, looked up for every byte of every header field's name and of many values.
-static CLASS: [u8; 256] = {
-    let mut table = [0; 256];
+/// Whether a byte may be part of a `token`.
+static TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
     let mut at = 0;
     while at < 256 {
         let byte = at as u8;
-        if byte.is_ascii_alphanumeric()
-            || matches!(byte, b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~')
-        {
-            table[at] |= TOKEN;
-        }
-        if !matches!(byte, b';' | b'"') && !is_lws(byte) {
-            table[at] |= PLAIN;
-        }
+        table[at] = byte.is_ascii_alphanumeric()
+            || matches!(byte, b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~');
         at += 1;
     }
     table
 };
-const TOKEN: u8 = 1;
-const PLAIN: u8 = 2;
 
 /// A byte of a `token`.
 pub(super) fn is_token_byte(byte: u8) -> bool {
-    CLASS[byte as usize] & TOKEN != 0
-}
-
-/// A byte of a parameter's value that ends nothing and begins nothing.
-pub(super) fn is_plain_byte(byte: u8) -> bool {
-    CLASS[byte as usize] & PLAIN != 0
+    TOKEN[byte as usize]
 }
 
 /// A `token`: at least one byte, and only those.
@@ -95,6 +82,18 @@ pub(super) fn find_control(buf: &[u8], at: usize, end: usize) -> Option<usize> {
     find(buf, at, end, below::<{ b'\r' + 1 }>, |byte| byte <= b'\r')
 }
 
+/// The first byte that ends a header field's name: a colon, or a blank or control up to it.
+pub(super) fn find_name_end(buf: &[u8], at: usize, end: usize) -> Option<usize> {
+    let word = |word: u64| below::<{ b' ' + 1 }>(word) | equal::<b':'>(word);
+    find(buf, at, end, word, |byte| byte <= b' ' || byte == b':')
+}
+
+/// The first byte that may end a parameter's plain value: `;`, a quote, or a blank or control up to it.
+pub(super) fn find_not_plain(buf: &[u8], at: usize, end: usize) -> Option<usize> {
+    let word = |word: u64| below::<{ b' ' + 1 }>(word) | equal::<b';'>(word) | equal::<b'"'>(word);
+    find(buf, at, end, word, |byte| byte <= b' ' || matches!(byte, b';' | b'"'))
+}
+
 /// The first byte that can never be part of a URI: white space, a control, `<`, `>` or `"`.
 pub(super) fn find_not_uri(buf: &[u8], at: usize, end: usize) -> Option<usize> {
     // `<` and `>` are one bit apart.
@@ -118,7 +117,7 @@ pub(super) fn trim(buf: &[u8], mut start: usize, mut end: usize) -> Span {
     while end > start && is_lws(buf[end - 1]) {
         end -= 1;
     }
-    Span::new(start, end)
+    Span::within(start, end)
 }
 
 /// The first byte from `at` on that is no white space, or `end`.

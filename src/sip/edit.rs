@@ -19,7 +19,8 @@ struct Op {
     cut: Span,
     insert: bool,
     order: u32,
-    text: Span,
+    /// Where its text stands in that of all, which may be longer than a header block.
+    text: (u32, u32),
 }
 
 impl Edits {
@@ -53,12 +54,12 @@ impl Edits {
     /// Puts `text` before the byte at `at`. At one place, insertions stand in the order of the calls and
     /// before a replacement that starts there. Inside of a removed span, but for its start, it vanishes.
     pub fn insert(&mut self, at: usize, text: &[u8]) {
-        self.push(Span::new(at, at), true, |out| out.extend_from_slice(text));
+        self.push(Span::within(at, at), true, |out| out.extend_from_slice(text));
     }
 
     /// Like [`Edits::insert`] with what `write` appends.
     pub fn insert_with(&mut self, at: usize, write: impl FnOnce(&mut Vec<u8>)) {
-        self.push(Span::new(at, at), true, write);
+        self.push(Span::within(at, at), true, write);
     }
 
     /// Appends `buf` with the edits to `out`. The list can be applied again.
@@ -81,7 +82,7 @@ impl Edits {
             if !op.insert {
                 cut_start = Some(start);
             }
-            out.extend_from_slice(op.text.of(&self.text));
+            out.extend_from_slice(&self.text[op.text.0 as usize..op.text.1 as usize]);
             copied = copied.max(end);
         }
         out.extend_from_slice(&buf[copied..]);
@@ -94,11 +95,10 @@ impl Edits {
     }
 
     fn push(&mut self, cut: Span, insert: bool, write: impl FnOnce(&mut Vec<u8>)) {
-        let start = self.text.len();
+        // A message holds far fewer edits than 2^32, and less text.
+        let (order, start) = (self.ops.len() as u32, self.text.len() as u32);
         write(&mut self.text);
-        let text = Span::new(start.min(self.text.len()), self.text.len());
-        // A message holds far fewer edits than 2^32.
-        let order = self.ops.len() as u32;
+        let text = (start, self.text.len() as u32);
         self.ops.push(Op { cut, insert, order, text });
     }
 }

@@ -7,7 +7,8 @@
 
 use super::Fault;
 use super::lines::{head_len, measure};
-use super::message::{Message, ScanError};
+use super::message::{Message, Scanned};
+use super::scan::{Extent, scan};
 use crate::limits::{HEADER_BLOCK_LEN_MAX, MESSAGE_LEN_MAX};
 
 /// Keeps a part message between reads.
@@ -30,10 +31,10 @@ impl std::fmt::Debug for Framer {
 }
 
 /// What was found.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Framed {
-    /// One whole message, without empty lines before it.
-    Message(Vec<u8>),
+    /// One whole message, without empty lines before it, as [`Message::scan`] reads it.
+    Message(Scanned),
     /// CRLFCRLF between messages, to be answered with CRLF.
     Ping,
 }
@@ -52,7 +53,7 @@ impl FrameFault {
     ///
     /// # Errors
     /// As [`Message::scan`].
-    pub fn into_message(self) -> Result<Message, (ScanError, Vec<u8>)> {
+    pub fn into_message(self) -> Scanned {
         Message::scan_head(self.head)
     }
 }
@@ -77,7 +78,7 @@ impl Framer {
                 return Ok(Some(Framed::Message(message)));
             }
         }
-        self.next_buffered(input)
+        Ok(self.next_buffered(input)?.map(|buf| Framed::Message(Message::scan(buf, true))))
     }
 
     /// Whether a message is begun. Else it keeps no memory: a CRLF that may become a ping is remembered without any.
@@ -114,12 +115,21 @@ impl Framer {
         Ok(None)
     }
 
-    /// The usual case: a whole message lies in `input`, and is copied once. Otherwise keeps what there is.
+    /// The usual case: a whole message lies in `input`, and is read and copied once. Otherwise keeps what there is.
     fn next_whole(
         &mut self,
         input: &mut &[u8],
         take: &mut dyn FnMut() -> Vec<u8>,
-    ) -> Result<Option<Vec<u8>>, FrameFault> {
+    ) -> Result<Option<Scanned>, FrameFault> {
+        // One reading frames and parses what the scanner finds no fault with. Of all else, parts of a message among it,
+        // only the end is looked for.
+        if let Ok(mut message) = scan(input, Extent::Stream)
+            && message.fault.is_none()
+            && message.length as usize <= MESSAGE_LEN_MAX
+        {
+            message.buf = cut(input, message.length as usize, take);
+            return Ok(Some(Ok(message)));
+        }
         let bounded = &input[..input.len().min(HEAD_LEN_MAX)];
         let length = match measure(bounded) {
             None if bounded.len() == HEAD_LEN_MAX => return Err(fault(Fault::HeaderBlockTooLarge, bounded, take)),
@@ -127,22 +137,17 @@ impl Framer {
             Some(Ok(measure)) => Some(measure.length),
             Some(Err((reason, head_len))) => return Err(fault(reason, &bounded[..head_len], take)),
         };
-        let (message, rest) = input.split_at(length.unwrap_or(input.len()).min(input.len()));
-        *input = rest;
-        if length == Some(message.len()) {
-            let mut buf = take();
-            buf.clear();
-            buf.extend_from_slice(message);
-            return Ok(Some(buf));
+        if let Some(length) = length.filter(|&length| length <= input.len()) {
+            return Ok(Some(Message::scan(cut(input, length, take), true)));
         }
         // It grows with what comes, and not by what is announced: a first byte alone must not cost a whole buffer.
-        self.buf = message.to_vec();
+        self.buf = cut(input, input.len(), &mut Vec::new);
         self.length = length;
-        self.searched = message.len();
+        self.searched = self.buf.len();
         Ok(None)
     }
 
-    fn next_buffered(&mut self, input: &mut &[u8]) -> Result<Option<Framed>, FrameFault> {
+    fn next_buffered(&mut self, input: &mut &[u8]) -> Result<Option<Vec<u8>>, FrameFault> {
         debug_assert!(self.buf.len() <= MESSAGE_LEN_MAX);
         let length = match self.length {
             Some(length) => length,
@@ -177,7 +182,7 @@ impl Framer {
             return Ok(None);
         }
         self.length = None;
-        Ok(Some(Framed::Message(std::mem::take(&mut self.buf))))
+        Ok(Some(std::mem::take(&mut self.buf)))
     }
 
     fn give_up(&mut self, fault: Fault) -> FrameFault {
@@ -187,12 +192,20 @@ impl Framer {
     }
 }
 
-fn fault(fault: Fault, bytes: &[u8], take: &mut dyn FnMut() -> Vec<u8>) -> FrameFault {
-    let mut head = take();
-    head.clear();
-    head.extend_from_slice(bytes);
-    FrameFault { fault, head }
+fn fault(fault: Fault, mut head: &[u8], take: &mut dyn FnMut() -> Vec<u8>) -> FrameFault {
+    let length = head.len();
+    FrameFault { fault, head: cut(&mut head, length, take) }
+}
+
+/// Takes so much off `input`, into a buffer.
+fn cut(input: &mut &[u8], length: usize, take: &mut dyn FnMut() -> Vec<u8>) -> Vec<u8> {
+    let (bytes, rest) = input.split_at(length);
+    *input = rest;
+    let mut buf = take();
+    buf.clear();
+    buf.extend_from_slice(bytes);
+    buf
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -1,7 +1,7 @@
 //! Cuts a header block into fields, the same way for the framer and for the scanner: what one of them
 //! took for a Content-Length the other must too, or a request could hide in a body (RFC 3261 §7.3.1).
 
-use super::chars::{find_control, is_token_byte, trim};
+use super::chars::{find_control, find_name_end, is_token, trim};
 use super::value::parse_u32;
 use super::{Fault, Field, Name, Span};
 use crate::limits::MESSAGE_LEN_MAX;
@@ -32,36 +32,10 @@ impl<'a> FieldLines<'a> {
     }
 }
 
-/// A field before its name is looked up.
-struct Line {
-    span: Span,
-    name_end: usize,
-    value_at: usize,
-    well_formed: bool,
-}
-
-impl Line {
-    #[inline(always)]
-    fn field(&self, buf: &[u8]) -> Field {
-        let name_span = Span::new(self.span.start as usize, self.name_end);
-        // Nearly every value has one space before it and CRLF behind it, which leaves the rest little to do.
-        let end = self.span.end as usize;
-        let at = self.value_at + usize::from(buf[self.value_at..end].starts_with(b" "));
-        let value = trim(buf, at, if buf[at..end].ends_with(b"\r\n") { end - 2 } else { end });
-        Field { name: Name::of(name_span.of(buf)), name_span, value, line: self.span }
-    }
-}
-
 impl FieldLines<'_> {
     /// The next field, and whether it is well formed.
     #[inline(always)]
     pub(super) fn next_field(&mut self) -> Option<(Field, bool)> {
-        self.next_line().map(|line| (line.field(self.buf), line.well_formed))
-    }
-
-    /// Inlined into its two callers, for handing over a line costs as much as finding its end.
-    #[inline(always)]
-    fn next_line(&mut self) -> Option<Line> {
         let (buf, start, end) = (self.buf, self.at, self.buf.len());
         let line = buf.get(start..).filter(|line| !line.is_empty())?;
         if line.starts_with(b"\r\n") && buf[..start].ends_with(b"\r\n") {
@@ -69,14 +43,15 @@ impl FieldLines<'_> {
             self.head_len = Some(start + 2);
             return None;
         }
-        // A name of token bytes, and only blanks between it and the colon.
-        let name_len = line.iter().position(|&byte| !is_token_byte(byte)).unwrap_or(line.len());
-        let mut blanks = 0;
-        while matches!(line.get(name_len + blanks), Some(b' ' | b'\t')) {
-            blanks += 1;
+        // A name of token bytes, which those that are known are, and only blanks between it and the colon.
+        let mut name_end = find_name_end(buf, start, end).unwrap_or(end);
+        let mut name = Name::of(&buf[start..name_end]);
+        let mut at = name_end;
+        while matches!(buf.get(at), Some(b' ' | b'\t')) {
+            at += 1;
         }
-        let mut well_formed = name_len > 0 && line.get(name_len + blanks) == Some(&b':');
-        let mut at = start + name_len + blanks;
+        let mut value_at = at + 1;
+        let mut well_formed = buf.get(at) == Some(&b':') && (name != Name::Other || is_token(&buf[start..name_end]));
         // One search finds the end, the folds, and every control that may not stand in a header: a bare
         // CR or LF, which others could take for the end of a line, and NUL, which ends their strings.
         let line_end = loop {
@@ -101,10 +76,16 @@ impl FieldLines<'_> {
             }
         };
         self.at = line_end;
-        let span = Span::new(start, line_end);
-        let (name_end, value_at) =
-            if well_formed { (start + name_len, start + name_len + blanks + 1) } else { malformed_parts(buf, span) };
-        Some(Line { span, name_end, value_at, well_formed })
+        let line = Span::within(start, line_end);
+        if !well_formed {
+            (name_end, value_at) = malformed_parts(buf, line);
+            name = Name::of(&buf[start..name_end]);
+        }
+        // Nearly every value has one space before it and CRLF behind it, which leaves the rest little to do.
+        let rest = &buf[value_at..line_end];
+        let from = value_at + usize::from(rest.starts_with(b" "));
+        let value = trim(buf, from, if buf[from..line_end].ends_with(b"\r\n") { line_end - 2 } else { line_end });
+        Some((Field { name, name_span: Span::within(start, name_end), value, line }, well_formed))
     }
 }
 
@@ -164,16 +145,12 @@ fn measure_usual(buf: &[u8]) -> Result<Option<Measure>, Fault> {
     }
     let mut length = ContentLength::default();
     let mut lines = FieldLines::new(buf, first);
-    while let Some(line) = lines.next_line() {
-        if !line.well_formed {
+    while let Some((field, well_formed)) = lines.next_field() {
+        if !well_formed {
             return Err(Fault::HeaderSyntax);
         }
-        // Only names with the first letter of Content-Length or of its compact form are looked up.
-        if matches!(buf[line.span.start as usize], b'C' | b'c' | b'L' | b'l') {
-            let field = line.field(buf);
-            if field.name == Name::ContentLength {
-                length.add(field.value.of(buf))?;
-            }
+        if field.name == Name::ContentLength {
+            length.add(field.value.of(buf))?;
         }
     }
     let Some(head_len) = lines.head_len() else { return Ok(None) };

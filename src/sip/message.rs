@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use super::scan::{Extent, scan};
 use super::value::{ViaError, parse_u32, split_values};
-use super::{Name, Span, Uri, Via};
+use super::{Name, NameAddr, Span, Uri, Via};
 use crate::limits::HEADER_BLOCK_LEN_MAX;
 
 /// A request method (RFC 3261 §7.1 and its extensions); `Other` is forwarded as it is.
@@ -205,9 +205,11 @@ pub struct Message {
     pub(super) buf: Vec<u8>,
     pub(super) start: Start,
     pub(super) fields: SmallVec<[Field; 24]>,
-    pub(super) first_field: u32,
-    pub(super) head_end: u32,
-    pub(super) body: Span,
+    pub(super) first_field: u16,
+    pub(super) head_end: u16,
+    /// Of the whole message.
+    pub(super) length: u32,
+    pub(super) via_count: u16,
     pub(super) top_via: Via,
     pub(super) call_id: Span,
     pub(super) cseq: Cseq,
@@ -225,6 +227,9 @@ impl std::fmt::Debug for Message {
     }
 }
 
+/// What comes of a buffer: a message, for which there is one place in memory from the beginning, or the buffer with why not.
+pub type Scanned = Result<Box<Message>, (ScanError, Vec<u8>)>;
+
 /// Spans to leave out of a message.
 pub type Cuts = SmallVec<[Span; 4]>;
 
@@ -234,7 +239,7 @@ impl Message {
     ///
     /// # Errors
     /// What [`ScanError`] says, with the buffer, so that it can be used again.
-    pub fn scan(mut buf: Vec<u8>, stream: bool) -> Result<Self, (ScanError, Vec<u8>)> {
+    pub fn scan(mut buf: Vec<u8>, stream: bool) -> Scanned {
         if matches!(buf.first(), Some(b'\r' | b'\n')) {
             let blank = buf.chunks(2).take_while(|pair| pair == b"\r\n").count() * 2;
             buf.drain(..blank);
@@ -242,7 +247,7 @@ impl Message {
         let extent = if stream { Extent::Stream } else { Extent::Datagram };
         match scan(&buf, extent) {
             Ok(mut message) => {
-                buf.truncate(message.body.end as usize);
+                buf.truncate(message.length as usize);
                 message.buf = buf;
                 Ok(message)
             }
@@ -255,7 +260,7 @@ impl Message {
     ///
     /// # Errors
     /// As [`Message::scan`].
-    pub fn scan_head(mut head: Vec<u8>) -> Result<Self, (ScanError, Vec<u8>)> {
+    pub fn scan_head(mut head: Vec<u8>) -> Scanned {
         let mut cut_off = false;
         if !head.ends_with(b"\r\n\r\n") {
             // Only whole lines count.
@@ -370,10 +375,10 @@ impl Message {
         fields.flat_map(|field| split_values(&self.buf, field.value))
     }
 
-    /// How many values a list header has.
+    /// How many values a list header has. Via's are counted once; that there are more than `VALUES_MAX` is a fault.
     #[must_use]
     pub fn count_values(&self, name: Name) -> usize {
-        self.values(name).count()
+        if name == Name::Via { self.via_count.into() } else { self.values(name).count() }
     }
 
     /// The topmost Via.
@@ -402,13 +407,19 @@ impl Message {
     /// From's tag; empty when there is none (RFC 2543).
     #[must_use]
     pub fn from_tag(&self) -> &[u8] {
-        self.text(self.from_tag)
+        self.tag(Name::From, self.from_tag)
     }
 
     /// To's tag; empty outside of a dialog.
     #[must_use]
     pub fn to_tag(&self) -> &[u8] {
-        self.text(self.to_tag)
+        self.tag(Name::To, self.to_tag)
+    }
+
+    /// A request's tag is read with the request. Few ask for a response's, so that it is looked for only then.
+    fn tag(&self, name: Name, of_request: Span) -> &[u8] {
+        let looked_for = || NameAddr::parse_tag(&self.buf, self.first(name)?.value).ok()?;
+        self.text(if self.is_request() { of_request } else { looked_for().unwrap_or_default() })
     }
 
     /// Max-Forwards, 0–255.
@@ -427,19 +438,19 @@ impl Message {
     /// The body.
     #[must_use]
     pub fn body(&self) -> &[u8] {
-        self.text(self.body)
+        self.buf.get(self.head_end() + 2..).unwrap_or(&[])
     }
 
     /// Where the empty line's CRLF is: a header line inserted here becomes the last one.
     #[must_use]
     pub fn head_end(&self) -> usize {
-        self.head_end as usize
+        self.head_end.into()
     }
 
     /// Right after the start line: a header line inserted here becomes the first one.
     #[must_use]
     pub fn first_field_at(&self) -> usize {
-        self.first_field as usize
+        self.first_field.into()
     }
 
     /// Whether a list of tokens (Supported, Require, Proxy-Require) holds this one, in any case.
@@ -462,25 +473,27 @@ impl Message {
         let mut cuts = Cuts::new();
         let mut index = 0;
         for field in self.fields.iter().filter(|field| field.name == name) {
-            let values: SmallVec<[(Span, bool); 8]> = split_values(&self.buf, field.value)
-                .map(|value| {
-                    index += 1;
-                    (value, cut(index - 1, value))
-                })
-                .collect();
-            if values.is_empty() || values.iter().all(|(_, goes)| !goes) {
-                continue;
+            // Where the values begin that go as long as none of the line stays, and where the one before ends.
+            let (mut first, mut before) = (None, None);
+            for value in split_values(&self.buf, field.value) {
+                let goes = cut(index, value);
+                index += 1;
+                match before {
+                    None if goes => first = first.or(Some(value.start)),
+                    // Behind a value that stays, a value goes with the comma before it.
+                    Some(start) if goes => cuts.push(Span { start, end: value.end }),
+                    _ => {
+                        if let Some(start) = first.take() {
+                            cuts.push(Span { start, end: value.start });
+                        }
+                    }
+                }
+                if !goes || before.is_some() {
+                    before = Some(value.end);
+                }
             }
-            let Some(first_kept) = values.iter().position(|(_, goes)| !goes) else {
+            if first.is_some() {
                 cuts.push(field.line);
-                continue;
-            };
-            if first_kept > 0 {
-                cuts.push(Span { start: values[0].0.start, end: values[first_kept].0.start });
-            }
-            // Behind a value that stays, a value goes with the comma before it.
-            for pair in values[first_kept..].windows(2).filter(|pair| pair[1].1) {
-                cuts.push(Span { start: pair[0].0.end, end: pair[1].0.end });
             }
         }
         cuts

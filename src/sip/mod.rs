@@ -23,7 +23,7 @@ pub mod value;
 
 pub use edit::Edits;
 pub use framer::{FrameFault, Framed, Framer};
-pub use message::{Fault, Field, Message, Method, ScanError, Start};
+pub use message::{Fault, Field, Message, Method, ScanError, Scanned, Start};
 pub use name::Name;
 pub use span::Span;
 pub use uri::{Host, Scheme, Uri, UriError};

@@ -133,7 +133,7 @@ fn marks(request: &Message, source: SocketAddr) -> Marks {
         Some(span) => marks.push(Mark { span, kind: MarkKind::Received }),
         None if via.rport.is_some() || !via.host.matches_ip(source.ip()) => {
             let end = via.all.end as usize;
-            marks.push(Mark { span: Span::new(end, end), kind: MarkKind::NewReceived });
+            marks.push(Mark { span: Span::within(end, end), kind: MarkKind::NewReceived });
         }
         None => {}
     }

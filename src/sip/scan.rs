@@ -7,7 +7,7 @@
 
 use smallvec::SmallVec;
 
-use super::chars::{find_control, has_lws, is_lws, is_token, trim};
+use super::chars::{find_control, has_lws, is_lower, is_lws, is_token, trim};
 use super::lines::{ContentLength, FieldLines, head_len, measure};
 use super::message::{Cseq, Fault, Field, Message, Method, ScanError, Start};
 use super::value::{NameAddr, Via, parse_u32, split_values};
@@ -29,7 +29,7 @@ pub(super) enum Extent {
 }
 
 /// Parses `buf`, without leading empty lines. The message's own `buf` is left empty.
-pub(super) fn scan(buf: &[u8], extent: Extent) -> Result<Message, ScanError> {
+pub(super) fn scan(buf: &[u8], extent: Extent) -> Result<Box<Message>, ScanError> {
     let bounded = &buf[..buf.len().min(HEADER_BLOCK_LEN_MAX + 2)];
     parse(buf, bounded, extent).map_err(|error| match head_len(bounded, 0) {
         Some(_) => error,
@@ -41,7 +41,7 @@ pub(super) fn scan(buf: &[u8], extent: Extent) -> Result<Message, ScanError> {
 
 /// `bounded` is the part of `buf` that must hold the header block.
 #[inline(always)]
-fn parse(buf: &[u8], bounded: &[u8], extent: Extent) -> Result<Message, ScanError> {
+fn parse(buf: &[u8], bounded: &[u8], extent: Extent) -> Result<Box<Message>, ScanError> {
     let line_end = memchr::memchr(b'\n', bounded).ok_or(ScanError::Truncated)? + 1;
     let mut faults = Faults::default();
     let line = buf[..line_end].strip_suffix(b"\n").unwrap_or(&buf[..line_end]);
@@ -54,14 +54,15 @@ fn parse(buf: &[u8], bounded: &[u8], extent: Extent) -> Result<Message, ScanErro
     let start = start_line(buf, trim_end(line).len(), clean.unwrap_or(line).len(), &mut faults)?;
     faults.in_response = matches!(start, Start::Status { .. });
 
-    let empty = Span::new(line_end, line_end);
-    let mut message = Message {
+    let empty = Span::within(line_end, line_end);
+    let mut message = Box::new(Message {
         buf: Vec::new(),
         start,
         fields: SmallVec::new(),
-        first_field: line_end as u32,
+        first_field: line_end as u16,
         head_end: 0,
-        body: empty,
+        length: 0,
+        via_count: 0,
         top_via: Via {
             all: empty,
             transport: None,
@@ -80,7 +81,7 @@ fn parse(buf: &[u8], bounded: &[u8], extent: Extent) -> Result<Message, ScanErro
         request_uri: None,
         route_uris: SmallVec::new(),
         fault: None,
-    };
+    });
     let mut content_length = ContentLength::default();
     let mut seen = Seen::default();
     let mut lines = FieldLines::new(bounded, line_end);
@@ -95,8 +96,9 @@ fn parse(buf: &[u8], bounded: &[u8], extent: Extent) -> Result<Message, ScanErro
         message.fields.push(field);
     }
     let head_len = lines.head_len().ok_or(ScanError::Truncated)?;
-    message.head_end = (head_len - 2) as u32;
-    message.body = Span::new(head_len, head_len);
+    message.head_end = (head_len - 2) as u16;
+    message.length = head_len as u32;
+    message.via_count = seen.vias as u16;
     if !seen.top_via {
         return Err(ScanError::Unanswerable);
     }
@@ -145,7 +147,7 @@ fn trim_end(bytes: &[u8]) -> &[u8] {
 /// `trimmed` is the line's length without blanks at its end, `length` with them.
 fn start_line(buf: &[u8], trimmed: usize, length: usize, faults: &mut Faults) -> Result<Start, ScanError> {
     let line = &buf[..trimmed];
-    if line.get(..4).is_some_and(|prefix| prefix.eq_ignore_ascii_case(b"sip/")) {
+    if is_lower(line.get(..4).unwrap_or(b""), b"sip/") {
         return status_line(&buf[..length]);
     }
     let method_len = memchr::memchr(b' ', line).ok_or(ScanError::StartLine)?;
@@ -154,14 +156,14 @@ fn start_line(buf: &[u8], trimmed: usize, length: usize, faults: &mut Faults) ->
     }
     let version_at = line.iter().rposition(|&byte| is_lws(byte)).map_or(0, |at| at + 1);
     let version = &line[version_at..];
-    if !version.get(..4).is_some_and(|prefix| prefix.eq_ignore_ascii_case(b"sip/")) {
+    if !is_lower(version.get(..4).unwrap_or(b""), b"sip/") {
         return Err(ScanError::StartLine);
     }
     let uri = trim(buf, method_len, version_at);
     if version_at <= method_len || uri.is_empty() {
         return Err(ScanError::StartLine);
     }
-    if !version.eq_ignore_ascii_case(b"SIP/2.0") {
+    if !is_lower(version, b"sip/2.0") {
         faults.add(if is_version(&version[4..]) { Fault::Version } else { Fault::RequestLine });
     }
     // Exactly one space between the three of them and nothing after (RFC 3261 §7.1).
@@ -169,7 +171,7 @@ fn start_line(buf: &[u8], trimmed: usize, length: usize, faults: &mut Faults) ->
     if !exact || buf[version_at - 1] != b' ' || has_lws(uri.of(buf)) {
         faults.add(Fault::RequestLine);
     }
-    let method_span = Span::new(0, method_len);
+    let method_span = Span::within(0, method_len);
     Ok(Start::Request { method: Method::of(method_span.of(buf)), method_span, uri })
 }
 
@@ -182,7 +184,7 @@ fn is_version(bytes: &[u8]) -> bool {
 
 fn status_line(line: &[u8]) -> Result<Start, ScanError> {
     let rest = match line.get(..8) {
-        Some(version) if version.eq_ignore_ascii_case(b"SIP/2.0 ") => &line[8..],
+        Some(version) if is_lower(version, b"sip/2.0 ") => &line[8..],
         _ => return Err(ScanError::Unanswerable),
     };
     // Some leave the space out when the reason phrase is empty.
@@ -192,7 +194,7 @@ fn status_line(line: &[u8]) -> Result<Start, ScanError> {
     };
     let code = parse_u32(code).filter(|value| code.len() == 3 && (100..700).contains(value));
     let code = code.and_then(|code| u16::try_from(code).ok()).ok_or(ScanError::Unanswerable)?;
-    Ok(Start::Status { code, reason: Span::new(reason_at, line.len()) })
+    Ok(Start::Status { code, reason: Span::within(reason_at, line.len()) })
 }
 
 /// Which header fields were there.
@@ -220,6 +222,7 @@ impl Seen {
         let value = field.value;
         match field.name {
             Name::Via => self.read_vias(buf, value, message, faults),
+            Name::From | Name::To if !message.is_request() => {}
             Name::From if std::mem::replace(&mut self.from, true) => faults.add(Fault::DuplicateFrom),
             Name::From => match tag_of(buf, value) {
                 Some(tag) => message.from_tag = tag.unwrap_or(message.from_tag),
@@ -342,7 +345,7 @@ fn check_cseq_method(buf: &[u8], message: &Message, faults: &mut Faults) {
 }
 
 fn measure_body(buf: &[u8], extent: Extent, wanted: Option<u32>, message: &mut Message, faults: &mut Faults) {
-    let head_len = message.body.start as usize;
+    let head_len = message.length as usize;
     let present = buf.len() - head_len;
     let length = match wanted.map(|length| length as usize) {
         None => {
@@ -357,7 +360,7 @@ fn measure_body(buf: &[u8], extent: Extent, wanted: Option<u32>, message: &mut M
         }
         Some(wanted) => wanted,
     };
-    message.body = Span::new(head_len, head_len + length);
+    message.length = (head_len + length) as u32;
 }
 
 fn read_request_uri(buf: &[u8], message: &mut Message, faults: &mut Faults) {

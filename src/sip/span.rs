@@ -1,20 +1,28 @@
-//! A range of a message's buffer.
+//! A range of a message's header block.
 
-/// Bytes `start..end` of the buffer that it was made for. Messages are at most 64 KiB, so 32 bits hold it.
+/// Bytes `start..end` of the buffer that it was made for. A header block is at most 32 KiB, so 16 bits hold it: a parsed
+/// message is made of spans, and is kept for as long as its transaction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Span {
     /// First byte.
-    pub start: u32,
+    pub start: u16,
     /// One past the last byte.
-    pub end: u32,
+    pub end: u16,
 }
 
 impl Span {
-    /// From indexes; a message is never longer than `u32::MAX`.
+    /// From indexes. Of a text that is no header block, and longer than any, it holds the beginning.
     #[must_use]
     pub fn new(start: usize, end: usize) -> Self {
-        debug_assert!(start <= end && u32::try_from(end).is_ok());
-        Self { start: start as u32, end: end as u32 }
+        debug_assert!(start <= end);
+        let short = |at: usize| at.min(u16::MAX as usize) as u16;
+        Self { start: short(start), end: short(end) }
+    }
+
+    /// From indexes into a header block, or into what another span holds.
+    pub(super) fn within(start: usize, end: usize) -> Self {
+        debug_assert!(start <= end && u16::try_from(end).is_ok());
+        Self { start: start as u16, end: end as u16 }
     }
 
     /// The bytes, or nothing when the span does not belong to `buf`.

@@ -124,7 +124,7 @@ impl Uri {
         if !is_clean(bytes) {
             return Err(UriError::Character);
         }
-        let empty = Span::new(base + bytes.len(), base + bytes.len());
+        let empty = Span::within(base + bytes.len(), base + bytes.len());
         let mut uri = Self {
             all: span,
             scheme,
@@ -149,9 +149,9 @@ impl Uri {
             if user_len == 0 {
                 return Err(UriError::User);
             }
-            uri.user = Span::new(base + at, base + at + user_len);
+            uri.user = Span::within(base + at, base + at + user_len);
             if user_len < length {
-                uri.password = Span::new(base + at + user_len + 1, base + at + length);
+                uri.password = Span::within(base + at + user_len + 1, base + at + length);
             }
             at += length + 1;
         }
@@ -169,13 +169,13 @@ impl Uri {
             if bytes.get(at + length) == Some(&b'@') {
                 return Err(UriError::Host);
             }
-            uri.params = Span::new(base + at, base + at + length);
+            uri.params = Span::within(base + at, base + at + length);
             at += length;
         }
         match bytes.get(at) {
             None => Ok(uri),
             Some(b'?') => {
-                uri.headers = Span::new(base + at + 1, base + bytes.len());
+                uri.headers = Span::within(base + at + 1, base + bytes.len());
                 Ok(uri)
             }
             Some(_) => Err(UriError::Host),
@@ -197,7 +197,7 @@ impl Uri {
             return None;
         }
         let start = value.as_ptr().addr().wrapping_sub(buf.as_ptr().addr());
-        Host::parse(buf, Span::new(start, start + value.len()))
+        Host::parse(buf, Span::within(start, start + value.len()))
     }
 
     /// The `transport` parameter: `None` without one, `Some(None)` when it is none of ours.
@@ -420,7 +420,7 @@ pub(super) fn host_at(buf: &[u8], at: usize, end: usize) -> Option<(Host, Span, 
     if let Some((ip, length)) = v4_prefix(bytes)
         && matches!(bytes.get(length), None | Some(b':' | b';' | b'?'))
     {
-        return Some((Host::V4(ip), Span::new(at, at + length), at + length));
+        return Some((Host::V4(ip), Span::within(at, at + length), at + length));
     }
     let past = at + host_len(bytes)?;
     let span = trim(buf, at, past);

@@ -4,7 +4,7 @@
 //! display name may hold any bytes that cannot be taken for structure, for phones do not always quote.
 
 use super::chars::{
-    find_not_uri, is_lower, is_lws, is_plain_byte, is_token, is_token_byte, quoted_end, skip_lws, trim,
+    find_not_plain, find_not_uri, is_lower, is_lws, is_token, is_token_byte, quoted_end, skip_lws, trim,
 };
 use super::uri::{host_at, parse_port};
 use super::{Host, Span};
@@ -75,7 +75,7 @@ impl Via {
         if at < end && buf[at] != b';' {
             return Err(ViaError::Host);
         }
-        let none = Span::new(end, end);
+        let none = Span::within(end, end);
         let mut via = Self {
             all: trim(buf, span.start as usize, end),
             transport,
@@ -92,7 +92,7 @@ impl Via {
 
     fn read_params(&mut self, buf: &[u8], at: usize, end: usize) -> Option<ViaError> {
         let mut fault = None;
-        let mut params = Params::over(buf, Span::new(at, end));
+        let mut params = Params::over(buf, Span::within(at, end));
         let mut branches = 0;
         while let Some((name, value, is_token)) = params.next_checked() {
             let text = name.of(buf);
@@ -105,7 +105,7 @@ impl Via {
                 }
             } else if is_lower(text, b"rport") {
                 bad |= self.rport.is_some();
-                self.rport = self.rport.or(Some(value.unwrap_or(Span::new(name.end as usize, name.end as usize))));
+                self.rport = self.rport.or(Some(value.unwrap_or(Span::within(name.end as usize, name.end as usize))));
             } else if is_lower(text, b"received") {
                 bad |= value.is_none() || self.received.is_some();
                 self.received = self.received.or(value);
@@ -208,7 +208,7 @@ impl NameAddr {
                 // What ends the URI must be the bracket, and not what may not stand in it.
                 let start = at + length + 1;
                 let close = find_not_uri(buf, start, end).filter(|&at| buf[at] == b'>').ok_or(NameAddrError::Uri)?;
-                (Span::new(start, close), true, close + 1)
+                (Span::within(start, close), true, close + 1)
             }
             _ => {
                 let uri_end = memchr::memchr(b';', &buf[at..end]).map_or(end, |length| at + length);
@@ -227,7 +227,7 @@ impl NameAddr {
         if at < end && buf[at] != b';' {
             return Err(NameAddrError::Params);
         }
-        let addr = Self { all, uri, bracketed, params: Span::new(at, end) };
+        let addr = Self { all, uri, bracketed, params: Span::within(at, end) };
         let mut params = Params::over(buf, addr.params);
         while let Some((name, value, is_token)) = params.next_checked() {
             if !is_token {
@@ -282,7 +282,7 @@ pub struct Params<'a> {
 impl<'a> Params<'a> {
     #[cfg(test)]
     fn new(bytes: &'a [u8]) -> Self {
-        Self::over(bytes, Span::new(0, bytes.len()))
+        Self::over(bytes, Span::within(0, bytes.len()))
     }
 
     /// Over a span of a buffer, such as [`NameAddr::params`], that begins with `;` or with the first name.
@@ -301,7 +301,11 @@ impl<'a> Params<'a> {
     }
 
     /// Like `next_spans`, with whether the name is a token.
+    #[inline]
     fn next_checked(&mut self) -> Option<(Span, Option<Span>, bool)> {
+        if self.at >= self.end {
+            return None;
+        }
         if let Some((name, value)) = self.next_plain() {
             return Some((name, value, true));
         }
@@ -320,14 +324,13 @@ impl<'a> Params<'a> {
         let mut value = None;
         if rest.get(length) == Some(&b'=') {
             let value_at = length + 1;
-            let plain = &rest[value_at..];
-            length = value_at + plain.iter().position(|&byte| !is_plain_byte(byte)).unwrap_or(plain.len());
-            value = Some(Span::new(self.at + value_at, self.at + length));
+            length = find_not_plain(rest, value_at, rest.len()).unwrap_or(rest.len());
+            value = Some(Span::within(self.at + value_at, self.at + length));
         }
         if rest.get(length).is_some_and(|&byte| byte != b';') {
             return None;
         }
-        let name = Span::new(self.at, self.at + name_len);
+        let name = Span::within(self.at, self.at + name_len);
         // `;` as the last byte leaves an empty parameter behind it.
         self.malformed |= length + 1 == rest.len();
         self.at += length + 1;
@@ -430,10 +433,14 @@ pub struct Values<'a> {
 impl Iterator for Values<'_> {
     type Item = Span;
 
+    #[inline]
     fn next(&mut self) -> Option<Span> {
-        if self.done {
-            return None;
-        }
+        if self.done { None } else { Some(self.next_value()) }
+    }
+}
+
+impl Values<'_> {
+    fn next_value(&mut self) -> Span {
         let start = self.at;
         let mut at = start;
         loop {
@@ -445,12 +452,12 @@ impl Iterator for Values<'_> {
             };
             let Some(found) = found else {
                 self.done = true;
-                return Some(trim(self.buf, start, self.end));
+                return trim(self.buf, start, self.end);
             };
             at = match self.buf[found] {
                 b',' => {
                     self.at = found + 1;
-                    return Some(trim(self.buf, start, found));
+                    return trim(self.buf, start, found);
                 }
                 b'"' => quoted_end(self.buf, found, self.end),
                 _ => memchr::memchr(b'>', &self.buf[found..self.end]).map(|length| found + length + 1),

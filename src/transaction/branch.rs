@@ -18,7 +18,8 @@ const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 /// Whether a branch begins with the magic cookie and has something behind it (RFC 3261 §8.1.1.7), in any case.
 #[must_use]
 pub fn has_magic_cookie(branch: &[u8]) -> bool {
-    branch.len() > MAGIC_COOKIE.len() && branch[..MAGIC_COOKIE.len()].eq_ignore_ascii_case(MAGIC_COOKIE)
+    let (cookie, rest) = branch.split_at(branch.len().min(MAGIC_COOKIE.len()));
+    !rest.is_empty() && (cookie == MAGIC_COOKIE || cookie.eq_ignore_ascii_case(MAGIC_COOKIE))
 }
 
 /// A transaction of one shard: a slot and its generation.
@@ -78,17 +79,32 @@ impl Branch {
     }
 }
 
+/// What each character of the alphabet stands for, in either case; 255 for all others.
+static VALUES: [u8; 256] = {
+    let mut values = [255; 256];
+    let mut at = 0;
+    while at < ALPHABET.len() {
+        values[ALPHABET[at] as usize] = at as u8;
+        values[ALPHABET[at].to_ascii_uppercase() as usize] = at as u8;
+        at += 1;
+    }
+    values
+};
+
 /// Five bits a character, from the highest on; what is left of the last one is zero.
 fn encode(raw: &[u8; RAW_LEN]) -> [u8; CHARS_LEN] {
     let mut text = [0; CHARS_LEN];
-    for (chars, five) in text.chunks_mut(8).zip(raw.chunks(5)) {
-        let mut bytes = [0; 8];
-        bytes[..five.len()].copy_from_slice(five);
-        let bits = u64::from_be_bytes(bytes);
-        for (at, char) in chars.iter_mut().enumerate() {
-            *char = ALPHABET[(bits >> (59 - at * 5)) as usize & 31];
+    let (fives, last) = raw.as_chunks::<5>();
+    let (eights, rest) = text.as_chunks_mut::<8>();
+    let write = |bits: u64, chars: &mut [u8]| {
+        for (at, char) in chars.iter_mut().rev().enumerate() {
+            *char = ALPHABET[(bits >> (at * 5)) as usize & 31];
         }
+    };
+    for (five, chars) in fives.iter().zip(eights) {
+        write(five.iter().fold(0, |bits, byte| bits << 8 | u64::from(*byte)), chars);
     }
+    write(u64::from(last[0]) << 2, rest);
     text
 }
 
@@ -96,25 +112,22 @@ fn encode(raw: &[u8; RAW_LEN]) -> [u8; CHARS_LEN] {
 /// that are left.
 fn decode(text: &[u8; CHARS_LEN]) -> Option<[u8; RAW_LEN]> {
     let mut raw = [0; RAW_LEN];
-    for (chars, five) in text.chunks(8).zip(raw.chunks_mut(5)) {
-        let mut bits = 0;
-        for (at, char) in chars.iter().enumerate() {
-            let value = match char {
-                b'a'..=b'z' => char - b'a',
-                b'A'..=b'Z' => char - b'A',
-                b'2'..=b'7' => char - b'2' + 26,
-                _ => return None,
-            };
-            bits |= u64::from(value) << (59 - at * 5);
-        }
-        let bytes = bits.to_be_bytes();
-        let (own, left) = bytes.split_at(five.len());
-        if left.iter().any(|byte| *byte != 0) {
-            return None;
-        }
-        five.copy_from_slice(own);
+    let (eights, rest) = text.as_chunks::<8>();
+    let (fives, last) = raw.as_chunks_mut::<5>();
+    let mut all = 0;
+    let mut read = |chars: &[u8]| {
+        chars.iter().fold(0u64, |bits, char| {
+            let value = VALUES[usize::from(*char)];
+            all |= value;
+            bits << 5 | u64::from(value & 31)
+        })
+    };
+    for (chars, five) in eights.iter().zip(fives) {
+        five.copy_from_slice(&read(chars).to_be_bytes()[3..]);
     }
-    Some(raw)
+    let bits = read(rest);
+    last[0] = (bits >> 2) as u8;
+    (all < 32 && bits & 3 == 0).then_some(raw)
 }
 
 #[cfg(test)]

@@ -349,7 +349,7 @@ fn a_new_verdict_ends_rests_and_says_who_is_back_and_who_is_down() {
     assert!(!bench.all.upstream().answers(1) && bench.all.upstream().answers(0));
 }
 
-fn request(text: &str) -> Message {
+fn request(text: &str) -> Box<Message> {
     let text = format!(
         "INVITE {text} SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.11:5060;branch=z9hG4bK1\r\nFrom: <sip:a@example.com>;tag=a\r\n\
          To: <sip:b@example.com>;tag=b\r\nCall-ID: c\r\nCSeq: 1 INVITE\r\nContent-Length: 0\r\n\r\n"

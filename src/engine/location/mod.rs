@@ -422,6 +422,11 @@ impl Location {
         holds(ids().all(|id| id.home(env.settings.shards) == env.me()), "a binding is at its home")
     }
 
+    /// Timers that run for it.
+    pub(super) fn timers_len(&self) -> usize {
+        self.timers.len() + self.waiters.len() + self.flows.udp_len()
+    }
+
     /// Whether a connection carries a binding.
     pub(super) fn is_registered(&self, conn: ConnId) -> bool {
         self.flows.stream(conn).is_some_and(Flow::is_registered)

@@ -14,7 +14,7 @@ const REQUEST: &str = "INVITE sip:bob@example.com SIP/2.0\r\n\
     l: 4\r\n\r\nbody";
 
 fn scanned(text: &str) -> Message {
-    Message::scan(text.as_bytes().to_vec(), false).unwrap_or_else(|(error, _)| panic!("{error:?}: {text}"))
+    *Message::scan(text.as_bytes().to_vec(), false).unwrap_or_else(|(error, _)| panic!("{error:?}: {text}"))
 }
 
 fn source() -> SocketAddr {

@@ -403,14 +403,15 @@ impl ResponseContext {
     pub fn check(&self) {
         let runs = |timer: TxnTimer| self.timers[timer as usize].is_some();
         let (client, server) = (&self.client, &self.server);
-        assert!(self.request.is_some() || !server.machine.is_open(), "it is to be answered, and its request is gone");
+        let is_open = server.machine.is_open() && !server.is_over;
+        assert!(self.request.is_some() || !is_open, "it is to be answered, and its request is gone");
         assert!(self.seeking.is_none() || runs(TxnTimer::Location), "it waits for where it goes without end");
         assert!(self.watched.is_none() || client.flow.is_some(), "it watches what it was not sent on");
         assert!(self.watched.is_none() || client.machine.is_pending(), "it watches, and waits for nothing");
         assert!(client.cancel.is_sent() || !runs(TxnTimer::CancelDeadline), "a CANCEL that is over has a timer");
         assert!(server.machine.is_open() || !runs(TxnTimer::Trying), "it is answered, and would say 100");
         let waits = client.machine.is_pending() || self.seeking.is_some() || client.cancel.is_sent();
-        assert!(waits || !server.machine.is_open(), "nothing will ever answer it");
+        assert!(waits || !is_open, "nothing will ever answer it");
     }
 
     /// The buffers that it leaves, to be used again.

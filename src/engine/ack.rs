@@ -1,22 +1,19 @@
 //! ACK: absorbed by the transaction that sent an error, else forwarded without state (RFC 3261 §16.11, §17.2.1).
 
 use super::connections::Element;
-use super::context::{Event, plan, tag_of};
+use super::context::{Event, tag_of};
 use super::contexts::Slot;
-use super::home::Found;
-use super::mail::{AckMail, By, Letter};
+use super::location::Found;
+use super::mail::{AckMail, By};
 use super::words::in_words;
 use super::{Engine, Mail, Source};
 use crate::clock::Time;
 use crate::dns::NextHop;
-use crate::flow::keys::Tag;
-use crate::ids::{BindingId, FlowRef, PointId, Side};
-use crate::proxy::{Place, Target, Walk, forward, place_of, target, validate};
+use crate::ids::{BindingId, FlowRef, Side};
+use crate::proxy::{Place, Target, Walk, place_of, target, validate};
 use crate::sip::{Message, Method};
 use crate::stats::Counter;
 use crate::tls::identity::Expected;
-use crate::transaction::Branch;
-use crate::transaction::branch::TxnId;
 
 impl Engine {
     pub(super) fn on_ack(&mut self, ack: Box<Message>, source: Source, walk: &Walk, now: Time) {
@@ -89,61 +86,6 @@ impl Engine {
                 self.recycle_message(ack);
             }
         }
-    }
-
-    /// The home knows the flow of an ACK's phone.
-    pub(super) fn forward_ack_on(
-        &mut self,
-        ack: Box<Message>,
-        source: &Source,
-        flow: FlowRef,
-        binding: Option<BindingId>,
-    ) {
-        let walk = crate::proxy::route::walk(&ack, source, &self.env.names, &self.env.keys);
-        let key = self.key_of(&ack, Method::Invite, source);
-        let loop_hash = validate::loop_hash(&ack, source.side, &self.env.keys);
-        self.send_ack(ack, source, &walk, flow, binding, By::Binding, key, loop_hash);
-    }
-
-    #[allow(clippy::too_many_arguments, reason = "everything that is known of an ACK, used once")]
-    fn send_ack(
-        &mut self,
-        ack: Box<Message>,
-        source: &Source,
-        walk: &Walk,
-        flow: FlowRef,
-        binding: Option<BindingId>,
-        by: By,
-        key: u128,
-        loop_hash: u32,
-    ) {
-        let bytes = self.ack_bytes(&ack, source, walk, flow.point(), key, loop_hash);
-        if let Err(letter) = self.send(flow, Letter { bytes, binding, txn: None, by }) {
-            self.deliver(Some(flow), letter);
-        }
-        self.recycle_message(ack);
-    }
-
-    fn ack_bytes(
-        &mut self,
-        ack: &Message,
-        source: &Source,
-        walk: &Walk,
-        point: PointId,
-        key: u128,
-        loop_hash: u32,
-    ) -> Vec<u8> {
-        // The same for a repetition, as a stateless proxy must make it (RFC 3261 §16.11).
-        let nonce = self.env.keys.hash64(Tag::Branch, &[&key.to_be_bytes()]);
-        let branch = Branch { shard: self.me(), txn: TxnId::NONE, nonce, loop_hash };
-        let mut edits = std::mem::take(&mut self.ports.edits);
-        edits.clear();
-        let point = self.env.settings.point(point);
-        forward::edit(ack, &plan(source, walk, point, branch, None), &mut edits);
-        let mut bytes = self.ports.pool.take();
-        edits.apply(ack.buf(), &mut bytes);
-        self.ports.edits = edits;
-        bytes
     }
 
     /// Where an ACK to a 2xx goes that no flow of ours was found for. `lost` is the flow that its token named.

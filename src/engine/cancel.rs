@@ -4,7 +4,7 @@
 //! towards the next hop is random, so that a CANCEL sent on without state could match nothing there either.
 
 use super::context::Event;
-use super::{Engine, Source, placement};
+use super::{Engine, Source};
 use crate::clock::Time;
 use crate::ids::{ShardId, Side};
 use crate::proxy::{Refusal, Walk, trust};
@@ -62,10 +62,10 @@ impl Engine {
     /// CANCEL landed. Of a sender who is known by its connection only, that is where its REGISTER went.
     fn next_to_ask(&self, cancel: &Message, source: &Source) -> Option<ShardId> {
         let landed = source.flow.shard();
-        let next = match placement::lasting_sender_of(source) {
-            Some(_) => ShardId((self.me().0 + 1) % self.env.settings.shards),
-            None if source.side == Side::Endpoint && landed == self.me() => self.home_of_to(cancel)?,
-            None => return None,
+        let next = match Self::lasts(source) {
+            true => ShardId((self.me().0 + 1) % self.env.settings.shards),
+            false if source.side == Side::Endpoint && landed == self.me() => self.home_of_to(cancel)?,
+            false => return None,
         };
         Some(next).filter(|next| *next != landed)
     }

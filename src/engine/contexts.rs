@@ -8,7 +8,8 @@ use smallvec::SmallVec;
 
 use super::connections::Element;
 use super::context::{
-    Absorber, Action, Actions, Answer, Asked, ContactOf, Event, ResponseContext, Saw, Turn, TxnTimer, Why, response,
+    Absorber, Action, Actions, Answer, Asked, ContactOf, Event, ResponseContext, Saw, Seeking, Turn, TxnTimer, Why,
+    response,
 };
 use super::kept::Kept;
 use super::mail::{By, Letter};
@@ -16,9 +17,10 @@ use super::ports::KeyedState;
 use super::words::in_words;
 use super::{ConnectFailure, Engine, Level};
 use crate::clock::Time;
+use crate::dns::{self, NextHop};
 use crate::flow::keys::AlreadyHashed;
 use crate::flow::table::Slots;
-use crate::ids::{ConnId, FlowRef, ShardId};
+use crate::ids::{BindingId, ConnId, FlowRef, ShardId};
 use crate::server_pool::Evidence;
 use crate::stats::Counter;
 use crate::transaction::branch::TxnId;
@@ -87,11 +89,7 @@ fn txn_of(slot: ConnId) -> TxnId {
 
 impl Contexts {
     pub(super) fn new(count_max: usize, state: &KeyedState) -> Self {
-        Self {
-            slots: Slots::new(count_max),
-            by_key: HashMap::default(),
-            watchers: HashMap::with_hasher(state.clone()),
-        }
+        Self { slots: Slots::new(count_max), by_key: HashMap::default(), watchers: HashMap::with_hasher(state.clone()) }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -424,6 +422,35 @@ impl Engine {
             let still = if flow.is_none() { engine.still_there(context) } else { None };
             let way = |flow: FlowRef| engine.way(context, flow);
             Some(Event::Located { way: flow.map(way), still: still.map(way) })
+        });
+    }
+
+    /// A name has been resolved for a request that waits for it.
+    pub(super) fn on_name(&mut self, id: TxnId, answer: dns::Answer, now: Time) {
+        self.with_context(id, now, |engine, context| {
+            let is_its = context.seeking == Some(Seeking::Name);
+            is_its.then(|| Event::Named(engine.named(answer, now)))
+        });
+    }
+
+    /// A shard has said whether it holds the flow.
+    pub(super) fn on_peer(&mut self, id: TxnId, found: Option<(FlowRef, Option<BindingId>)>, now: Time) {
+        self.with_context(id, now, |engine, context| {
+            let found = found.map(|(flow, binding)| (engine.way(context, flow), binding));
+            Some(Event::ConnectedElsewhere(found))
+        });
+    }
+
+    /// The device's shard has answered.
+    pub(super) fn on_device(
+        &mut self,
+        id: TxnId,
+        hop: NextHop,
+        found: Result<FlowRef, Option<ConnectFailure>>,
+        now: Time,
+    ) {
+        self.with_context(id, now, |engine, context| {
+            Some(Event::HopElsewhere { hop, found: found.map(|flow| engine.way(context, flow)) })
         });
     }
 

@@ -8,19 +8,23 @@
 //! is.
 
 mod ack;
+mod ack_out;
 mod cancel;
 mod check;
+mod connecting;
 mod connections;
 mod conns;
 mod context;
 mod contexts;
 mod count;
-mod halves;
-mod home;
+mod evidence;
 mod inbox;
+mod inputs;
 mod io;
 mod kept;
-mod links;
+mod known;
+mod letters;
+mod locating;
 mod location;
 mod lookups;
 mod mail;
@@ -33,32 +37,19 @@ mod replies;
 mod requests;
 mod responses;
 mod seek;
+mod sender;
 mod service_checks;
 mod shown;
+mod streams;
 mod timers;
 mod udp;
 mod unsent;
+mod upstream;
 mod verdict;
 mod words;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-
-pub use crate::config::engine::{Expected, Live, Point, Settings, Sticky, TlsPeer, UdpOversize};
-pub use io::{Accept, CloseReason, ConnectFailure, Event, Input, Level, Located, Output, Refusal, SendFault, Source};
-pub use location::notice::{Notice, Whereabouts};
-pub use mail::{AckMail, Answer, By, Letter, Mail, Query, Seen, Upstream};
-
-use crate::clock::Time;
-use crate::dns;
-use crate::flow::keys::Tag;
-use crate::flow::table::Slots;
-use crate::ids::ShardId;
-use crate::limits::SERVER_CONNECTIONS_RESERVE;
-use crate::rng::Rng;
-use crate::sip::Method;
-use crate::stats::{Counter, Counters, Gauge, Snapshot};
-use crate::wheel::{TimerId, Wheel};
 
 use connections::Connections;
 use conns::Conn;
@@ -66,8 +57,20 @@ use contexts::Contexts;
 use kept::Kept;
 use location::Location;
 use pool::Pool;
-use ports::{Env, KeyedState, Ports, Timer, halve};
+use ports::{Env, KeyedState, Ports, halve};
 use service_checks::ServiceChecks;
+
+use crate::clock::Time;
+use crate::dns;
+use crate::flow::table::Slots;
+use crate::ids::ShardId;
+use crate::stats::{Counter, Counters, Gauge, Snapshot};
+use crate::wheel::TimerId;
+
+pub use crate::config::engine::{Expected, Live, Point, Settings, Sticky, TlsPeer, UdpOversize};
+pub use io::{Accept, CloseReason, ConnectFailure, Event, Input, Level, Located, Output, Refusal, SendFault, Source};
+pub use location::notice::{Notice, Whereabouts};
+pub use mail::{AckMail, Answer, By, Letter, Mail, Query, Seen, Upstream};
 
 /// One shard's whole state.
 pub struct Engine {
@@ -93,92 +96,10 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine without connections or transactions.
-    #[must_use]
-    pub fn new(settings: Settings, now: Time) -> Self {
-        let env = Env::new(settings);
-        let settings = &env.settings;
-        let mut rng = Rng::new(&settings.seed);
-        let state = KeyedState(siphasher::sip::SipHasher13::new_with_keys(rng.next(), rng.next()));
-        let service_checks = ServiceChecks::new(settings, state.clone(), now);
-        let mut engine = Self {
-            kept: Kept::default(),
-            conns: Slots::new(settings.connections_max as usize + SERVER_CONNECTIONS_RESERVE),
-            unregistered: HashMap::with_hasher(state.clone()),
-            location: Location::new(settings, &env.keys, state.clone()),
-            connections: Connections::new(service_checks.upstream(), state.clone()),
-            service_checks: (settings.shard == service_checks::OWNER).then(|| Box::new(service_checks)),
-            contexts: Contexts::new(settings.transactions_max as usize, &state),
-            dns: dns::Dns::new(settings.dns.clone(), rng.seed()),
-            dns_timer: None,
-            draining: false,
-            ports: Ports::new(settings.shard, rng, Wheel::new(now)),
-            env,
-        };
-        engine.begin_as_owner(now);
-        engine.settle(now);
-        engine
-    }
-
-    /// Settings have changed. What is in the air ends by them too, but for the timers that run. Whether there are service
-    /// checks at all stays as it was: what is known of a server with them and without is not the same.
-    fn set_live(&mut self, mut live: Live, now: Time) {
-        let former = self.env.settings.live.oos_check;
-        if former.is_zero() != live.oos_check.is_zero() {
-            live.oos_check = former;
-        }
-        let (check, force) = (live.oos_check, live.oos_force);
-        self.env.set_live(live);
-        self.as_owner(now, |checks| checks.set_times(check, force, now));
-    }
-
     /// What it was made with, and what has changed since.
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.env.settings
-    }
-
-    /// Takes one input.
-    pub fn handle(&mut self, input: Input<'_>, now: Time) {
-        match input {
-            Input::Datagram { point, from, bytes } => self.on_datagram(point, from, bytes, now),
-            Input::Ready { conn, identities } => self.on_ready(conn, identities, now),
-            Input::Bytes { conn, bytes } => self.on_bytes(conn, bytes, now),
-            Input::HalfClosed { conn } => self.on_half_closed(conn, now),
-            Input::Closed { conn, reason } => self.on_closed(conn, reason, now),
-            Input::Unreachable { to } => {
-                self.count(Counter::DatagramUnreachable);
-                self.on_unreachable(to, now);
-            }
-            Input::Unsent { to, bytes, fault } => self.on_unsent_datagram(to, bytes, fault, now),
-            Input::Mail { from, mail } => self.on_mail(from, mail, now),
-            Input::MailRefused { mail } => self.on_mail_refused(mail, now),
-            Input::Dns(input) => self.dns.handle(input, now, &mut self.ports.counters),
-            Input::Drain => self.draining = true,
-            Input::Live(live) => self.set_live(*live, now),
-        }
-        self.settle(now);
-    }
-
-    /// Fires every timer that is due.
-    pub fn fire(&mut self, now: Time) {
-        while let Some(timer) = self.ports.wheel.poll(now) {
-            self.on_timer(timer, now);
-            self.settle(now);
-        }
-    }
-
-    /// Mail of this shard to itself, and what the resolver has to say: either may bring more of the other.
-    fn settle(&mut self, now: Time) {
-        loop {
-            while let Some(mail) = self.ports.local.pop_front() {
-                self.on_mail(self.env.settings.shard, mail, now);
-            }
-            self.pump_dns(now);
-            if self.ports.local.is_empty() {
-                return;
-            }
-        }
     }
 
     /// When `fire` must be called next; `None` when no timer runs.
@@ -283,19 +204,6 @@ impl Engine {
     /// Whether events of this level are asked for, which cost too much to be made for nobody.
     fn tells(&self, level: Level) -> bool {
         self.env.tells(level)
-    }
-
-    fn key_of(&self, request: &crate::sip::Message, method: Method, source: &Source) -> u128 {
-        self.key_from(request, method, &placement::sender_of(source))
-    }
-
-    /// The key of an INVITE that its sender's other connections know it by, too.
-    fn lasting_key_of(&self, request: &crate::sip::Message, source: &Source) -> Option<u128> {
-        placement::lasting_sender_of(source).map(|sender| self.key_from(request, Method::Invite, &sender))
-    }
-
-    fn key_from(&self, request: &crate::sip::Message, method: Method, sender: &[u8]) -> u128 {
-        crate::transaction::key::hashed(request, method, sender, |parts| self.env.keys.hash128(Tag::Transaction, parts))
     }
 }
 

@@ -1,14 +1,10 @@
 //! Which shard handles a message: a pure function of the message, asked before any state is.
 
-use std::net::IpAddr;
-
-use smallvec::SmallVec;
-
-use super::{Engine, Level, Mail, Output, Source};
+use super::{Engine, Level, Source};
 use crate::clock::Time;
 use crate::config::ClientAor;
-use crate::ids::{BindingId, FlowRef, ShardId, Side, Transport};
-use crate::proxy::{Refusal, Walk, client_aor, register, route, target};
+use crate::ids::{ShardId, Side, Transport};
+use crate::proxy::{Refusal, Walk, client_aor, route, target};
 use crate::sip::{Message, Method};
 use crate::stats::Counter;
 use crate::transaction::Branch;
@@ -84,11 +80,6 @@ impl Engine {
         self.recycle_message(request);
     }
 
-    pub(super) fn place(&mut self, to: ShardId, message: Box<Message>, source: Source) {
-        self.count(Counter::Placed);
-        self.ports.outputs.push_back(Output::Mail { to, mail: Mail::Message { message, source } });
-    }
-
     fn placement(&self, request: &Message, walk: &Walk, side: Side) -> Option<ShardId> {
         if self.env.settings.shards <= 1 || request.fault().is_some() {
             return None;
@@ -98,53 +89,5 @@ impl Engine {
             return target::placement_from_server(request, walk, &self.env.names, self.env.here, user16);
         }
         if request.method() == Some(Method::Register) { self.home_of_to(request) } else { None }
-    }
-
-    /// The shard that handles a REGISTER.
-    pub(super) fn home_of_to(&self, request: &Message) -> Option<ShardId> {
-        let user = self.env.keys.user16(&register::aor_user(request)?);
-        Some(BindingId { user, hash: 0 }.home(self.env.settings.shards))
-    }
-}
-
-/// What tells the senders of requests apart in a transaction's key: a connection, a UDP source's address (a
-/// NAT may change its port), or the server side as a whole (a pair may send from both of its addresses).
-pub(super) fn sender_of(source: &Source) -> SmallVec<[u8; 16]> {
-    let mut sender = SmallVec::new();
-    match (source.side, source.flow) {
-        (Side::Server, _) => sender.push(b's'),
-        (Side::Endpoint, FlowRef::Stream { shard, conn, .. }) => {
-            sender.push(shard.0);
-            sender.extend_from_slice(&conn.slot.to_be_bytes());
-            sender.extend_from_slice(&conn.generation.to_be_bytes());
-        }
-        (Side::Endpoint, FlowRef::Udp { remote, .. }) => push_ip(&mut sender, remote.ip()),
-    }
-    sender
-}
-
-/// The same for those who are known by more than their connection, and keep it when that changes: a phone by its
-/// binding, another site's proxy by its address.
-pub(super) fn lasting_sender_of(source: &Source) -> Option<SmallVec<[u8; 17]>> {
-    let mut sender = SmallVec::new();
-    match (source.binding, source.side) {
-        (Some(binding), Side::Endpoint) => {
-            sender.push(b'b');
-            sender.extend_from_slice(&binding.user.to_be_bytes());
-            sender.extend_from_slice(&binding.hash.to_be_bytes());
-        }
-        (None, Side::Endpoint) if source.is_peer => {
-            sender.push(b'p');
-            push_ip(&mut sender, source.peer.ip());
-        }
-        _ => return None,
-    }
-    Some(sender)
-}
-
-fn push_ip<A: smallvec::Array<Item = u8>>(out: &mut SmallVec<A>, ip: IpAddr) {
-    match ip {
-        IpAddr::V4(ip) => out.extend_from_slice(&ip.octets()),
-        IpAddr::V6(ip) => out.extend_from_slice(&ip.octets()),
     }
 }

@@ -3,11 +3,11 @@
 use super::context::tag_of;
 use super::words::in_words;
 use super::{Engine, Level, Source};
-use crate::ids::Side;
+use crate::ids::{FlowRef, Side};
 use crate::limits::STRANGER_ANSWER_FACTOR_MAX;
 use crate::proxy::Refusal;
-use crate::sip::response::{self, Reply};
-use crate::sip::{Message, Name};
+use crate::sip::response::Reply;
+use crate::sip::{Message, Name, response};
 use crate::stats::Counter;
 use crate::transaction::key;
 
@@ -101,5 +101,17 @@ impl Engine {
             self.ports.write_retry_after(&mut extra);
             self.reply(request, source, 503, "Service Unavailable", key, &extra);
         }
+    }
+
+    /// Where responses to a request go: back over its connection; over UDP to its source when it asked for
+    /// rport or an endpoint's Via names another host (NAT), else to the Via's port at the source's address
+    /// (RFC 3261 §18.2.2).
+    pub(super) fn reply_flow(&self, request: &Message, source: &Source) -> FlowRef {
+        let FlowRef::Udp { shard, point, mut remote } = source.flow else { return source.flow };
+        let via = request.top_via();
+        if via.rport.is_none() && (source.side == Side::Server || via.host.matches_ip(remote.ip())) {
+            remote.set_port(via.port.unwrap_or(5060));
+        }
+        FlowRef::Udp { shard, point, remote }
     }
 }

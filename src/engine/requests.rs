@@ -1,12 +1,12 @@
 //! A request's arrival: its transaction, the checks, its target, and the response context that begins (RFC 3261 §16.2–§16.5).
 
-use super::context::{self, Asked, Event, ResponseContext};
-use super::{Engine, Source};
+use super::context::{Asked, Event, ResponseContext};
+use super::{Engine, Source, context};
 use crate::clock::Time;
 use crate::flow::recognise::Asking;
-use crate::ids::{FlowRef, Side};
-use crate::proxy::register::{self, RegisterFault, Registration};
-use crate::proxy::{Refusal, Target, Walk, target, trust, validate};
+use crate::ids::Side;
+use crate::proxy::register::{RegisterFault, Registration};
+use crate::proxy::{Refusal, Target, Walk, register, target, trust, validate};
 use crate::sip::{Message, Method};
 use crate::stats::Counter;
 use crate::transaction::key;
@@ -142,22 +142,5 @@ impl Engine {
             }
             _ => Refusal::new(400, "Bad Contact", Counter::FaultContactSyntax),
         })
-    }
-
-    /// Where responses to a request go: back over its connection; over UDP to its source when it asked for
-    /// rport or an endpoint's Via names another host (NAT), else to the Via's port at the source's address
-    /// (RFC 3261 §18.2.2).
-    pub(super) fn reply_flow(&self, request: &Message, source: &Source) -> FlowRef {
-        let FlowRef::Udp { shard, point, mut remote } = source.flow else { return source.flow };
-        let via = request.top_via();
-        if via.rport.is_none() && (source.side == Side::Server || via.host.matches_ip(remote.ip())) {
-            remote.set_port(via.port.unwrap_or(5060));
-        }
-        FlowRef::Udp { shard, point, remote }
-    }
-
-    /// A message has done its work.
-    pub(super) fn recycle_message(&mut self, message: Box<Message>) {
-        self.ports.pool.give(message.into_buf());
     }
 }

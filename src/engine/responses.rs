@@ -4,7 +4,8 @@ use super::context::{Answer, Event, ResponseContext, TargetSet, Which};
 use super::words::in_words;
 use super::{Engine, Source};
 use crate::clock::Time;
-use crate::proxy::trust::{self, SentTo, Whose};
+use crate::proxy::trust;
+use crate::proxy::trust::{SentTo, Whose};
 use crate::sip::{Message, Method, Name};
 use crate::stats::Counter;
 use crate::transaction::Branch;
@@ -93,10 +94,5 @@ impl Engine {
         let alternative = code == 503 && self.has_alternative(context, now);
         let answer = Answer { message, code, is_trusted: source.is_trusted() };
         Some(Event::Response { answer, which, alternative })
-    }
-
-    pub(super) fn drop_response(&mut self, message: Box<Message>, why: Counter) {
-        self.count(why);
-        self.recycle_message(message);
     }
 }

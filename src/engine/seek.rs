@@ -8,14 +8,14 @@ use smallvec::SmallVec;
 use super::connections::Element;
 use super::context::{Event, Named, Registered, ResponseContext, Seek, Seeking, TargetSet, Way};
 use super::contexts::waiter_of;
-use super::home::Found;
+use super::location::Found;
 use super::location::notice::Whereabouts;
 use super::mail::{By, Letter, Query};
-use super::{ConnectFailure, Engine, Mail};
+use super::{Engine, Mail};
 use crate::clock::Time;
-use crate::dns::NextHop;
-use crate::dns::{self, Answer, Question};
-use crate::ids::{BindingId, FlowRef, ShardId, Side};
+use crate::dns;
+use crate::dns::{Answer, NextHop, Question};
+use crate::ids::{FlowRef, ShardId, Side};
 use crate::limits::{HOME_ANSWER_MAX, NAME_ANSWER_MAX, TARGETS_COUNT_MAX};
 use crate::proxy::{Place, Target, Walk, place_of, target};
 use crate::sip::Message;
@@ -130,14 +130,6 @@ impl Engine {
         Event::Asked { seeking: Seeking::Address(count), wait: HOME_ANSWER_MAX }
     }
 
-    /// A shard has said whether it holds the flow.
-    pub(super) fn on_peer(&mut self, id: TxnId, found: Option<(FlowRef, Option<BindingId>)>, now: Time) {
-        self.with_context(id, now, |engine, context| {
-            let found = found.map(|(flow, binding)| (engine.way(context, flow), binding));
-            Some(Event::ConnectedElsewhere(found))
-        });
-    }
-
     /// To whom the flow that a token named had led, now that it is lost.
     pub(super) fn beyond_lost(&self, request: &Message, walk: &Walk, lost: Option<FlowRef>) -> Option<Target> {
         let transport = lost.map(|flow| self.transport_of(flow)).filter(|transport| transport.is_stream());
@@ -233,16 +225,8 @@ impl Engine {
 
     // --- names, devices, other sites -------------------------------------------------------------------------
 
-    /// A name has been resolved for a request that waits for it.
-    pub(super) fn on_name(&mut self, id: TxnId, answer: Answer, now: Time) {
-        self.with_context(id, now, |engine, context| {
-            let is_its = context.seeking == Some(Seeking::Name);
-            is_its.then(|| Event::Named(engine.named(answer, now)))
-        });
-    }
-
     /// What a name stands for. That of a server of ours, or of another site's, leads where its address would.
-    fn named(&mut self, answer: Answer, now: Time) -> Named {
+    pub(super) fn named(&mut self, answer: Answer, now: Time) -> Named {
         match answer {
             Ok(targets) => match targets.iter().find_map(|at| self.env.names.named_at(at.address)) {
                 Some(whose) => Named::Known(whose),
@@ -274,19 +258,6 @@ impl Engine {
         };
         let found = self.reach(hop, whose, None, now);
         Some(Event::Hop(found.map(|flow| self.way(context, flow))))
-    }
-
-    /// The device's shard has answered.
-    pub(super) fn on_device(
-        &mut self,
-        id: TxnId,
-        hop: NextHop,
-        found: Result<FlowRef, Option<ConnectFailure>>,
-        now: Time,
-    ) {
-        self.with_context(id, now, |engine, context| {
-            Some(Event::HopElsewhere { hop, found: found.map(|flow| engine.way(context, flow)) })
-        });
     }
 
     /// A CANCEL, or an ACK to an error, of a request whose connection is gone.

@@ -6,13 +6,13 @@ use std::net::SocketAddr;
 use super::connections::{Element, SentBy};
 use super::lookups::WATCH;
 use super::ports::Timer;
-use super::service_checks::{Action, OWNER, ServiceChecks};
+use super::service_checks::{Action, ServiceChecks};
 use super::{Engine, Mail, Source};
 use crate::clock::Time;
-use crate::dns::{Answer, NextHop};
+use crate::dns::Answer;
 use crate::ids::FlowRef;
 use crate::limits::NAMES_AGAIN;
-use crate::server_pool::{Evidence, Member, PinFault};
+use crate::server_pool::Evidence;
 use crate::sip::Message;
 use crate::stats::Counter;
 
@@ -103,17 +103,6 @@ impl Engine {
         self.as_owner(now, |checks| checks.on_evidence(pair, address, evidence, now));
     }
 
-    /// Fixes which server of a pair is active, or leaves it to the rules again. To be asked of the first shard.
-    ///
-    /// # Errors
-    /// There is no such pair, or no such member of it, or this is not the shard that owns the verdict.
-    pub fn pin(&mut self, pair: &str, member: Option<Member>, now: Time) -> Result<(), PinFault> {
-        let mut result = Err(PinFault::Pair);
-        self.as_owner(now, |checks| result = checks.pin(pair, member, now));
-        self.settle(now);
-        result
-    }
-
     // --- names -----------------------------------------------------------------------------------------------
 
     /// Looks the names of the settings up again. What is fresh is in the cache.
@@ -137,37 +126,4 @@ impl Engine {
     }
 
     // --- every shard -----------------------------------------------------------------------------------------
-
-    pub(super) fn tell_evidence(&mut self, pair: u8, address: SocketAddr, evidence: Evidence) {
-        self.ports.mail(OWNER, Mail::Evidence { pair, address, evidence });
-    }
-
-    fn tell_seen(&mut self, seen: Option<super::Seen>) {
-        if let Some((pair, address, evidence)) = seen {
-            self.tell_evidence(pair, address, evidence);
-        }
-    }
-
-    /// Whether a server of a pair answers, as far as is known.
-    pub(super) fn server_answers(&self, pair: u8) -> bool {
-        self.connections.upstream().answers(pair)
-    }
-
-    /// A request other than OPTIONS of the server side.
-    pub(super) fn note_server_request(&mut self, request: &Message, peer: SocketAddr) {
-        let seen = self.connections.upstream().seen_request(request, peer, &self.env);
-        self.tell_seen(seen);
-    }
-
-    /// A SIP Server has answered a request.
-    pub(super) fn note_answer(&mut self, pair: u8, hop: NextHop, code: u16) {
-        let seen = self.connections.upstream().seen_answer(pair, hop.address, code, &self.env.settings);
-        self.tell_seen(seen);
-    }
-
-    /// The partner has taken a call that the active server would not.
-    pub(super) fn note_takes_calls(&mut self, pair: u8, hop: NextHop) {
-        let seen = self.connections.upstream().seen_call_taken(pair, hop.address, &self.env);
-        self.tell_seen(seen);
-    }
 }

@@ -1,14 +1,11 @@
 //! The engine's dealings with [`Location`]: what it is told and asked, and what becomes of its actions.
 
-use std::net::SocketAddr;
-
-pub(super) use super::location::Found;
 use super::location::{Accepted, Action, Asker, Location, Waits};
 use super::mail::Answer;
 use super::ports::{Env, Ports};
-use super::{Engine, Located, Mail, Source};
+use super::{Engine, Mail, Source};
 use crate::clock::Time;
-use crate::ids::{BindingId, ConnId, FlowRef, ShardId, Transport};
+use crate::ids::{BindingId, ConnId, FlowRef};
 use crate::proxy::register::Registration;
 use crate::sip::Message;
 use crate::stats::Counter;
@@ -77,36 +74,5 @@ impl Engine {
 
     pub(super) fn on_udp_timer(&mut self, id: ConnId, now: Time) {
         self.locating(now, |location, _, ports| location.on_udp_timer(id, ports, now));
-    }
-
-    /// See [`Location::moved_from`].
-    pub(super) fn moved_from(&self, flow: FlowRef, binding: Option<BindingId>) -> Option<FlowRef> {
-        self.location.moved_from(flow, binding, &self.env)
-    }
-
-    /// See [`Location::flow_at`].
-    pub(super) fn flow_at(&self, transport: Transport, remote: SocketAddr) -> Option<(FlowRef, Option<BindingId>)> {
-        self.location.flow_at(transport, remote, &self.env)
-    }
-
-    /// See [`Location::is_there`].
-    pub(super) fn is_there(&self, flow: FlowRef) -> bool {
-        self.location.is_there(flow, &self.env)
-    }
-
-    /// See [`Location::note_use`].
-    pub(super) fn note_use(&mut self, conn: ConnId, by: ShardId) {
-        self.location.note_use(conn, by);
-    }
-
-    /// See [`Location::look_up`].
-    pub(super) fn look_up(&self, request: &Message, now: Time) -> Found {
-        self.location.look_up(request, &self.env, now, |uri| self.is_known(uri, request.buf()))
-    }
-
-    /// What this shard knows of an AOR's bindings (only its home shard knows any). `aor` may lack its scheme.
-    #[must_use]
-    pub fn locate(&self, aor: &str, now: Time) -> Vec<Located> {
-        self.location.locate(aor, &self.env, now)
     }
 }

@@ -1,8 +1,8 @@
 //! ACK: absorbed by the transaction that sent an error, else forwarded without state (RFC 3261 §16.11, §17.2.1).
 
 use super::connections::Element;
+use super::context::Slot;
 use super::context::{Event, tag_of};
-use super::contexts::Slot;
 use super::location::Found;
 use super::mail::{AckMail, By};
 use super::words::in_words;

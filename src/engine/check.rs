@@ -2,7 +2,7 @@
 
 use super::Engine;
 use super::context::Asked;
-use super::contexts::{Contexts, Slot};
+use super::context::{Contexts, Slot};
 use super::kept::Kept;
 use super::ports::{Ports, Timer};
 

@@ -1,201 +1,24 @@
-//! The response contexts of a shard: their table, what happens to them, and how what one wants is carried out by the
+//! The response contexts of a shard: what happens to them, and how what one wants is carried out by the
 //! other parts. Where a request goes is found in `seek`.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
-
-use smallvec::SmallVec;
 
 use super::connections::Element;
 use super::context::{
-    Absorber, Action, Actions, Answer, Asked, ContactOf, Event, ResponseContext, Saw, Seeking, Turn, TxnTimer, Why,
-    response,
+    Action, Actions, Answer, Asked, ContactOf, Event, ResponseContext, Saw, Seeking, Turn, TxnTimer, Why, response,
 };
-use super::kept::Kept;
 use super::mail::{By, Letter};
-use super::ports::KeyedState;
 use super::words::in_words;
 use super::{ConnectFailure, Engine, Level};
 use crate::clock::Time;
-use crate::dns::{self, NextHop};
-use crate::flow::keys::AlreadyHashed;
-use crate::flow::table::Slots;
+use crate::dns;
+use crate::dns::NextHop;
 use crate::ids::{BindingId, ConnId, FlowRef, ShardId};
 use crate::server_pool::Evidence;
 use crate::stats::Counter;
 use crate::transaction::branch::TxnId;
-use crate::wheel::TimerId;
 
-/// See the module.
-#[derive(Debug)]
-pub(super) struct Contexts {
-    /// `None` while a context is worked on.
-    slots: Slots<Option<Slot>>,
-    by_key: HashMap<u128, TxnId, AlreadyHashed>,
-    /// Contexts that wait for an answer over a connection.
-    watchers: HashMap<(ShardId, ConnId), SmallVec<[TxnId; 2]>, KeyedState>,
-}
-
-/// A context in its slot.
-#[derive(Debug)]
-pub(super) enum Slot {
-    Open(Box<ResponseContext>),
-    /// Its final response has gone.
-    Absorber(Box<Absorber>),
-}
-
-impl Slot {
-    /// The context as long as it may have something to do.
-    fn open(&self) -> Option<&ResponseContext> {
-        match self {
-            Self::Open(context) => Some(context),
-            Self::Absorber(_) => None,
-        }
-    }
-
-    pub(super) fn asked(&self) -> Asked {
-        match self {
-            Self::Open(context) => context.asked,
-            Self::Absorber(absorber) => absorber.asked(),
-        }
-    }
-
-    /// Its timers that run.
-    pub(super) fn timers(&self) -> SmallVec<[(TxnTimer, TimerId); 4]> {
-        match self {
-            Self::Open(context) => context.running().collect(),
-            Self::Absorber(absorber) => absorber.running().collect(),
-        }
-    }
-
-    /// Whether an ACK of its INVITE ends here: that to an error does.
-    pub(super) fn absorbs_ack(&self) -> bool {
-        match self {
-            Self::Open(context) => context.server.machine.absorbs_ack(),
-            Self::Absorber(absorber) => absorber.absorbs_ack(),
-        }
-    }
-}
-
-/// The table of contexts has the slots of the table of connections.
-fn slot_of(id: TxnId) -> ConnId {
-    ConnId { slot: id.slot, generation: id.generation }
-}
-
-/// The reverse of [`slot_of`].
-fn txn_of(slot: ConnId) -> TxnId {
-    TxnId { slot: slot.slot, generation: slot.generation }
-}
-
-impl Contexts {
-    pub(super) fn new(count_max: usize, state: &KeyedState) -> Self {
-        Self { slots: Slots::new(count_max), by_key: HashMap::default(), watchers: HashMap::with_hasher(state.clone()) }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.slots.is_empty() && self.by_key.is_empty() && self.watchers.is_empty()
-    }
-
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.slots.len()
-    }
-
-    pub(super) fn keys_len(&self) -> usize {
-        self.by_key.len()
-    }
-
-    pub(super) fn watchers_len(&self) -> usize {
-        self.watchers.values().map(SmallVec::len).sum()
-    }
-
-    pub(super) fn is_watched(&self, conn: (ShardId, ConnId), by: TxnId) -> bool {
-        self.watchers.get(&conn).is_some_and(|list| list.contains(&by))
-    }
-
-    /// Gives back the room in tables that a crowd has left behind.
-    pub(super) fn shrink(&mut self) {
-        self.by_key.shrink_to(self.by_key.len() * 2);
-        self.watchers.shrink_to(self.watchers.len() * 2);
-    }
-
-    /// A place for a context to come; `None` when there is none left.
-    pub(super) fn reserve(&mut self) -> Option<TxnId> {
-        self.slots.insert(None).map(txn_of)
-    }
-
-    pub(super) fn with_key(&self, key: u128) -> Option<TxnId> {
-        self.by_key.get(&key).copied()
-    }
-
-    pub(super) fn get(&self, id: TxnId) -> Option<&Slot> {
-        self.slots.get(slot_of(id))?.as_ref()
-    }
-
-    /// All that lie in their slots.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (TxnId, &Slot)> {
-        self.slots.iter().filter_map(|(slot, place)| Some((txn_of(slot), place.as_ref()?)))
-    }
-
-    /// Puts a new context into its place.
-    pub(super) fn begin(&mut self, id: TxnId, asked: &Asked) {
-        for key in [Some(asked.key), asked.lasting_key].into_iter().flatten() {
-            self.by_key.insert(key, id);
-        }
-    }
-
-    /// Whoever waits for an answer over a connection that has closed.
-    fn watching(&mut self, shard: ShardId, conn: ConnId) -> SmallVec<[TxnId; 2]> {
-        self.watchers.remove(&(shard, conn)).unwrap_or_default()
-    }
-
-    /// Which connection's end a context wants to hear of has changed.
-    fn rewatch(&mut self, id: TxnId, from: Option<(ShardId, ConnId)>, to: Option<(ShardId, ConnId)>) {
-        if from == to {
-            return;
-        }
-        if let Some(list) = from.and_then(|from| self.watchers.get_mut(&from)) {
-            // A connection to a server may have thousands.
-            if let Some(at) = list.iter().position(|other| *other == id) {
-                list.swap_remove(at);
-            }
-        }
-        if let Some(from) = from.filter(|from| self.watchers.get(from).is_some_and(SmallVec::is_empty)) {
-            self.watchers.remove(&from);
-        }
-        if let Some(to) = to {
-            self.watchers.entry(to).or_default().push(id);
-        }
-    }
-
-    /// What a panic has taken along while it was worked on, with all that leads to it: the ids.
-    pub(super) fn recover(&mut self) -> Vec<TxnId> {
-        let empty = self.slots.iter().filter(|(_, place)| place.is_none());
-        let lost: Vec<TxnId> = empty.map(|(slot, _)| txn_of(slot)).collect();
-        if !lost.is_empty() {
-            self.by_key.retain(|_, id| !lost.contains(id));
-            self.watchers.retain(|_, list| {
-                list.retain(|id| !lost.contains(id));
-                !list.is_empty()
-            });
-        }
-        for id in &lost {
-            self.slots.remove(slot_of(*id));
-        }
-        lost
-    }
-
-    /// Takes a context out of its slot for the time that it is worked on.
-    pub(super) fn take(&mut self, id: TxnId, kept: &mut Kept) -> Option<Box<ResponseContext>> {
-        let slot = self.slots.get_mut(slot_of(id)).and_then(Option::take)?;
-        kept.take(&slot);
-        Some(match slot {
-            Slot::Open(context) => context,
-            Slot::Absorber(absorber) => absorber.open(),
-        })
-    }
-}
-
+use super::context::{Slot, waiter_of};
 impl Engine {
     /// Something happens to a context, if it is still there.
     pub(super) fn on_context(&mut self, id: TxnId, event: Event<'_>, now: Time) {
@@ -209,7 +32,9 @@ impl Engine {
         now: Time,
         event: impl FnOnce(&mut Self, &mut ResponseContext) -> Option<Event<'a>>,
     ) {
-        let Some(mut context) = self.contexts.take(id, &mut self.kept) else { return };
+        let Some(slot) = self.contexts.take(id) else { return };
+        self.kept.take(&slot);
+        let mut context = slot.into_context();
         if let Some(event) = event(self, &mut context) {
             self.turn(id, &mut context, event, now);
         }
@@ -221,31 +46,17 @@ impl Engine {
         let is_over = context.is_over();
         let watched = context.watched.filter(|_| !is_over);
         self.contexts.rewatch(id, std::mem::replace(&mut context.listed, watched), watched);
-        if !is_over {
-            let slot = match Absorber::may_replace(&context) {
-                true => {
-                    let (absorber, sent) = Absorber::of(*context);
-                    self.ports.pool.give(sent);
-                    Slot::Absorber(Box::new(absorber))
-                }
-                false => Slot::Open(context),
-            };
-            if let Some(place) = self.contexts.slots.get_mut(slot_of(id)) {
-                self.kept.add(&slot);
-                *place = Some(slot);
+        if is_over {
+            for (_, timer) in context.running() {
+                self.ports.wheel.cancel(timer);
             }
-            return;
+            self.contexts.forget(id, &context.asked);
+            return context.buffers().for_each(|buffer| self.ports.pool.give(buffer));
         }
-        for (_, timer) in context.running() {
-            self.ports.wheel.cancel(timer);
-        }
-        for key in [Some(context.asked.key), context.asked.lasting_key].into_iter().flatten() {
-            if self.contexts.by_key.get(&key) == Some(&id) {
-                self.contexts.by_key.remove(&key);
-            }
-        }
-        self.contexts.slots.remove(slot_of(id));
-        context.buffers().for_each(|buffer| self.ports.pool.give(buffer));
+        let (slot, sent) = Slot::of(context);
+        self.ports.pool.give(sent);
+        self.kept.add(&slot);
+        self.contexts.put_back(id, slot);
     }
 
     /// One event, and all that follows from it.
@@ -464,15 +275,6 @@ impl Engine {
         }
     }
 
-    /// Targets that were given up and answer again may be tried again.
-    pub(super) fn forgive(&mut self, back: &[SocketAddr]) {
-        for slot in self.contexts.slots.iter_mut().filter_map(|(_, place)| place.as_mut()) {
-            if let Slot::Open(context) = slot {
-                context.forgive(back);
-            }
-        }
-    }
-
     /// Moves the requests that wait for an address which does not answer, if there is another.
     pub(super) fn move_from(
         &mut self,
@@ -499,19 +301,9 @@ impl Engine {
     /// The counter of what keeps a new context from a place, on the number of contexts or on the bytes that all of them
     /// hold, for messages can be much larger than the memory of so many allows.
     pub(super) fn place_for_context(&mut self) -> Result<TxnId, Counter> {
-        if self.contexts_are_full() {
+        if self.kept.contexts_hold(self.env.held_len_max()) {
             return Err(Counter::LimitTransactionLen);
         }
         self.contexts.reserve().ok_or(Counter::LimitTransactions)
     }
-}
-
-/// The name of a request as one that waits for the DNS: names of servers and peers have the highest bit.
-pub(super) fn waiter_of(id: TxnId) -> u64 {
-    (u64::from(id.slot & 0x7fff_ffff) << 32) | u64::from(id.generation)
-}
-
-/// The reverse of [`waiter_of`].
-pub(super) fn txn_of_waiter(waiter: u64) -> TxnId {
-    TxnId { slot: (waiter >> 32) as u32, generation: waiter as u32 }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::connections::Connections;
-use super::contexts::Contexts;
+use super::context::Contexts;
 use super::io::Input;
 use super::kept::Kept;
 use super::location::Location;

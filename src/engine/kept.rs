@@ -2,10 +2,9 @@
 //!
 //! Owns: the numbers. A context is counted while it lies in its slot: it can only change while it is taken out
 //! (`Contexts::take`), and is counted as what it then is when it is put back. A connection is counted from its slot's
-//! begin to its end, and by whether it carries a binding. [`Engine::check`] compares them with a walk.
+//! begin to its end, and by whether it carries a binding. [`super::Engine::check`] compares them with a walk.
 
-use super::Engine;
-use super::contexts::Slot;
+use super::context::Slot;
 use crate::ids::Transport;
 use crate::stats::{Gauge, Gauges};
 
@@ -100,6 +99,11 @@ impl Kept {
         self.bytes + (self.tcp.all + self.tls.all) * CONNECTION_HELD_LEN
     }
 
+    /// Whether contexts hold so many bytes.
+    pub(super) fn contexts_hold(&self, len: u64) -> bool {
+        self.bytes >= len
+    }
+
     /// Contexts without a final response.
     pub(super) fn open(&self) -> usize {
         usize::try_from(self.open).unwrap_or(usize::MAX)
@@ -115,12 +119,5 @@ impl Kept {
         gauges.set(Gauge::TransactionsClient, self.client);
         gauges.set(Gauge::TransactionsBytes, self.bytes);
         gauges.set(Gauge::ContextsHome, self.home);
-    }
-}
-
-impl Engine {
-    /// Whether contexts hold all the bytes that they may.
-    pub(super) fn contexts_are_full(&self) -> bool {
-        self.kept.bytes >= self.env.held_len_max()
     }
 }

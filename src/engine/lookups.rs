@@ -1,14 +1,12 @@
 //! The engine's dealings with [`crate::dns`]: its outputs, its time, and who waits for a name: a request, or the owner of
 //! the verdict, which follows the names of servers and peers.
 
-use super::contexts::txn_of_waiter;
+use super::context::txn_of_waiter;
 use super::ports::Timer;
+use super::service_checks::WATCH;
 use super::{Engine, Output};
 use crate::clock::Time;
 use crate::dns::Output as DnsOutput;
-
-/// Set in the numbers of waiters for what the owner of the verdict asks, which tells them from those of requests.
-pub(super) const WATCH: u64 = 1 << 63;
 
 impl Engine {
     /// Takes out what the resolver wants done, and keeps its time in the wheel.

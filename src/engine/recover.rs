@@ -5,7 +5,7 @@
 //! asked hears nothing, and asks again.
 
 use super::Engine;
-use super::contexts::waiter_of;
+use super::context::waiter_of;
 use super::ports::Timer;
 
 impl Engine {
@@ -59,7 +59,9 @@ mod tests {
         assert_eq!(invite(&mut engine), 1);
         assert!(engine.ports.wheel.len() > timers);
         let (id, _) = engine.contexts.iter().next().expect("one");
-        drop(engine.contexts.take(id, &mut engine.kept));
+        let slot = engine.contexts.take(id).expect("there");
+        engine.kept.take(&slot);
+        drop(slot);
         assert_eq!(invite(&mut engine), 0, "it is taken for a repetition");
         engine.recover();
         assert!(engine.is_quiet());

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::connections::Element;
+use super::context::waiter_of;
 use super::context::{Event, Named, Registered, ResponseContext, Seek, Seeking, TargetSet, Way};
-use super::contexts::waiter_of;
 use super::location::Found;
 use super::location::notice::Whereabouts;
 use super::mail::{By, Letter, Query};

@@ -67,7 +67,7 @@ impl Engine {
         }
         if !verdict.back.is_empty() {
             let back: Vec<SocketAddr> = verdict.back.iter().map(|to| to.address).collect();
-            self.forgive(&back);
+            self.contexts.forgive(&back);
         }
         for down in verdict.down {
             let is_its = |one: &ResponseContext| one.targets.pair() == Some(down.pair);

@@ -4,9 +4,8 @@
 use std::net::SocketAddr;
 
 use super::connections::{Element, SentBy};
-use super::lookups::WATCH;
 use super::ports::Timer;
-use super::service_checks::{Action, ServiceChecks};
+use super::service_checks::{Action, ServiceChecks, WATCH};
 use super::{Engine, Mail, Source};
 use crate::clock::Time;
 use crate::dns::Answer;

@@ -22,6 +22,7 @@ mod client;
 mod event;
 mod server;
 mod state;
+mod table;
 mod target;
 mod turn;
 
@@ -29,6 +30,7 @@ pub use absorber::Absorber;
 pub use build::{ContactOf, plan, response, tag_of};
 pub use event::{Action, Answer, Event, Named, Registered, Saw, Seek, Way, Which, Why};
 pub use state::{Asked, Request, ResponseContext, Seeking, TargetSet, TxnTimer};
+pub use table::{Contexts, Slot, txn_of_waiter, waiter_of};
 pub use turn::{Actions, Turn};
 
 impl Turn<'_> {

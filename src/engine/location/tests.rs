@@ -231,7 +231,7 @@ impl World {
         known.trail.push(flow);
         known.ever.push(flow);
         let (aor, contact, id) = (Self::aor(phone), self.contact(phone), self.id(phone));
-        let said_by = (phone % 3 == 0).then_some(aor.as_bytes());
+        let said_by = phone.is_multiple_of(3).then_some(aor.as_bytes());
         let contact_hash = self.shards[0].env.keys.contact(contact.as_bytes(), said_by);
         self.call(self.home(phone), |location, env, ports, now| {
             let binding = Binding {

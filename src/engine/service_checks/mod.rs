@@ -38,6 +38,9 @@ use crate::wheel::TimerId;
 use check::Check;
 use names::{Watched, Watches};
 
+/// Set in the numbers of waiters for what the owner of the verdict asks, which tells them from those of requests.
+pub const WATCH: u64 = 1 << 63;
+
 /// The shard that owns the verdict.
 pub const OWNER: ShardId = ShardId(0);
 

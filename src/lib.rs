@@ -45,7 +45,7 @@
 //!    branch, for a request of the server the token in its Route, for a REGISTER its AOR's home. If that is
 //!    another shard, the message goes there, bytes and spans, as mail. A retransmission, the ACK and the
 //!    CANCEL take the same way, whatever has moved meanwhile.
-//! 4. **Transaction.** A repetition is absorbed ([`transaction::key`]); a new request becomes an exchange: a
+//! 4. **Transaction.** A repetition is absorbed ([`transaction::key`]); a new request begins a response context: a
 //!    server transaction, and a client transaction for what is sent on.
 //! 5. **Proxy.** The phases of RFC 3261 §16: [`proxy::validate`], [`proxy::route`], [`proxy::target`].
 //! 6. **Flow.** The target's flow: a connection of this shard, or what the binding's home says when the phone
@@ -56,12 +56,12 @@
 //! 8. **Bytes.** [`engine::Output`]s gather until the pass over all that was ready is over, and are flushed
 //!    once: one TLS record and one send for each connection, one `sendmmsg` for the datagrams.
 //!
-//! The response finds its exchange by the branch, loses our Via, and goes back over the connection that the
+//! The response finds its context by the branch, loses our Via, and goes back over the connection that the
 //! request came by, or the one that took its place for the same binding.
 //!
 //! A request of an endpoint takes the same steps, but that its target is a SIP Server: of its pair the active one
 //! ([`server_pool`]), of a name one of its targets ([`dns`]), over a connection of this shard's own. When that will
-//! not do, the exchange goes on to the next under a new branch, and what the one before still says is heard. One
+//! not do, the request goes on to the next under a new branch, and what the one before still says is heard. One
 //! shard owns the health of the pairs; the others send it evidence and get its view, both by mail.
 //!
 //! # Layers
@@ -98,12 +98,11 @@
 //! | home shard | who holds an AOR's bindings, by keyed hash of the user part; their only writer |
 //! | owner shard | who holds a flow |
 //! | server side | a known SIP Server; everything else is the endpoint side |
-//! | exchange | one request on its way through: its server and its client transaction |
-//! | pass | one round of a shard's loop over all that is ready |
+//! //! | pass | one round of a shard's loop over all that is ready |
 //!
 //! # Where to begin
 //!
-//! [`engine`] for what happens to a message, `tests/two_engines/calls.rs` for the same as stories,
+//! [`engine`] for its parts, and for one INVITE, one CANCEL and one move of a phone on their way through them, `tests/two_engines/calls.rs` for the same as stories,
 //! [`flow::token`] for what makes a way back authentic, [`shard`] for the loop.
 
 pub mod admin;

@@ -10,13 +10,13 @@ use super::{Engine, Mail, Source};
 use crate::clock::Time;
 use crate::dns::NextHop;
 use crate::ids::{BindingId, FlowRef, Side};
-use crate::proxy::{Place, Target, Walk, place_of, target, validate};
+use crate::proxy::{Place, RouteSet, Target, place_of, target, validate};
 use crate::sip::{Message, Method};
 use crate::stats::Counter;
 use crate::tls::identity::Expected;
 
 impl Engine {
-    pub(super) fn on_ack(&mut self, ack: Box<Message>, source: Source, walk: &Walk, now: Time) {
+    pub(super) fn on_ack(&mut self, ack: Box<Message>, source: Source, routes: &RouteSet, now: Time) {
         let invite = self.invite_of(&ack, &source);
         let key = invite.map_or_else(|| self.key_of(&ack, Method::Invite, &source), |(_, key)| key);
         let absorbs = |id| self.contexts.get(id).is_some_and(Slot::absorbs_ack);
@@ -30,14 +30,14 @@ impl Engine {
             self.count(Counter::AbsorbedAck);
             return self.recycle_message(ack);
         }
-        self.forward_ack(ack, source, walk, key, now);
+        self.forward_ack(ack, source, routes, key, now);
     }
 
     /// An ACK to a 2xx is its own transaction, forwarded without state (RFC 3261 §16.11).
-    fn forward_ack(&mut self, ack: Box<Message>, source: Source, walk: &Walk, key: u128, now: Time) {
+    fn forward_ack(&mut self, ack: Box<Message>, source: Source, routes: &RouteSet, key: u128, now: Time) {
         let loop_hash = validate::loop_hash(&ack, source.side, &self.env.keys);
         let target = validate::validate(&ack, false, loop_hash, &self.env.names)
-            .and_then(|()| target::target(&ack, walk, source.side, &self.env.names, self.env.here));
+            .and_then(|()| target::target(&ack, routes, source.side, &self.env.names, self.env.here));
         let way = match target {
             Err(_) | Ok(Target::Myself | Target::Gone { .. }) => {
                 self.count(Counter::AckRefused);
@@ -47,7 +47,7 @@ impl Engine {
             Ok(Target::Flow { flow, binding, .. }) => match (self.moved_from(flow, binding), binding) {
                 (Some(to), binding) => AckWay::Flow { flow: to, binding, named: flow },
                 (None, Some(binding)) => AckWay::Home { binding, not: Some(flow) },
-                (None, None) => self.ack_beyond_lost(&ack, &source, walk, Some(flow), now),
+                (None, None) => self.ack_beyond_lost(&ack, &source, routes, Some(flow), now),
             },
             Ok(Target::Binding { binding, .. }) => AckWay::Home { binding, not: None },
             Ok(Target::Table) => match self.look_up(&ack, now) {
@@ -67,7 +67,7 @@ impl Engine {
         match way {
             AckWay::Flow { flow, binding, named } => {
                 let by = By::binding_or(named, flow);
-                self.send_ack(ack, &source, walk, flow, binding, by, key, loop_hash);
+                self.send_ack(ack, &source, routes, flow, binding, by, key, loop_hash);
             }
             AckWay::Home { binding, not } => {
                 let home = binding.home(self.env.settings.shards);
@@ -75,7 +75,7 @@ impl Engine {
             }
             AckWay::Device { hop, host, port } => {
                 if let Some(point) = self.env.settings.point_for(hop.transport, Side::Endpoint, hop.address.ip()) {
-                    let bytes = self.ack_bytes(&ack, &source, walk, point, key, loop_hash);
+                    let bytes = self.ack_bytes(&ack, &source, routes, point, key, loop_hash);
                     self.send_to_device(hop, &host, port, bytes, now);
                 }
                 self.recycle_message(ack);
@@ -93,14 +93,14 @@ impl Engine {
         &mut self,
         ack: &Message,
         source: &Source,
-        walk: &Walk,
+        routes: &RouteSet,
         lost: Option<FlowRef>,
         now: Time,
     ) -> AckWay {
         if source.side != Side::Server {
             return AckWay::Nowhere;
         }
-        match self.beyond_lost(ack, walk, lost) {
+        match self.beyond_lost(ack, routes, lost) {
             Some(target) => self.ack_to(ack, target, now),
             None => AckWay::Nowhere,
         }

@@ -5,7 +5,7 @@ use super::mail::{By, Letter};
 use super::{Engine, Source};
 use crate::flow::keys::Tag;
 use crate::ids::{BindingId, FlowRef, PointId};
-use crate::proxy::{Walk, forward, validate};
+use crate::proxy::{RouteSet, forward, validate};
 use crate::sip::{Message, Method};
 use crate::transaction::Branch;
 use crate::transaction::branch::TxnId;
@@ -19,10 +19,10 @@ impl Engine {
         flow: FlowRef,
         binding: Option<BindingId>,
     ) {
-        let walk = crate::proxy::route::walk(&ack, source, &self.env.names, &self.env.keys);
+        let routes = crate::proxy::route::read(&ack, source, &self.env.names, &self.env.keys);
         let key = self.key_of(&ack, Method::Invite, source);
         let loop_hash = validate::loop_hash(&ack, source.side, &self.env.keys);
-        self.send_ack(ack, source, &walk, flow, binding, By::Binding, key, loop_hash);
+        self.send_ack(ack, source, &routes, flow, binding, By::Binding, key, loop_hash);
     }
 
     #[allow(clippy::too_many_arguments, reason = "everything that is known of an ACK, used once")]
@@ -30,14 +30,14 @@ impl Engine {
         &mut self,
         ack: Box<Message>,
         source: &Source,
-        walk: &Walk,
+        routes: &RouteSet,
         flow: FlowRef,
         binding: Option<BindingId>,
         by: By,
         key: u128,
         loop_hash: u32,
     ) {
-        let bytes = self.ack_bytes(&ack, source, walk, flow.point(), key, loop_hash);
+        let bytes = self.ack_bytes(&ack, source, routes, flow.point(), key, loop_hash);
         if let Err(letter) = self.send(flow, Letter { bytes, binding, txn: None, by }) {
             self.deliver(Some(flow), letter);
         }
@@ -48,7 +48,7 @@ impl Engine {
         &mut self,
         ack: &Message,
         source: &Source,
-        walk: &Walk,
+        routes: &RouteSet,
         point: PointId,
         key: u128,
         loop_hash: u32,
@@ -59,7 +59,7 @@ impl Engine {
         let mut edits = std::mem::take(&mut self.ports.edits);
         edits.clear();
         let point = self.env.settings.point(point);
-        forward::edit(ack, &plan(source, walk, point, branch, None), &mut edits);
+        forward::edit(ack, &plan(source, routes, point, branch, None), &mut edits);
         let mut bytes = self.ports.pool.take();
         edits.apply(ack.buf(), &mut bytes);
         self.ports.edits = edits;

@@ -7,14 +7,14 @@ use super::context::Event;
 use super::{Engine, Source};
 use crate::clock::Time;
 use crate::ids::{ShardId, Side};
-use crate::proxy::{Refusal, Walk, trust};
+use crate::proxy::{Refusal, RouteSet, trust};
 use crate::sip::{Message, Method};
 use crate::stats::Counter;
 use crate::transaction::branch::TxnId;
 use crate::transaction::key;
 
 impl Engine {
-    pub(super) fn on_cancel(&mut self, cancel: Box<Message>, source: &Source, walk: &Walk, now: Time) {
+    pub(super) fn on_cancel(&mut self, cancel: Box<Message>, source: &Source, routes: &RouteSet, now: Time) {
         let found = self.invite_of(&cancel, source).or_else(|| self.other_of(&cancel, source));
         let is_its_senders =
             |id: TxnId| self.contexts.get(id).is_some_and(|slot| trust::may_cancel(&slot.asked().source, source));
@@ -23,7 +23,7 @@ impl Engine {
                 return self.place(shard, cancel, *source);
             }
             self.count(Counter::request(source.side, Method::Cancel));
-            let refusal = if walk.malformed {
+            let refusal = if routes.malformed {
                 Refusal::new(400, "Bad Route", Counter::FaultRouteSyntax)
             } else {
                 Refusal::new(481, "Call/Transaction Does Not Exist", Counter::Refused481Cancel)

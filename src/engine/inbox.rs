@@ -38,8 +38,8 @@ impl Engine {
     /// A message that another shard has placed here.
     fn on_placed(&mut self, message: Box<Message>, source: Source, now: Time) {
         if message.is_request() {
-            let walk = route::walk(&message, &source, &self.env.names, &self.env.keys);
-            self.on_request(message, source, &walk, now);
+            let routes = route::read(&message, &source, &self.env.names, &self.env.keys);
+            self.on_request(message, source, &routes, now);
         } else {
             match Branch::read(message.text(message.top_via().branch)) {
                 Some(branch) => self.on_response(message, source, branch, now),

@@ -14,27 +14,27 @@ use crate::sip::Message;
 use crate::tls::identity::{Expected, Identities, TlsPeer};
 
 impl Engine {
-    /// See [`Location::moved_from`].
+    /// See [`super::location::Location::moved_from`].
     pub(super) fn moved_from(&self, flow: FlowRef, binding: Option<BindingId>) -> Option<FlowRef> {
         self.location.moved_from(flow, binding, &self.env)
     }
 
-    /// See [`Location::flow_at`].
+    /// See [`super::location::Location::flow_at`].
     pub(super) fn flow_at(&self, transport: Transport, remote: SocketAddr) -> Option<(FlowRef, Option<BindingId>)> {
         self.location.flow_at(transport, remote, &self.env)
     }
 
-    /// See [`Location::is_there`].
+    /// See [`super::location::Location::is_there`].
     pub(super) fn is_there(&self, flow: FlowRef) -> bool {
         self.location.is_there(flow, &self.env)
     }
 
-    /// See [`Location::note_use`].
+    /// See [`super::location::Location::note_use`].
     pub(super) fn note_use(&mut self, conn: ConnId, by: ShardId) {
         self.location.note_use(conn, by);
     }
 
-    /// See [`Location::look_up`].
+    /// See [`super::location::Location::look_up`].
     pub(super) fn look_up(&self, request: &Message, now: Time) -> Found {
         self.location.look_up(request, &self.env, now, |uri| self.connections.is_known(uri, request.buf(), &self.env))
     }

@@ -3,9 +3,83 @@
 //! The loop of whoever drives it: `handle(input, now)` for everything that is ready (and `accept` for new
 //! connections, `fire` when `poll_timeout` has passed), then `poll_output` until it is empty, then flush.
 //!
-//! A message's way: [`Input`] → `conns` (framer, side) → `placement` (perhaps mail) → `requests` or
-//! `responses` (transactions, the phases of `proxy`), `forwarding` → `outbox` → [`Output`]. `location` answers where a phone
-//! is.
+//! # The parts
+//!
+//! Four machines, none of which sees another or the [`Engine`]. Each is told what has happened and says what it wants done;
+//! the engine passes one's wants to the next.
+//!
+//! | part | what it decides | what it is told | what it wants |
+//! | --- | --- | --- | --- |
+//! | [`context`] | what becomes of one request: its transactions, its target set, its timers (RFC 3261 §16.7) | [`context::Event`] | [`context::Action`] |
+//! | [`location`] | where a phone is now: flows, bindings, who waits for one | its methods, [`Notice`]s | [`location::Action`] |
+//! | [`connections`] | how servers, other sites and devices are reached, and when that rests | its methods | [`connections::Action`] |
+//! | [`service_checks`] | which SIP Servers answer, on the shard that owns the verdict | its methods | [`service_checks::Action`] |
+//!
+//! Beside them stand [`dns`], and what every part may use: [`ports`] (settings, names, keys; timers, counters,
+//! buffers, outputs, mail). The rest is composition. It calls one way only, and `tests/tidy` holds that:
+//!
+//! ```text
+//! inputs, inbox, timers         what has come: an input, a mail, a time
+//!   streams, udp                bytes in; connections come and go
+//!     placement                 which shard
+//!       requests, responses, ack, cancel, unsent, replies
+//!         upstream, verdict     what happens to servers, and what follows
+//!           contexts, seek      what a context wants, put to the other parts
+//!             locating, connecting, known
+//!               ack_out, outbox what leaves
+//!                 conns, sender
+//! ```
+//!
+//! [`Engine::check`] says what holds between any two inputs; every test asks it after each of them.
+//!
+//! # One INVITE
+//!
+//! From the SIP Server, to a phone that registered over TLS with another shard.
+//!
+//! 1. [`Engine::handle`] gets the datagram; [`Engine::on_datagram`] has it parsed ([`Message::scan`](crate::sip::Message::scan)) and finds
+//!    whose it is ([`origin_of_datagram`](crate::proxy::Names::origin_of_datagram)).
+//! 2. [`Engine::on_message`] reads its route set ([`route::read`](crate::proxy::route::read)) and asks which shard handles it
+//!    (`Engine::placement`): that of the token's flow. [`Engine::place`] sends it there; [`Engine::on_mail`] takes it.
+//! 3. [`Engine::on_request`] finds no transaction of that key, decides the target
+//!    ([`target`](crate::proxy::target::target)), validates, and `Engine::begin`s a response context.
+//! 4. [`Turn::on`](context::Turn::on) with `Begin` aims at a phone and wants to know where that is: `Seek::Flow`.
+//!    [`Engine::seek`] asks [`Location::moved_from`] and answers `Found`.
+//! 5. `Found` builds the request ([`context::Turn::send`]), starts the client transaction and its timers, and wants it sent:
+//!    [`Engine::send_on`] makes an [`Output::Bytes`] of it. [`Engine::put_back`] puts the context into its slot.
+//! 6. The phone's 200 comes as [`Input::Bytes`]: [`Engine::on_bytes`], [`Engine::on_message`], and, by the shard in its
+//!    branch, [`Engine::on_response`]. Whether it counts is asked once: [`may_answer`](crate::proxy::trust::may_answer).
+//! 7. `Response` tells the client machine, then the server machine, and wants `Respond`: [`Engine::respond_for`] sends it by
+//!    Via. [`Slot::of`](context::Slot::of) shrinks the context to what absorbs repetitions.
+//! 8. The ACK is a transaction of its own: [`Engine::on_ack`] finds nothing that absorbs it, and
+//!    [`Engine::send_ack`] sends it after the 200.
+//!
+//! # One CANCEL
+//!
+//! While the phone rings.
+//!
+//! 1. [`Engine::on_request`] hands it to [`Engine::on_cancel`], which finds the INVITE's context by key
+//!    ([`Engine::invite_of`]), also over another connection of the same phone, or asks the next shard.
+//! 2. Whether it counts is asked once: [`may_cancel`](crate::proxy::trust::may_cancel). It is answered with 200
+//!    ([`Engine::reply`]).
+//! 3. [`Turn::on`](context::Turn::on) with `Cancelled` sends our CANCEL when the INVITE was heard of, else notes that it is
+//!    wanted; timer C is set to 64·T1. `Follow` sends it to where the INVITE has gone by now (`Engine::follow_request`).
+//! 4. The phone's 487 is a `Response` like any: the context acknowledges it, and passes it on. When none comes, timer C ends
+//!    the context with a 487 of our own.
+//!
+//! # One move of a phone
+//!
+//! Its connection is lost; it registers over a new one, at another shard, while a call of it goes on.
+//!
+//! 1. [`Engine::on_closed`] takes the old flow out of [`location`] ([`Location::close`]) and tells its bindings' home
+//!    ([`Notice`]); the binding stays, without a flow. Contexts that wait for an answer over it hear
+//!    `ConnectionGone` ([`Engine::on_conn_gone`]), and ask where the phone is: `Seek::Home`, a [`Mail::Ask`]. The home lets
+//!    them wait.
+//! 2. The REGISTER comes over the new connection and is placed at the AOR's home, whose context sends it to the active server
+//!    (`Seek::Server`) with a Path.
+//! 3. The server's 200 wants `Bind`: `Engine::bind_register` has [`Location::accept`] bind the Contact to the new flow, which
+//!    tells the owners of both flows, and wakes who waits. Only then the answer is made, and goes to the phone.
+//! 4. [`Engine::on_resolved`] tells the waiting contexts `Located`, and each goes on over the new flow. What comes later
+//!    with a token of the old one asks [`Location::moved_from`], and follows at once.
 
 mod ack;
 mod ack_out;

@@ -4,7 +4,7 @@ use super::{Engine, Level, Source};
 use crate::clock::Time;
 use crate::config::ClientAor;
 use crate::ids::{ShardId, Side, Transport};
-use crate::proxy::{Refusal, Walk, client_aor, route, target};
+use crate::proxy::{Refusal, RouteSet, client_aor, route, target};
 use crate::sip::{Message, Method};
 use crate::stats::Counter;
 use crate::transaction::Branch;
@@ -32,13 +32,13 @@ impl Engine {
         {
             return self.refuse_stranger(message, &source);
         }
-        let walk = route::walk(&message, &source, &self.env.names, &self.env.keys);
-        if let Err(refusal) = self.check_aor(&message, &source, &walk) {
+        let routes = route::read(&message, &source, &self.env.names, &self.env.keys);
+        if let Err(refusal) = self.check_aor(&message, &source, &routes) {
             return self.refuse_impostor(message, &source, &refusal);
         }
-        match self.placement(&message, &walk, source.side) {
+        match self.placement(&message, &routes, source.side) {
             Some(shard) if shard != self.me() => self.place(shard, message, source),
-            _ => self.on_request(message, source, &walk, now),
+            _ => self.on_request(message, source, &routes, now),
         }
     }
 
@@ -55,13 +55,13 @@ impl Engine {
     }
 
     /// Whom an endpoint may speak for by its certificate. Where the message landed is where the certificate is known.
-    fn check_aor(&self, request: &Message, source: &Source, walk: &Walk) -> Result<(), Refusal> {
+    fn check_aor(&self, request: &Message, source: &Source, routes: &RouteSet) -> Result<(), Refusal> {
         let is_asked = self.env.settings.client_aor != ClientAor::Off
             && !source.is_trusted()
             && self.env.settings.point(source.flow.point()).transport == Transport::Tls
             && request.fault().is_none()
             // It says whether we are well, to anybody.
-            && !target::is_for_me(request, walk, &self.env.names);
+            && !target::is_for_me(request, routes, &self.env.names);
         match is_asked {
             true => client_aor::check(
                 request,
@@ -80,13 +80,13 @@ impl Engine {
         self.recycle_message(request);
     }
 
-    fn placement(&self, request: &Message, walk: &Walk, side: Side) -> Option<ShardId> {
+    fn placement(&self, request: &Message, routes: &RouteSet, side: Side) -> Option<ShardId> {
         if self.env.settings.shards <= 1 || request.fault().is_some() {
             return None;
         }
         if side == Side::Server {
             let user16 = |user: &[u8]| self.env.keys.user16(user);
-            return target::placement_from_server(request, walk, &self.env.names, self.env.here, user16);
+            return target::placement_from_server(request, routes, &self.env.names, self.env.here, user16);
         }
         if request.method() == Some(Method::Register) { self.home_of_to(request) } else { None }
     }

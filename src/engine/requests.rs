@@ -6,7 +6,7 @@ use crate::clock::Time;
 use crate::flow::recognise::Asking;
 use crate::ids::Side;
 use crate::proxy::register::{RegisterFault, Registration};
-use crate::proxy::{Refusal, Target, Walk, register, target, trust, validate};
+use crate::proxy::{Refusal, RouteSet, Target, register, target, trust, validate};
 use crate::sip::{Message, Method};
 use crate::stats::Counter;
 use crate::transaction::key;
@@ -16,12 +16,12 @@ struct NewRequest {
     key: u128,
     loop_hash: u32,
     request: Box<Message>,
-    walk: Walk,
+    routes: RouteSet,
 }
 
 impl Engine {
     /// A request has reached the shard that placement names.
-    pub(super) fn on_request(&mut self, request: Box<Message>, source: Source, walk: &Walk, now: Time) {
+    pub(super) fn on_request(&mut self, request: Box<Message>, source: Source, routes: &RouteSet, now: Time) {
         let method = request.method().unwrap_or(Method::Other);
         if request.fault().is_some() {
             if method != Method::Ack {
@@ -32,8 +32,8 @@ impl Engine {
             return self.recycle_message(request);
         }
         match method {
-            Method::Ack => return self.on_ack(request, source, walk, now),
-            Method::Cancel => return self.on_cancel(request, &source, walk, now),
+            Method::Ack => return self.on_ack(request, source, routes, now),
+            Method::Cancel => return self.on_cancel(request, &source, routes, now),
             _ => {}
         }
         let key = self.key_of(&request, key::method_of(&request), &source);
@@ -46,7 +46,7 @@ impl Engine {
             self.note_server_request(&request, source.peer);
         }
         let loop_hash = validate::loop_hash(&request, source.side, &self.env.keys);
-        let target = target::target(&request, walk, source.side, &self.env.names, self.env.here);
+        let target = target::target(&request, routes, source.side, &self.env.names, self.env.here);
         let is_mine = matches!(target, Ok(Target::Myself));
         let checked = validate::validate(&request, is_mine, loop_hash, &self.env.names);
         match checked.and_then(|()| self.admit(&request)).and(target) {
@@ -58,7 +58,7 @@ impl Engine {
                 self.answer_service_check(&request, &source);
                 self.recycle_message(request);
             }
-            Ok(target) => self.begin(NewRequest { key, loop_hash, request, walk: *walk }, source, target, now),
+            Ok(target) => self.begin(NewRequest { key, loop_hash, request, routes: *routes }, source, target, now),
         }
     }
 
@@ -73,7 +73,7 @@ impl Engine {
 
     /// Begins the response context of a request that may go on.
     fn begin(&mut self, new: NewRequest, source: Source, target: Target, now: Time) {
-        let NewRequest { key, loop_hash, request, walk } = new;
+        let NewRequest { key, loop_hash, request, routes } = new;
         let registration = match self.registration_of(&request, &source, &target) {
             Ok(registration) => registration.map(Box::new),
             Err(refusal) => {
@@ -113,7 +113,7 @@ impl Engine {
             self.count(Counter::CallsBegun);
         }
         let (reliable, nonce) = (self.is_reliable(source.flow), self.ports.rng.next());
-        let request = context::Request { message: request, walk, registration };
+        let request = context::Request { message: request, routes, registration };
         let mut context = Box::new(ResponseContext::new(asked, request, loop_hash, nonce, reliable));
         self.turn(id, &mut context, Event::Begin(target), now);
         self.put_back(id, context);

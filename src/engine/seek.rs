@@ -17,7 +17,7 @@ use crate::dns;
 use crate::dns::{Answer, NextHop, Question};
 use crate::ids::{FlowRef, ShardId, Side};
 use crate::limits::{HOME_ANSWER_MAX, NAME_ANSWER_MAX, TARGETS_COUNT_MAX};
-use crate::proxy::{Place, Target, Walk, place_of, target};
+use crate::proxy::{Place, RouteSet, Target, place_of, target};
 use crate::sip::Message;
 use crate::stats::Counter;
 use crate::transaction::branch::TxnId;
@@ -47,7 +47,7 @@ impl Engine {
             Seek::Address(hop) => self.seek_address(id, context, hop),
             Seek::Beyond(lost) => {
                 let request = context.request.as_ref()?;
-                Event::Beyond(self.beyond_lost(&request.message, &request.walk, lost))
+                Event::Beyond(self.beyond_lost(&request.message, &request.routes, lost))
             }
             Seek::Home { binding, not, wait } => {
                 // Nobody has to be waited for while there is another way.
@@ -89,7 +89,7 @@ impl Engine {
         let source = &context.asked.source;
         // An endpoint that has got hold of an alias must not learn whose Contact it stands for.
         let alias = context.request.as_ref().filter(|_| source.side == Side::Server);
-        let alias = alias.and_then(|request| target::alias_of(&request.walk));
+        let alias = alias.and_then(|request| target::alias_of(&request.routes));
         let contact = alias.and_then(|alias| Some(self.location.directory().find(alias)?.contact.clone()));
         let endpoint = if source.side == Side::Endpoint { source.flow } else { flow };
         Way { flow, contact, opened: self.is_opened(endpoint) }
@@ -131,9 +131,9 @@ impl Engine {
     }
 
     /// To whom the flow that a token named had led, now that it is lost.
-    pub(super) fn beyond_lost(&self, request: &Message, walk: &Walk, lost: Option<FlowRef>) -> Option<Target> {
+    pub(super) fn beyond_lost(&self, request: &Message, routes: &RouteSet, lost: Option<FlowRef>) -> Option<Target> {
         let transport = lost.map(|flow| self.transport_of(flow)).filter(|transport| transport.is_stream());
-        let opened = walk.token.is_some_and(|token| token.opened);
+        let opened = routes.token.is_some_and(|token| token.opened);
         // What an endpoint says of itself opens no connection; the settings may know the address as a device's.
         let may_open = |hop: NextHop| opened || self.env.settings.device_at(hop.address.ip()).is_some();
         target::beyond_table(request, &self.env.names).ok().filter(|target| match target {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use crate::config::engine::Point;
 use crate::ids::Side;
-use crate::proxy::Walk;
+use crate::proxy::RouteSet;
 use crate::sip::value::write_u32;
 use crate::sip::{Edits, Message, Name, response};
 use crate::transaction::Branch;
@@ -21,8 +21,8 @@ pub struct Plan<'a> {
     pub peer: SocketAddr,
     /// The side that it came from.
     pub side: Side,
-    #[allow(missing_docs, reason = "see Walk")]
-    pub walk: &'a Walk,
+    #[allow(missing_docs, reason = "see RouteSet")]
+    pub routes: &'a RouteSet,
     /// The point that it leaves from.
     pub point: &'a Point,
     /// The branch of our Via.
@@ -71,8 +71,8 @@ pub fn edit(request: &Message, plan: &Plan<'_>, edits: &mut Edits) {
 /// Server, whatever its Route says, and its digest covers the Request-URI.
 fn edit_routes(request: &Message, plan: &Plan<'_>, edits: &mut Edits) {
     let Some(received) = request.request_uri() else { return };
-    let Walk { own_count, repair, .. } = *plan.walk;
-    let strict = plan.walk.foreign.filter(|_| plan.walk.foreign_is_strict && plan.side == Side::Server);
+    let RouteSet { own_count, repair, .. } = *plan.routes;
+    let strict = plan.routes.foreign.filter(|_| plan.routes.foreign_is_strict && plan.side == Side::Server);
     let last = repair.map(|repair| repair.route_index);
     let popped = own_count + usize::from(strict.is_some());
     if popped > 0 || last.is_some() {

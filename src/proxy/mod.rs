@@ -21,7 +21,7 @@ pub mod validate;
 pub use destination::Target;
 pub use names::{Names, Origin};
 pub use place::{Place, place_of};
-pub use route::Walk;
+pub use route::RouteSet;
 pub use trust::Source;
 
 use crate::stats::Counter;

@@ -23,7 +23,7 @@ pub struct Repair {
 
 /// What the Route header says.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Walk {
+pub struct RouteSet {
     /// Leading Route values that are ours: to be popped.
     pub own_count: usize,
     /// The token that names the target: from the server side the first, from an endpoint one behind the
@@ -50,8 +50,8 @@ pub struct Walk {
 
 /// Walks the Route values of a request and looks at its Request-URI.
 #[must_use]
-pub fn walk(request: &Message, source: &Source, names: &Names, keys: &Keys) -> Walk {
-    let mut walk = Walk::default();
+pub fn read(request: &Message, source: &Source, names: &Names, keys: &Keys) -> RouteSet {
+    let mut routes = RouteSet::default();
     let buf = request.buf();
     // Either party may have begun the dialog.
     let dialogs = [request.from_tag(), request.to_tag()].map(|tag| Dialog { call_id: request.call_id(), tag });
@@ -60,47 +60,47 @@ pub fn walk(request: &Message, source: &Source, names: &Names, keys: &Keys) -> W
         if user.is_empty() { None } else { Token::decode_of(user, keys, &dialogs).ok() }
     };
     let in_uri = request.request_uri().and_then(decode);
-    walk.uri_token = in_uri.map(|(token, _)| token);
+    routes.uri_token = in_uri.map(|(token, _)| token);
     let mut came = Came { source, first: None, values: 0 };
     if let Some(own) = in_uri.filter(|(token, _)| token.kind == Kind::RecordRoute)
         && let Some((index, &span)) = request.route_uris().iter().enumerate().next_back()
     {
         let Ok(uri) = Uri::parse_checked(buf, span) else {
-            walk.malformed = true;
-            return walk;
+            routes.malformed = true;
+            return routes;
         };
-        walk.repair = Some(Repair { route_index: index, uri: uri.all });
-        came.take(own, &mut walk);
+        routes.repair = Some(Repair { route_index: index, uri: uri.all });
+        came.take(own, &mut routes);
     }
-    let last = walk.repair.map_or(usize::MAX, |repair| repair.route_index);
+    let last = routes.repair.map_or(usize::MAX, |repair| repair.route_index);
     for &span in request.route_uris().iter().take(last) {
         let Ok(uri) = Uri::parse_checked(buf, span) else {
-            walk.malformed = true;
-            return walk;
+            routes.malformed = true;
+            return routes;
         };
         match decode(&uri) {
-            Some(own) => came.take(own, &mut walk),
+            Some(own) => came.take(own, &mut routes),
             None if names.is_own_uri(&uri, buf) || (uri.user.is_empty() && names.is_domain(uri.host, buf)) => {
-                walk.forged |= !uri.user.is_empty();
+                routes.forged |= !uri.user.is_empty();
             }
             None => {
-                walk.foreign = Some(uri);
-                walk.foreign_is_strict = !uri.has_lr(buf);
+                routes.foreign = Some(uri);
+                routes.foreign_is_strict = !uri.has_lr(buf);
                 break;
             }
         }
-        walk.own_count += 1;
+        routes.own_count += 1;
     }
     if source.side == Side::Endpoint {
         // What the next element hands back to us it hands back as its own word: that has to be of this dialog.
-        for &span in request.route_uris().iter().take(last).skip(walk.own_count + 1) {
-            walk.forged |= Uri::parse_checked(buf, span).is_ok_and(|uri| {
+        for &span in request.route_uris().iter().take(last).skip(routes.own_count + 1) {
+            routes.forged |= Uri::parse_checked(buf, span).is_ok_and(|uri| {
                 let is_of_dialog = || decode(&uri).is_some_and(|(token, _)| token.kind == Kind::RecordRoute);
                 !uri.user.is_empty() && names.is_own_uri(&uri, buf) && !is_of_dialog()
             });
         }
     }
-    walk
+    routes
 }
 
 /// How a request came, as far as its Routes have been walked.
@@ -113,24 +113,24 @@ struct Came<'a> {
 }
 
 impl Came<'_> {
-    fn take(&mut self, (token, begun_by): (Token, usize), walk: &mut Walk) {
+    fn take(&mut self, (token, begun_by): (Token, usize), routes: &mut RouteSet) {
         if self.source.side == Side::Server {
-            walk.token = walk.token.or(Some(token));
+            routes.token = routes.token.or(Some(token));
             return;
         }
         let (first, first_begun_by) = *self.first.get_or_insert((token, begun_by));
         if self.says_how_it_came(&first, &token) {
             self.values += 1;
-            walk.is_late |= token.late;
+            routes.is_late |= token.late;
             // RFC 5658 §4: a traversal has one value, or one for each side.
-            walk.has_more_than_its_own |= self.values > 2 || (self.values == 2 && first.facing == token.facing);
+            routes.has_more_than_its_own |= self.values > 2 || (self.values == 2 && first.facing == token.facing);
             return;
         }
-        walk.has_more_than_its_own = true;
+        routes.has_more_than_its_own = true;
         if token.kind == Kind::RecordRoute && begun_by == first_begun_by {
-            walk.token = walk.token.or(Some(token));
+            routes.token = routes.token.or(Some(token));
         } else {
-            walk.forged = true;
+            routes.forged = true;
         }
     }
 

@@ -10,7 +10,7 @@
 
 use super::destination::Target;
 use super::names::port_of;
-use super::{Names, Refusal, Walk};
+use super::{Names, Refusal, RouteSet};
 use crate::flow::token::{Kind, Token};
 use std::net::{IpAddr, SocketAddr};
 
@@ -51,21 +51,27 @@ impl Incarnation {
 ///
 /// # Errors
 /// A refusal, to be answered.
-pub fn target(request: &Message, walk: &Walk, side: Side, names: &Names, here: Incarnation) -> Result<Target, Refusal> {
-    if walk.malformed {
+pub fn target(
+    request: &Message,
+    routes: &RouteSet,
+    side: Side,
+    names: &Names,
+    here: Incarnation,
+) -> Result<Target, Refusal> {
+    if routes.malformed {
         return Err(Refusal::new(400, "Bad Route", Counter::FaultRouteSyntax));
     }
     match side {
-        Side::Endpoint => from_endpoint(request, walk, names, here),
+        Side::Endpoint => from_endpoint(request, routes, names, here),
         Side::Server => {
-            Ok(named_by_header(request, walk, names).unwrap_or_else(|| from_server(request, walk, names, here)))
+            Ok(named_by_header(request, routes, names).unwrap_or_else(|| from_server(request, routes, names, here)))
         }
     }
 }
 
 /// What a server's `X-Genesys-Route` names; an ACK goes by its route set.
-fn named_by_header(request: &Message, walk: &Walk, names: &Names) -> Option<Target> {
-    if request.method() == Some(Method::Ack) && walk.token.is_some() {
+fn named_by_header(request: &Message, routes: &RouteSet, names: &Names) -> Option<Target> {
+    if request.method() == Some(Method::Ack) && routes.token.is_some() {
         return None;
     }
     address_in_header(request, names)
@@ -95,25 +101,25 @@ pub fn address_in_header(request: &Message, names: &Names) -> Option<Target> {
 
 /// Whether an OPTIONS asks the proxy itself: no user part, and a host that means us.
 #[must_use]
-pub fn is_for_me(request: &Message, walk: &Walk, names: &Names) -> bool {
+pub fn is_for_me(request: &Message, routes: &RouteSet, names: &Names) -> bool {
     request.method() == Some(Method::Options)
-        && walk.foreign.is_none()
-        && walk.token.is_none()
+        && routes.foreign.is_none()
+        && routes.token.is_none()
         && request.request_uri().is_some_and(|uri| {
             uri.user.is_empty() && (names.is_own_uri(uri, request.buf()) || names.is_domain(uri.host, request.buf()))
         })
 }
 
-fn from_endpoint(request: &Message, walk: &Walk, names: &Names, here: Incarnation) -> Result<Target, Refusal> {
-    if walk.forged {
+fn from_endpoint(request: &Message, routes: &RouteSet, names: &Names, here: Incarnation) -> Result<Target, Refusal> {
+    if routes.forged {
         return Err(Refusal::new(403, "Route Not Accepted", Counter::Refused403ForgedToken));
     }
     let in_dialog = is_in_dialog(request);
     // A registration is for the SIP Server alone: it belongs to no dialog whose route set could lead elsewhere.
-    if walk.has_more_than_its_own && request.method() == Some(Method::Register) {
+    if routes.has_more_than_its_own && request.method() == Some(Method::Register) {
         return Err(Refusal::new(403, "Route Not Accepted", Counter::Refused403ForgedToken));
     }
-    if let Some(token) = &walk.token {
+    if let Some(token) = &routes.token {
         // It is good in its dialog, which an INVITE with the same Call-ID and no To tag is not: that one would ring
         // somebody past the server.
         if !in_dialog {
@@ -121,22 +127,22 @@ fn from_endpoint(request: &Message, walk: &Walk, names: &Names, here: Incarnatio
         }
         return Ok(here.target_of(token));
     }
-    if walk.foreign.is_none() && is_for_me(request, walk, names) {
+    if routes.foreign.is_none() && is_for_me(request, routes, names) {
         return Ok(Target::Myself);
     }
     // A way to somebody's phone comes back from a server that forwards it as if the server had named its target.
-    if !in_dialog && walk.uri_token.is_some() {
+    if !in_dialog && routes.uri_token.is_some() {
         return Err(Refusal::new(403, "Request-URI Not Accepted", Counter::Refused403ForgedToken));
     }
     // What stands behind the first foreign value is a dialog's route set, which its other elements have written. Without
     // a dialog the endpoint has made it up, and a server that goes by it would be its relay.
-    let beyond = request.route_uris().get(walk.own_count..).unwrap_or_default();
+    let beyond = request.route_uris().get(routes.own_count..).unwrap_or_default();
     let checked = if in_dialog { beyond.get(..1).unwrap_or_default() } else { beyond };
     if !checked.iter().all(|&route| is_towards_servers(request, route, names)) {
         return Err(Refusal::new(403, "Route Not Accepted", Counter::Refused403ForeignRoute));
     }
-    Ok(late_server(request, walk, names)
-        .unwrap_or_else(|| Target::Server { pair: pair_of(request, walk, names), at: None }))
+    Ok(late_server(request, routes, names)
+        .unwrap_or_else(|| Target::Server { pair: pair_of(request, routes, names), at: None }))
 }
 
 /// Whether a request says that it belongs to a dialog. A REGISTER belongs to none, whatever tag its To has
@@ -156,38 +162,38 @@ fn is_towards_servers(request: &Message, route: Span, names: &Names) -> bool {
 }
 
 /// The server that the remote target of a late dialog names: its partner knows nothing of that.
-fn late_server(request: &Message, walk: &Walk, names: &Names) -> Option<Target> {
-    let uri = request.request_uri().filter(|_| walk.is_late && is_in_dialog(request))?;
+fn late_server(request: &Message, routes: &RouteSet, names: &Names) -> Option<Target> {
+    let uri = request.request_uri().filter(|_| routes.is_late && is_in_dialog(request))?;
     let address = SocketAddr::new(uri.host.ip()?, port_of(uri, request.buf()));
     names.server_at(address).map(|(pair, _)| Target::Server { pair, at: Some(address) })
 }
 
 /// The pair that a request of an endpoint goes to: the serving one, or in a dialog the one that its Route or
 /// Request-URI names, for that has the dialog.
-fn pair_of(request: &Message, walk: &Walk, names: &Names) -> u8 {
+fn pair_of(request: &Message, routes: &RouteSet, names: &Names) -> u8 {
     let buf = request.buf();
     let named = || {
-        let of_route = walk.foreign.and_then(|uri| names.server_of_uri(&uri, buf));
+        let of_route = routes.foreign.and_then(|uri| names.server_of_uri(&uri, buf));
         of_route.or_else(|| request.request_uri().and_then(|uri| names.server_of_uri(uri, buf)))
     };
     is_in_dialog(request).then(named).flatten().unwrap_or_else(|| names.serving())
 }
 
-fn from_server(request: &Message, walk: &Walk, names: &Names, here: Incarnation) -> Target {
-    if let Some(token) = &walk.token {
+fn from_server(request: &Message, routes: &RouteSet, names: &Names, here: Incarnation) -> Target {
+    if let Some(token) = &routes.token {
         return here.target_of(token);
     }
-    if walk.forged {
+    if routes.forged {
         // What stands behind it is for the flow that it named, as behind a token that is good.
         return Target::Gone { ob: false };
     }
-    if let Some(uri) = walk.foreign {
+    if let Some(uri) = routes.foreign {
         return named(uri, request.buf(), names);
     }
-    if let Some(token) = &walk.uri_token {
+    if let Some(token) = &routes.uri_token {
         return here.target_of(token);
     }
-    if is_for_me(request, walk, names) { Target::Myself } else { Target::Table }
+    if is_for_me(request, routes, names) { Target::Myself } else { Target::Table }
 }
 
 /// What a URI of the server side names: servers of ours, another site's, or somebody else.
@@ -232,8 +238,8 @@ pub fn beyond_table(request: &Message, names: &Names) -> Result<Target, Refusal>
 /// The phone that a request of the server side names, if it names one: by a token, or by what may be in the
 /// connection table.
 #[must_use]
-pub fn of_phone(request: &Message, walk: &Walk, names: &Names, here: Incarnation) -> Option<Target> {
-    let target = from_server(request, walk, names, here);
+pub fn of_phone(request: &Message, routes: &RouteSet, names: &Names, here: Incarnation) -> Option<Target> {
+    let target = from_server(request, routes, names, here);
     let is_phones =
         matches!(target, Target::Flow { .. } | Target::Binding { .. } | Target::Gone { .. } | Target::Table);
     is_phones.then_some(target)
@@ -282,12 +288,12 @@ pub fn reachable(uri: &Uri, buf: &[u8]) -> Result<Target, Refusal> {
 #[must_use]
 pub fn placement_from_server(
     request: &Message,
-    walk: &Walk,
+    routes: &RouteSet,
     names: &Names,
     here: Incarnation,
     user16: impl FnOnce(&[u8]) -> u16,
 ) -> Option<ShardId> {
-    let target = from_server(request, walk, names, here);
+    let target = from_server(request, routes, names, here);
     match target {
         Target::Flow { flow, .. } => Some(flow.shard()),
         Target::Binding { binding, .. } => Some(binding.home(here.shards)),
@@ -304,6 +310,6 @@ pub fn placement_from_server(
 
 /// Whether the Request-URI is the alias of a binding, to be replaced by the phone's own Contact.
 #[must_use]
-pub fn alias_of(walk: &Walk) -> Option<BindingId> {
-    walk.uri_token.filter(|token| token.kind == Kind::Alias).and_then(|token| token.binding)
+pub fn alias_of(routes: &RouteSet) -> Option<BindingId> {
+    routes.uri_token.filter(|token| token.kind == Kind::Alias).and_then(|token| token.binding)
 }

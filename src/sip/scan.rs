@@ -54,8 +54,44 @@ fn parse(buf: &[u8], bounded: &[u8], extent: Extent) -> Result<Box<Message>, Sca
     let start = start_line(buf, trim_end(line).len(), clean.unwrap_or(line).len(), &mut faults)?;
     faults.in_response = matches!(start, Start::Status { .. });
 
+    let mut message = blank(start, line_end);
+    let mut content_length = ContentLength::default();
+    let mut seen = Seen::default();
+    let mut lines = FieldLines::new(bounded, line_end);
+    while let Some((field, well_formed)) = lines.next_field() {
+        if message.fields.len() == FIELDS_MAX {
+            return Err(ScanError::TooManyFields);
+        }
+        if !well_formed {
+            faults.add(Fault::HeaderSyntax);
+        }
+        seen.read(buf, &field, &mut message, &mut content_length, &mut faults);
+        message.fields.push(field);
+    }
+    let head_len = lines.head_len().ok_or(ScanError::Truncated)?;
+    message.head_end = (head_len - 2) as u16;
+    message.length = head_len as u32;
+    message.via_count = seen.vias as u16;
+    if !seen.top_via {
+        return Err(ScanError::Unanswerable);
+    }
+    seen.check_missing(&mut faults);
+    check_cseq_method(buf, &message, &mut faults);
+    check_length(buf, bounded, extent, content_length.value, &mut message, &mut faults);
+    // The scheme comes last, for nothing is wrong with the syntax (RFC 3261 §16.3).
+    read_request_uri(buf, &mut message, &mut faults);
+    message.fault = faults.first;
+    if message.fault.is_some() && !message.is_request() {
+        return Err(ScanError::Unanswerable);
+    }
+    Ok(message)
+}
+
+/// A message of which only the start line is known.
+#[inline(always)]
+fn blank(start: Start, line_end: usize) -> Box<Message> {
     let empty = Span::within(line_end, line_end);
-    let mut message = Box::new(Message {
+    Box::new(Message {
         buf: Vec::new(),
         start,
         fields: SmallVec::new(),
@@ -81,29 +117,18 @@ fn parse(buf: &[u8], bounded: &[u8], extent: Extent) -> Result<Box<Message>, Sca
         request_uri: None,
         route_uris: SmallVec::new(),
         fault: None,
-    });
-    let mut content_length = ContentLength::default();
-    let mut seen = Seen::default();
-    let mut lines = FieldLines::new(bounded, line_end);
-    while let Some((field, well_formed)) = lines.next_field() {
-        if message.fields.len() == FIELDS_MAX {
-            return Err(ScanError::TooManyFields);
-        }
-        if !well_formed {
-            faults.add(Fault::HeaderSyntax);
-        }
-        seen.read(buf, &field, &mut message, &mut content_length, &mut faults);
-        message.fields.push(field);
-    }
-    let head_len = lines.head_len().ok_or(ScanError::Truncated)?;
-    message.head_end = (head_len - 2) as u16;
-    message.length = head_len as u32;
-    message.via_count = seen.vias as u16;
-    if !seen.top_via {
-        return Err(ScanError::Unanswerable);
-    }
-    seen.check_missing(&mut faults);
-    check_cseq_method(buf, &message, &mut faults);
+    })
+}
+
+/// How long the message is, as its transport and its header fields say.
+fn check_length(
+    buf: &[u8],
+    bounded: &[u8],
+    extent: Extent,
+    content_length: Option<u32>,
+    message: &mut Message,
+    faults: &mut Faults,
+) {
     match extent {
         // Why the stream ended comes before all else that is wrong.
         Extent::HeadOnly { cut_off: true } => faults.first = Some(Fault::HeaderBlockTooLarge),
@@ -112,16 +137,9 @@ fn parse(buf: &[u8], bounded: &[u8], extent: Extent) -> Result<Box<Message>, Sca
             faults.first = fault.or(faults.first);
         }
         Extent::Datagram | Extent::Stream => {
-            measure_body(buf, extent, content_length.value, &mut message, &mut faults);
+            measure_body(buf, extent, content_length, message, faults);
         }
     }
-    // The scheme comes last, for nothing is wrong with the syntax (RFC 3261 §16.3).
-    read_request_uri(buf, &mut message, &mut faults);
-    message.fault = faults.first;
-    if message.fault.is_some() && !message.is_request() {
-        return Err(ScanError::Unanswerable);
-    }
-    Ok(message)
 }
 
 /// Keeps the first fault that counts.
@@ -257,20 +275,7 @@ impl Seen {
                     faults.add(fault);
                 }
             }
-            Name::Route if message.is_request() => {
-                for route in split_values(buf, value) {
-                    self.routes += 1;
-                    if self.routes > VALUES_MAX {
-                        faults.add(Fault::TooManyValues);
-                        break;
-                    }
-                    let route = NameAddr::parse(buf, route);
-                    if !route.is_ok_and(|route| route.bracketed) {
-                        faults.add(Fault::RouteSyntax);
-                    }
-                    message.route_uris.push(route.map_or(Span::default(), |route| route.uri));
-                }
-            }
+            Name::Route if message.is_request() => self.read_routes(buf, value, message, faults),
             Name::Contact if message.method() == Some(Method::Register) => {
                 let ok = |contact: Span| contact.of(buf) == b"*" || NameAddr::parse(buf, contact).is_ok();
                 if !split_values(buf, value).all(ok) {
@@ -278,6 +283,21 @@ impl Seen {
                 }
             }
             _ => {}
+        }
+    }
+
+    fn read_routes(&mut self, buf: &[u8], value: Span, message: &mut Message, faults: &mut Faults) {
+        for route in split_values(buf, value) {
+            self.routes += 1;
+            if self.routes > VALUES_MAX {
+                faults.add(Fault::TooManyValues);
+                break;
+            }
+            let route = NameAddr::parse(buf, route);
+            if !route.is_ok_and(|route| route.bracketed) {
+                faults.add(Fault::RouteSyntax);
+            }
+            message.route_uris.push(route.map_or(Span::default(), |route| route.uri));
         }
     }
 

@@ -142,26 +142,33 @@ impl Uri {
         if memchr::memchr_iter(b'%', bytes).any(|at| escaped(&bytes[at..]).is_none()) {
             return Err(UriError::Escape);
         }
-        let mut at = colon + 1;
+        uri.read_from(buf, colon + 1)?;
+        Ok(uri)
+    }
+
+    /// What stands behind the scheme of a sip or sips URI: `[user[:password]@]host[:port][;parameters][?headers]`.
+    #[inline(always)]
+    fn read_from(&mut self, buf: &[u8], mut at: usize) -> Result<(), UriError> {
+        let (bytes, base) = (self.all.of(buf), self.all.start as usize);
         if let Some(length) = memchr::memchr(b'@', &bytes[at..]) {
             let userinfo = &bytes[at..at + length];
             let user_len = memchr::memchr(b':', userinfo).unwrap_or(length);
             if user_len == 0 {
                 return Err(UriError::User);
             }
-            uri.user = Span::within(base + at, base + at + user_len);
+            self.user = Span::within(base + at, base + at + user_len);
             if user_len < length {
-                uri.password = Span::within(base + at + user_len + 1, base + at + length);
+                self.password = Span::within(base + at + user_len + 1, base + at + length);
             }
             at += length + 1;
         }
         let (host, host_span, past) = host_at(buf, base + at, base + bytes.len()).ok_or(UriError::Host)?;
-        (uri.host, uri.host_span) = (host, host_span);
+        (self.host, self.host_span) = (host, host_span);
         at = past - base;
         if bytes.get(at) == Some(&b':') {
             let rest = &bytes[at + 1..];
             let length = rest.iter().position(|byte| matches!(byte, b';' | b'?')).unwrap_or(rest.len());
-            uri.port = Some(parse_port(&rest[..length]).ok_or(UriError::Port)?);
+            self.port = Some(parse_port(&rest[..length]).ok_or(UriError::Port)?);
             at += 1 + length;
         }
         if bytes.get(at) == Some(&b';') {
@@ -169,14 +176,14 @@ impl Uri {
             if bytes.get(at + length) == Some(&b'@') {
                 return Err(UriError::Host);
             }
-            uri.params = Span::within(base + at, base + at + length);
+            self.params = Span::within(base + at, base + at + length);
             at += length;
         }
         match bytes.get(at) {
-            None => Ok(uri),
+            None => Ok(()),
             Some(b'?') => {
-                uri.headers = Span::within(base + at + 1, base + bytes.len());
-                Ok(uri)
+                self.headers = Span::within(base + at + 1, base + bytes.len());
+                Ok(())
             }
             Some(_) => Err(UriError::Host),
         }

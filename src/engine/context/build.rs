@@ -10,7 +10,7 @@ use crate::ids::{BindingId, FlowRef, Side};
 use crate::proxy::record_route::{self, Facet};
 use crate::proxy::register;
 use crate::proxy::response::{self, Fate};
-use crate::proxy::{Walk, forward};
+use crate::proxy::{RouteSet, forward};
 use crate::sip::{Message, Method, Name, Span};
 use crate::stats::Counter;
 use crate::transaction::Branch;
@@ -29,12 +29,12 @@ pub fn tag_of(key: u128) -> [u8; 16] {
 /// What decides the edits of a request that leaves from `point`.
 pub fn plan<'a>(
     source: &Source,
-    walk: &'a Walk,
+    routes: &'a RouteSet,
     point: &'a Point,
     branch: Branch,
     request_uri: Option<&'a [u8]>,
 ) -> forward::Plan<'a> {
-    forward::Plan { peer: source.peer, side: source.side, walk, point, branch, request_uri }
+    forward::Plan { peer: source.peer, side: source.side, routes, point, branch, request_uri }
 }
 
 /// A token that names a flow of this start.
@@ -55,13 +55,13 @@ fn token(env: &Env, kind: Kind, ob: bool, flow: FlowRef, binding: Option<Binding
 /// Builds the request as it leaves by a way, into what was sent.
 pub(super) fn request(context: &mut ResponseContext, id: TxnId, way: &Way, env: &Env, ports: &mut Ports) {
     let ResponseContext { asked, request: Some(request), targets, client, loop_hash, .. } = context else { return };
-    let (message, walk, source) = (&*request.message, &request.walk, &asked.source);
+    let (message, routes, source) = (&*request.message, &request.routes, &asked.source);
     let (point_id, to_side) = (way.flow.point(), targets.side());
     let branch = Branch { shard: env.me(), txn: id, nonce: client.nonce, loop_hash: *loop_hash };
     let mut edits = std::mem::take(&mut ports.edits);
     edits.clear();
     let point = env.settings.point(point_id);
-    forward::edit(message, &plan(source, walk, point, branch, way.contact.as_deref()), &mut edits);
+    forward::edit(message, &plan(source, routes, point, branch, way.contact.as_deref()), &mut edits);
 
     // Of two endpoints that talk past the server, the route set stands already.
     let endpoint_flow = match (source.side, to_side) {

@@ -4,7 +4,7 @@
 //! Owns: its server transaction, its client transactions (one that counts, and those that were given up for another
 //! target), its target set, its timers, and what may have to be sent again. Must not touch: where a phone is, which
 //! connections there are, other contexts. What it needs of them it asks for with an [`Action`], and is told with an
-//! [`Event`]; [`ResponseContext::on`] takes one of these and says what follows. What it may use of the rest of the
+//! [`Event`]; [`Turn::on`] takes one of these and says what follows. What it may use of the rest of the
 //! engine is what every part may: `Env` and `Ports`.
 //!
 //! ```text

@@ -8,14 +8,14 @@ use crate::clock::Time;
 use crate::dns::NextHop;
 use crate::engine::{ConnectFailure, Source};
 use crate::ids::{BindingId, ConnId, FlowRef, ShardId, Side};
-use crate::proxy::Walk;
+use crate::proxy::RouteSet;
 use crate::proxy::register::Registration;
 use crate::sip::{Message, Method};
 use crate::tls::identity::Expected;
 use crate::transaction::{InviteClient, InviteServer, PlainClient, PlainServer};
 use crate::wheel::TimerId;
 
-/// Which of a context's timers.
+/// ClientIndex of a context's timers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TxnTimer {
     /// G: the final response to an INVITE is to be sent again.
@@ -152,7 +152,7 @@ pub struct ClientTransaction {
     pub nonce: u64,
     /// The flow that the request was sent on; `None` before, and when that is gone.
     pub flow: Option<FlowRef>,
-    /// Which of the target set's addresses that leads to, when it is no phone's.
+    /// ClientIndex of the target set's addresses that leads to, when it is no phone's.
     pub hop: Option<NextHop>,
     /// The request as sent, until a final response.
     pub sent: Vec<u8>,
@@ -313,7 +313,7 @@ pub enum Seeking {
 pub struct Request {
     pub message: Box<Message>,
     /// Its route set, as it came.
-    pub walk: Walk,
+    pub routes: RouteSet,
     /// The Contacts that a REGISTER asks for.
     pub registration: Option<Box<Registration>>,
 }

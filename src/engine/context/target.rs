@@ -66,8 +66,8 @@ impl Turn<'_> {
             }
             Target::Binding { binding, ob } => {
                 self.aim_at_phone(Some(binding), ob);
-                let walk = self.context.request.as_ref().map(|request| &request.walk);
-                if walk.and_then(target::alias_of) != Some(binding) {
+                let routes = self.context.request.as_ref().map(|request| &request.routes);
+                if routes.and_then(target::alias_of) != Some(binding) {
                     self.count(Counter::TokenOtherBoot);
                 }
                 self.locate(None);
@@ -212,7 +212,7 @@ impl Turn<'_> {
     /// is that phone's address of before, and no connection is opened to a phone; else it is a device's.
     pub(super) fn on_not_connected(&mut self, hop: NextHop) {
         let Some(request) = &self.context.request else { return };
-        match target::of_phone(&request.message, &request.walk, &self.env.names, self.env.here) {
+        match target::of_phone(&request.message, &request.routes, &self.env.names, self.env.here) {
             Some(Target::Table) => self.seek(Seek::Registered { or: Some(hop) }),
             Some(target) => self.aim(target),
             None => self.aim_at_device(hop),

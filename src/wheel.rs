@@ -193,13 +193,13 @@ impl<K: Copy> Wheel<K> {
         self.armed == 0
     }
 
-    /// An id's generation is that of its entry from `arm` to `release`.
     /// What an armed timer is for.
     #[must_use]
     pub fn key_of(&self, id: TimerId) -> Option<K> {
         self.is_armed(id).then(|| self.entries[id.index as usize].key)
     }
 
+    /// An id's generation is that of its entry from `arm` to `release`.
     fn is_armed(&self, id: TimerId) -> bool {
         self.entries.get(id.index as usize).is_some_and(|entry| entry.generation == id.generation)
     }

@@ -162,7 +162,7 @@ pub fn build_cancel(invite: &[u8], out: &mut Vec<u8>) -> Result<(), ScanError> {
 }
 
 fn write_for_invite(invite: &[u8], method: &[u8], to: Option<&[u8]>, out: &mut Vec<u8>) -> Result<(), ScanError> {
-    let parsed = scan(invite, Extent::Datagram)?;
+    let parsed = scan(invite, Extent::Sent)?;
     let Start::Request { uri, .. } = parsed.start else { return Err(ScanError::StartLine) };
     out.extend_from_slice(method);
     out.push(b' ');

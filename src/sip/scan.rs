@@ -21,6 +21,8 @@ pub(super) enum Extent {
     Datagram,
     /// Cut out of a stream: Content-Length is a must.
     Stream,
+    /// A datagram that we have sent: with our own header fields it may be longer than what we take.
+    Sent,
     /// Only the header block of a message that a stream cannot go on after.
     HeadOnly {
         /// Its own end is missing.
@@ -30,7 +32,8 @@ pub(super) enum Extent {
 
 /// Parses `buf`, without leading empty lines. The message's own `buf` is left empty.
 pub(super) fn scan(buf: &[u8], extent: Extent) -> Result<Box<Message>, ScanError> {
-    let bounded = &buf[..buf.len().min(HEADER_BLOCK_LEN_MAX + 2)];
+    let head_len_max = if extent == Extent::Sent { u16::MAX.into() } else { HEADER_BLOCK_LEN_MAX + 2 };
+    let bounded = &buf[..buf.len().min(head_len_max)];
     parse(buf, bounded, extent).map_err(|error| match head_len(bounded, 0) {
         Some(_) => error,
         // That its end is missing comes before all that is wrong in it.
@@ -59,7 +62,7 @@ fn parse(buf: &[u8], bounded: &[u8], extent: Extent) -> Result<Box<Message>, Sca
     let mut seen = Seen::default();
     let mut lines = FieldLines::new(bounded, line_end);
     while let Some((field, well_formed)) = lines.next_field() {
-        if message.fields.len() == FIELDS_MAX {
+        if message.fields.len() == FIELDS_MAX && extent != Extent::Sent {
             return Err(ScanError::TooManyFields);
         }
         if !well_formed {
@@ -136,7 +139,7 @@ fn check_length(
             let fault = measure(bounded).and_then(Result::err).map(|(fault, _)| fault);
             faults.first = fault.or(faults.first);
         }
-        Extent::Datagram | Extent::Stream => {
+        Extent::Datagram | Extent::Stream | Extent::Sent => {
             measure_body(buf, extent, content_length, message, faults);
         }
     }

@@ -2,7 +2,7 @@
 
 use hawser::engine::{CloseReason, ConnectFailure, Settings, Sticky};
 use hawser::ids::Transport;
-use hawser::limits::{BINDINGS_PER_FLOW_MAX, PINGS_PER_READ_MAX};
+use hawser::limits::{BINDINGS_PER_FLOW_MAX, FIELDS_MAX, HEADER_BLOCK_LEN_MAX, PINGS_PER_READ_MAX};
 use hawser::stats::{Counter, Gauge};
 
 use crate::calls::{answered, registered, registered_with};
@@ -544,4 +544,61 @@ fn who_registers_ever_new_contacts_for_one_aor_takes_only_its_own_places() {
     assert_eq!(world.engines[0].locate("honest@example.com", world.now).len(), 1);
     world.drain();
     world.end();
+}
+
+/// A request with more header fields, before its last.
+fn with_fields(text: &str, more: &str) -> String {
+    text.replace("Content-Length", &format!("{more}Content-Length"))
+}
+
+fn fields_of(text: &str) -> usize {
+    text.split("\r\n\r\n").next().map_or(0, |head| head.lines().count() - 1)
+}
+
+/// What we add to a message takes it past the bounds of what we take: its ACK and its CANCEL are made of what was sent.
+#[test]
+fn an_invite_at_the_bound_of_fields_is_acknowledged_and_cancelled() {
+    for cancelled in [false, true] {
+        let (mut world, phone) = registered();
+        let text = phone.server_request("INVITE", "c1", 1);
+        let more: String = (fields_of(&text)..FIELDS_MAX).map(|n| format!("X-F{n}: y\r\n")).collect();
+        let text = with_fields(&text, &more);
+        assert_eq!(fields_of(&text), FIELDS_MAX);
+        world.datagram(0, SERVER, &text);
+        let invite = world.expect(phone.wire, "INVITE ");
+        world.write(phone.wire, &answer(&invite, "180 Ringing", "p", ""));
+        world.expect_server("SIP/2.0 180");
+        if cancelled {
+            world.datagram(0, SERVER, &cancel(&phone.server_request("INVITE", "c1", 1)));
+            world.expect_server("SIP/2.0 200");
+            world.expect(phone.wire, "CANCEL ");
+        }
+        world.write(phone.wire, &answer(&invite, "486 Busy Here", "p", ""));
+        world.expect_server("SIP/2.0 486");
+        world.expect(phone.wire, "ACK ");
+    }
+}
+
+#[test]
+fn an_invite_whose_header_block_has_full_length_is_acknowledged_and_cancelled() {
+    for cancelled in [false, true] {
+        let mut world = World::new(&Setup::default());
+        let wire = world.connect(1, TLS);
+        let text = ask("INVITE", "i1");
+        let more = format!("X: {}\r\n", "x".repeat(HEADER_BLOCK_LEN_MAX + 2 - text.len() - 5));
+        let text = with_fields(&text, &more);
+        assert_eq!(text.len(), HEADER_BLOCK_LEN_MAX + 2);
+        world.write(wire, &text);
+        let invite = world.expect_server("INVITE ");
+        world.datagram(0, SERVER, &answer(&invite, "180 Ringing", "p", ""));
+        world.expect(wire, "SIP/2.0 180");
+        if cancelled {
+            world.write(wire, &cancel(&ask("INVITE", "i1")));
+            world.expect(wire, "SIP/2.0 200");
+            world.expect_server("CANCEL ");
+        }
+        world.datagram(0, SERVER, &answer(&invite, "486 Busy Here", "p", ""));
+        world.expect(wire, "SIP/2.0 486");
+        world.expect_server("ACK ");
+    }
 }

@@ -6,7 +6,7 @@ use hawser::engine::Settings;
 use hawser::ids::Transport;
 
 use crate::stage::{Mode, Stage, ask, branch, cancel, everywhere, paired, unchecked};
-use crate::talk::{Dialog, answer, header, headers, start_line};
+use crate::talk::{Dialog, Phone, answer, header, headers, start_line};
 use crate::world::{SERVER, SERVER2, Setup, TLS, Wire};
 
 /// The ways in which a server shows at once that it will not do.
@@ -517,4 +517,31 @@ fn full_mailboxes_lose_neither_evidence_nor_verdict() {
         stage.set(SERVER, Mode::Up);
         stage.end();
     }
+}
+
+#[test]
+fn a_late_2xx_to_a_register_binds_and_what_the_partner_says_then_changes_nothing() {
+    everywhere(paired, |mut stage| {
+        let wire = stage.phone();
+        let mut phone = Phone::new("alice", wire);
+        let text = phone.register_text(600);
+        stage.write(wire, &text);
+        let first = stage.read_request(SERVER, "REGISTER");
+        stage.set(SERVER, Mode::Silent);
+        stage.pass_ms(6_100);
+        let second = stage.read_request(SERVER2, "REGISTER");
+        stage.set(SERVER, Mode::Up);
+        stage.forget(SERVER);
+        let contact = format!("Contact: {};expires=600\r\n", header(&first, "Contact"));
+        stage.say(SERVER, &answer(&first, "200 OK", "s", &contact));
+        while !stage.read(wire).starts_with("SIP/2.0 200") {}
+        let bound = |stage: &Stage| -> usize {
+            stage.world.engines.iter().map(|engine| engine.locate("sip:alice@example.com", stage.world.now).len()).sum()
+        };
+        assert_eq!(bound(&stage), 1);
+        stage.say(SERVER2, &answer(&second, "401 Unauthorized", "s", ""));
+        assert_eq!(stage.world.try_read(wire), None);
+        assert_eq!(bound(&stage), 1);
+        stage.world.drain();
+    });
 }

@@ -12,6 +12,7 @@ use hawser::stats::Counter;
 use crate::calls::{answered, registered_with};
 use crate::registration::user_with_home;
 use crate::resolver::RESOLVER;
+use crate::stage::cancel;
 use crate::talk::{Phone, answer, header, headers, start_line};
 use crate::world::{SERVER, Sent, Setup, TLS, World};
 
@@ -591,4 +592,32 @@ fn nothing_of_it_is_an_endpoints_to_choose() {
         world.drain();
         world.end();
     }
+}
+
+#[test]
+fn an_invite_that_is_cancelled_while_it_is_sought_by_its_address_is_answered_once() {
+    let mut world = World::new(&Setup { shards: 3, mutate: wide, ..Setup::default() });
+    let wire = world.connect_from(1, TLS, "192.0.2.7:40001".parse().expect("one"));
+    let named = "X-Genesys-Route: <sip:192.0.2.7:40001;transport=tls>\r\n";
+    let user = user_with_home(&world, 0);
+    let text = request("INVITE", &format!("sip:{user}@192.0.2.7"), "c1", named);
+    world.hold_mail = true;
+    world.datagram(0, SERVER, &text);
+    while world.mails() > 0 && world.mail_in_words(0).contains("Message") {
+        world.deliver_mail(0, false);
+    }
+    world.datagram(0, SERVER, &cancel(&text));
+    while world.mails() > 0 {
+        world.deliver_mail(0, false);
+    }
+    world.hold_mail = false;
+    world.settle();
+    world.expect_server("SIP/2.0 200");
+    world.expect_server("SIP/2.0 487");
+    assert_eq!(world.try_read(wire), None);
+    let ack = text.replacen("INVITE", "ACK", 1).replace("1 INVITE", "1 ACK");
+    world.datagram(0, SERVER, &ack);
+    world.pass_s(10);
+    world.assert_silent();
+    world.end();
 }

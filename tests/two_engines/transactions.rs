@@ -227,3 +227,32 @@ fn requests_of_one_that_knows_no_branches_are_told_apart_by_their_cseq() {
     world.drain();
     world.end();
 }
+
+/// Over UDP: what is absorbed, and said again, after the context has shrunk.
+#[test]
+fn a_shrunk_context_says_again_what_it_said_to_where_the_asker_is() {
+    let mut world = World::new(&Setup::default());
+    let from = "192.0.2.9:6000";
+    let text = ask("INVITE", "i1").replace("TLS", "UDP");
+    world.datagram(0, from, &text);
+    let invite = world.expect_server("INVITE ");
+    world.datagram(0, SERVER, &answer(&invite, "486 Busy Here", "p", ""));
+    world.expect_server("ACK ");
+    let said = world.drain();
+    assert_eq!(said.len(), 1, "{said:#?}");
+    // Timer G, a repetition, and a repeated final response.
+    world.pass_ms(600);
+    assert_eq!(world.drain().len(), 1);
+    world.datagram(0, from, &text);
+    assert_eq!(world.drain().len(), 1);
+    world.datagram(1, SERVER, &answer(&invite, "486 Busy Here", "p", ""));
+    world.expect_server("ACK ");
+    world.assert_silent();
+    // Another than who asked can't cancel what is over.
+    world.datagram(0, "192.0.2.9:6001", &cancel(&text));
+    assert!(world.try_read_udp("192.0.2.9:6001").is_some_and(|text| text.starts_with("SIP/2.0 481")));
+    world.datagram(0, from, &cancel(&text));
+    let said = world.drain();
+    assert_eq!(said.len(), 1, "{said:#?}");
+    world.end();
+}

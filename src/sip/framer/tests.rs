@@ -209,3 +209,101 @@ fn what_is_behind_a_buffered_message_stays_in_the_input() {
     assert_eq!(found, Ok(vec![Framed::Message(first), Framed::Message(second), Framed::Ping]));
     assert_eq!(framer.buffered_len(), 7);
 }
+
+/// What is found in `bytes` when they come in pieces of these lengths, over and over, and the fault that ends it.
+fn in_pieces(bytes: &[u8], lengths: &[usize]) -> (Vec<Framed>, Option<(Fault, Vec<u8>)>) {
+    let (mut framer, mut found, mut rest) = (Framer::default(), Vec::new(), bytes);
+    for length in lengths.iter().cycle() {
+        let (mut piece, left) = rest.split_at((*length).min(rest.len()));
+        loop {
+            match framer.next(&mut piece, &mut Vec::new) {
+                Ok(Some(framed)) => found.push(framed.into()),
+                Ok(None) => break,
+                Err(FrameFault { fault, head }) => return (found, Some((fault, head))),
+            }
+        }
+        rest = left;
+        if rest.is_empty() {
+            break;
+        }
+    }
+    (found, None)
+}
+
+/// Lines that a header block may hold, or must not.
+const LINES: [&[u8]; 24] = [
+    b"l: 0",
+    b"l: 4",
+    b"Content-Length: 4",
+    b"L :4",
+    b"l: 5\r\nl: 4",
+    b"l:",
+    b"X: a\r\n b",
+    b"X: a\nb",
+    b"X\r\n",
+    b": x",
+    b"X: a\r\r",
+    b"X: \0",
+    b"X: \\\0",
+    b"To: <sip:b>;tag",
+    b"Via: SIP/2.0/TCP d;branch=z9hG4bK2, SIP/2.0/TCP e",
+    b" x",
+    b"\r",
+    b"\n",
+    b"CSeq: 1 BYE",
+    b"From: <",
+    b"X y: z",
+    b"l: 0\n\r\n",
+    b"\r\n",
+    b"Max-Forwards: 0",
+];
+/// Start lines; the first two have no fault.
+const STARTS: [&[u8]; 6] = [
+    b"OPTIONS sip:a@b SIP/2.0",
+    b"SIP/2.0 200 OK",
+    b"OPTIONS  sip:a SIP/2.0",
+    b"OPTIONS sip:a SIP/3.0",
+    b"OPTIONS sip:a\r SIP/2.0",
+    b"nothing",
+];
+
+/// Messages, pings and faults in a row are the same however they are cut: most are read where they lie, and what is begun
+/// is kept.
+#[test]
+fn where_a_read_ends_changes_nothing() {
+    let mut seed = 88_172_645_463_325_252_u64;
+    let mut pick = move |n: usize| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        usize::try_from(seed % n as u64).expect("it is small")
+    };
+    let (mut messages, mut faults) = (0, 0);
+    for _ in 0..4_000 {
+        let mut bytes = Vec::new();
+        for _ in 0..=pick(4) {
+            if pick(5) == 0 {
+                bytes.extend_from_slice([&b"\r\n"[..], b"\r\n\r\n"][pick(2)]);
+            }
+            bytes.extend_from_slice(STARTS[if pick(4) == 0 { pick(STARTS.len()) } else { pick(2) }]);
+            bytes.extend_from_slice(
+                b"\r\nVia: SIP/2.0/TCP c;branch=z9hG4bK1\r\nFrom: <sip:c>;tag=1\r\nTo: <sip:a@b>\r\n",
+            );
+            bytes.extend_from_slice(b"Call-ID: 1\r\nCSeq: 1 OPTIONS\r\n");
+            let most = if pick(2) == 0 { 3 } else { LINES.len() };
+            for _ in 0..pick(3) {
+                bytes.extend_from_slice(LINES[pick(most)]);
+                bytes.extend_from_slice(b"\r\n");
+            }
+            bytes.extend_from_slice(b"l: 4\r\n\r\n");
+            bytes.extend_from_slice(&b"bodyx"[..4 + usize::from(pick(20) == 0)]);
+        }
+        let whole = in_pieces(&bytes, &[usize::MAX]);
+        messages += whole.0.len();
+        faults += usize::from(whole.1.is_some());
+        for lengths in [&[1][..], &[7, 1, 90], &[1 + pick(200), 1 + pick(400)]] {
+            assert_eq!(in_pieces(&bytes, lengths), whole, "{:?}", String::from_utf8_lossy(&bytes));
+        }
+    }
+    assert!(messages > 4_000 && faults > 400, "{messages} {faults}");
+}

@@ -25,7 +25,7 @@ pub fn has_magic_cookie(branch: &[u8]) -> bool {
 /// A transaction of one shard: a slot and its generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TxnId {
-    /// Index into the shard's table of exchanges.
+    /// Index into the shard's table of response contexts.
     pub slot: u32,
     /// Counts the uses of the slot.
     pub generation: u32,

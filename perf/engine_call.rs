@@ -2,7 +2,7 @@
 //! 200 ACK BYE 200. Prints microseconds for each call spent inside the engine.
 //!
 //! `cargo bench --bench engine_call`; for instructions, which do not depend on the machine's mood:
-//! `valgrind --tool=callgrind --toggle-collect='hawser::engine::Engine::handle' BINARY 2000`.
+//! `valgrind --tool=callgrind --toggle-collect='*engine::Engine>::handle*' BINARY 2000`.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

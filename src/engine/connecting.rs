@@ -70,7 +70,7 @@ impl Engine {
 
     /// Another shard wants the connection to a device, which belongs to this one.
     pub(super) fn on_find_device(&mut self, from: ShardId, txn: TxnId, hop: NextHop, tls: Option<&TlsPeer>, now: Time) {
-        let found = self.reach(hop, self.whose_device(tls), tls, now);
+        let found = self.reach(hop, self.element_of_device(tls), tls, now);
         if let Ok(FlowRef::Stream { conn, .. }) = found {
             self.note_use(conn, from);
         }
@@ -88,7 +88,7 @@ impl Engine {
 
     /// See [`Mail::ToDevice`].
     pub(super) fn on_to_device(&mut self, hop: NextHop, tls: Option<&TlsPeer>, bytes: Vec<u8>, now: Time) {
-        let flow = self.flow_to(hop, self.whose_device(tls), tls, now);
+        let flow = self.flow_to(hop, self.element_of_device(tls), tls, now);
         let unsent = match flow {
             Some(flow) => self.send_on(flow, None, bytes, None).err(),
             None => Some(bytes),

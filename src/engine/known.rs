@@ -83,7 +83,7 @@ impl Engine {
     }
 
     /// The element that a device is.
-    pub(super) fn whose_device(&self, tls: Option<&TlsPeer>) -> Element {
+    pub(super) fn element_of_device(&self, tls: Option<&TlsPeer>) -> Element {
         connections::element_of_device(tls, &self.env.keys)
     }
 

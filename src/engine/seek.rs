@@ -230,7 +230,7 @@ impl Engine {
         match answer {
             Ok(targets) => match targets.iter().find_map(|at| self.env.names.named_at(at.address)) {
                 Some(whose) => Named::Known(whose),
-                None => Named::Hops(self.usable(&targets, now)),
+                None => Named::NextHops(self.usable(&targets, now)),
             },
             Err(failure) => Named::Nothing(failure),
         }
@@ -248,7 +248,7 @@ impl Engine {
     fn seek_hop(&mut self, id: TxnId, context: &ResponseContext, hop: NextHop, now: Time) -> Option<Event<'static>> {
         let whose = match &context.targets {
             TargetSet::Peer { peer, .. } => Element::Peer(*peer),
-            TargetSet::Device { .. } if !hop.transport.is_stream() => self.whose_device(None),
+            TargetSet::Device { .. } if !hop.transport.is_stream() => self.element_of_device(None),
             TargetSet::Device { host, port, .. } => {
                 let (shard, tls) = self.device_of(hop, host, *port);
                 self.mail(shard, Mail::Ask { txn: id, query: Query::Device { hop, tls } });

@@ -46,7 +46,7 @@ impl Engine {
         }
         self.show_side(id);
         if let Some(key) = link {
-            self.link_ready(key, now);
+            self.connection_ready(key, now);
         }
         if let Some(counter) = Counter::connection_opened(transport, link.is_some()) {
             self.count(counter);
@@ -241,7 +241,7 @@ impl Engine {
         now: Time,
     ) {
         if let Some(key) = link {
-            self.link_closed(key, id, reason, now);
+            self.connection_closed(key, id, reason, now);
         }
         if !lost.bindings.is_empty() {
             self.count(Counter::FlowClosed);

@@ -10,13 +10,13 @@ use crate::ids::ConnId;
 
 impl Engine {
     /// A connection that we opened is ready.
-    pub(super) fn link_ready(&mut self, key: connections::ConnectionKey, now: Time) {
+    pub(super) fn connection_ready(&mut self, key: connections::ConnectionKey, now: Time) {
         let actions = self.connections.ready(key, &mut self.ports, now);
         self.carry_out_for_connections(actions, now);
     }
 
     /// A connection that we opened, or wanted to, is gone.
-    pub(super) fn link_closed(
+    pub(super) fn connection_closed(
         &mut self,
         key: connections::ConnectionKey,
         conn: ConnId,

@@ -9,8 +9,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use smallvec::SmallVec;
 
 use super::state::{
-    Asked, ClientMachine, ClientTransaction, GivenUp, Hops, ResponseContext, ServerMachine, ServerTransaction, TIMERS,
-    TargetSet, TxnTimer,
+    Asked, ClientMachine, ClientTransaction, GivenUp, NextHops, ResponseContext, ServerMachine, ServerTransaction,
+    TIMERS, TargetSet, TxnTimer,
 };
 use crate::clock::Time;
 use crate::dns::NextHop;
@@ -240,10 +240,10 @@ impl Client {
         let targets = match self.targets {
             Targets::Phone(binding) => TargetSet::Phone { binding, ob: false, named: None },
             Targets::Servers(pair) => TargetSet::Servers { pair, tried: SmallVec::new() },
-            Targets::Peer(peer) => TargetSet::Peer { peer, list: Hops::default() },
+            Targets::Peer(peer) => TargetSet::Peer { peer, list: NextHops::default() },
             Targets::Device => {
                 let host = Expected::Name(String::new());
-                TargetSet::Device { list: Hops::default(), host, port: 0 }
+                TargetSet::Device { list: NextHops::default(), host, port: 0 }
             }
         };
         let client = ClientTransaction {

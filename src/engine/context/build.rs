@@ -70,7 +70,7 @@ pub(super) fn request(context: &mut ResponseContext, id: TxnId, way: &Way, env: 
         _ => None,
     };
     if let Some((endpoint, binding)) = endpoint_flow.filter(|_| record_route::wanted(asked.method)) {
-        let opened = targets.hops().is_some() || way.opened;
+        let opened = targets.next_hops().is_some() || way.opened;
         let token = Token { opened, ..token(env, Kind::RecordRoute, false, endpoint, binding) };
         let came_id = source.flow.point();
         let came = Facet { side: source.side, id: came_id, point: env.settings.point(came_id) };

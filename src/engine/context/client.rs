@@ -111,13 +111,13 @@ impl Turn<'_> {
     /// its branch, when nothing was heard of it; the phone may know it already.
     pub(super) fn move_to(&mut self, way: &Way) {
         let flow = way.flow;
-        let former = self.context.client.flow.replace(flow);
+        let left = self.context.client.flow.replace(flow);
         self.unwatch();
         if !self.context.client.machine.is_pending() {
             return;
         }
         let is_unanswered = self.context.client.machine.is_unanswered();
-        if is_unanswered && former.is_none_or(|former| former.point() != flow.point()) {
+        if is_unanswered && left.is_none_or(|left| left.point() != flow.point()) {
             // Another transport or address of ours: the Via, and the timers, have to say so. The machine that is made
             // anew may have no need of this one.
             self.stop(TxnTimer::ClientRetransmit);

@@ -154,7 +154,7 @@ pub enum Event<'a> {
 #[derive(Debug)]
 pub enum Named {
     /// Addresses, in the order in which they are tried.
-    Hops(SmallVec<[NextHop; 2]>),
+    NextHops(SmallVec<[NextHop; 2]>),
     /// A server of ours, or another site's proxy: it leads where its address would.
     Known(Target),
     Nothing(Failure),

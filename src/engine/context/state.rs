@@ -223,10 +223,10 @@ pub enum TargetSet {
         tried: SmallVec<[SocketAddr; 1]>,
     },
     /// Another site's proxy.
-    Peer { peer: u8, list: Hops },
+    Peer { peer: u8, list: NextHops },
     /// What a URI or X-Genesys-Route of a server names: a device that did not register.
     Device {
-        list: Hops,
+        list: NextHops,
         /// What was asked for, before DNS.
         host: Expected,
         port: u16,
@@ -235,7 +235,7 @@ pub enum TargetSet {
 
 /// The addresses of a target, in the order in which they are tried.
 #[derive(Clone, Debug, Default)]
-pub struct Hops {
+pub struct NextHops {
     pub all: SmallVec<[NextHop; 2]>,
     pub next: usize,
     /// The last one could not be reached because of this.
@@ -279,7 +279,7 @@ impl TargetSet {
     }
 
     /// What is left of a list of addresses.
-    pub fn hops(&mut self) -> Option<&mut Hops> {
+    pub fn next_hops(&mut self) -> Option<&mut NextHops> {
         match self {
             Self::Peer { list, .. } | Self::Device { list, .. } => Some(list),
             Self::Phone { .. } | Self::Servers { .. } => None,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use super::event::{Action, Named, Registered, Saw, Seek, Way, Why};
-use super::state::{ClientMachine, GivenUp, Hops, ResponseContext, Seeking, TargetSet, TxnTimer};
+use super::state::{ClientMachine, GivenUp, NextHops, ResponseContext, Seeking, TargetSet, TxnTimer};
 use super::turn::Turn;
 use crate::dns::{Failure, NextHop};
 use crate::engine::{ConnectFailure, SendFault};
@@ -27,7 +27,7 @@ impl ResponseContext {
     }
 
     /// How long the request may wait for a phone whose flow is gone.
-    fn patience(&self, flow_grace: Duration) -> Duration {
+    fn longest_wait(&self, flow_grace: Duration) -> Duration {
         let under_way = self.client.flow.is_some();
         match (self.asked.method, under_way, self.asked.in_dialog) {
             (Method::Invite, true, _) => INVITE_LOST_MAX,
@@ -105,7 +105,7 @@ impl Turn<'_> {
         }
         match self.context.targets.binding() {
             Some(binding) => {
-                let wait = self.context.patience(self.env.settings.live.flow_grace);
+                let wait = self.context.longest_wait(self.env.settings.live.flow_grace);
                 self.seek(Seek::Home { binding, not, wait });
             }
             None if matches!(self.context.client.machine, ClientMachine::Waiting)
@@ -231,7 +231,7 @@ impl Turn<'_> {
             (Place::At(hop), host) => self.aim_at_address(hop, host),
             (Place::Named(question), host) => {
                 let port = question.port.unwrap_or(0);
-                self.context.targets = TargetSet::Device { list: Hops::default(), host, port };
+                self.context.targets = TargetSet::Device { list: NextHops::default(), host, port };
                 self.context.seeking = Some(Seeking::Name);
                 self.seek(Seek::Name(question));
             }
@@ -244,13 +244,13 @@ impl Turn<'_> {
     }
 
     fn aim_at_address(&mut self, hop: NextHop, host: Expected) {
-        let list = Hops { all: SmallVec::from_slice(&[hop]), ..Hops::default() };
+        let list = NextHops { all: SmallVec::from_slice(&[hop]), ..NextHops::default() };
         self.context.targets = TargetSet::Device { list, host, port: hop.address.port() };
         self.try_next();
     }
 
     pub(super) fn on_peer(&mut self, peer: u8, all: SmallVec<[NextHop; 2]>) {
-        self.context.targets = TargetSet::Peer { peer, list: Hops { all, ..Hops::default() } };
+        self.context.targets = TargetSet::Peer { peer, list: NextHops { all, ..NextHops::default() } };
         self.try_next();
     }
 
@@ -260,8 +260,8 @@ impl Turn<'_> {
         }
         self.found();
         let (reason, counter) = match named {
-            Named::Hops(all) => {
-                if let Some(list) = self.context.targets.hops() {
+            Named::NextHops(all) => {
+                if let Some(list) = self.context.targets.next_hops() {
                     list.all = all;
                 }
                 return self.try_next();
@@ -279,7 +279,7 @@ impl Turn<'_> {
 
     /// Asks for the way to the next address of the list.
     pub(super) fn try_next(&mut self) {
-        let Some(list) = self.context.targets.hops() else { return };
+        let Some(list) = self.context.targets.next_hops() else { return };
         let (hop, failure) = (list.all.get(list.next).copied(), list.failure);
         match hop {
             Some(hop) => {
@@ -298,7 +298,7 @@ impl Turn<'_> {
         match found {
             Ok(way) => self.send(&way),
             Err(failure) => {
-                if let Some(list) = self.context.targets.hops() {
+                if let Some(list) = self.context.targets.next_hops() {
                     list.failure = failure;
                 }
                 self.try_next();
@@ -337,7 +337,7 @@ impl Turn<'_> {
 
     /// Whether an address of a list answers.
     pub(super) fn reached(&mut self, answers: bool) {
-        if let (Some(_), Some(hop)) = (self.context.targets.hops(), self.context.client.hop) {
+        if let (Some(_), Some(hop)) = (self.context.targets.next_hops(), self.context.client.hop) {
             self.act(Action::Reached { hop, answers });
         }
     }

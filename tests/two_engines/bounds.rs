@@ -30,7 +30,7 @@ fn refuse_all(world: &mut World) {
 #[test]
 fn a_full_mailbox_says_503_and_leaves_the_binding_alone() {
     // By AOR the home asks, and the flow is another shard's.
-    let (mut world, mut phone) = registered_with(&Setup { sticky: Sticky::Aor, ..Setup::default() });
+    let (mut world, mut phone) = registered_with(&Setup { sticky: Sticky::Aor, shards: 2, ..Setup::default() });
     phone.bound_contact = format!("sip:{}@example.com", phone.user);
     world.hold_mail = true;
     let request = phone.server_request("INVITE", "c1", 1);
@@ -325,7 +325,7 @@ fn a_ringing_call_ends_by_timer_c_though_the_servers_connection_never_comes_back
 
 #[test]
 fn an_answered_call_is_not_disturbed_by_a_full_mailbox() {
-    let (mut world, phone) = registered();
+    let (mut world, phone) = registered_with(&Setup { shards: 2, ..Setup::default() });
     let (mut server, _) = answered(&mut world, &phone, "c1");
     world.hold_mail = true;
     let bye = server.request("BYE", &format!("UDP {SERVER}"));

@@ -242,7 +242,7 @@ fn an_endpoints_503_goes_to_the_server_as_500() {
 #[test]
 fn every_internal_protocol_carries_the_same_call() {
     for internal in [Transport::Tcp, Transport::Tls] {
-        let mut world = World::new(&Setup { internal, ..Setup::default() });
+        let mut world = World::new(&Setup { shards: 2, internal, ..Setup::default() });
         let wire = world.connect(1, TLS);
         let mut phone = Phone::new("alice", wire);
         phone.send_register(&mut world, 600);

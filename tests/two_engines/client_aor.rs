@@ -64,7 +64,7 @@ fn a_register_binds_what_its_certificate_covers_wherever_its_home_is() {
     let dns = || shown(&[], &["example.com"]);
     let other = || shown(&["sip:mallory@example.com"], &["example.org"]);
     for home in [0, 1] {
-        let user = user_with_home(&World::new(&Setup::default()), home);
+        let user = user_with_home(&World::new(&Setup { shards: 2, ..Setup::default() }), home);
         let own = || shown(&[&format!("sip:{user}@example.com")], &[]);
         let cases = [
             (ClientAor::Off, other(), true),
@@ -79,7 +79,7 @@ fn a_register_binds_what_its_certificate_covers_wherever_its_home_is() {
             (ClientAor::User, other(), false),
         ];
         for (n, (rule, identities, fine)) in cases.into_iter().enumerate() {
-            let mut world = World::new(&by(rule));
+            let mut world = World::new(&Setup { shards: 2, ..by(rule) });
             let wire = connect(&mut world, 40_000, identities);
             let mut phone = Phone::new(user, wire);
             if fine {

@@ -404,7 +404,7 @@ fn what_a_lost_connections_contact_says_opens_nothing_over_another_transport_and
 
 #[test]
 fn a_request_that_is_cancelled_before_the_device_is_there_is_never_sent() {
-    let mut world = World::new(&setup());
+    let mut world = World::new(&Setup { shards: 2, ..setup() });
     world.hold_mail = true;
     // The user's home and the device's shard are two; the answer is still under way.
     for (n, user) in users(2).iter().enumerate() {
@@ -439,7 +439,7 @@ fn a_request_that_is_cancelled_before_the_device_is_there_is_never_sent() {
 
 #[test]
 fn a_full_mailbox_towards_the_devices_shard_is_503_and_not_silence() {
-    let mut world = World::new(&setup());
+    let mut world = World::new(&Setup { shards: 2, ..setup() });
     let keys_home = users(2);
     world.hold_mail = true;
     for (n, user) in keys_home.iter().enumerate() {

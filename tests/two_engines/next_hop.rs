@@ -145,7 +145,7 @@ fn a_token_that_does_not_verify_is_a_flow_that_is_gone_whatever_stands_behind_it
 fn a_registered_contact_goes_before_pairs_peers_and_devices_in_every_mode_and_on_every_shard() {
     for sticky in [Sticky::Path, Sticky::Contact, Sticky::Aor] {
         for (at, host) in [OTHER, PEERS_SERVER, "192.168.7.7:5060"].iter().enumerate() {
-            let mut world = World::new(&Setup { sticky, ..setup() });
+            let mut world = World::new(&Setup { shards: 2, sticky, ..setup() });
             let wire = world.connect(1, TLS);
             let mut phone = Phone::new(user_with_home(&world, 0), wire);
             // Its user part has another home than the phone's name.
@@ -495,7 +495,7 @@ fn over_tls_a_target_that_refuses_or_shows_a_bad_certificate_gives_way_to_the_ne
 
 #[test]
 fn what_the_system_says_of_a_udp_device_is_heard_though_it_is_quicker_than_the_mail_and_of_a_phone_by_nobody() {
-    let mut world = World::new(&setup());
+    let mut world = World::new(&Setup { shards: 2, ..setup() });
     let to = "10.3.3.3:5077".parse().expect("an address");
     world.hold_mail = true;
     // Whoever is nobody's target costs no mail.

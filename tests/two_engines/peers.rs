@@ -102,7 +102,7 @@ fn what_is_for_the_other_site_goes_to_its_proxy_over_its_protocol_and_port() {
 
 #[test]
 fn an_operator_sees_that_a_peer_over_udp_is_gone_and_that_it_is_back() {
-    let mut world = World::new(&by(Transport::Udp));
+    let mut world = World::new(&Setup { shards: 2, ..by(Transport::Udp) });
     let seen = |world: &World| -> Vec<_> {
         let rows = world.engines.iter().flat_map(|engine| engine.upstreams(world.now).peers);
         rows.map(|peer| (peer.name, peer.up, peer.why)).collect()

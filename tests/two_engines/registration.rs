@@ -21,7 +21,7 @@ pub fn user_with_home(world: &World, shard: u8) -> &'static str {
 
 #[test]
 fn a_register_passes_with_a_path_and_is_bound_at_its_home_shard() {
-    let mut world = World::new(&Setup::default());
+    let mut world = World::new(&Setup { shards: 2, ..Setup::default() });
     let wire = world.connect(1, TLS);
     let mut phone = Phone::new(user_with_home(&world, 0), wire);
     let response = phone.register(&mut world, 600);
@@ -336,7 +336,7 @@ fn a_udp_server_that_icmp_says_is_gone_refuses_at_once_and_is_tried_again_soon()
 
 #[test]
 fn the_owner_of_a_flow_knows_the_names_of_its_phones_certificate() {
-    let mut world = World::new(&Setup::default());
+    let mut world = World::new(&Setup { shards: 2, ..Setup::default() });
     let identities = Identities { sip: vec!["phones.example.com".into()], ..Identities::default() };
     let wire = world.connect_mutual(1, TLS, "10.0.0.9:40100".parse().unwrap(), identities);
     let mut phone = Phone::new(user_with_home(&world, 0), wire);

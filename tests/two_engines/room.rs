@@ -135,7 +135,7 @@ fn udp_addresses_that_their_phone_has_left_make_room_for_other_phones() {
 fn a_phone_is_not_looked_for_at_an_address_that_gave_way() {
     for home_of in [0, 1] {
         let of_3 = |settings: &mut Settings| settings.connections_max = 3;
-        let mut world = World::new(&Setup { mutate: of_3, ..Setup::default() });
+        let mut world = World::new(&Setup { shards: 2, mutate: of_3, ..Setup::default() });
         let wire = world.connect(0, TLS);
         let user = user_with_home(&world, home_of);
         let mut one = Phone { via: "UDP", ..Phone::new(user, wire) };

@@ -1,8 +1,8 @@
 //! Routes of strict routers, before us and behind us, and Routes that go on behind ours.
 
-use crate::calls::{answered, registered};
+use crate::calls::{answered, registered, registered_with};
 use crate::talk::{answer, header, headers, start_line, uri};
-use crate::world::SERVER;
+use crate::world::{SERVER, Setup};
 
 /// A request as a strict router sends it on: the first Route in the Request-URI, the Request-URI as the last.
 fn strict(request: &str) -> String {
@@ -108,7 +108,7 @@ fn the_servers_own_uri_behind_our_routes_is_kept_in_both_directions() {
 
 #[test]
 fn x_genesys_route_of_the_server_names_a_connection_on_any_shard_or_a_udp_address() {
-    let (mut world, phone) = registered();
+    let (mut world, phone) = registered_with(&Setup { shards: 2, ..Setup::default() });
     let aor = format!("{}@example.com", phone.user);
     let peer = world.engines.iter().find_map(|engine| engine.locate(&aor, world.now).first().map(|at| at.peer));
     let peer = peer.expect("it is bound");

@@ -73,7 +73,7 @@ fn a_pinned_pair_does_not_switch_and_nothing_takes_the_place_of_the_pinned_serve
 
 #[test]
 fn only_the_shard_that_owns_the_verdict_takes_a_pin() {
-    let mut stage = Stage::new(&Setup { mutate: paired, ..Setup::default() });
+    let mut stage = Stage::new(&Setup { shards: 2, mutate: paired, ..Setup::default() });
     let now = stage.world.now;
     assert!(stage.world.engines[1].pin("sips1", Some(Member::Backup), now).is_err());
     assert!(stage.world.engines[0].pin("sips2", Some(Member::Backup), now).is_err());

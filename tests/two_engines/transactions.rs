@@ -120,7 +120,7 @@ fn a_cancel_of_a_request_that_is_no_invite_is_answered_200_and_goes_nowhere() {
 #[test]
 fn a_cancel_of_a_register_is_answered_200_wherever_its_home_is() {
     for (home, point) in [(0, TLS), (1, TLS), (0, TCP), (0, UDP)] {
-        let mut world = World::new(&Setup::default());
+        let mut world = World::new(&Setup { shards: 2, ..Setup::default() });
         let user = user_with_home(&world, home);
         // Nothing is known of who sends it but the connection.
         let wire = world.connect(1, if point == UDP { TCP } else { point });

@@ -1,5 +1,6 @@
 //! Connections come, get their slots and deadlines, and are counted.
 
+use super::conn::Conn;
 use super::connections::{ConnectionKey, Element};
 use super::location::is_response;
 use super::ports::Timer;
@@ -10,7 +11,6 @@ use crate::ids::{ConnId, PointId, Side};
 use crate::stats::Counter;
 use crate::tls::identity::TlsPeer;
 
-use super::conn::Conn;
 impl Engine {
     /// A connection was accepted: gives it a slot, or says why it must be closed at once.
     ///

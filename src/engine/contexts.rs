@@ -5,20 +5,19 @@ use std::net::SocketAddr;
 
 use super::connections::Element;
 use super::context::{
-    Action, Actions, Answer, Asked, ContactOf, Event, ResponseContext, Saw, Seeking, Turn, TxnTimer, Why, response,
+    Action, Actions, Answer, Asked, ContactOf, Event, ResponseContext, Saw, Seeking, Slot, Turn, TxnTimer, Why,
+    response, waiter_of,
 };
 use super::mail::{By, Letter};
 use super::words::in_words;
 use super::{ConnectFailure, Engine, Level};
 use crate::clock::Time;
-use crate::dns;
-use crate::dns::NextHop;
+use crate::dns::{self, NextHop};
 use crate::ids::{BindingId, ConnId, FlowRef, ShardId};
 use crate::server_pool::Evidence;
 use crate::stats::Counter;
 use crate::transaction::branch::TxnId;
 
-use super::context::{Slot, waiter_of};
 impl Engine {
     /// Something happens to a context, if it is still there.
     pub(super) fn on_context(&mut self, id: TxnId, event: Event<'_>, now: Time) {

@@ -44,7 +44,7 @@ impl Kept {
         }
     }
 
-    /// It was taken out, and may change.
+    /// A context was taken out of its slot, and may change.
     pub(super) fn take(&mut self, slot: &Slot) {
         for (count, one) in self.of(slot) {
             *count -= one;

@@ -63,7 +63,7 @@ impl std::hash::BuildHasher for KeyedState {
     }
 }
 
-/// Lets go of the room in a table that a crowd has left behind.
+/// Lets go of the room in a table that a burst has left behind.
 pub(super) fn halve<K: Eq + std::hash::Hash, V>(map: &mut HashMap<K, V, KeyedState>) {
     map.shrink_to(map.len() * 2);
 }

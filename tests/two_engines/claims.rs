@@ -158,12 +158,22 @@ fn who_shares_a_connection_that_another_has_left_keeps_his_own_dialogs() {
     });
 }
 
+/// A second pair, which serves nobody here.
+fn two(settings: &mut Settings) {
+    settings.servers.push(Server::at("sips2", "10.8.0.1:5070".parse().expect("an address"), Transport::Udp));
+}
+
+/// A REGISTER for the victim that would go to the second pair, as in a dialog.
+fn to_the_other_pair(mallory: &mut Phone) -> String {
+    mallory
+        .register_text(600)
+        .replace("REGISTER sip:example.com", "REGISTER sip:10.8.0.1:5070")
+        .replace("To: <sip:victim@example.com>", "To: <sip:victim@example.com>;tag=x")
+}
+
 /// A REGISTER belongs to no dialog, whatever tag its To has: it goes to the serving pair alone.
 #[test]
 fn a_register_with_a_to_tag_is_no_way_to_another_pair() {
-    fn two(settings: &mut Settings) {
-        settings.servers.push(Server::at("sips2", "10.8.0.1:5070".parse().expect("an address"), Transport::Udp));
-    }
     for sticky in MODES {
         let mut world = World::new(&Setup { sticky, mutate: two, ..Setup::default() });
         let wire = world.connect(0, TLS);
@@ -173,11 +183,7 @@ fn a_register_with_a_to_tag_is_no_way_to_another_pair() {
         let mut mallory = Phone::new("victim", evil);
         "sip:victim@192.0.2.66".clone_into(&mut mallory.contact);
         "evil".clone_into(&mut mallory.call_id);
-        let text = mallory
-            .register_text(600)
-            .replace("REGISTER sip:example.com", "REGISTER sip:10.8.0.1:5070")
-            .replace("To: <sip:victim@example.com>", "To: <sip:victim@example.com>;tag=x");
-        world.write(evil, &text);
+        world.write(evil, &to_the_other_pair(&mut mallory));
         assert_eq!(world.try_read_udp("10.8.0.1:5070"), None, "{sticky:?}");
         world.expect_server("REGISTER ");
     }
@@ -308,9 +314,6 @@ fn a_dialog_of_who_un_registered_reaches_nobody_who_has_registered_at_his_addres
 /// The other pair has an account of the same name: its 2xx takes the phone of the serving pair.
 #[test]
 fn who_has_an_account_of_the_same_name_at_another_pair_gets_no_calls_of_this_one() {
-    fn two(settings: &mut Settings) {
-        settings.servers.push(Server::at("sips2", "10.8.0.1:5070".parse().expect("an address"), Transport::Udp));
-    }
     for sticky in MODES {
         let mut world = World::new(&Setup { sticky, mutate: two, ..Setup::default() });
         let wire = world.connect(0, TLS);
@@ -319,11 +322,7 @@ fn who_has_an_account_of_the_same_name_at_another_pair_gets_no_calls_of_this_one
         let evil = world.connect(1, TLS);
         let mut mallory = Phone::new("victim", evil);
         "evil".clone_into(&mut mallory.call_id);
-        let text = mallory
-            .register_text(600)
-            .replace("REGISTER sip:example.com", "REGISTER sip:10.8.0.1:5070")
-            .replace("To: <sip:victim@example.com>", "To: <sip:victim@example.com>;tag=x");
-        world.write(evil, &text);
+        world.write(evil, &to_the_other_pair(&mut mallory));
         if let Some(register) = world.try_read_udp("10.8.0.1:5070") {
             let ok =
                 answer(&register, "200 OK", "s", &format!("Contact: {};expires=600\r\n", header(&register, "Contact")));

@@ -125,7 +125,7 @@ impl Connection {
         }
     }
 
-    /// It is tried at once, however often it has failed.
+    /// The connection is tried at once, however often it has failed.
     pub fn rest_no_more(&mut self) {
         self.retry_at = None;
     }
@@ -168,7 +168,7 @@ impl Connection {
         self.fail(now)
     }
 
-    /// It could not be opened, or not be reached. `true` when it is the first time since it could.
+    /// The connection could not be opened, or its address not be reached. `true` when it is the first time since it could.
     pub fn fail(&mut self, now: Time) -> bool {
         let wait = LINK_RETRY_MIN.saturating_mul(1 << self.failures.min(8)).min(LINK_RETRY_MAX);
         self.failures += 1;

@@ -120,7 +120,7 @@ pub struct Back {
     pub reply: FlowRef,
     /// A server, here or at another site, has sent it.
     pub is_trusted: bool,
-    /// It is a 2xx of a server that had been given up.
+    /// The response is a 2xx of a server that had been given up.
     pub late: bool,
 }
 

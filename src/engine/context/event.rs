@@ -45,7 +45,7 @@ pub enum Which {
 /// Why a target would not do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// It said 503.
+    /// The target said 503.
     Unavailable,
     /// The connection could not be opened, or was lost before anything was heard.
     Connection(Option<ConnectFailure>),
@@ -96,7 +96,7 @@ pub enum Event<'a> {
     // Of what it seeks.
     /// Somebody else has to be asked: no answer will come after `wait`.
     Asked { seeking: Seeking, wait: Duration },
-    /// It can be sent there.
+    /// The request can be sent there.
     Found(Way),
     /// The flow of its token is gone; a stream is named.
     FlowGone(Option<FlowRef>),
@@ -190,7 +190,7 @@ pub enum Seek {
 /// What a context has seen of its server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Saw {
-    /// It has answered.
+    /// The server has answered.
     Answer(u16),
     /// It has answered 503, and another will be asked.
     Unavailable,

@@ -100,7 +100,7 @@ impl Contexts {
         self.watchers.get(&conn).is_some_and(|list| list.contains(&by))
     }
 
-    /// Gives back the room in tables that a crowd has left behind.
+    /// Gives back the room in tables that a burst has left behind.
     pub fn shrink(&mut self) {
         self.by_key.shrink_to(self.by_key.len() * 2);
         self.watchers.shrink_to(self.watchers.len() * 2);

@@ -75,7 +75,7 @@ impl Turn<'_> {
 
     // --- what it waits for -----------------------------------------------------------------------------------
 
-    /// It wants to hear of the end of the connection that it was sent on, until its final response.
+    /// The context wants to hear of the end of the connection that it was sent on, until its final response.
     pub(super) fn watch(&mut self, flow: FlowRef) {
         self.context.watched = match flow {
             FlowRef::Stream { shard, conn, .. } => Some((shard, conn)),

@@ -13,8 +13,8 @@ use std::net::SocketAddr;
 
 use smallvec::SmallVec;
 
-use super::super::ports::{KeyedState, Ports, Timer, halve};
 use crate::clock::Time;
+use crate::engine::ports::{KeyedState, Ports, Timer, halve};
 use crate::flow::table::Slots;
 use crate::ids::{BindingId, ConnId, FlowRef, PointId, ShardId, Transport};
 use crate::limits::BINDINGS_PER_FLOW_MAX;

@@ -396,7 +396,7 @@ impl Location {
             && self.timers.is_empty()
     }
 
-    /// Lets go of the room in tables that a crowd has left behind.
+    /// Lets go of the room in tables that a burst has left behind.
     pub(super) fn shrink(&mut self) {
         self.flows.shrink();
         halve(&mut self.timers);

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::super::ports::{Env, KeyedState, Ports, Timer, halve};
 use super::flows::holds;
 use crate::clock::Time;
+use crate::engine::ports::{Env, KeyedState, Ports, Timer, halve};
 use crate::flow::table::Slots;
 use crate::ids::{BindingId, ConnId, ShardId};
 use crate::limits::WAITERS_PER_BINDING_MAX;

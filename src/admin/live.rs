@@ -92,7 +92,13 @@ mod tests {
 
     #[test]
     fn running_shards_answer_and_stopped_ones_do_not() {
-        let common = Common { tls: Tls::default(), tos: 256, gather: Duration::ZERO, spin_before_park: Duration::ZERO };
+        let common = Common {
+            kind: crate::driver::Kind::Epoll,
+            tls: Tls::default(),
+            tos: 256,
+            gather: Duration::ZERO,
+            spin_before_park: Duration::ZERO,
+        };
         let shards = Shards::start(vec![setup(0, 2), setup(1, 2)], &common).expect("two executors start");
         let about = About {
             version: "0".to_owned(),

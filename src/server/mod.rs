@@ -182,8 +182,13 @@ impl Running {
         });
         let setups = setups.collect::<Result<Vec<_>, StartError>>()?;
         let cut_down = checks::cut_down(&setups);
-        let common =
-            Common { tls, tos, gather: config.sipproxy.gather, spin_before_park: config.sipproxy.spin_before_park };
+        let common = Common {
+            kind: crate::driver::Kind::IoUring,
+            tls,
+            tos,
+            gather: config.sipproxy.gather,
+            spin_before_park: config.sipproxy.spin_before_park,
+        };
         let shards = Shards::start(setups, &common).map_err(StartError::Executor)?;
         let shown = Arc::default();
         let source = admin::Live::new(shards.handle(), source::about(config), Arc::clone(&shown), log_lost);

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use atomic_waker::AtomicWaker;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
-use super::clock::Clock;
 use crate::clock::Time;
+use crate::driver::Clock;
 use crate::engine::{Live, Located};
 use crate::ids::{FlowRef, Transport};
 use crate::limits::{CONTROLS_COUNT_MAX, HEARTBEAT_MAX};
@@ -31,8 +31,6 @@ pub struct Shared {
     /// When the shard wants to run next without being woken, in microseconds of the shards' clock; `u64::MAX` for
     /// never.
     due: AtomicU64,
-    /// A pass is asked for and has not run.
-    asked: AtomicBool,
     /// Nudges of the watchdog that the shard has not counted yet.
     nudges: AtomicU64,
     /// When the shard last ran, in microseconds of the shards' clock.
@@ -74,7 +72,6 @@ impl Default for Shared {
             nudger: Mutex::new(None),
             beat: AtomicU64::new(0),
             due: AtomicU64::new(u64::MAX),
-            asked: AtomicBool::new(false),
             nudges: AtomicU64::new(0),
             ran: AtomicU64::new(0),
             pairs: AtomicU32::new(0),
@@ -90,7 +87,7 @@ impl Default for Shared {
 }
 
 impl Shared {
-    /// Wakes the shard's mailbox task. What it is to find must be in its queues before.
+    /// Wakes the shard, if it waits. What it is to find must be in its queues before.
     pub fn wake(&self) {
         #[cfg(test)]
         if self.lose_wakes.load(Ordering::SeqCst) {
@@ -99,7 +96,7 @@ impl Shared {
         self.waker.wake();
     }
 
-    /// The watchdog's wake. It reaches an executor that sleeps although the mailbox task has been woken already.
+    /// The watchdog's wake. It reaches an executor that sleeps although its task has been woken already.
     pub(super) fn nudge(&self, counted: bool) {
         if counted {
             self.nudges.fetch_add(1, Ordering::Relaxed);
@@ -192,14 +189,6 @@ impl Shared {
 
     pub(super) fn due(&self) -> u64 {
         self.due.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn set_asked(&self, asked: bool) {
-        self.asked.store(asked, Ordering::Relaxed);
-    }
-
-    pub(super) fn asked(&self) -> bool {
-        self.asked.load(Ordering::Relaxed)
     }
 
     pub(super) fn take_nudges(&self) -> u64 {

@@ -14,10 +14,10 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use super::clock::Clock;
 use super::mailbox::Inbox;
 use super::shared::Handle;
 use super::spare::Spare;
+use crate::driver::{Clock, Kind};
 use crate::sys::memory;
 
 /// From one look to the next. A heartbeat that stands still for two looks is a stall.
@@ -85,19 +85,22 @@ pub(super) fn start(
     handle: Handle,
     inboxes: Vec<Inbox>,
     clock: Clock,
+    kind: Kind,
     stop: Receiver<()>,
 ) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("watchdog".into()).spawn(move || {
         let mut seen: Vec<Seen> = inboxes.iter().map(|_| Seen::default()).collect();
-        let mut every = LOOK_EVERY;
+        // The thread of the other driver sleeps in the system, which loses no wake.
+        let nudges = kind == Kind::IoUring;
+        let mut every = if nudges { LOOK_EVERY } else { LOOK_EVERY_QUIET };
         let mut spare = Spare::default();
         let (mut looks, mut gives_at) = (0_u64, u64::MAX);
         while stop.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
             let mut idle = true;
-            for (at, (seen, inbox)) in seen.iter_mut().zip(&inboxes).enumerate() {
+            for (at, (seen, inbox)) in seen.iter_mut().zip(&inboxes).enumerate().filter(|_| nudges) {
                 let shared = handle.shared(at);
                 let late = shared.due() < clock.now().0.saturating_sub(LATE_US_MAX);
-                let has_work = late || shared.asked() || !inbox.is_empty() || handle.waits(at);
+                let has_work = late || !inbox.is_empty() || handle.waits(at);
                 let verdict = seen.look(shared.beats(), has_work, every);
                 idle &= matches!(verdict, Verdict::Idle | Verdict::Quiet);
                 match verdict {

@@ -14,21 +14,39 @@ pub mod memory;
 pub mod outgoing;
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
-/// Makes a glommio object the owner of a socket that was built with socket2, so that options can be set
-/// before it is bound. Must be called inside an executor.
-pub fn adopt<T: FromRawFd>(socket: socket2::Socket) -> T {
+/// Makes a glommio object the owner of a descriptor. Must be called inside an executor.
+pub fn adopt<T: FromRawFd>(descriptor: impl IntoRawFd) -> T {
     // SAFETY: `into_raw_fd` gives up the ownership of an open descriptor, which the new object takes over.
-    unsafe { T::from_raw_fd(socket.into_raw_fd()) }
+    unsafe { T::from_raw_fd(descriptor.into_raw_fd()) }
 }
 
-/// Runs `f` with the socket behind `owner`, to set or read options of a socket that glommio owns.
-pub fn with_socket<R>(owner: &impl AsRawFd, f: impl FnOnce(socket2::SockRef<'_>) -> R) -> R {
-    // SAFETY: `owner` is borrowed for the whole call, so its descriptor stays open while `fd` lives, and `f`
-    // cannot keep it beyond the call.
+/// Lets this thread run on one core alone.
+///
+/// # Errors
+/// What the system says: there is no such core, or this process may not use it.
+pub fn pin_to(cpu: usize) -> io::Result<()> {
+    // SAFETY: all-zero bytes are a valid, empty set.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    if cpu >= libc::CPU_SETSIZE as usize {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: the number is below the set's size.
+    unsafe { libc::CPU_SET(cpu, &mut set) };
+    // SAFETY: the pointer is to a live set of the size that is passed with it, which the call only reads.
+    let failed = unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) } != 0;
+    if failed { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// A second descriptor of what `owner` has open.
+///
+/// # Errors
+/// What the system says: there are no descriptors left.
+pub fn duplicate(owner: &impl AsRawFd) -> io::Result<OwnedFd> {
+    // SAFETY: `owner` is borrowed for the whole call, so its descriptor stays open while `fd` lives.
     let fd = unsafe { BorrowedFd::borrow_raw(owner.as_raw_fd()) };
-    f(socket2::SockRef::from(&fd))
+    fd.try_clone_to_owned()
 }
 
 /// Sends what fits without waiting. `Ok(0)` never stands for a full socket: that is `WouldBlock`.
@@ -56,11 +74,25 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
 
     #[test]
-    fn a_socket_stays_open_while_its_options_are_set_and_is_handed_over_once() {
-        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        with_socket(&socket, |s| s.set_tcp_nodelay(true)).unwrap();
-        let adopted: TcpListener = adopt(socket);
-        assert!(with_socket(&adopted, |s| s.tcp_nodelay()).unwrap());
+    fn a_second_descriptor_is_of_the_same_socket_and_is_handed_over_once() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let second: TcpListener = adopt(duplicate(&listener).unwrap());
+        assert_ne!(second.as_raw_fd(), listener.as_raw_fd());
+        assert_eq!(second.local_addr().unwrap(), listener.local_addr().unwrap());
+        drop(second);
+        assert!(listener.local_addr().is_ok());
+    }
+
+    #[test]
+    fn a_thread_is_pinned_to_a_core_that_is_there_and_to_no_other() {
+        std::thread::spawn(|| {
+            pin_to(0).unwrap();
+            // SAFETY: the call takes and touches nothing.
+            assert_eq!(unsafe { libc::sched_getcpu() }, 0);
+            assert!(pin_to(1_023).is_err() && pin_to(usize::MAX).is_err());
+        })
+        .join()
+        .unwrap();
     }
 
     #[test]

@@ -71,8 +71,9 @@ pub fn listen(address: SocketAddr, tos: u32) -> io::Result<Socket> {
     let socket = build(address, Type::STREAM, Protocol::TCP)?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
+    // Accepted connections have all of these from their listener.
     set_tos(&SockRef::from(&socket), address.is_ipv6(), tos)?;
-    // Accepted connections have it from their listener.
+    set_stream_options(&SockRef::from(&socket))?;
     socket.set_send_buffer_size(SEND_BUFFER_LEN)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
@@ -119,10 +120,7 @@ pub fn cut_down(udp: &Socket) -> io::Result<impl Iterator<Item = (&'static str, 
 }
 
 /// Options of every stream connection, accepted or opened.
-///
-/// # Errors
-/// What the system says.
-pub fn set_stream_options(socket: &SockRef<'_>) -> io::Result<()> {
+fn set_stream_options(socket: &SockRef<'_>) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
     socket.set_tcp_keepalive(
@@ -204,10 +202,11 @@ mod tests {
         assert_eq!(second.tos_v4().unwrap(), 0x60);
         let client = connect(any(), address, TOS_UNSET).unwrap();
         assert_ne!(client.tos_v4().unwrap(), 0x60);
-        assert!(client.tcp_nodelay().unwrap() && client.keepalive().unwrap());
-        assert_eq!(client.tcp_user_timeout().unwrap(), Some(USER_TIMEOUT));
         let (accepted, _) = first.accept().or_else(|_| second.accept()).unwrap();
         for socket in [client, accepted] {
+            assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
+            assert_eq!(socket.tcp_user_timeout().unwrap(), Some(USER_TIMEOUT));
+            assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_IDLE);
             assert!(socket.send_buffer_size().unwrap() <= 2 * SEND_BUFFER_LEN);
         }
     }

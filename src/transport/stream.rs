@@ -5,17 +5,10 @@
 
 use std::cell::Cell;
 use std::io;
-use std::os::fd::AsRawFd;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_lite::{AsyncRead, AsyncWrite};
-use glommio::net::TcpStream;
-
 use crate::limits::READ_LEN_MAX;
-use crate::sys;
 use crate::tls::session::{PART_LEN_MAX, Session};
 
 /// How long the buffer must be that a shard lends to `poll_read`: a part record and one read behind it.
@@ -23,6 +16,62 @@ pub const SCRATCH_LEN: usize = PART_LEN_MAX + READ_LEN_MAX;
 
 /// What has gone of a buffer that still holds more, before it is taken out.
 const WIRE_GONE_LEN_MAX: usize = 64 * 1024;
+
+/// The socket of one stream connection, as the rest of the program sees it. Nothing in it waits.
+pub trait StreamSocket {
+    /// What became of a connection that was begun.
+    ///
+    /// # Errors
+    /// `WouldBlock` while it is under way; why it did not come about.
+    fn connected(&mut self) -> io::Result<()>;
+
+    /// One read. 0 is the peer's FIN.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is nothing; what the system says.
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize>;
+
+    /// One send; says how much was taken.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is no room; what the system says.
+    fn send(&mut self, bytes: &[u8]) -> io::Result<usize>;
+
+    /// Bytes that were taken and that the peer has not acknowledged; `None` when there is no connection any more.
+    fn outstanding(&self) -> Option<u64>;
+
+    /// For how long the peer's system has not been heard of.
+    fn silent_for(&self) -> Option<Duration>;
+
+    /// Sends the FIN.
+    fn shut(&mut self);
+
+    /// Lets the close, which is the drop, reset the connection and throw away what the system still holds.
+    fn abort(&mut self);
+}
+
+/// What came of a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Read {
+    /// Where the part record before it ends in the scratch buffer.
+    pub part_len: usize,
+    /// Where the read ends: equal to `part_len` for the peer's FIN.
+    pub end: usize,
+}
+
+impl Read {
+    /// The peer says nothing more.
+    #[must_use]
+    pub fn is_fin(self) -> bool {
+        self.end == self.part_len
+    }
+
+    /// The read took as much as one can, so that there may be more.
+    #[must_use]
+    pub fn is_full(self) -> bool {
+        self.end - self.part_len == READ_LEN_MAX
+    }
+}
 
 /// What came of a flush.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +102,9 @@ impl Waiting {
 
 /// A stream connection.
 #[derive(Debug)]
-pub struct Stream {
-    socket: TcpStream,
+pub struct Stream<S> {
+    /// The socket of this connection.
+    pub socket: S,
     /// The TLS session; `None` for TCP.
     pub session: Option<Box<Session>>,
     /// Text that waits for the end of the pass, or for the handshake.
@@ -70,16 +120,16 @@ pub struct Stream {
     counted: usize,
 }
 
-impl Drop for Stream {
+impl<S> Drop for Stream<S> {
     fn drop(&mut self) {
         self.waiting.0.set(self.waiting.0.get() - self.counted);
     }
 }
 
-impl Stream {
+impl<S: StreamSocket> Stream<S> {
     /// Over a socket that is connected or about to be, of the shard with this count.
     #[must_use]
-    pub fn new(socket: TcpStream, session: Option<Box<Session>>, waiting: Waiting) -> Self {
+    pub fn new(socket: S, session: Option<Box<Session>>, waiting: Waiting) -> Self {
         Self { socket, session, text: Vec::new(), wire: Vec::new(), wire_gone: 0, taken: 0, waiting, counted: 0 }
     }
 
@@ -131,17 +181,14 @@ impl Stream {
         !self.wire.is_empty()
     }
 
-    /// Waits until the peer's answer to our SYN is known.
-    pub fn poll_connected(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_write(cx, &[]).map_ok(|_| ())
-    }
-
-    /// One direct read behind the session's part record. Gives where the read ends in `scratch`: equal to
-    /// the part's length for the peer's FIN.
-    pub fn poll_read(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<io::Result<(usize, usize)>> {
+    /// One direct read behind the session's part record.
+    ///
+    /// # Errors
+    /// What the socket says.
+    pub fn read(&mut self, scratch: &mut [u8]) -> io::Result<Read> {
         let part_len = self.session.as_mut().map_or(0, |session| session.lay_part(scratch));
-        let room = &mut scratch[part_len..part_len + READ_LEN_MAX];
-        Pin::new(&mut self.socket).poll_read(cx, room).map_ok(|n| (part_len, part_len + n))
+        let len = self.socket.read(&mut scratch[part_len..part_len + READ_LEN_MAX])?;
+        Ok(Read { part_len, end: part_len + len })
     }
 
     /// Makes records of the text that waits (not before the handshake is done) and sends what the socket takes.
@@ -171,7 +218,7 @@ impl Stream {
                     recycle(std::mem::take(&mut self.text));
                     encrypted.map_err(|fault| io::Error::new(io::ErrorKind::InvalidData, fault))?;
                     // The common case sends from the lent buffer without a copy.
-                    let gone = if self.wire.is_empty() { self.try_send(lent)? } else { 0 };
+                    let gone = if self.wire.is_empty() { Self::try_send(&mut self.socket, lent)? } else { 0 };
                     self.taken += gone as u64;
                     self.wire.extend_from_slice(&lent[gone..]);
                 }
@@ -183,7 +230,7 @@ impl Stream {
             }
         }
         while self.wire_gone < self.wire.len() {
-            match self.try_send(&self.wire[self.wire_gone..])? {
+            match Self::try_send(&mut self.socket, &self.wire[self.wire_gone..])? {
                 0 => return Ok(Flushed::Waits),
                 n => {
                     self.wire_gone += n;
@@ -198,42 +245,6 @@ impl Stream {
         Ok(Flushed::All)
     }
 
-    /// Sends what waited for the socket to have room again.
-    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = self.try_poll_flush(cx);
-        self.count();
-        flushed
-    }
-
-    fn try_poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.wire_gone < self.wire.len() {
-            match Pin::new(&mut self.socket).poll_write(cx, &self.wire[self.wire_gone..]) {
-                Poll::Ready(Ok(n)) => {
-                    self.wire_gone += n;
-                    self.taken += n as u64;
-                }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-        self.wire_gone = 0;
-        self.wire = Vec::new();
-        Poll::Ready(Ok(()))
-    }
-
-    /// Bytes that the peer has not acknowledged, of those that the system has taken; `None` when there is no connection
-    /// any more.
-    #[must_use]
-    pub fn outstanding(&self) -> Option<u64> {
-        sys::outgoing::unacknowledged_len(self.socket.as_raw_fd()).ok()
-    }
-
-    /// For how long the peer's system has not been heard of.
-    #[must_use]
-    pub fn silent_for(&self) -> Option<Duration> {
-        sys::outgoing::silent_for(self.socket.as_raw_fd()).ok()
-    }
-
     /// Ends our direction: close_notify behind what waits, if the session can. The FIN is sent by `shut`.
     pub fn say_goodbye(&mut self, lent: &mut Vec<u8>) {
         if let Some(session) = &mut self.session {
@@ -245,23 +256,12 @@ impl Stream {
         }
     }
 
-    /// Sends the FIN.
-    pub fn shut(&self) {
-        // A connection that is gone already needs none.
-        let _ = sys::with_socket(&self.socket, |socket| socket.shutdown(std::net::Shutdown::Write));
-    }
-
-    /// Lets the close of the socket reset the connection and throw away what the system still holds.
-    pub fn abort(&self) {
-        let _ = sys::with_socket(&self.socket, |socket| socket.set_linger(Some(Duration::ZERO)));
-    }
-
     /// 0 when the socket is full.
-    fn try_send(&self, bytes: &[u8]) -> io::Result<usize> {
+    fn try_send(socket: &mut S, bytes: &[u8]) -> io::Result<usize> {
         if bytes.is_empty() {
             return Ok(0);
         }
-        match sys::send(self.socket.as_raw_fd(), bytes) {
+        match socket.send(bytes) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
             other => other,
         }
@@ -271,7 +271,8 @@ impl Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Read;
+    use crate::transport::tcp::TcpSocket;
+    use std::io::Read as _;
 
     #[test]
     fn a_peer_that_reads_slowly_and_never_all_does_not_make_the_buffer_grow() {
@@ -279,32 +280,30 @@ mod tests {
         let mut peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (socket, _) = listener.accept().unwrap();
         socket.set_nonblocking(true).unwrap();
-        glommio::LocalExecutor::default().run(async {
-            let all = Waiting::default();
-            let mut stream = Stream::new(sys::adopt(socket.into()), None, all.clone());
-            let mut lent = Vec::new();
-            let mut flush = |stream: &mut Stream| stream.flush(&mut lent, drop).unwrap();
-            let mut read = vec![0; 16 * 1024];
-            let (mut pushed, mut got) = (0_u64, 0_u64);
-            while flush(&mut stream) == Flushed::All {
+        let all = Waiting::default();
+        let mut stream = Stream::new(TcpSocket::new(socket.into()), None, all.clone());
+        let mut lent = Vec::new();
+        let mut flush = |stream: &mut Stream<TcpSocket>| stream.flush(&mut lent, drop).unwrap();
+        let mut read = vec![0; 16 * 1024];
+        let (mut pushed, mut got) = (0_u64, 0_u64);
+        while flush(&mut stream) == Flushed::All {
+            stream.push(vec![b'x'; 16 * 1024]);
+            pushed += 16 * 1024;
+        }
+        for _ in 0..2_000 {
+            while stream.waiting_len() < 128 * 1024 {
                 stream.push(vec![b'x'; 16 * 1024]);
                 pushed += 16 * 1024;
-            }
-            for _ in 0..2_000 {
-                while stream.waiting_len() < 128 * 1024 {
-                    stream.push(vec![b'x'; 16 * 1024]);
-                    pushed += 16 * 1024;
-                    flush(&mut stream);
-                }
-                got += peer.read(&mut read).unwrap() as u64;
                 flush(&mut stream);
             }
-            assert!(got > 4 * 1024 * 1024, "the peer has read {got}");
-            assert!(stream.wire.len() <= 512 * 1024, "{} of a buffer for {}", stream.wire.len(), stream.waiting_len());
-            assert!(got + stream.waiting_len() as u64 <= pushed);
-            assert_eq!(all.len(), stream.waiting_len(), "the shard's count is kept");
-            drop(stream);
-            assert!(all.is_empty());
-        });
+            got += peer.read(&mut read).unwrap() as u64;
+            flush(&mut stream);
+        }
+        assert!(got > 4 * 1024 * 1024, "the peer has read {got}");
+        assert!(stream.wire.len() <= 512 * 1024, "{} of a buffer for {}", stream.wire.len(), stream.waiting_len());
+        assert!(got + stream.waiting_len() as u64 <= pushed);
+        assert_eq!(all.len(), stream.waiting_len(), "the shard's count is kept");
+        drop(stream);
+        assert!(all.is_empty());
     }
 }

@@ -3,16 +3,78 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
+
+use socket2::Socket;
 
 use crate::engine::SendFault;
 use crate::limits::DATAGRAMS_WAITING_COUNT_MAX;
-use crate::sys::{batch, errqueue, incoming};
+use crate::sys::batch::{self, BATCH_COUNT_MAX, RecvBatch};
+use crate::sys::{errqueue, incoming};
 
-/// What one UDP socket has to send.
+/// The socket of one UDP point, as the rest of the program sees it. Nothing in it waits.
+pub trait DatagramSocket {
+    /// Takes datagrams into `batch`; says how many, and whether there may be more.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is none; a pending error, which [`DatagramSocket::next_unreachable`] explains.
+    fn receive(&mut self, batch: &mut RecvBatch) -> io::Result<(usize, bool)>;
+
+    /// Sends as many of the first as are taken at once; says how many.
+    ///
+    /// # Errors
+    /// What is wrong with the first one, none having gone; a pending error; `WouldBlock` when there is no room.
+    fn send<'a>(&mut self, datagrams: impl Iterator<Item = (SocketAddr, &'a [u8])>) -> io::Result<usize>;
+
+    /// The next destination of which an earlier datagram came back.
+    fn next_unreachable(&mut self) -> Option<SocketAddr>;
+
+    /// Datagrams that came and were dropped for want of room, in all, modulo 2^32; `None` when that is not known.
+    fn dropped_count(&self) -> Option<u32>;
+}
+
+/// A UDP socket of the system.
 #[derive(Debug)]
-pub struct Outgoing {
-    fd: RawFd,
+pub struct UdpSocket(Socket);
+
+impl UdpSocket {
+    /// Over a socket that [`super::socket::udp`] has built.
+    #[must_use]
+    pub fn new(socket: Socket) -> Self {
+        Self(socket)
+    }
+}
+
+impl AsRawFd for UdpSocket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+impl DatagramSocket for UdpSocket {
+    fn receive(&mut self, batch: &mut RecvBatch) -> io::Result<(usize, bool)> {
+        let count = batch.recv(self.as_raw_fd())?;
+        Ok((count, count == BATCH_COUNT_MAX))
+    }
+
+    fn send<'a>(&mut self, datagrams: impl Iterator<Item = (SocketAddr, &'a [u8])>) -> io::Result<usize> {
+        batch::send(self.as_raw_fd(), datagrams)
+    }
+
+    fn next_unreachable(&mut self) -> Option<SocketAddr> {
+        errqueue::next(self.as_raw_fd()).map(|(to, _)| to)
+    }
+
+    fn dropped_count(&self) -> Option<u32> {
+        incoming::dropped_count(self.as_raw_fd()).ok()
+    }
+}
+
+/// One UDP socket, and what it has to send.
+#[derive(Debug)]
+pub struct Outgoing<D> {
+    /// The socket.
+    pub socket: D,
     waiting: VecDeque<(SocketAddr, Vec<u8>)>,
     /// What the system had dropped of what came when that was looked at last.
     dropped_count: u32,
@@ -42,16 +104,16 @@ pub struct Unsent {
     pub fault: SendFault,
 }
 
-impl Outgoing {
-    /// For the socket of this descriptor, which must stay open as long.
+impl<D: DatagramSocket> Outgoing<D> {
+    /// With nothing to send yet.
     #[must_use]
-    pub fn new(fd: RawFd) -> Self {
-        Self { fd, waiting: VecDeque::new(), dropped_count: 0 }
+    pub fn new(socket: D) -> Self {
+        Self { socket, waiting: VecDeque::new(), dropped_count: 0 }
     }
 
     /// Datagrams that came to the same socket, and that the system has dropped since this was asked last.
     pub fn lost_count(&mut self) -> u64 {
-        let count = incoming::dropped_count(self.fd).unwrap_or(self.dropped_count);
+        let count = self.socket.dropped_count().unwrap_or(self.dropped_count);
         u64::from(count.wrapping_sub(std::mem::replace(&mut self.dropped_count, count)))
     }
 
@@ -72,7 +134,7 @@ impl Outgoing {
         // A pending error belongs to an earlier datagram, so that the first one is tried again after it, once.
         let mut tried_again = false;
         while !self.waiting.is_empty() {
-            let sent = batch::send(self.fd, self.waiting.iter().map(|(to, bytes)| (*to, bytes.as_slice())));
+            let sent = self.socket.send(self.waiting.iter().map(|(to, bytes)| (*to, bytes.as_slice())));
             match sent {
                 Ok(n) => {
                     flushed.sent += n as u64;
@@ -82,7 +144,7 @@ impl Outgoing {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) if !tried_again => {
-                    drain_errors(self.fd, &mut unreachable);
+                    self.drain_errors(&mut unreachable);
                     tried_again = true;
                 }
                 Err(error) => {
@@ -105,12 +167,12 @@ impl Outgoing {
         flushed.waiting = !self.waiting.is_empty();
         flushed
     }
-}
 
-/// Empties the error queue of a socket; tells the destinations that its errors name.
-pub fn drain_errors(fd: RawFd, mut unreachable: impl FnMut(SocketAddr)) {
-    while let Some((to, _)) = errqueue::next(fd) {
-        unreachable(to);
+    /// Tells the destinations of which earlier datagrams came back.
+    pub fn drain_errors(&mut self, mut unreachable: impl FnMut(SocketAddr)) {
+        while let Some(to) = self.socket.next_unreachable() {
+            unreachable(to);
+        }
     }
 }
 
@@ -128,14 +190,13 @@ fn fault_of(error: &io::Error) -> Option<SendFault> {
 mod tests {
     use super::*;
     use std::net::UdpSocket;
-    use std::os::fd::AsRawFd;
     use std::time::{Duration, Instant};
 
     #[test]
     fn a_pass_of_many_datagrams_goes_out_whole_and_its_buffers_come_back() {
         let (a, b) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
         b.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        let mut out = Outgoing::new(a.as_raw_fd());
+        let mut out = Outgoing::new(super::UdpSocket::new(a.into()));
         for i in 0..150_u8 {
             out.push(b.local_addr().unwrap(), vec![i; 10]);
         }
@@ -157,7 +218,7 @@ mod tests {
         let gone = UdpSocket::bind(address).unwrap().local_addr().unwrap();
         let live = UdpSocket::bind(address).unwrap();
         live.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        let mut out = Outgoing::new(socket.as_raw_fd());
+        let mut out = Outgoing::new(super::UdpSocket::new(socket));
         out.push(gone, b"lost".to_vec());
         let mut named = Vec::new();
         let mut dropped = out.flush(|_| {}, |to| named.push(to), |unsent| panic!("{unsent:?}")).dropped;
@@ -168,7 +229,7 @@ mod tests {
         assert_eq!(live.recv(&mut buffer).unwrap(), 4);
         let deadline = Instant::now() + Duration::from_secs(5);
         while named.is_empty() && Instant::now() < deadline {
-            drain_errors(socket.as_raw_fd(), |to| named.push(to));
+            out.drain_errors(|to| named.push(to));
         }
         assert_eq!((named, dropped), (vec![gone], 0));
     }
@@ -177,7 +238,7 @@ mod tests {
     fn a_datagram_that_no_network_takes_comes_back_and_does_not_hold_up_the_next() {
         let (a, b) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
         let (to, nobody) = (b.local_addr().unwrap(), "127.0.0.1:0".parse().unwrap());
-        let mut out = Outgoing::new(a.as_raw_fd());
+        let mut out = Outgoing::new(super::UdpSocket::new(a.into()));
         out.push(to, vec![0; 70_000]);
         out.push(nobody, b"to no port".to_vec());
         out.push(to, b"kept".to_vec());

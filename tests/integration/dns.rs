@@ -40,8 +40,8 @@ const POOL: &[&str] = &[
 fn srv_targets_are_tried_by_priority_and_as_often_as_their_weights_say() {
     let scratch = Scratch::new("dns");
     let dnsmasq = Dnsmasq::start(&scratch, 60, POOL);
-    with_resolver(vec![dnsmasq.address], |mut resolver| async move {
-        let answer = resolver.ask(&question("pool.test", Some(Transport::Udp))).await.expect("it is there");
+    with_resolver(vec![dnsmasq.address], |mut resolver| {
+        let answer = resolver.ask(&question("pool.test", Some(Transport::Udp))).expect("it is there");
         assert_eq!(answer.len(), 6);
         let now = resolver.now();
         let mut firsts = [0_u32; 4];
@@ -55,7 +55,7 @@ fn srv_targets_are_tried_by_priority_and_as_often_as_their_weights_say() {
         let chi_square: f64 = terms.map(|(n, expected)| (f64::from(*n) - expected).powi(2) / expected).sum();
         // Three degrees of freedom, 1 %. The seed is fixed.
         assert!(chi_square < 11.34, "{firsts:?}");
-        resolver.settle().await;
+        resolver.settle();
     });
 }
 
@@ -72,14 +72,14 @@ fn naptr_leads_to_srv_and_srv_to_addresses_of_both_families() {
         "cname=alias.test,w3.test",
     ]);
     let dnsmasq = Dnsmasq::start(&scratch, 60, &lines);
-    with_resolver(vec![dnsmasq.address], |mut resolver| async move {
-        let answer = resolver.ask(&question("voip.test", None)).await;
+    with_resolver(vec![dnsmasq.address], |mut resolver| {
+        let answer = resolver.ask(&question("voip.test", None));
         assert_eq!(targets(&answer), ["tls 10.0.0.5:5061", "tls [2001:db8::5]:5061"]);
-        let answer = resolver.ask(&question("genesys.test", Some(Transport::Tls))).await;
+        let answer = resolver.ask(&question("genesys.test", Some(Transport::Tls)));
         assert_eq!(targets(&answer), ["tls 10.0.0.2:5061"], "the form that Genesys SIP Server publishes");
-        let answer = resolver.ask(&question("alias.test", None)).await;
+        let answer = resolver.ask(&question("alias.test", None));
         assert_eq!(targets(&answer), ["udp 10.0.0.3:5060"], "no NAPTR, no SRV, an alias");
-        resolver.settle().await;
+        resolver.settle();
     });
 }
 
@@ -87,12 +87,12 @@ fn naptr_leads_to_srv_and_srv_to_addresses_of_both_families() {
 fn a_name_that_does_not_exist_is_told_from_one_without_records() {
     let scratch = Scratch::new("dns");
     let dnsmasq = Dnsmasq::start(&scratch, 60, &["txt-record=empty.test,x"]);
-    with_resolver(vec![dnsmasq.address], |mut resolver| async move {
+    with_resolver(vec![dnsmasq.address], |mut resolver| {
         let gone = Question { port: Some(5060), ..question("gone.test", None) };
-        assert_eq!(resolver.ask(&gone).await, Err(Failure::NoSuchName));
+        assert_eq!(resolver.ask(&gone), Err(Failure::NoSuchName));
         let empty = Question { port: Some(5060), ..question("empty.test", None) };
-        assert_eq!(resolver.ask(&empty).await, Err(Failure::NoRecords));
-        resolver.settle().await;
+        assert_eq!(resolver.ask(&empty), Err(Failure::NoRecords));
+        resolver.settle();
     });
 }
 
@@ -107,13 +107,13 @@ fn a_set_that_does_not_fit_a_datagram_comes_over_tcp() {
     }
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
     let dnsmasq = Dnsmasq::start(&scratch, 60, &lines);
-    with_resolver(vec![dnsmasq.address], |mut resolver| async move {
-        let answer = resolver.ask(&question("big.test", Some(Transport::Tcp))).await;
+    with_resolver(vec![dnsmasq.address], |mut resolver| {
+        let answer = resolver.ask(&question("big.test", Some(Transport::Tcp)));
         let expected: Vec<String> = (0..40).map(|n| format!("tcp 10.0.1.{n}:5060")).collect();
         assert_eq!(targets(&answer), expected);
         assert_eq!(resolver.of(Counter::DnsTcpFallback), 1);
         assert_eq!(resolver.of(Counter::DnsAnswerTruncated), 1);
-        resolver.settle().await;
+        resolver.settle();
     });
 }
 
@@ -125,17 +125,17 @@ fn a_resolver_that_refuses_and_one_that_is_silent_make_way_for_one_that_answers(
     let right = Dnsmasq::start(&scratch, 60, &["local=/example/", "host-record=a.example,10.0.0.1"]);
     let silent = UdpSocket::bind("127.0.0.1:0").expect("a port");
     let resolvers = vec![lame.address, silent.local_addr().expect("bound"), right.address];
-    with_resolver(resolvers, |mut resolver| async move {
+    with_resolver(resolvers, |mut resolver| {
         let asked = Question { port: Some(5060), ..question("a.example", None) };
         let begun = Instant::now();
-        assert_eq!(targets(&resolver.ask(&asked).await), ["udp 10.0.0.1:5060"]);
+        assert_eq!(targets(&resolver.ask(&asked)), ["udp 10.0.0.1:5060"]);
         assert!(begun.elapsed() >= DNS_TRY_MAX, "the silent one had its time");
         assert_eq!(resolver.of(Counter::DnsAnswerRefused), 2, "A and AAAA");
         assert_eq!(resolver.of(Counter::DnsTimeout), 2);
         let other = Question { port: Some(5060), ..question("b.example", None) };
-        assert_eq!(resolver.ask(&other).await, Err(Failure::NoSuchName));
+        assert_eq!(resolver.ask(&other), Err(Failure::NoSuchName));
         assert_eq!(resolver.of(Counter::DnsTimeout), 2, "the one that answers is asked first now");
-        resolver.settle().await;
+        resolver.settle();
     });
 }
 
@@ -144,16 +144,16 @@ fn records_expire_and_are_asked_for_again() {
     let scratch = Scratch::new("dns");
     let first = Dnsmasq::start(&scratch, 30, &["host-record=a.test,10.0.0.1"]);
     let port = first.address.port();
-    with_resolver(vec![first.address], move |mut resolver| async move {
+    with_resolver(vec![first.address], move |mut resolver| {
         let asked = Question { port: Some(5060), ..question("a.test", None) };
-        assert_eq!(targets(&resolver.ask(&asked).await), ["udp 10.0.0.1:5060"]);
+        assert_eq!(targets(&resolver.ask(&asked)), ["udp 10.0.0.1:5060"]);
         drop(first);
         let _second = Dnsmasq::at(&scratch, port, 30, &["host-record=a.test,10.0.0.2"]);
         resolver.skip(Duration::from_secs(15));
-        assert_eq!(targets(&resolver.ask(&asked).await), ["udp 10.0.0.1:5060"], "it is fresh");
+        assert_eq!(targets(&resolver.ask(&asked)), ["udp 10.0.0.1:5060"], "it is fresh");
         resolver.skip(Duration::from_secs(15));
-        assert_eq!(targets(&resolver.ask(&asked).await), ["udp 10.0.0.2:5060"]);
-        resolver.settle().await;
+        assert_eq!(targets(&resolver.ask(&asked)), ["udp 10.0.0.2:5060"]);
+        resolver.settle();
     });
 }
 
@@ -162,9 +162,9 @@ fn a_dead_resolver_costs_no_name_that_was_known() {
     let scratch = Scratch::new("dns");
     let dnsmasq = Dnsmasq::start(&scratch, 30, POOL);
     let (address, port) = (dnsmasq.address, dnsmasq.address.port());
-    with_resolver(vec![address], move |mut resolver| async move {
+    with_resolver(vec![address], move |mut resolver| {
         let pool = question("pool.test", Some(Transport::Udp));
-        let fresh = resolver.ask(&pool).await;
+        let fresh = resolver.ask(&pool);
         assert_eq!(targets(&fresh).len(), 6);
 
         // Frozen: silence. Those who ask first wait a moment, all others not at all.
@@ -172,35 +172,35 @@ fn a_dead_resolver_costs_no_name_that_was_known() {
         resolver.skip(Duration::from_secs(31));
         let waiters: Vec<u64> = (0..200).map(|_| resolver.begin(&pool)).collect();
         for waiter in waiters {
-            assert_eq!(resolver.wait(waiter).await, fresh);
+            assert_eq!(resolver.wait(waiter), fresh);
         }
         let now = resolver.now();
         assert_eq!(resolver.dns.names(now)[0].state, NameState::Stale);
         assert_eq!(resolver.of(Counter::DnsAskedStale), 200);
         for _ in 0..200 {
             let waiter = resolver.begin(&pool);
-            assert_eq!(resolver.wait(waiter).await, fresh);
+            assert_eq!(resolver.wait(waiter), fresh);
         }
         assert_eq!(resolver.of(Counter::DnsAskedResolvers), 201, "nobody waited again");
-        resolver.settle().await;
+        resolver.settle();
 
         // Gone: refused. Nothing is left of waiting.
         drop(dnsmasq);
         resolver.skip(Duration::from_secs(31));
         let asked = resolver.of(Counter::DnsAskedResolvers);
-        assert_eq!(resolver.ask(&pool).await, fresh);
-        resolver.settle().await;
+        assert_eq!(resolver.ask(&pool), fresh);
+        resolver.settle();
         assert!(resolver.of(Counter::DnsSocketError) > 0, "the system tells that nobody listens");
         assert_eq!(resolver.of(Counter::DnsAskedResolvers), asked);
         let unknown = Question { port: Some(5060), ..question("unknown.test", None) };
-        assert_eq!(resolver.ask(&unknown).await, Err(Failure::Unanswered));
+        assert_eq!(resolver.ask(&unknown), Err(Failure::Unanswered));
 
         // Back again, with something else to say.
         let _second = Dnsmasq::at(&scratch, port, 30, &["host-record=pool.test,10.0.0.9"]);
         resolver.skip(Duration::from_secs(31));
-        assert_eq!(resolver.ask(&pool).await, fresh, "expired records serve while it is asked");
-        resolver.settle().await;
-        assert_eq!(targets(&resolver.ask(&pool).await), ["udp 10.0.0.9:5060"]);
+        assert_eq!(resolver.ask(&pool), fresh, "expired records serve while it is asked");
+        resolver.settle();
+        assert_eq!(targets(&resolver.ask(&pool)), ["udp 10.0.0.9:5060"]);
     });
 }
 
@@ -208,17 +208,17 @@ fn a_dead_resolver_costs_no_name_that_was_known() {
 fn a_frozen_resolver_is_given_up_in_time_and_used_again_when_it_goes_on() {
     let scratch = Scratch::new("dns");
     let dnsmasq = Dnsmasq::start(&scratch, 30, POOL);
-    with_resolver(vec![dnsmasq.address], move |mut resolver| async move {
+    with_resolver(vec![dnsmasq.address], move |mut resolver| {
         let asked = Question { port: Some(5060), ..question("w1.test", None) };
         dnsmasq.freeze();
         let begun = Instant::now();
-        assert_eq!(resolver.ask(&asked).await, Err(Failure::Unanswered));
+        assert_eq!(resolver.ask(&asked), Err(Failure::Unanswered));
         assert!(begun.elapsed() >= DNS_NAME_MAX - Duration::from_millis(10));
         assert!(resolver.of(Counter::DnsTimeout) >= 2);
-        resolver.settle().await;
+        resolver.settle();
         dnsmasq.thaw();
         resolver.skip(Duration::from_secs(10));
-        assert_eq!(targets(&resolver.ask(&asked).await), ["udp 10.0.0.1:5060"]);
-        resolver.settle().await;
+        assert_eq!(targets(&resolver.ask(&asked)), ["udp 10.0.0.1:5060"]);
+        resolver.settle();
     });
 }

@@ -9,6 +9,7 @@ pub const LAYERS: &[(&[&str], bool)] = &[
     (&["main", "cli", "server", "admin"], false),
     (&["lab"], false),
     (&["shard"], false),
+    (&["driver"], false),
     (&["transport", "tls", "dns::socket", "sys"], false),
     (&["engine"], true),
     (&["proxy"], true),

@@ -78,8 +78,21 @@ fn draining_refuses_new_connections_and_is_done_when_nothing_is_in_flight() {
 }
 
 #[test]
+fn an_idle_shard_on_epoll_shows_that_it_lives_and_is_never_nudged() {
+    let rig = Rig::of_kind(Kind::Epoll);
+    let handle = rig.shards.handle();
+    let since = Instant::now();
+    while since.elapsed() < crate::limits::HEARTBEAT_MAX + Duration::from_millis(200) {
+        assert_eq!(handle.running(), 1, "after {:?}", since.elapsed());
+        std::thread::park_timeout(LOOK_EVERY);
+    }
+    assert_eq!(rig.of(Counter::StallsNudged), 0);
+    rig.shards.stop();
+}
+
+#[test]
 fn a_lost_wake_is_found_by_the_watchdog_and_counted() {
-    let rig = Rig::start(1);
+    let rig = Rig::of_kind(Kind::IoUring);
     let handle = rig.shards.handle();
     assert_eq!(rig.total().counters.of(Counter::StallsNudged), 0);
     handle.shared(0).lose_wakes.store(true, Ordering::SeqCst);

@@ -4,7 +4,7 @@ mod datagram;
 mod halves;
 mod panic;
 mod server_side;
-mod stream;
+pub mod stream;
 mod tls;
 
 use std::io;
@@ -15,41 +15,24 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::config::engine::Point;
 use crate::config::{Config, Server};
-use crate::engine::Input;
 use crate::ids::{ShardId, Transport};
 use crate::stats::{Counter, Snapshot};
 use crate::transport::socket;
 
-const DEADLINE: Duration = Duration::from_secs(10);
+pub const DEADLINE: Duration = Duration::from_secs(10);
 /// From one look at the counters to the next, which costs the shards a snapshot each.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
-/// What makes a handling panic, in these tests only.
-const PANIC: &[u8] = b"hawser-test-panic";
-
-/// Panics while a TLS session is fed, and while a connection is flushed: outside the engine.
-const PANIC_READING: &[u8] = b"hawser-test-reading";
-const PANIC_SENDING: &[u8] = b"hawser-test-sending";
-
-fn panic_if_in(bytes: &[u8], word: &[u8]) {
-    assert!(!bytes.windows(word.len()).any(|part| part == word), "a test asked for this panic");
-}
-
-pub(super) fn panic_if_asked(input: &Input<'_>) {
-    if let Input::Bytes { bytes, .. } | Input::Datagram { bytes, .. } = input {
-        panic_if_in(bytes, PANIC);
-    }
-}
-
-pub(super) fn panic_if_read(records: &[u8]) {
-    panic_if_in(records, PANIC_READING);
-}
-
-pub(super) fn panic_if_sent(text: &[u8]) {
-    panic_if_in(text, PANIC_SENDING);
-}
-
-fn loopback() -> SocketAddr {
+pub fn loopback() -> SocketAddr {
     "127.0.0.1:0".parse().unwrap()
+}
+
+/// Who waits for the sockets in these tests: `HAWSER_DRIVER`, for `scripts/test` plays them with each.
+fn kind() -> Kind {
+    match std::env::var("HAWSER_DRIVER").as_deref() {
+        Ok("epoll") => Kind::Epoll,
+        Ok("io_uring") | Err(_) => Kind::IoUring,
+        Ok(other) => panic!("HAWSER_DRIVER is io_uring or epoll, not {other}"),
+    }
 }
 
 /// Shards with a UDP, a TCP and a TLS point on ports of the system's choice.
@@ -61,11 +44,11 @@ struct Rig {
 }
 
 /// The SIP Server of a rig: an address where nobody is, unless a test has one.
-fn nobody() -> Server {
+pub fn nobody() -> Server {
     Server::at("sips1", "127.0.0.1:9".parse().unwrap(), Transport::Udp)
 }
 
-fn settings(shard: u8, shards: u8, points: Vec<Point>, server: Server) -> Settings {
+pub fn settings(shard: u8, shards: u8, points: Vec<Point>, server: Server) -> Settings {
     Settings {
         shard: ShardId(shard),
         shards,
@@ -83,14 +66,19 @@ impl Rig {
     }
 
     fn with(count: u8, tls: Tls, server: Server) -> Self {
-        Self::all(count, tls, server, Duration::ZERO)
+        Self::all(kind(), count, tls, server, Duration::ZERO)
+    }
+
+    /// One shard whose sockets are waited for in this way, whichever the others have.
+    fn of_kind(kind: Kind) -> Self {
+        Self::all(kind, 1, Tls::default(), nobody(), Duration::ZERO)
     }
 
     fn gathering(gather: Duration) -> Self {
-        Self::all(1, Tls::default(), nobody(), gather)
+        Self::all(kind(), 1, Tls::default(), nobody(), gather)
     }
 
-    fn all(count: u8, tls: Tls, server: Server, gather: Duration) -> Self {
+    fn all(kind: Kind, count: u8, tls: Tls, server: Server, gather: Duration) -> Self {
         let first = [
             Socket::Udp(socket::udp(loopback(), socket::TOS_UNSET).unwrap()),
             Socket::Listener(socket::listen(loopback(), socket::TOS_UNSET).unwrap()),
@@ -120,7 +108,7 @@ impl Rig {
                 ]
             }),
         });
-        let common = Common { tls, tos: socket::TOS_UNSET, gather, spin_before_park: Duration::ZERO };
+        let common = Common { kind, tls, tos: socket::TOS_UNSET, gather, spin_before_park: Duration::ZERO };
         Self { shards: Shards::start(setups.collect(), &common).unwrap(), udp, tcp, tls: tls_address }
     }
 
@@ -150,7 +138,7 @@ impl Rig {
     }
 }
 
-fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !done() {
         assert!(Instant::now() < deadline, "in vain: {what}");
@@ -160,7 +148,7 @@ fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
 
 /// Repeats what a signal has cut short: a read with a timeout ends so when this process is stopped and continued, or an
 /// io_uring in it has work (signal(7)).
-fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+pub fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
             Err(fault) if fault.kind() == io::ErrorKind::Interrupted => {}
@@ -176,7 +164,7 @@ fn udp_phone() -> UdpSocket {
 }
 
 /// The service check, which the proxy answers itself.
-fn options(to: SocketAddr, transport: &str, branch: &str) -> String {
+pub fn options(to: SocketAddr, transport: &str, branch: &str) -> String {
     format!(
         "OPTIONS sip:{to} SIP/2.0\r\nVia: SIP/2.0/{transport} 127.0.0.1:5999;branch=z9hG4bK{branch}\r\n\
          Max-Forwards: 70\r\nFrom: <sip:a@example.com>;tag=1\r\nTo: <sip:{to}>\r\nCall-ID: {branch}\r\n\

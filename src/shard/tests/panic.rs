@@ -3,9 +3,10 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use super::stream::{connect, core_for, responses};
+use super::stream::{connect, responses};
 use super::*;
 use crate::limits::PANICS_COUNT_MAX;
+use crate::shard::core::tests::{PANIC, PANIC_READING};
 
 #[test]
 fn a_panic_closes_its_flow_and_no_other() {
@@ -31,6 +32,8 @@ fn repeated_panics_take_the_shard_out_of_service_and_leave_its_connections() {
     let rig = Rig::start(1);
     let mut bystander = TcpStream::connect(rig.tcp).unwrap();
     bystander.set_read_timeout(Some(DEADLINE)).unwrap();
+    bystander.write_all(b"\r\n\r\n").unwrap();
+    bystander.read_exact(&mut [0; 2]).unwrap();
     let phone = udp_phone();
     for _ in 0..PANICS_COUNT_MAX {
         phone.send_to(PANIC, rig.udp).unwrap();
@@ -66,32 +69,4 @@ fn a_panic_while_a_session_is_fed_closes_its_connection_and_all_others_are_read_
     assert!(responses(&mut other, 1).starts_with("SIP/2.0 200"));
     assert_eq!((rig.of(Counter::Panics), rig.of(Counter::ClosedPanic)), (1, 1));
     rig.shards.stop();
-}
-
-#[test]
-fn a_panic_while_a_connection_is_flushed_closes_it_and_all_others_get_what_waits() {
-    let listener = std::net::TcpListener::bind(loopback()).unwrap();
-    let address = listener.local_addr().unwrap();
-    let word = String::from_utf8(PANIC_SENDING.to_vec()).unwrap();
-    glommio::LocalExecutor::default().run(async {
-        let mut core = core_for(&listener);
-        let mut peers: Vec<TcpStream> = (0..3_u32)
-            .map(|slot| {
-                let peer = connect(address);
-                let (socket, from) = listener.accept().unwrap();
-                core.accepted(PointId(0), sys::adopt(socket.into()), from).unwrap();
-                let conn = crate::ids::ConnId { slot, generation: 1 };
-                let branch = if slot == 1 { word.clone() } else { format!("b{slot}") };
-                assert!(core.input(Input::Bytes { conn, bytes: options(address, "TCP", &branch).as_bytes() }));
-                peer
-            })
-            .collect();
-        core.pass();
-        assert!(matches!(uninterrupted(|| peers[1].read(&mut [0; 1])), Ok(0) | Err(_)), "it is closed");
-        for at in [0, 2] {
-            assert!(responses(&mut peers[at], 1).starts_with("SIP/2.0 200"), "{at}");
-        }
-        let counters = core.engine.snapshot().counters;
-        assert_eq!((counters.of(Counter::Panics), counters.of(Counter::ClosedPanic), core.conns.len()), (1, 1, 2));
-    });
 }

@@ -4,9 +4,9 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
 use super::*;
-use crate::limits::{BULK_READS_PER_PASS_MAX, READ_LEN_MAX, SEND_AGE_MAX, SEND_QUEUE_LEN_MAX, SEND_STALL_MAX};
+use crate::limits::{SEND_AGE_MAX, SEND_QUEUE_LEN_MAX, SEND_STALL_MAX};
 
-pub(super) fn connect(to: SocketAddr) -> TcpStream {
+pub fn connect(to: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(to).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     stream.set_write_timeout(Some(DEADLINE)).unwrap();
@@ -15,7 +15,7 @@ pub(super) fn connect(to: SocketAddr) -> TcpStream {
 }
 
 /// Reads until so many responses have come; gives all bytes.
-pub(super) fn responses(from: &mut impl Read, count: usize) -> String {
+pub fn responses(from: &mut impl Read, count: usize) -> String {
     let mut text = Vec::new();
     let mut buffer = [0; 4096];
     while text.windows(4).filter(|part| part == b"\r\n\r\n").count() < count {
@@ -226,106 +226,6 @@ fn a_burst_larger_than_a_read_keeps_every_message() {
         assert!(answers.contains(&format!("Call-ID: n{at}n\r\n")), "{at}");
     }
     rig.shards.stop();
-}
-
-/// A core of one shard with a TCP point, for connections that are accepted by `listener`.
-pub(super) fn core_for(listener: &std::net::TcpListener) -> Core {
-    let address = listener.local_addr().unwrap();
-    let point = Point {
-        transport: Transport::Tcp,
-        bind: address,
-        advertised_host: address.ip().to_string(),
-        advertised_port: address.port(),
-        side: None,
-    };
-    let shared: Vec<Arc<Shared>> = vec![Arc::default()];
-    let (mut posts, mut inboxes) = mailbox::join(&shared);
-    let (_handle, mut controls) = Handle::new(&shared, Clock::start());
-    Core::new(Parts {
-        settings: settings(0, 1, vec![point], nobody()),
-        clock: Clock::start(),
-        shared: shared[0].clone(),
-        tls: Tls::default(),
-        tos: socket::TOS_UNSET,
-        udp: vec![None],
-        listeners: vec![],
-        post: posts.remove(0),
-        inbox: inboxes.remove(0),
-        controls: controls.remove(0),
-    })
-}
-
-#[test]
-fn those_who_send_all_that_they_can_share_the_reads_of_a_pass_and_all_is_read_in_the_end() {
-    const PEERS: usize = 20;
-    let listener = std::net::TcpListener::bind(loopback()).unwrap();
-    let text = options(listener.local_addr().unwrap(), "TCP", "bulk").repeat(250);
-    let read_of = |core: &Core| core.engine.snapshot().counters.of(Counter::bytes_in(Transport::Tcp)) as usize;
-    glommio::LocalExecutor::default().run(async {
-        let mut core = core_for(&listener);
-        let accept = |_| {
-            let mut peer = connect(listener.local_addr().unwrap());
-            peer.write_all(text.as_bytes()).unwrap();
-            let (socket, from) = listener.accept().unwrap();
-            wait_until("all is with the system", || {
-                sys::outgoing::unacknowledged_len(std::os::fd::AsRawFd::as_raw_fd(&peer)).unwrap() == 0
-            });
-            socket.set_nonblocking(true).unwrap();
-            (core.accepted(PointId(0), sys::adopt(socket.into()), from).unwrap(), peer)
-        };
-        let peers: Vec<_> = (0..PEERS).map(accept).collect();
-        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-        let mut before = 0;
-        let mut passes = 0;
-        let deadline = Instant::now() + DEADLINE;
-        while before < PEERS * text.len() {
-            assert!(Instant::now() < deadline, "{before} of {} after {passes} passes", PEERS * text.len());
-            for (key, _) in &peers {
-                assert!(core.poll_conn(*key, &mut cx).is_pending());
-            }
-            // The executor finds out what is ready.
-            futures_lite::future::yield_now().await;
-            let read = read_of(&core);
-            // The first read of each is free: nobody is known to have more.
-            let reads_max = (passes + 1) * BULK_READS_PER_PASS_MAX + PEERS;
-            assert!(read <= reads_max * READ_LEN_MAX, "{read} after {passes} passes");
-            if read > before {
-                before = read;
-                passes += 1;
-                core.pass();
-            }
-        }
-        assert!(passes > 1, "{passes}");
-        drop(peers);
-    });
-}
-
-#[test]
-fn a_slot_that_is_used_again_before_the_next_pass_leaves_the_old_connection_its_400_and_its_end() {
-    let listener = std::net::TcpListener::bind(loopback()).unwrap();
-    let address = listener.local_addr().unwrap();
-    glommio::LocalExecutor::default().run(async {
-        let mut core = core_for(&listener);
-        let accept = |core: &mut Core| {
-            let peer = connect(address);
-            let (socket, from) = listener.accept().unwrap();
-            core.accepted(PointId(0), sys::adopt(socket.into()), from).unwrap();
-            peer
-        };
-        let mut old = accept(&mut core);
-        let text =
-            options(address, "TCP", "bad").replace("Content-Length: 0", "Content-Length: 5\r\nContent-Length: 7");
-        let first = crate::ids::ConnId { slot: 0, generation: 1 };
-        assert!(core.input(Input::Bytes { conn: first, bytes: text.as_bytes() }));
-        let mut new = accept(&mut core);
-        let second = crate::ids::ConnId { slot: 0, generation: 2 };
-        assert!(core.input(Input::Bytes { conn: second, bytes: options(address, "TCP", "new").as_bytes() }));
-        core.pass();
-        let mut answer = String::new();
-        old.read_to_string(&mut answer).unwrap();
-        assert!(answer.starts_with("SIP/2.0 400"), "{answer:?}");
-        assert!(responses(&mut new, 1).starts_with("SIP/2.0 200"));
-    });
 }
 
 #[test]

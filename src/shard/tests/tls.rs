@@ -8,6 +8,7 @@ use rustls::{ClientConnection, StreamOwned};
 use super::stream::responses;
 use super::*;
 use crate::limits::{HANDSHAKES_COUNT_MAX, HANDSHAKES_PER_SOURCE_MAX};
+use crate::shard::core::tests::PANIC;
 use crate::stats::Gauge;
 
 type Phone = StreamOwned<ClientConnection, TcpStream>;

@@ -1,36 +1,20 @@
-//! Hawser's resolver over its own sockets, in an executor of its own: what a shard does with it, and nothing else.
+//! Hawser's resolver over its own sockets: what a shard does with it, and nothing else.
 //!
 //! Time can be moved forward, so that a TTL expires without a wait.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
-use std::future::{Future, poll_fn};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::rc::Rc;
-use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use futures_lite::future::or;
-use glommio::timer::Timer;
-use glommio::{LocalExecutorBuilder, Placement, Task};
 use hawser::clock::Time;
-use hawser::dns::{Answer, Dns, Input, Output, Question, Settings, socket};
+use hawser::dns::socket::{Asked, Question as Exchange};
+use hawser::dns::{Answer, Dns, Input, Output, Question, Settings};
 use hawser::stats::{Counter, Counters};
 
 /// How long a test waits for an answer.
 const ANSWER_MAX: Duration = Duration::from_secs(20);
-
-/// What a socket has brought.
-enum Heard {
-    Answer { exchange: u32, from: SocketAddr, bytes: Vec<u8> },
-    Failed { exchange: u32 },
-}
-
-#[derive(Default)]
-struct Inbox {
-    heard: VecDeque<Heard>,
-    waker: Option<Waker>,
-}
+/// From one look at the sockets to the next.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// The resolver and its sockets.
 pub struct Resolver {
@@ -38,29 +22,23 @@ pub struct Resolver {
     pub counters: Counters,
     start: Instant,
     skipped: Duration,
-    tasks: BTreeMap<u32, Task<()>>,
-    inbox: Rc<RefCell<Inbox>>,
+    exchanges: BTreeMap<u32, Exchange>,
     found: BTreeMap<u64, Answer>,
     last_waiter: u64,
 }
 
 /// Runs a test with a resolver that asks these.
-pub fn with_resolver<F: Future<Output = ()> + 'static>(
-    resolvers: Vec<SocketAddr>,
-    test: impl FnOnce(Resolver) -> F + Send + 'static,
-) {
-    let executor = LocalExecutorBuilder::new(Placement::Unbound).io_memory(65_536).make().expect("an executor");
+pub fn with_resolver(resolvers: Vec<SocketAddr>, test: impl FnOnce(Resolver)) {
     let settings = Settings { resolvers, ttl_stale: Duration::from_secs(3_600) };
-    executor.run(test(Resolver {
+    test(Resolver {
         dns: Dns::new(settings, [8; 32]),
         counters: Counters::default(),
         start: Instant::now(),
         skipped: Duration::ZERO,
-        tasks: BTreeMap::new(),
-        inbox: Rc::default(),
+        exchanges: BTreeMap::new(),
         found: BTreeMap::new(),
         last_waiter: 0,
-    }));
+    });
 }
 
 impl Resolver {
@@ -88,7 +66,7 @@ impl Resolver {
     }
 
     /// Waits for the answer to a question that was begun.
-    pub async fn wait(&mut self, waiter: u64) -> Answer {
+    pub fn wait(&mut self, waiter: u64) -> Answer {
         let deadline = Instant::now() + ANSWER_MAX;
         loop {
             self.carry_out();
@@ -96,79 +74,63 @@ impl Resolver {
                 return answer;
             }
             assert!(Instant::now() < deadline, "no answer within {ANSWER_MAX:?}: {:?}", self.dns);
-            self.step().await;
+            self.step();
         }
     }
 
     /// Asks and waits.
-    pub async fn ask(&mut self, question: &Question) -> Answer {
+    pub fn ask(&mut self, question: &Question) -> Answer {
         let waiter = self.begin(question);
-        self.wait(waiter).await
+        self.wait(waiter)
     }
 
     /// Goes on until nothing is asked any more.
-    pub async fn settle(&mut self) {
+    pub fn settle(&mut self) {
         let deadline = Instant::now() + ANSWER_MAX;
         self.carry_out();
         while !self.dns.is_idle() {
             assert!(Instant::now() < deadline, "it never ends: {:?}", self.dns);
-            self.step().await;
+            self.step();
             self.carry_out();
         }
-        assert!(self.tasks.is_empty(), "a socket is left");
+        assert!(self.exchanges.is_empty(), "a socket is left");
     }
 
     fn carry_out(&mut self) {
         while let Some(output) = self.dns.poll_output() {
             match output {
-                Output::Send { exchange, to, tcp, bytes } => {
-                    let inbox = self.inbox.clone();
-                    let task = glommio::spawn_local(async move {
-                        let heard = |from, bytes: &[u8]| {
-                            put(&inbox, Heard::Answer { exchange, from, bytes: bytes.to_vec() });
-                        };
-                        socket::ask(to, tcp, bytes, heard).await;
-                        put(&inbox, Heard::Failed { exchange });
-                    });
-                    self.tasks.insert(exchange, task);
-                }
-                Output::Done { exchange } => drop(self.tasks.remove(&exchange)),
+                Output::Send { exchange, to, tcp, bytes } => match Exchange::ask(to, tcp, &bytes) {
+                    Ok(asked) => drop(self.exchanges.insert(exchange, asked)),
+                    Err(_) => self.hear(Input::Failed { exchange }),
+                },
+                Output::Done { exchange } => drop(self.exchanges.remove(&exchange)),
                 Output::Found { waiter, answer } => drop(self.found.insert(waiter, answer)),
             }
         }
     }
 
-    /// Waits for a socket, or for the time that is due next.
-    async fn step(&mut self) {
-        let due = self.dns.poll_timeout().map_or(ANSWER_MAX, |due| due.since(self.now()));
-        let inbox = self.inbox.clone();
-        let heard = poll_fn(|cx| {
-            let mut inbox = inbox.borrow_mut();
-            inbox.waker = Some(cx.waker().clone());
-            if inbox.heard.is_empty() { Poll::Pending } else { Poll::Ready(()) }
-        });
-        or(heard, async {
-            Timer::new(due).await;
-        })
-        .await;
+    fn hear(&mut self, input: Input<'_>) {
         let now = self.now();
-        let all = std::mem::take(&mut self.inbox.borrow_mut().heard);
-        for heard in all {
-            let input = match &heard {
-                Heard::Answer { exchange, from, bytes } => Input::Answer { exchange: *exchange, from: *from, bytes },
-                Heard::Failed { exchange } => {
-                    self.tasks.remove(exchange);
-                    Input::Failed { exchange: *exchange }
-                }
-            };
-            self.dns.handle(input, now, &mut self.counters);
-        }
-        self.dns.fire(now, &mut self.counters);
+        self.dns.handle(input, now, &mut self.counters);
     }
-}
 
-fn put(inbox: &RefCell<Inbox>, heard: Heard) {
-    let mut inbox = inbox.borrow_mut();
-    inbox.heard.push_back(heard);
-    inbox.waker.take().into_iter().for_each(Waker::wake);
+    /// Looks at the sockets and at the time.
+    fn step(&mut self) {
+        let all: Vec<u32> = self.exchanges.keys().copied().collect();
+        for exchange in all {
+            let mut heard = Vec::new();
+            let asked = self.exchanges.get_mut(&exchange).expect("it was there");
+            let went = asked.proceed(|from, bytes| heard.push((from, bytes.to_vec())));
+            for (from, bytes) in &heard {
+                self.hear(Input::Answer { exchange, from: *from, bytes });
+            }
+            if went.is_err() {
+                self.exchanges.remove(&exchange);
+                self.hear(Input::Failed { exchange });
+            }
+        }
+        let now = self.now();
+        self.dns.fire(now, &mut self.counters);
+        std::thread::park_timeout(LOOK_EVERY);
+    }
 }

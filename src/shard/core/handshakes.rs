@@ -8,7 +8,7 @@
 //! queue: who has had its time gives way to the next. A source that fills its share gives way among its own, and waits
 //! aside ([`super::parked`]), so that nobody waits behind it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ pub(super) enum Turn {
 pub(super) struct Handshakes {
     /// The oldest first.
     all: VecDeque<Entry>,
-    by_source: HashMap<IpAddr, usize>,
+    by_source: BTreeMap<IpAddr, usize>,
 }
 
 impl Handshakes {

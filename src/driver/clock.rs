@@ -24,7 +24,8 @@ impl Clock {
     }
 
     /// From now until then.
-    pub(super) fn until(self, then: Time) -> Duration {
+    #[must_use]
+    pub fn until(self, then: Time) -> Duration {
         then.since(self.now())
     }
 }

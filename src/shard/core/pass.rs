@@ -1,4 +1,4 @@
-//! One pass of a shard: mail and orders in, timers fired, what the engine wants carried out, everything flushed once.
+//! The end of a turn: mail and orders in, timers fired, what the engine wants carried out, everything flushed once.
 //!
 //! Owns: the order of these. Must not touch: what becomes of a connection, which is for [`super::connection`],
 //! [`super::sending`] and [`super::arrivals`].
@@ -6,20 +6,19 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use super::Core;
 use super::conn::Opening;
-use super::core::Core;
 use super::draining::Draining;
-use super::mailbox::Posted;
-use super::resolving::Ask;
-use super::shared::{Control, Orders};
 use crate::clock::Time;
 use crate::dns;
+use crate::driver::Driver;
 use crate::engine::{Input, Output};
 use crate::ids::FlowRef;
 use crate::limits::MAILS_PER_PASS_MAX;
+use crate::shard::mailbox::Posted;
+use crate::shard::shared::{Control, Orders};
 use crate::stats::{Counter, Gauge, Snapshot};
 use crate::tls::identity::Identities;
-use crate::transport::udp::{Outgoing, Unsent};
 
 /// When something waits for room that nobody announces (a full socket, a full mailbox), it is tried again after
 /// this.
@@ -29,7 +28,7 @@ const ROUNDS_MAX: usize = 8;
 /// Inputs of a pass from which on a gathering pause is worth its latency.
 const GATHER_INPUTS_MIN: u32 = 4;
 
-/// What a pass leaves to its task.
+/// What a pass leaves to its turn.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Passed {
     /// When the next one is due if nothing happens before.
@@ -38,15 +37,14 @@ pub(super) struct Passed {
     pub gather: bool,
 }
 
-impl Core {
-    /// The shard runs: a pass, or the mailbox task that the watchdog wakes now and then.
+impl<D: Driver> Core<D> {
+    /// The shard runs, if only since the watchdog has woken it.
     fn ran(&self) {
-        self.shared.set_ran(self.clock.now());
+        self.shared.set_ran(self.driver.now());
     }
 
-    /// Takes mail, and the questions and orders of plain threads; says whether more may wait.
-    pub(super) fn read_mail(&mut self) -> bool {
-        self.ran();
+    /// Takes mail, and the questions and orders of plain threads.
+    fn read_mail(&mut self) {
         let mut mails = std::mem::take(&mut self.mails);
         let taken = self.inbox.drain(MAILS_PER_PASS_MAX, |from, mail| mails.push((from, mail)));
         self.engine.counters_mut().add(Counter::MailReceived, taken as u64);
@@ -60,18 +58,17 @@ impl Core {
         if let Some(orders) = self.shared.take_orders() {
             self.carry_out_orders(orders);
         }
-        !self.inbox.is_empty()
     }
 
     fn control(&mut self, control: Control) {
         // An asker that gave up has dropped its end.
         match control {
             Control::Snapshot(reply) => drop(reply.try_send(self.snapshot())),
-            Control::Pairs(reply) => drop(reply.try_send(self.engine.pairs(self.clock.now()))),
-            Control::Locate(aor, reply) => drop(reply.try_send(self.engine.locate(&aor, self.clock.now()))),
+            Control::Pairs(reply) => drop(reply.try_send(self.engine.pairs(self.driver.now()))),
+            Control::Locate(aor, reply) => drop(reply.try_send(self.engine.locate(&aor, self.driver.now()))),
             Control::Pin(pair, member, reply) => {
                 self.dirty = true;
-                let pinned = self.engine.pin(&pair, member, self.clock.now());
+                let pinned = self.engine.pin(&pair, member, self.driver.now());
                 let _ = reply.try_send(pinned);
             }
             Control::Certificates(flows, reply) => {
@@ -110,10 +107,9 @@ impl Core {
     fn snapshot(&mut self) -> Snapshot {
         let nudges = self.shared.take_nudges();
         self.engine.counters_mut().add(Counter::StallsNudged, nudges);
-        let lost = self.udp.iter_mut().flatten().map(Outgoing::lost_count).sum();
-        self.engine.counters_mut().add(Counter::DatagramsLost, lost);
+        self.count_lost_datagrams();
         let mut snapshot = self.engine.snapshot();
-        snapshot.upstreams = self.engine.upstreams(self.clock.now());
+        snapshot.upstreams = self.engine.upstreams(self.driver.now());
         snapshot.gauges.set_len(Gauge::MailboxLength, self.inbox.len());
         snapshot.gauges.set_len(Gauge::HandshakesInProgress, self.handshakes.len());
         snapshot.gauges.set_len(Gauge::HandshakesParked, self.parked.len());
@@ -125,15 +121,11 @@ impl Core {
     pub(super) fn pass(&mut self) -> Passed {
         self.ran();
         self.shared.beat();
-        self.shared.set_asked(false);
         self.count(Counter::Passes);
-        // So that a heartbeat means that mail was read too: a wake of the mailbox task that is lost then costs no
-        // more than the time to the next pass, or the watchdog's two looks.
-        if !self.inbox.is_empty() || self.shared.has_orders() {
-            self.read_mail();
-        }
+        // A heartbeat means that mail was read too.
+        self.read_mail();
         self.dirty = false;
-        let now = self.clock.now();
+        let now = self.driver.now();
         if self.engine.poll_timeout().is_some_and(|due| due <= now) {
             let Self { engine, .. } = self;
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| engine.fire(now))) {
@@ -161,11 +153,10 @@ impl Core {
         self.engine.counters_mut().add(Counter::MailWakes, woken);
         self.resume_deferred();
         let drained = self.tell_drained(now);
-        let retry =
-            (waits || self.dirty || !self.deferred.is_empty() || !self.bulky.is_empty() || !self.inbox.is_empty())
-                .then(|| now.after(RETRY_AFTER));
+        let retry = (waits || self.dirty).then(|| now.after(RETRY_AFTER));
         let told = self.reporter.due();
-        let due = [self.engine.poll_timeout(), self.next_expiry(), retry, drained, unparks, told];
+        let accepts = self.accepts_at(now);
+        let due = [self.engine.poll_timeout(), self.next_expiry(), retry, drained, unparks, told, accepts];
         let due = due.into_iter().flatten().min();
         self.shared.set_due(due.map(|due| due.0));
         if let Some((answering, all)) = self.engine.pairs_answering() {
@@ -220,37 +211,12 @@ impl Core {
                 }
             },
             Output::Dns(dns::Output::Send { exchange, to, tcp, bytes }) => {
-                self.resolving.begin(exchange);
-                self.to_resolve.push(Ask { exchange, to, tcp, bytes });
+                self.ask(exchange, to, tcp, &bytes);
             }
             Output::Dns(dns::Output::Done { exchange }) => self.resolving.end(exchange),
             // The engine keeps these.
             Output::Dns(dns::Output::Found { .. }) => {}
             Output::Event(event) => self.report(&event),
         }
-    }
-
-    /// Says whether datagrams wait for room, and whether the engine was told of some that came back.
-    fn flush_datagrams(&mut self) -> (bool, bool) {
-        let (mut waits, mut told) = (false, false);
-        for at in 0..self.udp.len() {
-            let Self { udp, engine, .. } = self;
-            let Some(out) = &mut udp[at] else { continue };
-            let (mut named, mut unsent) = (Vec::new(), Vec::new());
-            let flushed = out.flush(|bytes| engine.recycle(bytes), |to| named.push(to), |one| unsent.push(one));
-            engine.counters_mut().add(Counter::DatagramSendError, flushed.dropped);
-            engine.counters_mut().add(Counter::DatagramSocketFull, flushed.overflowed);
-            engine.counters_mut().add(Counter::LimitDatagramsWaitingCount, flushed.overflowed);
-            waits |= flushed.waiting;
-            told |= !named.is_empty() || !unsent.is_empty();
-            for to in named {
-                self.input(Input::Unreachable { to });
-            }
-            for Unsent { to, bytes, fault } in unsent {
-                self.input(Input::Unsent { to, bytes: &bytes, fault });
-                self.engine.recycle(bytes);
-            }
-        }
-        (waits, told)
     }
 }

@@ -3,22 +3,21 @@
 //! Owns: when a flush happens, and what becomes of a connection whose peer does not take what it is sent. Must not touch:
 //! how long that may last, which is [`super::progress`]'s.
 
-use std::task::{Context, Poll};
-
+use super::Core;
 use super::conn::{Key, Phase};
-use super::core::Core;
 use super::ends::close_reason;
 use super::progress::{Seen, Verdict};
 use crate::clock::Time;
+use crate::driver::Driver;
 use crate::engine::CloseReason;
 use crate::ids::ConnId;
 use crate::limits::{LOOKS_PER_PASS_MAX, SEND_STALL_MAX};
-use crate::transport::stream::Flushed;
+use crate::transport::stream::{Flushed, StreamSocket};
 
 /// Text that is sent in the middle of a pass instead of being gathered further.
 const FLUSH_EARLY_LEN: usize = 64 * 1024;
 
-impl Core {
+impl<D: Driver> Core<D> {
     /// Carries out `Output::Bytes`.
     pub(super) fn push_bytes(&mut self, id: ConnId, bytes: Vec<u8>) {
         let Some(key) = self.find(id) else { return self.engine.recycle(bytes) };
@@ -44,31 +43,22 @@ impl Core {
         if !std::mem::replace(&mut conn.flush_queued, true) {
             self.to_flush.push(key);
         }
-        self.set_dirty();
+        self.dirty = true;
     }
 
-    /// Sends what waited for room. `Ready` when the connection is gone.
-    pub(super) fn poll_send(&mut self, key: Key, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(conn) = self.conn(key) else { return Poll::Ready(()) };
+    /// The socket has room again: sends what waited for it, and the FIN behind it when the connection is leaving.
+    pub(super) fn send_on(&mut self, key: Key) {
+        let Some(conn) = self.conn(key) else { return };
         if !conn.stream.is_blocked() {
-            return Poll::Pending;
+            return;
         }
-        match conn.stream.poll_flush(cx) {
-            Poll::Pending => {}
-            Poll::Ready(Err(error)) => {
-                self.lost(key, close_reason(&error));
-                return Poll::Ready(());
-            }
-            Poll::Ready(Ok(())) => match conn.phase {
-                Phase::Leaving { fin_sent: false } => {
-                    conn.stream.shut();
-                    conn.phase = Phase::Leaving { fin_sent: true };
-                }
-                _ if conn.stream.waiting_len() > 0 => self.queue_flush(key),
-                _ => {}
-            },
+        self.flush(key);
+        let Some(conn) = self.conn(key) else { return };
+        if conn.phase == (Phase::Leaving { fin_sent: false }) && !conn.stream.is_blocked() {
+            conn.stream.socket.shut();
+            conn.phase = Phase::Leaving { fin_sent: true };
+            self.end_if_left(key);
         }
-        Poll::Pending
     }
 
     /// Flushes every connection that was given something; says whether there were any.
@@ -85,7 +75,7 @@ impl Core {
     }
 
     pub(super) fn flush(&mut self, key: Key) {
-        let now = self.clock.now();
+        let now = self.driver.now();
         let Self { engine, lent, conns, watches, .. } = self;
         let Some(conn) = conns.get_mut(key.index()).filter(|conn| conn.is(key)) else { return };
         conn.flush_queued = false;
@@ -100,8 +90,7 @@ impl Core {
         match flushed {
             Ok(Flushed::All) => {}
             Ok(Flushed::Waits) => {
-                // The connection's task waits for room.
-                conn.wake();
+                // The socket tells when there is room again.
                 if conn.stream.waiting_len() > conn.send_queue_len_max() {
                     self.lost(key, CloseReason::SendQueueFull);
                 }
@@ -130,10 +119,10 @@ impl Core {
                 Phase::Leaving { .. } => continue,
             }
             conn.watched = false;
-            // A connection that has ended already shows it to its task.
-            let Some(outstanding) = conn.stream.outstanding() else { continue };
+            // A connection that has ended already shows it when it is read.
+            let Some(outstanding) = conn.stream.socket.outstanding() else { continue };
             let seen = Seen { taken: conn.stream.taken(), outstanding, waits: conn.stream.waiting_len() > 0 };
-            let is_there = || conn.stream.silent_for().is_some_and(|silent| silent < SEND_STALL_MAX);
+            let is_there = || conn.stream.socket.silent_for().is_some_and(|silent| silent < SEND_STALL_MAX);
             match watches.looked(watch, seen, is_there, now) {
                 Verdict::Done => {}
                 Verdict::Goes => conn.watched = true,

@@ -1,25 +1,28 @@
-//! What a shard knows of each of its connections, by the name that its task has for it.
+//! What a shard knows of each of its connections, by its place and its number.
 
 use std::net::SocketAddr;
-use std::task::Waker;
 
-use glommio::net::TcpStream;
-
+use crate::driver::Token;
 use crate::engine::TlsPeer;
 use crate::ids::{ConnId, PointId, SetupId, Side, Transport};
 use crate::limits::{SEND_QUEUE_LEN_MAX, SERVER_SEND_QUEUE_LEN_MAX};
 use crate::transport::stream::Stream;
 
-/// A connection of this shard, as its task knows it: a slot that is used again has another serial.
+/// A connection of this shard: a place that is used again has another serial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Key {
     pub(super) index: usize,
-    pub(super) serial: u64,
+    pub(super) serial: u32,
 }
 
 impl Key {
     pub(super) fn index(self) -> usize {
         self.index
+    }
+
+    /// `None` past the bound of connections, which is far below.
+    pub(super) fn token(self) -> Option<Token> {
+        Some(Token::Conn { index: u32::try_from(self.index).ok()?, serial: self.serial })
     }
 
     #[cfg(test)]
@@ -45,10 +48,10 @@ pub(super) struct Opening {
     pub(super) tls: Option<Box<TlsPeer>>,
 }
 
-pub(super) struct Conn {
+pub(super) struct Conn<S> {
     /// The engine's name for it; free again while it is leaving.
     pub(super) id: ConnId,
-    pub(super) serial: u64,
+    pub(super) serial: u32,
     pub(super) peer: SocketAddr,
     pub(super) side: Side,
     /// The one side that the port which it was accepted on serves; `None` for both.
@@ -57,9 +60,7 @@ pub(super) struct Conn {
     /// Of the peer that we connect to.
     pub(super) setup: Option<SetupId>,
     pub(super) phase: Phase,
-    pub(super) stream: Stream,
-    /// Of its task.
-    pub(super) waker: Option<Waker>,
+    pub(super) stream: Stream<S>,
     pub(super) flush_queued: bool,
     /// The last read filled the buffer: more waits, and further reads are of those that are bounded for each pass.
     pub(super) is_bulky: bool,
@@ -67,13 +68,15 @@ pub(super) struct Conn {
     pub(super) is_deferred: bool,
     /// The engine has been told that the peer says nothing more.
     pub(super) half_closed: bool,
+    /// The system has told that there is an end to find, which is read up to.
+    pub(super) ends: bool,
     /// The peer's FIN was read. The socket shows it to every read from then on.
     pub(super) fin_seen: bool,
     /// See [`super::progress`].
     pub(super) watched: bool,
 }
 
-impl Conn {
+impl<S> Conn<S> {
     /// Whether this is the connection of that name, and not a later one in its slot.
     pub(super) fn is(&self, key: Key) -> bool {
         self.serial == key.serial
@@ -83,16 +86,12 @@ impl Conn {
     pub(super) fn send_queue_len_max(&self) -> usize {
         if self.outbound && self.side == Side::Server { SERVER_SEND_QUEUE_LEN_MAX } else { SEND_QUEUE_LEN_MAX }
     }
-
-    pub(super) fn wake(&mut self) {
-        self.waker.take().into_iter().for_each(Waker::wake);
-    }
 }
 
 /// A connection whose handshake is still to begin.
 #[derive(Debug)]
-pub(super) struct Arrival {
+pub(super) struct Arrival<S> {
     pub(super) point: PointId,
-    pub(super) socket: TcpStream,
+    pub(super) socket: S,
     pub(super) peer: SocketAddr,
 }

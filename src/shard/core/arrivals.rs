@@ -1,66 +1,123 @@
 //! What becomes of a connection that a listener has accepted: it is taken in, waits for its source's turn to shake
 //! hands, or is let go.
 //!
-//! Owns: nothing; here the core decides between [`super::handshakes`], [`super::parked`] and the engine.
+//! Owns: when the next connection of a listener is taken. Between [`super::handshakes`],
+//! [`super::parked`] and the engine the core decides here.
 
+use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use glommio::net::TcpStream;
-
-use super::conn::{Arrival, Key, Phase};
-use super::core::Core;
+use super::Core;
+use super::conn::{Arrival, Phase};
 use super::handshakes::Turn;
+use super::points::Listening;
 use crate::clock::Time;
+use crate::driver::Driver;
 use crate::engine::{Accept, CloseReason, Input};
 use crate::ids::{PointId, Side, Transport};
-use crate::limits::HANDSHAKES_PARKED_COUNT_MAX;
+use crate::limits::{ACCEPTS_IN_A_ROW_MAX, HANDSHAKES_PARKED_COUNT_MAX};
 use crate::stats::{Counter, HandshakeFailure};
-use crate::sys;
-use crate::transport::socket;
 use crate::transport::stream::Stream;
 
 /// From one look to the next whether a handshake may begin, while so many are in the air.
-pub(super) const HANDSHAKE_LOOK_EVERY: Duration = Duration::from_millis(2);
+const HANDSHAKE_LOOK_EVERY: Duration = Duration::from_millis(2);
+/// How long a listener rests after the system refused a connection (descriptors, memory).
+const ACCEPT_REST: Duration = Duration::from_millis(100);
 
-impl Core {
+impl<D: Driver> Core<D> {
     fn turn(&self, point: PointId, peer: SocketAddr) -> Turn {
         let is_tls = self.engine.settings().point(point).transport == Transport::Tls;
-        if !is_tls || self.stopped() {
+        if !is_tls || self.stopped {
             return Turn::Now;
         }
-        self.handshakes.turn(peer.ip(), !self.deferred.is_empty(), self.clock.now())
+        self.handshakes.turn(peer.ip(), !self.deferred.is_empty(), self.driver.now())
+    }
+
+    /// Connections wait at the listener of a point, if it has one.
+    pub(super) fn connections_wait(&mut self, point: PointId) {
+        self.listeners.iter_mut().filter(|listener| listener.point == point).for_each(|one| one.waits = true);
+    }
+
+    /// Takes what waits at the listeners, within bounds.
+    pub(super) fn accept_all(&mut self) {
+        for at in 0..self.listeners.len() {
+            for _ in 0..ACCEPTS_IN_A_ROW_MAX {
+                let Some((socket, peer)) = self.next_arrival(at) else { break };
+                let point = self.listeners[at].point;
+                if self.must_hold(point, peer) {
+                    self.listeners[at].held = Some((socket, peer));
+                    break;
+                }
+                self.arrived(point, socket, peer);
+            }
+        }
+    }
+
+    fn next_arrival(&mut self, at: usize) -> Option<(D::Stream, SocketAddr)> {
+        let now = self.driver.now();
+        let listener = self.listeners.get_mut(at)?;
+        if listener.rests_until.is_some_and(|until| until > now) {
+            return None;
+        }
+        listener.rests_until = None;
+        if let Some(held) = listener.held.take() {
+            return Some(held);
+        }
+        while listener.waits {
+            let error = match self.driver.accept(listener.point) {
+                Ok(arrival) => return Some(arrival),
+                Err(error) => error,
+            };
+            match (error.kind(), error.raw_os_error()) {
+                (io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected, _) => listener.waits = false,
+                // The peer has given up before it was accepted.
+                (_, Some(libc::ECONNABORTED | libc::EINTR | libc::EPROTO)) => {}
+                _ => {
+                    listener.rests_until = Some(now.after(ACCEPT_REST));
+                    self.count(Counter::AcceptError);
+                    self.say("a connection could not be accepted (see LimitNOFILE)", None, error.to_string());
+                    return None;
+                }
+            }
+        }
+        None
+    }
+
+    /// When listeners are to be looked at again that tell nothing by themselves: now, if connections wait there.
+    pub(super) fn accepts_at(&self, now: Time) -> Option<Time> {
+        let at = |listener: &Listening<D::Stream>| match listener {
+            Listening { rests_until: Some(until), .. } => Some(*until),
+            Listening { held: Some(_), .. } => Some(now.after(HANDSHAKE_LOOK_EVERY)),
+            listener => listener.waits.then_some(now),
+        };
+        self.listeners.iter().filter_map(at).min()
     }
 
     /// Whether a listener must not accept anything further for now: there are as many handshakes as may be, of all
     /// sources. One that is over its own share holds up nobody.
-    pub(super) fn must_hold(&self, point: PointId, peer: SocketAddr) -> bool {
+    fn must_hold(&self, point: PointId, peer: SocketAddr) -> bool {
         !self.parked.holds(peer.ip()) && self.turn(point, peer) == Turn::Waits
     }
 
-    /// Takes an accepted connection in, or lets it go at once. Its task must be started when it is taken.
-    pub(super) fn accepted(&mut self, point: PointId, socket: TcpStream, peer: SocketAddr) -> Option<Key> {
+    /// Takes an accepted connection in, or lets it go at once.
+    pub(super) fn accepted(&mut self, point: PointId, socket: D::Stream, peer: SocketAddr) {
         // The engine frees a slot when it asks for a close: nothing that is meant for the old connection may be
         // left when the slot is given to this one.
         self.carry_out();
-        let now = self.clock.now();
+        let now = self.driver.now();
         let Self { engine, .. } = self;
         let accept = Accept { point, peer };
         let id = match catch_unwind(AssertUnwindSafe(|| engine.accept(accept, now))) {
             Ok(Ok(id)) => id,
             Ok(Err(_)) => {
                 // Counted by the engine, which may have an event to tell.
-                self.set_dirty();
-                return None;
+                self.dirty = true;
+                return;
             }
-            Err(panic) => {
-                self.on_panic(panic.as_ref());
-                return None;
-            }
+            Err(panic) => return self.on_panic(panic.as_ref()),
         };
-        // A socket that takes no option is one whose peer has gone, which the first read finds out.
-        let _ = sys::with_socket(&socket, |socket| socket::set_stream_options(&socket));
         let point = self.engine.settings().point(point);
         let (transport, listens_for) = (point.transport, point.side);
         let side = listens_for.unwrap_or(Side::Endpoint);
@@ -70,25 +127,23 @@ impl Core {
                 Ok(session) => Some(Box::new(session)),
                 Err(fault) => {
                     self.say("a TLS session could not be begun", Some(peer), fault.to_string());
-                    self.tell_closed(id, CloseReason::Error);
-                    return None;
+                    return self.tell_closed(id, CloseReason::Error);
                 }
             },
         };
         let phase = if session.is_some() { Phase::Handshaking } else { Phase::Open };
-        let key = self.insert(id, peer, side, phase, Stream::new(socket, session, self.waiting.clone()));
+        let stream = Stream::new(socket, session, self.waiting.clone());
+        let Some(key) = self.insert(id, peer, side, phase, stream) else { return };
         self.conns[key.index].listens_for = listens_for;
         if phase == Phase::Handshaking {
             self.handshake_begun(key);
         } else if !self.input(Input::Ready { conn: id, identities: None }) {
             self.lost(key, CloseReason::Panic);
-            return None;
         }
-        Some(key)
     }
 
-    /// A listener has accepted a connection. Its task must be started when it is given.
-    pub(super) fn arrived(&mut self, point: PointId, socket: TcpStream, peer: SocketAddr) -> Option<Key> {
+    /// A listener has accepted a connection.
+    fn arrived(&mut self, point: PointId, socket: D::Stream, peer: SocketAddr) {
         let is_behind = self.parked.holds(peer.ip()) && self.engine.settings().point(point).transport == Transport::Tls;
         if !is_behind && self.turn(point, peer) != Turn::Parks {
             return self.accepted(point, socket, peer);
@@ -96,14 +151,13 @@ impl Core {
         // Parked connections take descriptors like any other.
         let free = (self.engine.settings().connections_max as usize).saturating_sub(self.conns.len());
         let count_max = HANDSHAKES_PARKED_COUNT_MAX.min(free);
-        let now = self.clock.now();
+        let now = self.driver.now();
         self.count(Counter::LimitHandshakesPerSource);
-        self.set_dirty();
+        self.dirty = true;
         if let Some(gives_way) = self.parked.push(peer.ip(), Arrival { point, socket, peer }, count_max, now) {
             self.count(Counter::LimitHandshakesParkedCount);
             self.not_begun(&gives_way, "too many of its source wait to begin");
         }
-        None
     }
 
     /// Begins the handshakes of those whose turn has come. Says when to look again, if some still wait.
@@ -119,14 +173,13 @@ impl Core {
             while self.handshakes.turn(source, !self.deferred.is_empty(), now) == Turn::Now
                 && let Some(Arrival { point, socket, peer }) = self.parked.pop(source)
             {
-                let key = self.accepted(point, socket, peer);
-                self.to_spawn.extend(key);
+                self.accepted(point, socket, peer);
             }
         }
         (self.parked.len() > 0).then(|| now.after(HANDSHAKE_LOOK_EVERY))
     }
 
-    fn not_begun(&mut self, arrival: &Arrival, why: &'static str) {
+    fn not_begun(&mut self, arrival: &Arrival<D::Stream>, why: &'static str) {
         let side = self.engine.settings().point(arrival.point).side.unwrap_or(Side::Endpoint);
         self.handshake_failed(side, arrival.peer, HandshakeFailure::Timeout, why);
     }

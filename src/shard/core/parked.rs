@@ -8,7 +8,7 @@
 //! thousands of idle connections a second only ever delays itself. When too many wait, the newest of the source that
 //! has the most gives way.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
 use crate::clock::Time;
@@ -18,13 +18,13 @@ use crate::limits::HANDSHAKE_MAX;
 #[derive(Debug)]
 pub(super) struct Parked<T> {
     /// The oldest first. No queue is empty.
-    by_source: HashMap<IpAddr, VecDeque<(Time, T)>>,
+    by_source: BTreeMap<IpAddr, VecDeque<(Time, T)>>,
     len: usize,
 }
 
 impl<T> Default for Parked<T> {
     fn default() -> Self {
-        Self { by_source: HashMap::new(), len: 0 }
+        Self { by_source: BTreeMap::new(), len: 0 }
     }
 }
 

@@ -1,0 +1,72 @@
+//! The loop that waits by `epoll_wait`: one system call for each wait, with all sockets, the wake from other threads and
+//! the time in it.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::pace::Pace;
+use super::seam::{Next, Turns};
+use super::waits::Waits;
+use crate::limits::HEARTBEAT_MAX;
+use crate::sys;
+
+/// A shard that has nothing to do still shows that it lives.
+const IDLE_MAX: Duration = Duration::from_secs(1);
+const _: () = assert!(IDLE_MAX.as_millis() * 2 <= HEARTBEAT_MAX.as_millis());
+
+pub(super) fn run<T: Turns>(
+    pace: Pace,
+    make: impl FnOnce(&Waits) -> io::Result<T>,
+    started: impl FnOnce(Result<(), &io::Error>),
+) -> io::Result<()> {
+    let begin = || {
+        pace.cpu.map(sys::pin_to).transpose()?;
+        let waits = Waits::new()?;
+        Ok((make(&waits)?, waits.waker()?, waits))
+    };
+    let (mut shard, waker, mut waits) = match begin() {
+        Ok(begun) => begun,
+        Err(error) => {
+            started(Err(&error));
+            return Err(error);
+        }
+    };
+    started(Ok(()));
+    loop {
+        let turned = shard.turn(waits.ready());
+        waits.clear();
+        let due = match turned.next {
+            Next::Over => return Ok(()),
+            Next::Again => {
+                waits.look(Some(Duration::ZERO))?;
+                continue;
+            }
+            Next::At(due) => due,
+        };
+        pace.rest(turned);
+        if spins(pace.spin_before_park, &mut waits)? {
+            continue;
+        }
+        if shard.about_to_wait(&waker) {
+            waits.look(Some(Duration::ZERO))?;
+            continue;
+        }
+        let within = due.map_or(IDLE_MAX, |due| pace.clock.until(due).min(IDLE_MAX));
+        waits.look(Some(within))?;
+    }
+}
+
+/// Looks for so long without a wait; says whether something is ready.
+fn spins(for_: Duration, waits: &mut Waits) -> io::Result<bool> {
+    if for_.is_zero() {
+        return Ok(false);
+    }
+    let begun = Instant::now();
+    while begun.elapsed() < for_ {
+        if waits.look(Some(Duration::ZERO))? {
+            return Ok(true);
+        }
+        std::hint::spin_loop();
+    }
+    Ok(false)
+}

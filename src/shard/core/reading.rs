@@ -1,0 +1,317 @@
+//! What connections say: read when their sockets are ready, within the bounds of a turn, and fed to TLS and the engine.
+//!
+//! Owns: how much is read of whom, and what becomes of it. Must not touch: what a message says.
+//!
+//! Readiness is told once. So a connection is read until there is nothing left, or it is put down to be read on: in the
+//! next turn (`to_read`), or when it has its share again of what is bounded for each turn (`deferred`, `bulky`).
+
+use std::io;
+
+use super::conn::{Conn, Key, Phase};
+use super::ends::{close_reason, connect_failure, handshake_close};
+use super::{Core, Panic, hand};
+use crate::clock::Time;
+use crate::driver::{Driver, Ready};
+use crate::engine::{CloseReason, Engine, Input};
+use crate::ids::{ConnId, Side};
+use crate::limits::{BULK_READS_PER_PASS_MAX, HANDSHAKE_STEPS_PER_PASS_MAX, READS_PER_PASS_MAX};
+use crate::stats::Counter;
+use crate::tls::failure::{self, Failed};
+use crate::tls::hello::{Offer, plain};
+use crate::tls::key_log;
+use crate::tls::session::{Progress, Session};
+use crate::tls::trust;
+use crate::transport::stream::StreamSocket;
+
+/// What a read has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    /// Nothing, for now.
+    Nothing,
+    /// Maybe more.
+    More,
+}
+
+impl<D: Driver> Core<D> {
+    /// The socket of a connection is ready.
+    pub(super) fn on_conn(&mut self, key: Key, ready: &Ready) {
+        let Some(conn) = self.conn(key) else { return };
+        conn.ends |= ready.ended;
+        if conn.phase == Phase::Connecting {
+            match conn.stream.socket.connected() {
+                Ok(()) => self.connected(key),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    let peer = conn.peer;
+                    self.say("a connection could not be opened", Some(peer), error.to_string());
+                    return self.lost(key, CloseReason::Connect(connect_failure(&error)));
+                }
+            }
+        } else if ready.writable {
+            self.send_on(key);
+        }
+        if ready.readable {
+            self.read_on(key);
+        }
+    }
+
+    /// Reads those on that the turn before has left something of.
+    pub(super) fn read_left(&mut self) {
+        let mut keys = std::mem::take(&mut self.to_read);
+        for key in keys.drain(..) {
+            self.guarded(key, |core| core.read_on(key));
+        }
+        // What was put down meanwhile is for the next turn; the longer buffer is kept.
+        keys.append(&mut self.to_read);
+        self.to_read = keys;
+    }
+
+    fn read_on(&mut self, key: Key) {
+        for _ in 0..READS_PER_PASS_MAX {
+            match self.conn(key) {
+                None => return,
+                Some(conn) if conn.fin_seen => return self.end_if_left(key),
+                Some(_) => {}
+            }
+            if !self.has_turn(key) || self.read(key) == Left::Nothing {
+                return;
+            }
+        }
+        self.to_read.push(key);
+    }
+
+    /// Whether a read may be made in this turn; if not, the connection is resumed in a later one. So the length of a
+    /// turn, and with it how long everybody waits, is bounded while thousands shake hands or send all that they can.
+    fn has_turn(&mut self, key: Key) -> bool {
+        let Self { conns, handshake_steps_left, bulk_reads_left, deferred, bulky, dirty, .. } = self;
+        let Some(conn) = conns.get_mut(key.index).filter(|conn| conn.serial == key.serial) else { return true };
+        let (left, queue) = if conn.phase == Phase::Handshaking {
+            (handshake_steps_left, deferred)
+        } else if conn.is_bulky && conn.side == Side::Endpoint {
+            (bulk_reads_left, bulky)
+        } else {
+            // All calls go through a server's connection, however many phones send too much.
+            return true;
+        };
+        if let Some(less) = left.checked_sub(1) {
+            *left = less;
+            return true;
+        }
+        if !std::mem::replace(&mut conn.is_deferred, true) {
+            queue.push_back(key);
+        }
+        *dirty = true;
+        false
+    }
+
+    /// The peer took our SYN.
+    fn connected(&mut self, key: Key) {
+        let Some(conn) = self.conn(key) else { return };
+        if conn.stream.session.is_some() {
+            conn.phase = Phase::Handshaking;
+            self.handshake_begun(key);
+            // The session's first message.
+            self.records(key, 0);
+        } else {
+            self.open(key);
+        }
+    }
+
+    /// One read, and what becomes of it.
+    fn read(&mut self, key: Key) -> Left {
+        let Self { conns, scratch, .. } = self;
+        let Some(conn) = conns.get_mut(key.index).filter(|conn| conn.is(key)) else { return Left::Nothing };
+        let read = match conn.stream.read(scratch) {
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Left::Nothing,
+            Err(error) => {
+                self.ended(key, close_reason(&error));
+                return Left::Nothing;
+            }
+        };
+        conn.is_bulky = read.is_full();
+        let left = if read.is_full() || read.is_fin() || conn.ends { Left::More } else { Left::Nothing };
+        if read.is_fin() {
+            conn.fin_seen = true;
+            match conn.phase {
+                Phase::Open => self.half_closed(key),
+                Phase::Leaving { .. } => {}
+                Phase::Connecting | Phase::Handshaking => self.ended(key, CloseReason::Peer),
+            }
+        } else if conn.half_closed || matches!(conn.phase, Phase::Leaving { .. }) {
+            // Nobody reads it any more.
+        } else if conn.stream.session.is_some() {
+            self.records(key, read.end);
+        } else {
+            let id = conn.id;
+            if !self.bytes(id, 0, read.end) {
+                self.lost(key, CloseReason::Panic);
+            }
+        }
+        left
+    }
+
+    /// Hands a part of the scratch buffer to the engine.
+    fn bytes(&mut self, id: ConnId, start: usize, end: usize) -> bool {
+        let Self { engine, scratch, driver, .. } = self;
+        let handled = hand(engine, Input::Bytes { conn: id, bytes: &scratch[start..end] }, driver.now());
+        self.handled(handled)
+    }
+
+    /// Feeds the session with the scratch buffer up to `end`.
+    fn records(&mut self, key: Key, end: usize) {
+        let now = self.driver.now();
+        let mut panicked = None;
+        let Self { conns, engine, scratch, lent, dirty, .. } = self;
+        lent.clear();
+        *dirty = true;
+        let Some(conn) = conns.get_mut(key.index).filter(|conn| conn.serial == key.serial) else { return };
+        let Conn { id, stream, phase, .. } = conn;
+        let Some(session) = stream.session.as_mut() else { return };
+        let opened = *phase == Phase::Open;
+        let result = feed(session, &mut scratch[..end], lent, engine, *id, opened, now, &mut panicked);
+        stream.push_wire(lent);
+        if let Some((lines, why)) = key_log::take_lost() {
+            self.engine.counters_mut().add(Counter::TlsKeyLogLost, lines);
+            self.say("lines of the TLS key log could not be written", None, why.to_string());
+        }
+        if let Some(panic) = panicked {
+            self.on_panic(panic.as_ref());
+            return self.lost(key, CloseReason::Panic);
+        }
+        match result {
+            Ok((progress, early)) => self.fed(key, progress, &early),
+            Err(fault) => self.tls_fault(key, &fault, end),
+        }
+    }
+
+    fn fed(&mut self, key: Key, progress: Progress, early: &[u8]) {
+        let Some(conn) = self.conn(key) else { return };
+        let handshaking = conn.phase == Phase::Handshaking;
+        let done = conn.stream.session.as_ref().is_some_and(|session| !session.is_handshaking());
+        if handshaking && done {
+            let resumed = conn.stream.session.as_ref().is_some_and(|session| session.is_resumed());
+            let (id, side) = (conn.id, conn.side);
+            let agreed = conn.stream.session.as_ref().and_then(|session| session.agreed());
+            self.handshakes.end(key);
+            self.count(Counter::handshake(side, resumed));
+            for counter in agreed.into_iter().flat_map(|(version, suite)| failure::agreed(version, suite)) {
+                self.count(counter);
+            }
+            self.open(key);
+            if !early.is_empty() && !self.input(Input::Bytes { conn: id, bytes: early }) {
+                self.lost(key, CloseReason::Panic);
+            }
+        } else if handshaking {
+            // Handshake records leave at once: the peer waits for them.
+            self.flush(key);
+        } else {
+            self.queue_flush(key);
+        }
+        if progress == Progress::PeerClosed {
+            match self.conn(key).map(|conn| conn.phase) {
+                Some(Phase::Open) => self.half_closed(key),
+                Some(Phase::Handshaking) => self.ended(key, CloseReason::Peer),
+                Some(Phase::Connecting | Phase::Leaving { .. }) | None => {}
+            }
+        }
+    }
+
+    /// The peer says nothing more: its FIN, or its close_notify, which a FIN may follow. It is the engine that knows
+    /// whether it is still owed something.
+    fn half_closed(&mut self, key: Key) {
+        let Some(conn) = self.conn(key) else { return };
+        if std::mem::replace(&mut conn.half_closed, true) {
+            return;
+        }
+        let id = conn.id;
+        if !self.input(Input::HalfClosed { conn: id }) {
+            self.lost(key, CloseReason::Panic);
+        }
+    }
+
+    /// The session gave up; its alert is in what waits to be sent. The records that it gave up at are in the scratch
+    /// buffer up to `end`.
+    fn tls_fault(&mut self, key: Key, fault: &rustls::Error, end: usize) {
+        let Some(conn) = self.conn(key) else { return };
+        let (id, peer, side, phase, outbound) = (conn.id, conn.peer, conn.side, conn.phase, conn.outbound);
+        let setup = conn.setup;
+        let reason = if phase == Phase::Handshaking {
+            let offer = if outbound { None } else { Offer::read(&self.scratch[..end]) };
+            let refused = trust::take_refused();
+            let plain =
+                if matches!(fault, rustls::Error::InvalidMessage(_)) { plain(&self.scratch[..end]) } else { None };
+            let files = self.tls.files(side, setup);
+            let failed = Failed { fault, offer, refused, plain, outbound, files };
+            let (why, words) = (failed.reason(), failed.words());
+            self.handshake_failed(side, peer, why, &words);
+            handshake_close(outbound)
+        } else if outbound && failure::is_of_our_certificate(fault) {
+            let files = self.tls.files(side, setup);
+            let failed = Failed { fault, offer: None, refused: None, plain: None, outbound, files };
+            let (why, words) = (failed.reason(), failed.words());
+            self.handshake_failed(side, peer, why, &words);
+            CloseReason::TlsFault
+        } else {
+            self.say("a TLS fault ended a connection", Some(peer), fault.to_string());
+            CloseReason::TlsFault
+        };
+        self.free_slot(id, key);
+        if phase == Phase::Handshaking {
+            self.handshakes.end(key);
+        }
+        if let Some(conn) = self.conn(key) {
+            conn.phase = Phase::Leaving { fin_sent: false };
+        }
+        self.leave(key);
+        self.tell_closed(id, reason);
+    }
+
+    /// Lets those go on that had to wait for the next turn.
+    pub(super) fn resume_deferred(&mut self) {
+        self.handshake_steps_left = HANDSHAKE_STEPS_PER_PASS_MAX;
+        self.bulk_reads_left = BULK_READS_PER_PASS_MAX;
+        for _ in 0..HANDSHAKE_STEPS_PER_PASS_MAX {
+            let Some(key) = self.deferred.pop_front() else { break };
+            self.resume(key);
+        }
+        // Each has several reads in its turn.
+        for _ in 0..BULK_READS_PER_PASS_MAX / READS_PER_PASS_MAX {
+            let Some(key) = self.bulky.pop_front() else { break };
+            self.resume(key);
+        }
+    }
+
+    fn resume(&mut self, key: Key) {
+        let Some(conn) = self.conn(key) else { return };
+        conn.is_deferred = false;
+        self.to_read.push(key);
+    }
+}
+
+/// Feeds a session. Its text goes to the engine; before the connection is `opened` it is given back instead, for
+/// the engine is to hear of the finished handshake first.
+#[allow(clippy::too_many_arguments, reason = "the parts of one core, borrowed apart")]
+fn feed(
+    session: &mut Session,
+    records: &mut [u8],
+    wire: &mut Vec<u8>,
+    engine: &mut Engine,
+    id: ConnId,
+    opened: bool,
+    now: Time,
+    panicked: &mut Option<Panic>,
+) -> Result<(Progress, Vec<u8>), rustls::Error> {
+    #[cfg(test)]
+    super::tests::panic_if_read(records);
+    // A client may send text right behind the end of its handshake, in one segment.
+    let mut early = Vec::new();
+    let progress = session.feed(records, wire, &mut |text| {
+        if !opened {
+            early.extend_from_slice(text);
+        } else if panicked.is_none() {
+            *panicked = hand(engine, Input::Bytes { conn: id, bytes: text }, now).err();
+        }
+    })?;
+    Ok((progress, early))
+}

@@ -236,6 +236,8 @@ pub enum Level {
     Info,
     /// Somebody did not get what was asked for.
     Warn,
+    /// Hawser itself is at fault.
+    Error,
 }
 
 /// What an operator should hear. The shell writes each kind at a bounded rate.

@@ -128,7 +128,7 @@ impl Env {
         match level {
             Level::Trace => self.settings.live.log_level == LogLevel::Trace,
             Level::Debug => matches!(self.settings.live.log_level, LogLevel::Debug | LogLevel::Trace),
-            Level::Info | Level::Warn => true,
+            Level::Info | Level::Warn | Level::Error => true,
         }
     }
 }

@@ -204,6 +204,7 @@ fn level_of(level: Level) -> log::Level {
         Level::Debug => log::Level::Debug,
         Level::Info => log::Level::Info,
         Level::Warn => log::Level::Warn,
+        Level::Error => log::Level::Error,
     }
 }
 

@@ -4,13 +4,13 @@
 //! Owns: when the next connection of a listener is taken. Between [`super::handshakes`],
 //! [`super::parked`] and the engine the core decides here.
 
-use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::Core;
 use super::conn::{Arrival, Phase};
+use super::ends::{AcceptFailure, accept_failure};
 use super::handshakes::Turn;
 use super::points::Listening;
 use crate::clock::Time;
@@ -70,11 +70,10 @@ impl<D: Driver> Core<D> {
                 Ok(arrival) => return Some(arrival),
                 Err(error) => error,
             };
-            match (error.kind(), error.raw_os_error()) {
-                (io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected, _) => listener.waits = false,
-                // The peer has given up before it was accepted.
-                (_, Some(libc::ECONNABORTED | libc::EINTR | libc::EPROTO)) => {}
-                _ => {
+            match accept_failure(&error) {
+                AcceptFailure::NoMore => listener.waits = false,
+                AcceptFailure::Passed => {}
+                AcceptFailure::Refused => {
                     listener.rests_until = Some(now.after(ACCEPT_REST));
                     self.count(Counter::AcceptError);
                     self.say("a connection could not be accepted (see LimitNOFILE)", None, error.to_string());

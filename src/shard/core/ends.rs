@@ -25,6 +25,25 @@ pub(super) fn connect_failure(error: &io::Error) -> ConnectFailure {
     }
 }
 
+/// What a listener's refusal means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AcceptFailure {
+    /// Nobody waits there, or it is closed.
+    NoMore,
+    /// It was about one connection, whose peer has given up before it was accepted.
+    Passed,
+    /// The system has no room: the listener rests.
+    Refused,
+}
+
+pub(super) fn accept_failure(error: &io::Error) -> AcceptFailure {
+    match (error.kind(), error.raw_os_error()) {
+        (io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected, _) => AcceptFailure::NoMore,
+        (_, Some(libc::ECONNABORTED | libc::EINTR | libc::EPROTO)) => AcceptFailure::Passed,
+        _ => AcceptFailure::Refused,
+    }
+}
+
 pub(super) fn close_reason(error: &io::Error) -> CloseReason {
     match error.kind() {
         io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted => {

@@ -244,12 +244,12 @@ impl<D: Driver> Core<D> {
         if self.panics.len() >= PANICS_COUNT_MAX && self.shared.in_service() {
             self.shared.leave_service();
             self.close_listeners();
-            log::error!(
-                "shard {}: {PANICS_COUNT_MAX} panics within {} s: it takes no new connections any more; restart \
-                 Hawser and report what the log says above",
-                self.engine.settings().shard.0,
+            let about = format!(
+                "{PANICS_COUNT_MAX} panics within {} s; restart Hawser and report what the log says above",
                 PANIC_WINDOW.as_secs(),
             );
+            let what = "this shard takes no new connections any more";
+            self.report(&Event { level: Level::Error, what, reason: "", peer: None, about });
         }
     }
 

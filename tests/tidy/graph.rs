@@ -92,7 +92,7 @@ impl<'a> Names<'a> {
         let mut names = Self { files, scopes, by_module, spread: HashMap::new() };
         let mut of: BTreeMap<(usize, String), BTreeMap<usize, Vec<String>>> = BTreeMap::new();
         for (at, file) in files.iter().enumerate() {
-            for block in &file.found.impls {
+            for block in &file.outline.impls {
                 if let Some(Found::Item(home, name, _)) = names.resolve(at, std::slice::from_ref(&block.name), 0) {
                     of.entry((home, name)).or_default().entry(at).or_default().extend(block.items.clone());
                 }
@@ -145,7 +145,7 @@ impl<'a> Names<'a> {
                 let path = [&import.path, more].concat();
                 self.resolve(file, &path, steps + 1)
             };
-            let imports = &self.files[file].found.imports;
+            let imports = &self.files[file].outline.imports;
             let named = imports.iter().find(|import| import.name == *word && import.path != [word.clone()]);
             if let Some(import) = named {
                 return step(import, behind);
@@ -167,9 +167,9 @@ impl<'a> Names<'a> {
                 needs.entry(to).or_insert_with(|| what.to_owned());
             }
         };
-        let File { found, .. } = self.files[at];
+        let File { outline, .. } = self.files[at];
         let code = self.files[at].without_uses();
-        for import in &found.imports {
+        for import in &outline.imports {
             let is_used = !import.is_public || code.iter().any(|token| token.is(&import.name));
             match self.resolve(at, &import.path, 0) {
                 Some(Found::Item(file, name, _)) if is_used => need(file, &name),
@@ -191,7 +191,8 @@ impl<'a> Names<'a> {
         let receivers = self.receivers(&code);
         for (nth, method) in calls(&code) {
             let Some(receiver) = code[nth].word() else { continue };
-            let own = || found.impls.iter().find(|block| block.holds(&code[nth])).map(|block| block.name.as_str());
+            let own =
+                || outline.impls.iter().find(|block| block.extent.holds(&code[nth])).map(|block| block.name.as_str());
             let direct = nth == 0 || !code[nth - 1].is(".");
             let name = match receiver {
                 "self" | "Self" if direct => own(),

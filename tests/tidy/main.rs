@@ -16,7 +16,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use proc_macro2::TokenStream;
-use source::{Found, Token, tokens, without_tests};
+use source::{Outline, Token, tokens, without_tests};
 
 /// A source file as `syn` reads it. Outside of `src` there are its tokens only.
 #[derive(Default)]
@@ -34,7 +34,7 @@ pub struct File {
     /// The same as items.
     pub items: Vec<syn::Item>,
     /// What stands in them.
-    pub found: Found,
+    pub outline: Outline,
     /// Files below this one's folder that are for tests only.
     test_modules: Vec<(String, bool)>,
 }
@@ -50,7 +50,7 @@ impl File {
             file.stream = without_tests(all.clone(), &mut file.test_modules);
             let read = syn::parse2::<syn::File>(file.stream.clone()).unwrap_or_else(|fault| panic!("{path}: {fault}"));
             file.code = tokens(file.stream.clone());
-            file.found = Found::new(&read.items);
+            file.outline = Outline::new(&read.items);
             file.items = read.items;
         }
         Self { all: tokens(all), ..file }
@@ -70,7 +70,7 @@ impl File {
 
     /// Every path that the product's code names, those of `use` one by one: line and words.
     pub fn paths(&self) -> Vec<(usize, Vec<String>)> {
-        let imports = self.found.imports.iter().map(|import| (import.line, import.path.clone()));
+        let imports = self.outline.imports.iter().map(|import| (import.line, import.path.clone()));
         imports.chain(source::paths(&self.without_uses())).collect()
     }
 
@@ -109,7 +109,7 @@ fn empty_test_files(files: &mut [File]) {
     }
     for file in files {
         if roots.iter().any(|root| file.path == format!("{root}.rs") || file.path.starts_with(&format!("{root}/"))) {
-            (file.code, file.stream, file.items, file.found) = Default::default();
+            (file.code, file.stream, file.items, file.outline) = Default::default();
         }
     }
 }

@@ -151,8 +151,8 @@ pub fn rows_are_counted(files: &[File]) -> Vec<Fault> {
 
 /// The functions of a file: name, whether it is a method, and its words.
 fn functions(file: &File) -> impl Iterator<Item = (&str, bool, Vec<&str>)> {
-    file.found.functions.iter().map(|function| {
-        let inside = file.code.iter().filter(|token| function.holds(token));
+    file.outline.functions.iter().map(|function| {
+        let inside = file.code.iter().filter(|token| function.extent.holds(token));
         (function.name.as_str(), function.takes_self, inside.filter_map(Token::word).collect())
     })
 }

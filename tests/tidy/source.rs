@@ -172,20 +172,35 @@ pub struct Import {
     pub is_public: bool,
 }
 
+/// From where something begins in a file to where it ends.
+#[derive(Clone, Copy)]
+pub struct Extent(LineColumn, LineColumn);
+
+impl Extent {
+    /// Whether a token of its file stands in it.
+    pub fn holds(self, token: &Token) -> bool {
+        self.0 < token.at && token.at < self.1
+    }
+
+    /// The first line.
+    pub fn line(self) -> usize {
+        self.0.line
+    }
+
+    /// How many lines it has.
+    pub fn lines(self) -> usize {
+        self.1.line + 1 - self.0.line
+    }
+}
+
 /// A block of `impl NAME`, not of a trait.
 pub struct Impl {
     /// The type's own name.
     pub name: String,
     /// What is defined in it.
     pub items: Vec<String>,
-    from_to: (LineColumn, LineColumn),
-}
-
-impl Impl {
-    /// Whether a token of its file stands in it.
-    pub fn holds(&self, token: &Token) -> bool {
-        self.from_to.0 < token.at && token.at < self.from_to.1
-    }
+    /// The block.
+    pub extent: Extent,
 }
 
 /// A function with a body.
@@ -194,30 +209,13 @@ pub struct Function {
     pub name: String,
     /// Whether it is a method.
     pub takes_self: bool,
-    /// Where `fn` stands, and where the body closes.
-    from_to: (LineColumn, LineColumn),
-}
-
-impl Function {
-    /// The one that names it.
-    pub fn line(&self) -> usize {
-        self.from_to.0.line
-    }
-
-    /// From the one that names it to the one that closes it.
-    pub fn lines(&self) -> usize {
-        self.from_to.1.line + 1 - self.from_to.0.line
-    }
-
-    /// Whether a token of its file stands in it.
-    pub fn holds(&self, token: &Token) -> bool {
-        self.from_to.0 < token.at && token.at < self.from_to.1
-    }
+    /// From `fn` to the end of the body.
+    pub extent: Extent,
 }
 
 /// What stands in a file, inside of functions and modules too.
 #[derive(Default)]
-pub struct Found {
+pub struct Outline {
     /// Each name of each `use`.
     pub imports: Vec<Import>,
     /// In order.
@@ -228,12 +226,12 @@ pub struct Found {
     pub public_items: usize,
 }
 
-impl Found {
+impl Outline {
     /// Reads a file.
     pub fn new(items: &[Item]) -> Self {
-        let mut found = Self::default();
-        items.iter().for_each(|item| found.visit_item(item));
-        found
+        let mut outline = Self::default();
+        items.iter().for_each(|item| outline.visit_item(item));
+        outline
     }
 
     /// Adds what a use tree brings in.
@@ -255,12 +253,12 @@ impl Found {
     }
 
     fn function(&mut self, of: &Signature, body: &Block) {
-        let from_to = (of.fn_token.span.start(), body.brace_token.span.close().start());
-        self.functions.push(Function { name: of.ident.to_string(), takes_self: of.receiver().is_some(), from_to });
+        let extent = Extent(of.fn_token.span.start(), body.brace_token.span.close().start());
+        self.functions.push(Function { name: of.ident.to_string(), takes_self: of.receiver().is_some(), extent });
     }
 }
 
-impl<'ast> Visit<'ast> for Found {
+impl<'ast> Visit<'ast> for Outline {
     fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
         self.import(&item.tree, &[], !matches!(item.vis, Visibility::Inherited));
         visit::visit_item_use(self, item);
@@ -278,8 +276,8 @@ impl<'ast> Visit<'ast> for Found {
             _ => None,
         });
         let span = item.brace_token.span;
-        let from_to = (span.open().start(), span.close().start());
-        self.impls.extend(of.map(|of| Impl { name: of.ident.to_string(), items: names.collect(), from_to }));
+        let extent = Extent(span.open().start(), span.close().start());
+        self.impls.extend(of.map(|of| Impl { name: of.ident.to_string(), items: names.collect(), extent }));
         visit::visit_item_impl(self, item);
     }
 
@@ -355,7 +353,7 @@ mod tests {
         let text =
             "use a::{self, b::{C, D as E}, f::*}; pub(crate) use super::G; fn h() { use crate::I as _; m!(n::o::p) }";
         let file = &tree(&[("src/a.rs", text)])[0];
-        let found = file.found.imports.iter();
+        let found = file.outline.imports.iter();
         let found = found.map(|import| format!("{} {} {}", import.name, import.path.join("::"), import.is_public));
         let expected =
             ["a a false", "C a::b::C false", "E a::b::D false", "* a::f false", "G super::G true", "_ crate::I false"];

@@ -1,7 +1,6 @@
 //! How the crate hangs together: file cycles and functions, and the figures that anyone can print.
 
 use crate::graph::Graph;
-use crate::source::Function;
 use crate::{Fault, File};
 
 /// Files that may need one another, directly or not.
@@ -45,12 +44,14 @@ fn long_but(files: &[File], yet: &[(&str, &str)]) -> Vec<Fault> {
     let mut faults = Vec::new();
     let mut left = yet.to_vec();
     for file in files.iter().filter(|file| file.path.starts_with("src/")) {
-        for function in file.found.functions.iter().filter(|function| function.lines() > FUNCTION_LINES_MAX) {
-            let (name, lines) = (function.name.as_str(), function.lines());
+        for function in file.outline.functions.iter().filter(|function| function.extent.lines() > FUNCTION_LINES_MAX) {
+            let (name, lines) = (function.name.as_str(), function.extent.lines());
             if yet.contains(&(file.path.as_str(), name)) {
                 left.retain(|known| *known != (file.path.as_str(), name));
             } else {
-                faults.push(file.fault(function.line(), format!("`{name}` has {lines} lines, which are too many")));
+                faults.push(
+                    file.fault(function.extent.line(), format!("`{name}` has {lines} lines, which are too many")),
+                );
             }
         }
     }
@@ -79,7 +80,8 @@ pub fn figures(files: &[File]) -> String {
     let mut out = "part: files, lines; largest file; longest function; public items\n".to_owned();
     for (part, files) in &parts {
         let largest = files.iter().max_by_key(|file| lines(file)).expect("a part has a file");
-        let longest = files.iter().flat_map(|file| &file.found.functions).max_by_key(|function| function.lines());
+        let longest =
+            files.iter().flat_map(|file| &file.outline.functions).max_by_key(|function| function.extent.lines());
         out += &format!(
             "{part}: {}, {}; {} {}; {} {}; {}\n",
             files.len(),
@@ -87,8 +89,8 @@ pub fn figures(files: &[File]) -> String {
             largest.path.rsplit('/').next().unwrap_or_default(),
             lines(largest),
             longest.map_or("-", |longest| longest.name.as_str()),
-            longest.map_or(0, Function::lines),
-            files.iter().map(|file| file.found.public_items).sum::<usize>(),
+            longest.map_or(0, |longest| longest.extent.lines()),
+            files.iter().map(|file| file.outline.public_items).sum::<usize>(),
         );
     }
     let graph = Graph::new(files);
@@ -185,6 +187,6 @@ mod tests {
     #[test]
     fn public_items_are_counted_and_fields_are_not() {
         let text = "pub struct A { pub a: u8, pub(crate) b: u8 } impl A { pub(in crate::x) const fn f() {} fn g() {} }";
-        assert_eq!(tree(&[("src/a.rs", text)])[0].found.public_items, 2);
+        assert_eq!(tree(&[("src/a.rs", text)])[0].outline.public_items, 2);
     }
 }

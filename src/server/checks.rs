@@ -10,6 +10,7 @@ use super::error::StartError;
 use super::secrets::http_token;
 use crate::admin::Access;
 use crate::config::{Config, DriverChoice};
+use crate::driver::Kind;
 use crate::limits::{DNS_EXCHANGES_COUNT_MAX, PORT_WAIT_MAX, TRANSACTION_LEN};
 use crate::shard::{Setup, Socket};
 use crate::sys::limits::{self, Resource};
@@ -38,24 +39,6 @@ pub struct Capacity {
     pub connections_max: u32,
     /// Transactions of a shard.
     pub transactions_max: u32,
-}
-
-/// Who waits for what is ready.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// glommio.
-    IoUring,
-    /// Where io_uring is refused.
-    Epoll,
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::IoUring => "io_uring",
-            Self::Epoll => "epoll",
-        })
-    }
 }
 
 /// The driver of a start. Prints as which one and why.

@@ -184,7 +184,7 @@ impl Running {
         let setups = setups.collect::<Result<Vec<_>, StartError>>()?;
         let cut_down = checks::cut_down(&setups);
         let common = Common {
-            kind: crate::driver::Kind::IoUring,
+            kind: driver.kind,
             tls,
             tos,
             gather: config.sipproxy.gather,

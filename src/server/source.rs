@@ -4,9 +4,9 @@ use std::time::{Duration, SystemTime};
 
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::checks::Kind;
 use crate::admin::{About, Certificate, Crl, TlsFiles};
 use crate::config::Config;
+use crate::driver::Kind;
 use crate::tls::inventory::{Inventory, Leaf};
 
 /// What does not change while it runs.

@@ -104,6 +104,7 @@ mod tests {
             version: "0".to_owned(),
             uptime: Duration::ZERO,
             shards: 0,
+            driver: String::new(),
             listeners: vec![],
             server: String::new(),
             sticky: String::new(),

@@ -154,7 +154,8 @@ impl Scrape {
         gauge(encoder, "hawser_uptime_seconds", "How long the process has run.")?
             .encode_gauge(&self.about.uptime.as_secs_f64())?;
         let mut build = encoder.encode_descriptor("hawser_build", "What runs here.", None, MetricType::Info)?;
-        let labels: Labels<'_> = vec![("version", escaped(&self.about.version))];
+        let labels: Labels<'_> =
+            vec![("version", escaped(&self.about.version)), ("driver", escaped(&self.about.driver))];
         build.encode_info(&labels)?;
 
         self.encode_tls_files(encoder)?;

@@ -97,6 +97,8 @@ pub struct About {
     pub version: String,
     /// How long the process has run.
     pub uptime: Duration,
+    /// What the shards wait with: `io_uring` or `epoll`.
+    pub driver: String,
     /// How many shards there are.
     pub shards: u8,
     /// Each listening point in words, such as `tls 192.0.2.1:5061`.

@@ -23,6 +23,7 @@ pub(super) fn stats(about: &About, readiness: &Readiness, snapshots: &[Snapshot]
         "about": {
             "version": about.version,
             "uptime_s": about.uptime.as_secs(),
+            "driver": about.driver,
             "shards": about.shards,
             "listeners": about.listeners,
             "server": about.server,

@@ -119,6 +119,7 @@ impl Source for Fake {
             version: "1.2.3\"\\\n".to_owned(),
             uptime: Duration::from_secs(61),
             shards: 2,
+            driver: "epoll".to_owned(),
             listeners: vec!["tls 127.0.0.1:5061".to_owned()],
             server: "sips1 udp 127.0.0.1:7000".to_owned(),
             sticky: "path".to_owned(),
@@ -210,7 +211,10 @@ fn metrics_have_every_row_by_shard_with_help_and_type() {
     assert!(text.contains("hawser_tls_files_read_total{outcome=\"refused\"} 1\n"));
     assert!(text.contains("hawser_log_lost_total 5\n"), "{text}");
     assert!(text.contains("hawser_tls_files_stale_seconds 3600."), "{text}");
-    assert!(text.contains("hawser_build_info{version=\"1.2.3\\\"\\\\\\n\"} 1\n"), "labels are escaped: {text}");
+    assert!(
+        text.contains("hawser_build_info{version=\"1.2.3\\\"\\\\\\n\",driver=\"epoll\"} 1\n"),
+        "labels are escaped: {text}"
+    );
     assert!(text.ends_with("# EOF\n"));
 
     let mut family = String::new();
@@ -245,6 +249,7 @@ fn stats_are_the_sum_and_each_shard() {
     let requests = total["hawser_requests_total"].as_array().expect("it has labels");
     let register = requests.iter().find(|r| r["side"] == "endpoint" && r["method"] == "REGISTER").expect("a row");
     assert_eq!(register["value"], 7);
+    assert_eq!(json["about"]["driver"], "epoll");
     assert_eq!(json["shards"][1]["shard"], 1);
     assert_eq!(json["shards"][1]["gauges"]["hawser_bindings"], 10);
     assert_eq!(json["about"]["uptime_s"], 61);

@@ -180,6 +180,7 @@ mod tests {
                 version: String::new(),
                 uptime: Duration::ZERO,
                 shards: 2,
+                driver: String::new(),
                 listeners: Vec::new(),
                 server: String::new(),
                 sticky: String::new(),

@@ -145,13 +145,14 @@ mod tests {
         let text = TEXT
             .replace("\"a.example\"", "\"a.example\", \"b.example\"")
             .replace("flow-grace = 3", "flow-grace = 3.5")
-            .replace("sip-port = 5060", "sip-port = 5070")
+            .replace("sip-port = 5060", "sip-port = 5070\ndriver = \"epoll\"")
             .replace("10.0.0.2:", "10.0.0.3:")
             .replace("crl = \"a.crl\"\n", "");
         let want = [
-            ("h.toml:11: security.crl", false),
-            ("h.toml:10: sip-server.primary", false),
+            ("h.toml:12: security.crl", false),
+            ("h.toml:11: sip-server.primary", false),
             ("h.toml:2: sipproxy.domains", true),
+            ("h.toml:5: sipproxy.driver", false),
             ("h.toml:3: sipproxy.flow-grace", true),
             ("h.toml:4: sipproxy.sip-port", false),
         ];

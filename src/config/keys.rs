@@ -57,6 +57,11 @@ pub const KEYS: &[Key] = &[
     ),
     key("sipproxy.domains", "[]", "Names that mean this proxy or its pool."),
     key("sipproxy.cores", "\"all\"", "Cores that get a shard each: \"all\" or numbers such as \"0-3,6\"; at most 64."),
+    key(
+        "sipproxy.driver",
+        "\"auto\"",
+        "What the shards wait with: io_uring, epoll, or auto: io_uring where the system allows it, else epoll.",
+    ),
     key("sipproxy.internal-protocol", "\"udp\"", "Transport between SIP Server and proxy: udp, tcp or tls."),
     key("sipproxy.sticky", "\"path\"", "How the SIP Server finds the way back to a phone: path, contact or aor."),
     key(

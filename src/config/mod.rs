@@ -28,7 +28,8 @@ pub use settings::{
     Sni, Timers, TlsPeer, TrustFiles,
 };
 pub use value::{
-    ClientAor, ClientEku, Cores, CoresFault, Host, LogLevel, Network, ServerAddress, Sticky, UdpOversize, Verify,
+    ClientAor, ClientEku, Cores, CoresFault, DriverChoice, Host, LogLevel, Network, ServerAddress, Sticky, UdpOversize,
+    Verify,
 };
 
 use document::Document;

@@ -10,7 +10,9 @@ use super::settings::{
     Config, Device, Dns, Listener, Log, PeerProxy, PeerSecurity, PeerSetup, Security, Server, SideSecurity, SipProxy,
     Sni, Timers, TrustFiles,
 };
-use super::value::{ClientAor, ClientEku, Cores, Host, LogLevel, Network, ServerAddress, Sticky, UdpOversize, Verify};
+use super::value::{
+    ClientAor, ClientEku, Cores, DriverChoice, Host, LogLevel, Network, ServerAddress, Sticky, UdpOversize, Verify,
+};
 use crate::ids::{SetupId, Side, Transport};
 use crate::limits::TLS_SETUPS_MAX;
 
@@ -66,6 +68,7 @@ fn sipproxy(table: &Section<'_>) -> Result<SipProxy, ConfigError> {
             .list("domains", Expected::Hosts, |text| Host::parse(text).map(|host| host.to_string()))?
             .unwrap_or_default(),
         cores: table.read("cores", Expected::Cores, |v| v.as_str()?.parse().ok())?.unwrap_or(Cores::All),
+        driver: table.word("driver")?.unwrap_or(DriverChoice::Auto),
         internal_protocol: table.word("internal-protocol")?.unwrap_or(Transport::Udp),
         sticky: table.word("sticky")?.unwrap_or(Sticky::Path),
         path_add_supported: table.boolean("path-add-supported")?.unwrap_or(true),

@@ -4,7 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::value::{ClientAor, ClientEku, Cores, Host, LogLevel, Network, ServerAddress, Sticky, UdpOversize, Verify};
+use super::value::{
+    ClientAor, ClientEku, Cores, DriverChoice, Host, LogLevel, Network, ServerAddress, Sticky, UdpOversize, Verify,
+};
 use crate::ids::{SetupId, Side, Transport};
 
 /// A whole configuration, valid in itself.
@@ -49,6 +51,8 @@ pub struct SipProxy {
     pub domains: Vec<String>,
     /// Which cores get a shard.
     pub cores: Cores,
+    /// What the shards wait with.
+    pub driver: DriverChoice,
     /// Where a server does not say otherwise; [`Server::transport`] has it in.
     pub internal_protocol: Transport,
     /// How the SIP Server finds the way back.

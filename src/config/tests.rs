@@ -38,10 +38,11 @@ fn checked(text: &str) -> Result<Config, ConfigError> {
 #[test]
 fn the_least_configuration_has_the_defaults() {
     let config = Config::parse(LEAST, "h.toml").unwrap();
-    let SipProxy { cores, sticky, flow_grace, udp_oversize_action, .. } = &config.sipproxy;
+    let SipProxy { cores, driver, sticky, flow_grace, udp_oversize_action, .. } = &config.sipproxy;
     assert_eq!(config.serving().primary.address(), Some("127.0.0.1:7000".parse().unwrap()));
     assert_eq!(config.serving().transport, Transport::Udp);
-    assert_eq!((cores, sticky, udp_oversize_action), (&Cores::All, &Sticky::Path, &UdpOversize::Tcp));
+    assert_eq!((cores, driver), (&Cores::All, &DriverChoice::Auto));
+    assert_eq!((sticky, udp_oversize_action), (&Sticky::Path, &UdpOversize::Tcp));
     assert_eq!(*flow_grace, Duration::from_secs(3));
     let sockets: Vec<_> = config.listeners[0].sockets().map(|(by, at)| format!("{by:?} {at}")).collect();
     assert_eq!(sockets, ["Udp 127.0.0.1:5060", "Tcp 127.0.0.1:5060"]);
@@ -60,6 +61,7 @@ http-port = 0
 http-address = "0.0.0.0"
 domains = ["Example.COM", "2001:db8::1"]
 cores = "1,0"
+driver = "epoll"
 internal-protocol = "tls"
 sticky = "aor"
 path-add-supported = false
@@ -97,6 +99,7 @@ level = "off"
     let sipproxy = &config.sipproxy;
     assert_eq!(sipproxy.domains, ["example.com", "[2001:db8::1]"]);
     assert_eq!(sipproxy.cores, Cores::List(vec![0, 1]));
+    assert_eq!(sipproxy.driver, DriverChoice::Epoll);
     assert_eq!(sipproxy.flow_grace, Duration::from_millis(250));
     assert_eq!(sipproxy.serving_sipserver, Some(0));
     assert_eq!(sipproxy.trusted_sources.iter().map(Network::to_string).collect::<Vec<_>>(), ["10.1.0.0/16", "::2/128"]);
@@ -185,6 +188,7 @@ fn a_bad_setting_is_told_in_one_line() {
         ("trusted-sources = [\"10.0.0.1/8\"]", "trusted-sources", networks),
         ("trusted-sources = [\"0.0.0.0/0\"]", "trusted-sources", networks),
         ("trusted-sources = [\"sips1\"]", "trusted-sources", networks),
+        ("driver = \"kqueue\"", "driver", "expected \"auto\", \"io_uring\" or \"epoll\""),
         ("udp-oversize-action = \"drop\"", "udp-oversize-action", "expected \"tcp\", \"udp\" or \"reject\""),
         ("spin-before-park-us = 1000001", "spin-before-park-us", "expected a whole number from 0 to 1000000"),
         ("gather-us = 10001", "gather-us", "expected a whole number from 0 to 10000"),

@@ -86,6 +86,7 @@ macro_rules! display_words {
 
 words! {
     Sticky { "path" => Self::Path, "contact" => Self::Contact, "aor" => Self::Aor }
+    DriverChoice { "auto" => Self::Auto, "io_uring" => Self::IoUring, "epoll" => Self::Epoll }
     UdpOversize { "tcp" => Self::Tcp, "udp" => Self::Udp, "reject" => Self::Reject }
     Verify { "name" => Self::Name, "chain" => Self::Chain }
     ClientEku { "strict" => Self::Strict, "any" => Self::Any }
@@ -96,7 +97,7 @@ words! {
     }
     crate::ids::Transport { "udp" => Self::Udp, "tcp" => Self::Tcp, "tls" => Self::Tls }
 }
-display_words!(Sticky, UdpOversize, Verify, ClientEku, ClientAor, LogLevel);
+display_words!(DriverChoice, Sticky, UdpOversize, Verify, ClientEku, ClientAor, LogLevel);
 
 /// How the SIP Server finds the way back to a phone (DESIGN.md, What it does on the wire, 3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +106,17 @@ pub enum Sticky {
     Path,
     Contact,
     Aor,
+}
+
+/// What the shards wait with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DriverChoice {
+    /// io_uring where the system allows it, else epoll.
+    Auto,
+    /// By glommio, or no start.
+    IoUring,
+    /// Whether io_uring is there or not.
+    Epoll,
 }
 
 /// What becomes of a request that would pass 1,300 bytes over UDP.
@@ -398,6 +410,7 @@ mod tests {
             }
         }
         back::<Sticky>();
+        back::<DriverChoice>();
         back::<UdpOversize>();
         back::<Verify>();
         back::<ClientEku>();

@@ -1,5 +1,6 @@
 //! What the system must give before shards can start, checked with words that name the mend.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -8,10 +9,12 @@ use std::time::{Duration, Instant};
 use super::error::StartError;
 use super::secrets::http_token;
 use crate::admin::Access;
-use crate::config::Config;
+use crate::config::{Config, DriverChoice};
+use crate::driver::Kind;
 use crate::limits::{DNS_EXCHANGES_COUNT_MAX, PORT_WAIT_MAX, TRANSACTION_LEN};
 use crate::shard::{Setup, Socket};
 use crate::sys::limits::{self, Resource};
+use crate::sys::ring::{self, Refused};
 use crate::transport::socket;
 
 /// From one look at a port that is held to the next.
@@ -38,18 +41,63 @@ pub struct Capacity {
     pub transactions_max: u32,
 }
 
-/// Whether executors can run here.
-pub fn io_uring() -> Result<(), StartError> {
-    match limits::probe_io_uring() {
+/// The driver of a start. Prints as which one and why.
+#[derive(Debug)]
+pub struct Chosen {
+    /// Which one.
+    pub kind: Kind,
+    choice: DriverChoice,
+    /// Why `auto` has not taken io_uring.
+    refused: Option<StartError>,
+}
+
+impl fmt::Display for Chosen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.refused, self.choice) {
+            (Some(fault), _) => write!(f, "{}, for {fault}", self.kind),
+            (None, DriverChoice::Auto) => write!(f, "{}, for the system allows it", self.kind),
+            (None, _) => write!(f, "{}, as the settings say", self.kind),
+        }
+    }
+}
+
+/// What the shards wait with; epoll needs nothing of what io_uring needs.
+///
+/// # Errors
+/// The settings want io_uring, and it cannot be used.
+pub fn driver(choice: DriverChoice) -> Result<Chosen, StartError> {
+    choose(choice, io_uring)
+}
+
+fn choose(choice: DriverChoice, io_uring: impl FnOnce() -> Result<(), StartError>) -> Result<Chosen, StartError> {
+    let chosen = |kind, refused| Ok(Chosen { kind, choice, refused });
+    match choice {
+        DriverChoice::Epoll => chosen(Kind::Epoll, None),
+        DriverChoice::Auto => match io_uring() {
+            Ok(()) => chosen(Kind::IoUring, None),
+            Err(fault) => chosen(Kind::Epoll, Some(fault)),
+        },
+        DriverChoice::IoUring => {
+            io_uring().map_err(|fault| StartError::Driver(Box::new(fault)))?;
+            chosen(Kind::IoUring, None)
+        }
+    }
+}
+
+/// Whether glommio's executors can run here. What forbids io_uring is told before what it would need.
+fn io_uring() -> Result<(), StartError> {
+    let soft = memlock()?;
+    match ring::probe() {
+        Ok(()) if soft < MEMLOCK_LEN_MIN => Err(StartError::Memlock { soft }),
         Ok(()) => Ok(()),
-        Err(fault) => match fault.raw_os_error() {
-            Some(libc::ENOMEM) => Err(StartError::Memlock { soft: memlock()? }),
+        Err(Refused { call, fault }) => Err(match fault.raw_os_error() {
+            Some(libc::ENOMEM) => StartError::Memlock { soft },
             Some(libc::EPERM | libc::ENOSYS | libc::EACCES) => {
                 let sysctl = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
-                Err(StartError::IoUring { disabled: sysctl.trim().to_owned(), fault })
+                StartError::IoUring { call, disabled: sysctl.trim().to_owned(), fault }
             }
-            _ => Err(StartError::IoUring { disabled: String::new(), fault }),
-        },
+            _ => StartError::IoUring { call, disabled: String::new(), fault },
+        }),
     }
 }
 
@@ -79,12 +127,6 @@ fn memlock() -> Result<u64, StartError> {
         .or_else(|_| limits::read(Resource::Memlock))
         .map(|l| l.soft)
         .map_err(StartError::Limits)
-}
-
-/// Whether memory for rings may be locked.
-pub fn locked_memory() -> Result<(), StartError> {
-    let soft = memlock()?;
-    if soft < MEMLOCK_LEN_MIN { Err(StartError::Memlock { soft }) } else { Ok(()) }
 }
 
 /// Raises the limit of descriptors as far as it goes, and says what each shard may hold.
@@ -189,6 +231,36 @@ mod tests {
         let capacity = capacity_of(1 << 30, 8 * GIB, 2).unwrap();
         assert_eq!(capacity.connections_max, 131_072);
         assert_eq!(capacity.transactions_max, 131_072);
+    }
+
+    #[test]
+    fn auto_takes_io_uring_where_it_can_be_used_and_says_why_it_is_not() {
+        let short = || Err(StartError::Memlock { soft: 64 * 1024 });
+        let forbidden = || {
+            let fault = io::Error::from_raw_os_error(libc::EPERM);
+            Err(StartError::IoUring { call: "io_uring_setup", disabled: "2".to_owned(), fault })
+        };
+        for (choice, io_uring, kind, why) in [
+            (DriverChoice::Auto, Ok(()), Kind::IoUring, "io_uring, for the system allows it"),
+            (DriverChoice::IoUring, Ok(()), Kind::IoUring, "io_uring, as the settings say"),
+            (DriverChoice::Epoll, forbidden(), Kind::Epoll, "epoll, as the settings say"),
+            (
+                DriverChoice::Auto,
+                forbidden(),
+                Kind::Epoll,
+                "epoll, for io_uring cannot be used: io_uring_setup: Operation not permitted (os error 1); the sysctl \
+                 kernel.io_uring_disabled is 2: set it to 0",
+            ),
+            (DriverChoice::Auto, short(), Kind::Epoll, "epoll, for only 64 KiB of memory may be locked"),
+        ] {
+            let chosen = choose(choice, || io_uring).unwrap();
+            assert_eq!(chosen.kind, kind);
+            assert!(chosen.to_string().starts_with(why), "{chosen}");
+        }
+        let fault = choose(DriverChoice::IoUring, forbidden).unwrap_err().to_string();
+        assert!(fault.starts_with("io_uring cannot be used: io_uring_setup: Operation not permitted"), "{fault}");
+        assert!(fault.ends_with("; with driver = \"epoll\" or \"auto\" Hawser runs without"), "{fault}");
+        assert!(choose(DriverChoice::Epoll, || panic!("epoll asks for nothing")).is_ok());
     }
 
     #[test]

@@ -14,11 +14,15 @@ use crate::tls::error::TlsError;
 pub enum StartError {
     /// io_uring cannot be used.
     IoUring {
+        /// The call that is refused.
+        call: &'static str,
         /// The value of kernel.io_uring_disabled; empty when it can't be read.
         disabled: String,
         #[allow(missing_docs, reason = "what the system says")]
         fault: io::Error,
     },
+    /// The settings want io_uring, and this is why it cannot be.
+    Driver(Box<StartError>),
     /// Too little memory may be locked.
     Memlock {
         /// In bytes.
@@ -59,15 +63,16 @@ pub enum StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::IoUring { disabled, fault } if disabled == "0" || disabled.is_empty() => write!(
+            Self::IoUring { call, disabled, fault } if disabled == "0" || disabled.is_empty() => write!(
                 f,
-                "io_uring cannot be used: {fault}; Linux 5.8 or newer is needed, and a seccomp profile (of a container, \
+                "io_uring cannot be used: {call}: {fault}; Linux 5.8 or newer is needed, and a seccomp profile (of a container, \
                  or SystemCallFilter) must allow io_uring_setup, io_uring_enter and io_uring_register"
             ),
-            Self::IoUring { disabled, fault } => write!(
+            Self::IoUring { call, disabled, fault } => write!(
                 f,
-                "io_uring cannot be used: {fault}; the sysctl kernel.io_uring_disabled is {disabled}: set it to 0"
+                "io_uring cannot be used: {call}: {fault}; the sysctl kernel.io_uring_disabled is {disabled}: set it to 0"
             ),
+            Self::Driver(fault) => write!(f, "{fault}; with driver = \"epoll\" or \"auto\" Hawser runs without"),
             Self::Memlock { soft } => write!(
                 f,
                 "only {} KiB of memory may be locked, and io_uring needs at least 512 KiB: set LimitMEMLOCK=64M in the \

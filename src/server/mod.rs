@@ -67,7 +67,9 @@ pub fn check(config: &Config, cores: &[usize]) -> Result<Report, StartError> {
     let dns = resolvers::settings(&config.dns);
     let answers = lookup::look_up(dns.clone(), names.iter().map(|name| &name.question))?;
     let names = names.into_iter().zip(answers).collect();
-    Ok(report(config, cores, &inventory).with_names(dns.resolvers, names))
+    let driver = checks::driver(config.sipproxy.driver)
+        .map_or_else(|fault| format!("io_uring, WITH WHICH IT CANNOT START: {fault}"), |chosen| chosen.to_string());
+    Ok(report(config, cores, &inventory).with_driver(driver).with_names(dns.resolvers, names))
 }
 
 fn report(config: &Config, cores: &[usize], inventory: &Inventory) -> Report {
@@ -156,8 +158,7 @@ impl Running {
     fn start(config: &Config, cores: &[usize], log_lost: Arc<AtomicU64>) -> Result<Self, StartError> {
         let wait = PortWait::begin();
         let count = shards(cores)?;
-        checks::locked_memory()?;
-        checks::io_uring()?;
+        let driver = checks::driver(config.sipproxy.driver)?;
         let capacity = checks::capacity(cores.len())?;
         let before = Before::new(config);
         let tickets = secrets::tickets(&config.security)?;
@@ -183,7 +184,7 @@ impl Running {
         let setups = setups.collect::<Result<Vec<_>, StartError>>()?;
         let cut_down = checks::cut_down(&setups);
         let common = Common {
-            kind: crate::driver::Kind::IoUring,
+            kind: driver.kind,
             tls,
             tos,
             gather: config.sipproxy.gather,
@@ -191,13 +192,14 @@ impl Running {
         };
         let shards = Shards::start(setups, &common).map_err(StartError::Executor)?;
         let shown = Arc::default();
-        let source = admin::Live::new(shards.handle(), source::about(config), Arc::clone(&shown), log_lost);
+        let source =
+            admin::Live::new(shards.handle(), source::about(config, driver.kind), Arc::clone(&shown), log_lost);
         let admin = http.map(|(listener, access)| match &https {
             Some((tls, _)) => admin::start_tls(listener, source, access, tls),
             None => admin::start(listener, source, access),
         });
         let admin = admin.transpose().map_err(StartError::Executor)?;
-        say_what_runs(config, cores, &inventory, capacity);
+        say_what_runs(config, cores, &driver, &inventory, capacity);
         cut_down.iter().for_each(|line| log::warn!("{line}"));
         let https = https.map(|(_, shown)| shown);
         let reload = CertificateReload::watch(
@@ -218,9 +220,15 @@ impl Running {
     }
 }
 
-fn say_what_runs(config: &Config, cores: &[usize], inventory: &Inventory, capacity: checks::Capacity) {
+fn say_what_runs(
+    config: &Config,
+    cores: &[usize],
+    driver: &checks::Chosen,
+    inventory: &Inventory,
+    capacity: checks::Capacity,
+) {
     log::info!("hawser {} runs on {} shards", env!("CARGO_PKG_VERSION"), cores.len());
-    for line in report(config, cores, inventory).to_string().lines() {
+    for line in report(config, cores, inventory).with_driver(driver).to_string().lines() {
         log::info!("{line}");
     }
     log::info!(

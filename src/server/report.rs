@@ -15,6 +15,7 @@ use crate::tls::inventory::Inventory;
 pub struct Report {
     config: Config,
     cores: Vec<usize>,
+    driver: String,
     /// The lines about TLS.
     tls: String,
     resolvers: Vec<SocketAddr>,
@@ -29,10 +30,17 @@ impl Report {
         Self {
             config: config.clone(),
             cores: cores.to_vec(),
+            driver: String::new(),
             tls: String::new(),
             resolvers: Vec::new(),
             names: Vec::new(),
         }
+    }
+
+    /// Adds what the shards wait with, and why.
+    #[must_use]
+    pub(super) fn with_driver(self, driver: impl fmt::Display) -> Self {
+        Self { driver: format!("driver       {driver}\n"), ..self }
     }
 
     /// Adds what files of TLS were found to hold; `now` is in seconds since 1970.
@@ -175,6 +183,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let cores: Vec<_> = self.cores.iter().map(usize::to_string).collect();
         writeln!(f, "cores        {}", cores.join(","))?;
+        f.write_str(&self.driver)?;
         self.listeners(f)?;
         self.peers(f)?;
         self.names(f)?;
@@ -198,12 +207,14 @@ mod tests {
                     [[sip-server]]\nname = \"sips1\"\nprimary = \"127.0.0.1:7000\"\n\
                     [security]\ncertificate = \"a.pem\"\ncertificate-key = \"a.key\"\n";
         let config = Config::parse(text, "hawser.toml").unwrap();
-        let report = Report::new(&config, &[0, 1]).with_tls(&Inventory::default(), 0).to_string();
+        let report = Report::new(&config, &[0, 1]).with_driver("epoll, for so it is");
+        let report = report.with_tls(&Inventory::default(), 0).to_string();
         let lines: Vec<_> = report.lines().collect();
         assert_eq!(
             lines,
             [
                 "cores        0,1",
+                "driver       epoll, for so it is",
                 "listen       UDP 127.0.0.1:5060, as [2001:db8::1]:5060",
                 "listen       TCP 127.0.0.1:5060, as [2001:db8::1]:5060",
                 "listen       TLS 127.0.0.1:5061, as [2001:db8::1]:5061",

@@ -6,15 +6,17 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::admin::{About, Certificate, Crl, TlsFiles};
 use crate::config::Config;
+use crate::driver::Kind;
 use crate::tls::inventory::{Inventory, Leaf};
 
 /// What does not change while it runs.
-pub(super) fn about(config: &Config) -> About {
+pub(super) fn about(config: &Config, driver: Kind) -> About {
     let sockets = config.listeners.iter().flat_map(crate::config::Listener::sockets);
     let server = config.serving();
     About {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         uptime: Duration::ZERO,
+        driver: driver.to_string(),
         shards: 0,
         listeners: sockets.map(|(transport, address)| format!("{} {address}", transport.param_name())).collect(),
         server: format!("{} {} {}", server.name, server.transport.param_name(), server.primary),

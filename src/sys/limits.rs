@@ -1,4 +1,4 @@
-//! What the system lets this process have: descriptors, locked memory, io_uring, RAM.
+//! What the system lets this process have: descriptors, locked memory, RAM.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -60,25 +60,6 @@ pub fn raise(resource: Resource) -> io::Result<Limit> {
     read(resource)
 }
 
-/// Asks the system for an io_uring of the smallest size and gives it back at once.
-///
-/// # Errors
-/// What the system says: `EPERM` when it is switched off (sysctl kernel.io_uring_disabled, a seccomp
-/// profile), `ENOSYS` when the kernel has none, `ENOMEM` when locked memory is short.
-pub fn probe_io_uring() -> io::Result<()> {
-    // The io_uring_params of the kernel's interface: 120 bytes, all zero for the defaults.
-    let mut params = [0_u64; 15];
-    // SAFETY: io_uring_setup takes an entry count and a pointer to 120 bytes that it may write; it keeps neither.
-    let fd = unsafe { libc::syscall(libc::SYS_io_uring_setup, 1_u32, params.as_mut_ptr()) };
-    let Ok(fd) = i32::try_from(fd) else { return Err(io::Error::from_raw_os_error(libc::EINVAL)) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor was just opened and nothing else knows it.
-    unsafe { libc::close(fd) };
-    Ok(())
-}
-
 /// RAM of the machine in bytes.
 #[must_use]
 pub fn ram_bytes() -> u64 {
@@ -102,18 +83,6 @@ mod tests {
         let after = raise(Resource::Descriptors).unwrap();
         assert_eq!(after, Limit { soft: before.hard, hard: before.hard });
         assert!(read(Resource::Memlock).unwrap().hard > 0);
-    }
-
-    #[test]
-    fn io_uring_is_here_and_the_probe_leaves_no_descriptor() {
-        let count = || std::fs::read_dir("/proc/self/fd").unwrap().count();
-        probe_io_uring().unwrap();
-        let before = count();
-        for _ in 0..50 {
-            probe_io_uring().unwrap();
-        }
-        // Other tests open and close descriptors meanwhile, but not 50 of them.
-        assert!(count() < before + 40);
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod incoming;
 pub mod limits;
 pub mod memory;
 pub mod outgoing;
+pub mod ring;
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};

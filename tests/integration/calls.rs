@@ -10,15 +10,15 @@ const CALLS: u32 = 20;
 
 /// What the phones use.
 #[derive(Clone, Copy, Debug)]
-enum Phones {
+pub enum Phones {
     Udp,
     Tcp,
     TcpEach,
     TlsEach,
 }
 
-/// Plays both sides of `scenario` through a proxy on all cores.
-fn play(scenario: &str, phones: Phones, internal: &'static str) {
+/// Plays both sides of `scenario` through a proxy on all cores, and gives it with the folder of its files.
+pub fn play(scenario: &str, phones: Phones, internal: &'static str) -> (Proxy, Scratch) {
     let scratch = Scratch::new(&format!("{scenario}-{phones:?}-{internal}"));
     let mut settings = Settings::new(&scratch);
     settings.internal_protocol = internal;
@@ -47,6 +47,7 @@ fn play(scenario: &str, phones: Phones, internal: &'static str) {
     if !is_stand_in() {
         check_counters(&proxy, phones);
     }
+    (proxy, scratch)
 }
 
 /// Nothing was refused, dropped or caught, and where there are several cores, they had to work together.

@@ -13,6 +13,7 @@ mod demo;
 mod device_calls;
 mod devices;
 mod dns;
+mod driver;
 mod failover;
 mod framing;
 mod harness;

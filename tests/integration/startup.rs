@@ -11,7 +11,7 @@ const FAULT_MAX: Duration = Duration::from_secs(3);
 const END_MAX: Duration = Duration::from_secs(8);
 
 /// Starts Hawser with these settings and gives the one line that it says why it doesn't run.
-fn fault(scratch: &Scratch, toml: &str) -> String {
+pub fn fault(scratch: &Scratch, toml: &str) -> String {
     let file = scratch.write("hawser.toml", toml);
     let mut process = hawser(&file);
     let status = process.wait_exit(FAULT_MAX);

@@ -146,8 +146,9 @@ fn what_is_in_flight_has_five_seconds_unless_a_second_signal_comes() {
 
 #[test]
 fn limits_that_are_too_low_name_their_mend() {
-    for (limit, mend) in [("-n 100", "LimitNOFILE"), ("-l 64", "LimitMEMLOCK=64M")] {
-        let file = File::new(&format!("limit{limit}.toml").replace(' ', ""), &plain(free_port()));
+    for (limit, driver, mend) in [("-n 100", "auto", "LimitNOFILE"), ("-l 64", "io_uring", "LimitMEMLOCK=64M")] {
+        let text = plain(free_port()).replacen("\n", &format!("\ndriver = \"{driver}\"\n"), 1);
+        let file = File::new(&format!("limit{limit}.toml").replace(' ', ""), &text);
         let command = format!("ulimit {limit} && exec {} --config {}", env!("CARGO_BIN_EXE_hawser"), file.path());
         let mut child = Command::new("sh")
             .args(["-c", &command])

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::File;
-use crate::lexer::{Import, Kind, Token, imports};
+use crate::source::{Import, Token, names, paths};
 
 /// The files of `src`, and which of them each one needs.
 pub struct Graph<'a> {
@@ -22,9 +22,6 @@ struct Scope {
     /// From the top of the repository's crates: empty for `lib.rs`, `lab::net` for a module of the lab.
     module: Vec<String>,
     items: HashSet<String>,
-    imports: Vec<Import>,
-    /// Methods by the type that they are of.
-    methods: HashMap<String, HashSet<String>>,
 }
 
 /// What a path leads to.
@@ -44,7 +41,7 @@ impl<'a> Graph<'a> {
         let files: Vec<_> =
             files.iter().filter(|file| file.path.starts_with("src/") && !file.code.is_empty()).collect();
         let names = Names::new(&files);
-        let needs = (0..files.len()).map(|at| names.needs(&files, at)).collect();
+        let needs = (0..files.len()).map(|at| names.needs(at)).collect();
         Self { files, needs }
     }
 
@@ -80,32 +77,31 @@ impl<'a> Graph<'a> {
 }
 
 /// All names of all files.
-struct Names {
+struct Names<'a> {
+    files: &'a [&'a File],
     scopes: Vec<Scope>,
     by_module: HashMap<Vec<String>, usize>,
     /// Types whose `impl` is spread over files: for each method the files that define it.
     spread: HashMap<String, HashMap<String, Vec<usize>>>,
 }
 
-impl Names {
-    fn new(files: &[&File]) -> Self {
+impl<'a> Names<'a> {
+    fn new(files: &'a [&'a File]) -> Self {
         let scopes: Vec<_> = files.iter().map(|file| Scope::of(file)).collect();
         let by_module = scopes.iter().enumerate().map(|(at, scope)| (scope.module.clone(), at)).collect();
-        let mut names = Self { scopes, by_module, spread: HashMap::new() };
-        let mut of: BTreeMap<(usize, String), BTreeSet<usize>> = BTreeMap::new();
-        for at in 0..names.scopes.len() {
-            for name in names.scopes[at].methods.keys() {
-                if let Some(Found::Item(home, name, _)) = names.resolve(at, std::slice::from_ref(name), 0) {
-                    of.entry((home, name)).or_default().insert(at);
+        let mut names = Self { files, scopes, by_module, spread: HashMap::new() };
+        let mut of: BTreeMap<(usize, String), BTreeMap<usize, Vec<String>>> = BTreeMap::new();
+        for (at, file) in files.iter().enumerate() {
+            for block in &file.outline.impls {
+                if let Some(Found::Item(home, name, _)) = names.resolve(at, std::slice::from_ref(&block.name), 0) {
+                    of.entry((home, name)).or_default().entry(at).or_default().extend(block.items.clone());
                 }
             }
         }
         for ((_, name), homes) in of.into_iter().filter(|(_, homes)| homes.len() > 1) {
-            let methods = names.spread.entry(name.clone()).or_default();
-            for home in homes {
-                for method in &names.scopes[home].methods[&name] {
-                    methods.entry(method.clone()).or_default().push(home);
-                }
+            let methods = names.spread.entry(name).or_default();
+            for (home, items) in homes {
+                items.into_iter().for_each(|item| methods.entry(item).or_default().push(home));
             }
         }
         names
@@ -142,19 +138,19 @@ impl Names {
                 continue;
             }
             let file = file?;
-            let scope = &self.scopes[file];
-            if scope.items.contains(word) {
+            if self.scopes[file].items.contains(word) {
                 return Some(Found::Item(file, word.clone(), behind.to_vec()));
             }
             let step = |import: &Import, more: &[String]| {
                 let path = [&import.path, more].concat();
                 self.resolve(file, &path, steps + 1)
             };
-            let named = scope.imports.iter().find(|import| import.name == *word && import.path != [word.clone()]);
+            let imports = &self.files[file].outline.imports;
+            let named = imports.iter().find(|import| import.name == *word && import.path != [word.clone()]);
             if let Some(import) = named {
                 return step(import, behind);
             }
-            let globs = scope.imports.iter().filter(|import| import.name == "*");
+            let globs = imports.iter().filter(|import| import.name == "*");
             return globs.filter_map(|import| step(import, &rest[nth..])).next().or_else(|| {
                 // What a macro makes.
                 let is_ours = nth > 0 || rest.len() < path.len();
@@ -164,15 +160,16 @@ impl Names {
         self.by_module.get(&module).map(|file| Found::Module(*file))
     }
 
-    fn needs(&self, files: &[&File], at: usize) -> BTreeMap<usize, String> {
+    fn needs(&self, at: usize) -> BTreeMap<usize, String> {
         let mut needs = BTreeMap::new();
         let mut need = |to: usize, what: &str| {
             if to != at {
                 needs.entry(to).or_insert_with(|| what.to_owned());
             }
         };
-        let code = without_uses(&files[at].code);
-        for import in &self.scopes[at].imports {
+        let File { outline, .. } = self.files[at];
+        let code = self.files[at].without_uses();
+        for import in &outline.imports {
             let is_used = !import.is_public || code.iter().any(|token| token.is(&import.name));
             match self.resolve(at, &import.path, 0) {
                 Some(Found::Item(file, name, _)) if is_used => need(file, &name),
@@ -180,8 +177,7 @@ impl Names {
                 _ => {}
             }
         }
-        let mut within = impls(&code);
-        for path in plain_paths(&code) {
+        for (_, path) in paths(&code) {
             match self.resolve(at, &path, 0) {
                 Some(Found::Item(file, name, behind)) => {
                     need(file, &name);
@@ -192,14 +188,14 @@ impl Names {
                 Some(Found::Module(_)) | None => {}
             }
         }
-        within.retain(|(_, _, name)| self.spread.contains_key(name));
         let receivers = self.receivers(&code);
         for (nth, method) in calls(&code) {
             let Some(receiver) = code[nth].word() else { continue };
-            let own = within.iter().find(|(from, to, _)| (*from..*to).contains(&nth)).map(|(_, _, name)| name.as_str());
-            let direct = nth == 0 || !code[nth - 1].is_sign('.');
+            let own =
+                || outline.impls.iter().find(|block| block.extent.holds(&code[nth])).map(|block| block.name.as_str());
+            let direct = nth == 0 || !code[nth - 1].is(".");
             let name = match receiver {
-                "self" | "Self" if direct => own,
+                "self" | "Self" if direct => own(),
                 _ => receivers.get(receiver).copied(),
             };
             if let Some(home) = name.and_then(|name| self.home(name, method)) {
@@ -210,15 +206,15 @@ impl Names {
     }
 
     /// Names of variables and fields that hold a spread type: by their declared type, or called as it is.
-    fn receivers<'a>(&'a self, code: &'a [Token]) -> HashMap<&'a str, &'a str> {
+    fn receivers<'b>(&'b self, code: &'b [Token]) -> HashMap<&'b str, &'b str> {
         let mut receivers = HashMap::new();
         for (nth, token) in code.iter().enumerate() {
             let Some(word) = token.word() else { continue };
             if let Some((name, _)) = self.spread.iter().find(|(name, _)| snake(name) == word) {
                 receivers.entry(word).or_insert(name.as_str());
             }
-            if code.get(nth + 1).is_some_and(|next| next.is_sign(':')) {
-                let typed = code[nth + 2..].iter().find(|token| !token.is_sign('&') && !token.is("mut"));
+            if code.get(nth + 1).is_some_and(|next| next.is(":")) {
+                let typed = code[nth + 2..].iter().find(|token| !token.is("&") && !token.is("mut"));
                 if let Some((name, _)) = typed.and_then(|typed| self.spread.get_key_value(typed.word()?)) {
                     receivers.insert(word, name.as_str());
                 }
@@ -234,12 +230,7 @@ impl Scope {
         if module == ["lib"] || module == ["lab", "main"] {
             module.pop();
         }
-        let methods = impls(&file.code).into_iter().fold(HashMap::new(), |mut all: HashMap<_, HashSet<_>>, found| {
-            let (from, to, name) = found;
-            all.entry(name).or_default().extend(items(&file.code[from + 1..to - 1]));
-            all
-        });
-        Self { module, items: items(&file.code), imports: imports(&file.code), methods }
+        Self { module, items: names(&file.items).into_iter().collect() }
     }
 }
 
@@ -255,102 +246,13 @@ fn snake(name: &str) -> String {
     out
 }
 
-/// What is defined directly in these tokens, not inside of a block.
-fn items(code: &[Token]) -> HashSet<String> {
-    let kinds = ["fn", "struct", "enum", "union", "trait", "type", "const", "static", "mod"];
-    let (mut depth, mut found) = (0_usize, HashSet::new());
-    for (at, token) in code.iter().enumerate() {
-        match token.kind {
-            Kind::Sign('{' | '(' | '[') => depth += 1,
-            Kind::Sign('}' | ')' | ']') => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        let next = |ahead: usize| code.get(at + ahead);
-        let is_macro = token.is("macro_rules");
-        let is_declared = token.is("mod") && next(2).is_some_and(|end| end.is_sign(';'));
-        if depth == 0 && (is_macro || kinds.iter().any(|kind| token.is(kind))) && !is_declared {
-            let name = next(if is_macro || next(1).is_some_and(|next| next.is("mut")) { 2 } else { 1 });
-            found.extend(name.and_then(Token::word).map(str::to_owned));
-        }
-    }
-    found
-}
-
-/// Blocks of `impl NAME`, not of a trait: the index of the opening brace, the index after the closing one, and the name.
-fn impls(code: &[Token]) -> Vec<(usize, usize, String)> {
-    let mut found = Vec::new();
-    for (at, token) in code.iter().enumerate() {
-        let is_item = at == 0 || matches!(code[at - 1].kind, Kind::Sign('}' | ';' | ']'));
-        if !token.is("impl") || !is_item {
-            continue;
-        }
-        let Some(open) = (at..code.len()).find(|nth| code[*nth].is_sign('{')) else { continue };
-        let head = &code[at + 1..open];
-        let mut depth = 0_usize;
-        let outside: Vec<_> = head
-            .iter()
-            .filter(|token| match token.kind {
-                Kind::Sign('<') => {
-                    depth += 1;
-                    false
-                }
-                Kind::Sign('>') => {
-                    depth = depth.saturating_sub(1);
-                    false
-                }
-                _ => depth == 0,
-            })
-            .collect();
-        let whole = outside.iter().position(|token| token.is("where")).map_or(&outside[..], |end| &outside[..end]);
-        if !whole.iter().any(|token| token.is("for"))
-            && let Some(name) = whole.last().and_then(|token| token.word())
-        {
-            found.push((open, crate::lexer::after_item(code, open), name.to_owned()));
-        }
-    }
-    found
-}
-
-/// The code without `use` declarations.
-fn without_uses(code: &[Token]) -> Vec<Token> {
-    let mut inside = false;
-    let keep = |token: &&Token| {
-        inside |= token.is("use");
-        let keep = !inside;
-        inside &= !token.is_sign(';');
-        keep
-    };
-    code.iter().filter(keep).cloned().collect()
-}
-
-/// Paths of two words or more.
-fn plain_paths(code: &[Token]) -> Vec<Vec<String>> {
-    let mut found = Vec::new();
-    let is_path = |at: usize| code.get(at).is_some_and(|token| token.kind == Kind::Path);
-    for (at, token) in code.iter().enumerate() {
-        let begins = is_path(at + 1) && (at == 0 || !is_path(at - 1));
-        if let (true, Some(first)) = (begins, token.word()) {
-            let mut path = vec![first.to_owned()];
-            let mut at = at + 1;
-            while is_path(at)
-                && let Some(word) = code.get(at + 1).and_then(Token::word)
-            {
-                path.push(word.to_owned());
-                at += 2;
-            }
-            found.push(path);
-        }
-    }
-    found
-}
-
 /// Calls of `RECEIVER.NAME(` and `RECEIVER::NAME(`: the index of the receiver, and the name.
 fn calls(code: &[Token]) -> Vec<(usize, &str)> {
     let mut found = Vec::new();
     for (at, four) in code.windows(4).enumerate() {
         if let [_, sign, name, open] = four
-            && (sign.is_sign('.') || sign.kind == Kind::Path)
-            && (open.is_sign('(') || open.kind == Kind::Path)
+            && (sign.is(".") || sign.is("::"))
+            && (open.is("(") || open.is("::"))
             && let Some(name) = name.word()
         {
             found.push((at, name));

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use crate::lexer::Kind;
+use crate::source::Token;
 use crate::{Fault, File};
 
 /// Lines of a file.
@@ -32,12 +32,12 @@ pub fn files_are_short(files: &[File]) -> Vec<Fault> {
 /// No stub, no mark for later, and no ignored test but for measurements that are run by hand.
 pub fn no_stubs(files: &[File]) -> Vec<Fault> {
     let mut faults = find(files, "something is left to be done", |file, at| {
-        let next = |sign| file.all.get(at + 1).is_some_and(|token| token.is_sign(sign));
-        let open = at > 0 && file.all[at - 1].is_sign('[');
-        let stub = (file.all[at].is("todo") || file.all[at].is("unimplemented")) && next('!');
-        let by_hand = matches!(file.all.get(at + 2).map(|token| &token.kind),
-            Some(Kind::Text(reason)) if reason.starts_with("a measurement"));
-        stub || (file.all[at].is("ignore") && open && (next(']') || next('=')) && !by_hand)
+        let next = |sign| file.all.get(at + 1).is_some_and(|token| token.is(sign));
+        let open = at > 0 && file.all[at - 1].is("[");
+        let stub = (file.all[at].is("todo") || file.all[at].is("unimplemented")) && next("!");
+        let reason = file.all.get(at + 2).and_then(Token::quoted);
+        let by_hand = reason.is_some_and(|reason| reason.starts_with("a measurement"));
+        stub || (file.all[at].is("ignore") && open && (next("]") || next("=")) && !by_hand)
     });
     for file in files {
         let marks = file.text.lines().enumerate().filter(|(_, line)| line.contains(concat!("// TO", "DO")));
@@ -64,13 +64,13 @@ pub fn resting_packages_are_contained(files: &[File]) -> Vec<Fault> {
 pub fn tests_do_not_sleep(files: &[File]) -> Vec<Fault> {
     let mut faults = Vec::new();
     for file in files {
-        let inside: HashSet<_> = file.code.iter().map(|token| (token.line, &token.kind)).collect();
+        let inside: HashSet<_> = file.code.iter().collect();
         for (at, token) in file.all.iter().enumerate() {
-            let test_code = file.path.starts_with("tests/") || !inside.contains(&(token.line, &token.kind));
-            let call = file.all.get(at + 1).is_some_and(|next| next.is_sign('('));
-            let path = at > 0 && file.all[at - 1].kind == Kind::Path;
+            let test_code = file.path.starts_with("tests/") || !inside.contains(token);
+            let call = file.all.get(at + 1).is_some_and(|next| next.is("("));
+            let path = at > 0 && file.all[at - 1].is("::");
             if test_code && call && path && token.is("sleep") {
-                faults.push(file.fault(token.line, "a test sleeps"));
+                faults.push(file.fault(token.at.line, "a test sleeps"));
             }
         }
     }
@@ -81,7 +81,7 @@ fn find<'a>(files: impl IntoIterator<Item = &'a File>, what: &str, at: impl Fn(&
     let mut faults = Vec::new();
     for file in files {
         let found = (0..file.all.len()).filter(|nth| at(file, *nth));
-        faults.extend(found.map(|nth| file.fault(file.all[nth].line, what)));
+        faults.extend(found.map(|nth| file.fault(file.all[nth].at.line, what)));
     }
     faults
 }
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn a_file_without_a_doc_is_found() {
-        assert_eq!(files_open_with_a_doc(&tree(&[("src/a.rs", "use x;\n//! Late.")])).len(), 1);
+        assert_eq!(files_open_with_a_doc(&tree(&[("src/a.rs", "// What it owns.\nuse x;")])).len(), 1);
         assert!(files_open_with_a_doc(&tree(&[("src/a.rs", "//! What it owns.\n")])).is_empty());
     }
 
@@ -114,7 +114,12 @@ mod tests {
 
     #[test]
     fn a_stub_is_found() {
-        let stubs = ["fn f() { todo!() }", "fn f() { unimplemented!(\"x\") }", "#[ignore]", "#[ignore = \"slow\"]"];
+        let stubs = [
+            "fn f() { todo!() }",
+            "fn f() { unimplemented!(\"x\") }",
+            "#[ignore] fn f() {}",
+            "#[ignore = \"slow\"] fn f() {}",
+        ];
         for text in stubs.into_iter().chain([concat!("// TO", "DO: later")]) {
             assert_eq!(no_stubs(&tree(&[("src/a.rs", text)])).len(), 1, "{text}");
         }

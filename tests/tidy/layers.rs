@@ -1,6 +1,5 @@
 //! The layer table: imports only go down it.
 
-use crate::lexer::paths;
 use crate::{Fault, File};
 
 /// One row for each line of the table in DESIGN, from the top: the modules, and whether they are pure. A module
@@ -45,7 +44,10 @@ pub fn imports_go_down(files: &[File]) -> Vec<Fault> {
             faults.push(file.fault(1, "its module is not in the layer table"));
             continue;
         };
-        for (line, path) in paths(&file.code, &["crate", "hawser", "super"]) {
+        for (line, path) in file.paths() {
+            if !["crate", "hawser", "super"].contains(&path[0].as_str()) {
+                continue;
+            }
             let target = match absolute(&module, &path) {
                 Some(target) => target,
                 None => continue,

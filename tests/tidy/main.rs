@@ -6,18 +6,20 @@
 mod graph;
 mod habits;
 mod layers;
-mod lexer;
 mod metrics;
 mod purity;
 mod readme;
+mod source;
 mod structure;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use lexer::{Token, tokens, without_tests};
+use proc_macro2::TokenStream;
+use source::{Outline, Token, tokens, without_tests};
 
-/// A source file with its tokens.
+/// A source file as `syn` reads it. Outside of `src` there are its tokens only.
+#[derive(Default)]
 pub struct File {
     /// From the top of the repository, with `/` between parts.
     pub path: String,
@@ -25,8 +27,16 @@ pub struct File {
     pub text: String,
     /// All tokens.
     pub all: Vec<Token>,
-    /// The tokens without items under `#[cfg(test)]`; empty when the whole file is one.
+    /// The tokens without items under `#[cfg(test)]`; empty when the whole file is one, as are all that follow.
     pub code: Vec<Token>,
+    /// The same as trees.
+    pub stream: TokenStream,
+    /// The same as items.
+    pub items: Vec<syn::Item>,
+    /// What stands in them.
+    pub outline: Outline,
+    /// Files below this one's folder that are for tests only.
+    test_modules: Vec<(String, bool)>,
 }
 
 /// Something that a rule found.
@@ -34,9 +44,34 @@ pub type Fault = String;
 
 impl File {
     fn new(path: &str, text: &str) -> Self {
-        let all = tokens(text);
-        let code = without_tests(&all);
-        Self { path: path.to_owned(), text: text.to_owned(), all, code }
+        let mut file = Self { path: path.to_owned(), text: text.to_owned(), ..Self::default() };
+        let all: TokenStream = text.parse().unwrap_or_else(|fault| panic!("{path}: {fault}"));
+        if path.starts_with("src/") {
+            file.stream = without_tests(all.clone(), &mut file.test_modules);
+            let read = syn::parse2::<syn::File>(file.stream.clone()).unwrap_or_else(|fault| panic!("{path}: {fault}"));
+            file.code = tokens(file.stream.clone());
+            file.outline = Outline::new(&read.items);
+            file.items = read.items;
+        }
+        Self { all: tokens(all), ..file }
+    }
+
+    /// The product's code without `use` declarations.
+    pub fn without_uses(&self) -> Vec<Token> {
+        let mut inside = false;
+        let keep = |token: &&Token| {
+            inside |= token.is("use");
+            let keep = !inside;
+            inside &= !token.is(";");
+            keep
+        };
+        self.code.iter().filter(keep).cloned().collect()
+    }
+
+    /// Every path that the product's code names, those of `use` one by one: line and words.
+    pub fn paths(&self) -> Vec<(usize, Vec<String>)> {
+        let imports = self.outline.imports.iter().map(|import| (import.line, import.path.clone()));
+        imports.chain(source::paths(&self.without_uses())).collect()
     }
 
     /// The module path inside the crate: `sip::framer` for `src/sip/framer.rs`; `None` outside `src`.
@@ -67,14 +102,14 @@ fn empty_test_files(files: &mut [File]) {
         let beside = file.path.rsplit_once('/').map_or("", |(folder, _)| folder);
         let own = file.path.trim_end_matches(".rs");
         let index = ["/mod.rs", "/lib.rs", "/main.rs"].iter().any(|end| file.path.ends_with(end));
-        for (name, by_path) in lexer::test_modules(&file.all) {
-            let folder = if index || by_path { beside } else { own };
+        for (name, by_path) in &file.test_modules {
+            let folder = if index || *by_path { beside } else { own };
             roots.push(format!("{folder}/{name}"));
         }
     }
     for file in files {
         if roots.iter().any(|root| file.path == format!("{root}.rs") || file.path.starts_with(&format!("{root}/"))) {
-            file.code.clear();
+            (file.code, file.stream, file.items, file.outline) = Default::default();
         }
     }
 }
@@ -110,79 +145,36 @@ fn collect(folder: &Path, paths: &mut Vec<PathBuf>) {
     }
 }
 
-fn hold(rule: impl Fn(&[File]) -> Vec<Fault>) {
-    let faults = rule(&repository());
+/// From files to faults.
+type Rule = fn(&[File]) -> Vec<Fault>;
+
+/// Every rule, by what it says.
+const RULES: &[(&str, Rule)] = &[
+    ("imports only go down the layers", layers::imports_go_down),
+    ("pure modules name nothing from outside", purity::pure_modules_are_pure),
+    ("unsafe code is in sys only", habits::unsafe_is_in_sys),
+    ("no file is too long", habits::files_are_short),
+    ("nothing is left to be done", habits::no_stubs),
+    ("packages at rest are named in few files", habits::resting_packages_are_contained),
+    ("no test sleeps", habits::tests_do_not_sleep),
+    ("every file opens with its doc", habits::files_open_with_a_doc),
+    ("metric names are declared once", metrics::names_are_declared_once),
+    ("every metric is counted", metrics::rows_are_counted),
+    ("every limit is documented, used and counted", metrics::limits_are_used_and_counted),
+    ("the README agrees with the code", readme::readme_agrees),
+    ("no file cycle is large", structure::cycles_are_small),
+    ("no function is too long", structure::functions_are_short),
+];
+
+#[test]
+fn the_tree_holds_to_every_rule() {
+    let files = repository();
+    let faults = RULES.iter().flat_map(|(rule, check)| {
+        let faults = check(&files).into_iter();
+        faults.map(move |fault| format!("{rule}: {fault}"))
+    });
+    let faults: Vec<_> = faults.collect();
     assert!(faults.is_empty(), "\n{}\n", faults.join("\n"));
-}
-
-#[test]
-fn imports_only_go_down_the_layers() {
-    hold(layers::imports_go_down);
-}
-
-#[test]
-fn pure_modules_name_nothing_from_outside() {
-    hold(purity::pure_modules_are_pure);
-}
-
-#[test]
-fn unsafe_code_is_in_sys_only() {
-    hold(habits::unsafe_is_in_sys);
-}
-
-#[test]
-fn no_file_is_too_long() {
-    hold(habits::files_are_short);
-}
-
-#[test]
-fn nothing_is_left_to_be_done() {
-    hold(habits::no_stubs);
-}
-
-#[test]
-fn packages_at_rest_are_named_in_few_files() {
-    hold(habits::resting_packages_are_contained);
-}
-
-#[test]
-fn no_test_sleeps() {
-    hold(habits::tests_do_not_sleep);
-}
-
-#[test]
-fn metric_names_are_declared_once() {
-    hold(metrics::names_are_declared_once);
-}
-
-#[test]
-fn every_metric_is_counted() {
-    hold(metrics::rows_are_counted);
-}
-
-#[test]
-fn every_file_opens_with_its_doc() {
-    hold(habits::files_open_with_a_doc);
-}
-
-#[test]
-fn the_readme_agrees_with_the_code() {
-    hold(readme::readme_agrees);
-}
-
-#[test]
-fn every_limit_is_documented_used_and_counted() {
-    hold(metrics::limits_are_used_and_counted);
-}
-
-#[test]
-fn no_file_cycle_is_large() {
-    hold(structure::cycles_are_small);
-}
-
-#[test]
-fn no_function_is_too_long() {
-    hold(structure::functions_are_short);
 }
 
 #[test]

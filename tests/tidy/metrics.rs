@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::lexer::Kind;
+use crate::source::Token;
 use crate::{Fault, File};
 
 /// Limits that no counter of a shard belongs to, and why.
@@ -71,13 +71,10 @@ pub fn names_are_declared_once(files: &[File]) -> Vec<Fault> {
     let mut places: BTreeMap<&str, Vec<Fault>> = BTreeMap::new();
     for file in files.iter().filter(|file| file.path.starts_with("src/") && !file.path.starts_with("src/lab/")) {
         for token in &file.code {
-            if let Kind::Text(text) = &token.kind {
-                let rest = text.strip_prefix("hawser_");
-                if rest
-                    .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
-                {
-                    places.entry(text).or_default().push(file.fault(token.line, format!("{text} is declared twice")));
-                }
+            let Some(text) = token.quoted() else { continue };
+            let rest = text.strip_prefix("hawser_").unwrap_or_default();
+            if !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') {
+                places.entry(text).or_default().push(file.fault(token.at.line, format!("{text} is declared twice")));
             }
         }
     }
@@ -97,16 +94,16 @@ pub fn limits_are_used_and_counted(files: &[File]) -> Vec<Fault> {
         .iter()
         .filter(|file| file.path == "src/stats/table.rs")
         .flat_map(|file| file.code.windows(3))
-        .filter(|three| three[0].is("limit") && three[1].is_sign('='))
-        .filter_map(|three| if let Kind::Text(text) = &three[2].kind { Some(text.as_str()) } else { None })
+        .filter(|three| three[0].is("limit") && three[1].is("="))
+        .filter_map(|three| three[2].quoted())
         .collect();
-    for pair in limits.code.windows(2).filter(|pair| pair[0].is("const")) {
-        let (line, Some(name)) = (pair[1].line, pair[1].word()) else { continue };
-        let above = line.checked_sub(2).and_then(|nth| limits.text.lines().nth(nth)).unwrap_or("");
-        if !above.trim_start().starts_with("/// ") {
+    for item in &limits.items {
+        let syn::Item::Const(item) = item else { continue };
+        let (line, name) = (item.ident.span().start().line, item.ident.to_string());
+        if !item.attrs.iter().any(|attr| attr.path().is_ident("doc")) {
             faults.push(limits.fault(line, format!("{name} has no doc")));
         }
-        if !used.contains(name) {
+        if !used.contains(name.as_str()) {
             faults.push(limits.fault(line, format!("{name} is used nowhere")));
         }
         let label = name.trim_end_matches("_MAX").to_ascii_lowercase();
@@ -135,10 +132,8 @@ pub fn rows_are_counted(files: &[File]) -> Vec<Fault> {
     // A chooser may be called by another one (`bound` by `count_with_bound`), so until nothing is added.
     loop {
         let before = used.len();
-        for (name, body) in &choosers {
-            // Behind its own name.
-            let takes_self = body.get(1) == Some(&"self");
-            if called.contains(&(*name, takes_self)) {
+        for (name, takes_self, body) in &choosers {
+            if called.contains(&(*name, *takes_self)) {
                 used.extend(body);
                 called.extend(body.iter().flat_map(|word| [(*word, false), (*word, true)]));
             }
@@ -148,36 +143,31 @@ pub fn rows_are_counted(files: &[File]) -> Vec<Fault> {
         }
     }
     let rows =
-        table.code.windows(2).filter(|two| two[1].is_sign('{')).filter_map(|two| Some((two[0].line, two[0].word()?)));
+        table.code.windows(2).filter(|two| two[1].is("{")).filter_map(|two| Some((two[0].at.line, two[0].word()?)));
     let variants = rows.filter(|(_, name)| name.starts_with(|c: char| c.is_ascii_uppercase()) && *name != "Row");
     let unused = variants.filter(|(_, name)| !used.contains(name));
     unused.map(|(line, name)| table.fault(line, format!("{name} is never counted"))).collect()
 }
 
-/// The functions of a file: name, and the words of its body.
-fn functions(file: &File) -> Vec<(&str, Vec<&str>)> {
-    let mut out: Vec<(&str, Vec<&str>)> = Vec::new();
-    for two in file.code.windows(2) {
-        if two[0].is("fn") {
-            out.extend(two[1].word().map(|name| (name, Vec::new())));
-        } else if let (Some((_, body)), Some(word)) = (out.last_mut(), two[0].word()) {
-            body.push(word);
-        }
-    }
-    out
+/// The functions of a file: name, whether it is a method, and its words.
+fn functions(file: &File) -> impl Iterator<Item = (&str, bool, Vec<&str>)> {
+    file.outline.functions.iter().map(|function| {
+        let inside = file.code.iter().filter(|token| function.extent.holds(token));
+        (function.name.as_str(), function.takes_self, inside.filter_map(Token::word).collect())
+    })
 }
 
 /// What a file calls as a function of `Counter`, and what as a method (`true`): a word alone may be anything's name.
 fn calls(file: &File) -> impl Iterator<Item = (&str, bool)> {
     file.code.windows(4).filter_map(|four| {
-        let of_counter = four[0].is("Counter") && four[1].kind == Kind::Path;
-        let is_method = four[1].is_sign('.') && four[3].is_sign('(');
+        let of_counter = four[0].is("Counter") && four[1].is("::");
+        let is_method = four[1].is(".") && four[3].is("(");
         four[2].word().filter(|_| of_counter || is_method).map(|word| (word, is_method))
     })
 }
 
 fn words(file: &File) -> impl Iterator<Item = &str> {
-    file.code.iter().filter_map(|token| token.word())
+    file.code.iter().filter_map(Token::word)
 }
 
 #[cfg(test)]
@@ -195,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_row_that_nobody_counts_is_found() {
-        let table = ("src/stats/table.rs", "\"x\", \"X.\": Used {}  Chosen { a = \"b\" }  Unused {};");
+        let table = ("src/stats/table.rs", "table! { \"x\", \"X.\": Used {}  Chosen { a = \"b\" }  Unused {}; }");
         let pick =
             ("src/stats/pick.rs", "impl Counter { fn choose() -> Self { Self::Chosen } fn other() { Self::Unused } }");
         let user = ("src/engine/mod.rs", "fn f() { count(Counter::Used); count(Counter::choose()) }");
@@ -211,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_limit_without_doc_use_or_counter_is_found() {
-        let table = ("src/stats/table.rs", "LimitX { limit = \"x\" }");
+        let table = ("src/stats/table.rs", "table! { LimitX { limit = \"x\" } }");
         let user = ("src/a.rs", "use crate::limits::X_MAX;");
         let faults = |limits: &str, files: &[(&'static str, &'static str)]| {
             let mut all = vec![("src/limits.rs", limits)];
@@ -223,7 +213,7 @@ mod tests {
         assert_eq!(faults("//! Limits.\npub const X_MAX: u32 = 1;", &[table, user]), 1);
         assert_eq!(faults(whole, &[table]), 1);
         assert_eq!(faults(whole, &[user]), 1);
-        assert_eq!(faults(whole, &[table, ("src/a.rs", "#[cfg(test)] mod t { use X_MAX; }")]), 1);
-        assert_eq!(faults("/// A\npub const SHARDS_MAX: u8 = 1;", &[table, ("src/a.rs", "SHARDS_MAX")]), 0);
+        assert_eq!(faults(whole, &[table, ("src/a.rs", "#[cfg(test)] mod t { use a::X_MAX; }")]), 1);
+        assert_eq!(faults("/// A\npub const SHARDS_MAX: u8 = 1;", &[table, ("src/a.rs", "use a::SHARDS_MAX;")]), 0);
     }
 }

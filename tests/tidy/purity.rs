@@ -1,8 +1,10 @@
 //! What pure code may not name: anything that reaches the world, the time, or chance.
 
 use crate::layers::is_pure;
-use crate::lexer::{Kind, Token};
 use crate::{Fault, File};
+use proc_macro2::{Ident, TokenStream, TokenTree};
+use syn::parse::{ParseStream, Parser};
+use syn::{AngleBracketedGenericArguments, Token};
 
 /// Words, wherever they stand.
 const WORDS: &[&str] = &[
@@ -51,61 +53,52 @@ pub fn pure_modules_are_pure(files: &[File]) -> Vec<Fault> {
         for (at, token) in file.code.iter().enumerate() {
             let Some(word) = token.word() else { continue };
             let next = file.code.get(at + 1);
-            let is_path = next.is_some_and(|next| next.kind == Kind::Path)
-                || (at > 1 && file.code[at - 1].kind == Kind::Path && file.code[at - 2].is("std"));
+            let is_path = next.is_some_and(|next| next.is("::"))
+                || (at > 1 && file.code[at - 1].is("::") && file.code[at - 2].is("std"));
             let imports_log = word == "log" && at > 0 && file.code[at - 1].is("use");
             if WORDS.contains(&word) || (MODULES.contains(&word) && is_path) || imports_log {
-                faults.push(file.fault(token.line, format!("a pure module names `{word}`")));
+                faults.push(file.fault(token.at.line, format!("a pure module names `{word}`")));
             }
-            let compared = file.code.get(at + 2).is_some_and(|after| after.is_sign('='));
-            if MACROS.contains(&word) && next.is_some_and(|next| next.is_sign('!')) && !compared {
-                faults.push(file.fault(token.line, format!("a pure module writes with `{word}!`")));
-            }
-            if has_seed_of_the_system(&file.code[at..]) {
-                faults.push(file.fault(token.line, format!("a pure module uses `{word}` with the system's seed")));
+            let compared = file.code.get(at + 2).is_some_and(|after| after.is("="));
+            if MACROS.contains(&word) && next.is_some_and(|next| next.is("!")) && !compared {
+                faults.push(file.fault(token.at.line, format!("a pure module writes with `{word}!`")));
             }
         }
+        seeds_of_the_system(&file.stream, &mut |word| {
+            let line = word.span().start().line;
+            faults.push(file.fault(line, format!("a pure module uses `{word}` with the system's seed")));
+        });
     }
     faults
 }
 
-/// Whether a `HashMap` or `HashSet` here has the default hasher: made by `new` or `with_capacity`, which only
-/// that one has, or named without a hasher of its own.
-fn has_seed_of_the_system(code: &[Token]) -> bool {
-    let hasher = match code[0].word() {
-        Some("HashMap") => 2,
-        Some("HashSet") => 1,
-        _ => return false,
-    };
-    let mut rest = &code[1..];
-    if rest.first().is_some_and(|token| token.kind == Kind::Path) {
-        rest = &rest[1..];
-        if rest.first().is_some_and(|token| token.is("new") || token.is("with_capacity")) {
-            return true;
-        }
-    }
-    rest.first().is_some_and(|token| token.is_sign('<')) && commas(rest) < hasher
-}
-
-/// Commas directly inside the angle brackets that `code` begins with; a last one is not counted.
-fn commas(code: &[Token]) -> usize {
-    let (mut depth, mut count) = (0_usize, 0);
-    for (at, token) in code.iter().enumerate() {
-        match token.kind {
-            Kind::Sign('<' | '(' | '[') => depth += 1,
-            Kind::Sign(')' | ']') => depth = depth.saturating_sub(1),
-            // Not the end of an arrow.
-            Kind::Sign('>') if at > 0 && !code[at - 1].is_sign('-') => {
-                depth = depth.saturating_sub(1);
-                if depth == 0 {
-                    return count;
-                }
+/// Every `HashMap` and `HashSet` that has the default hasher: made by `new` or `with_capacity`, which only that one has,
+/// or named without a hasher of its own.
+fn seeds_of_the_system(code: &TokenStream, found: &mut impl FnMut(&Ident)) {
+    let trees: Vec<_> = code.clone().into_iter().collect();
+    for (at, tree) in trees.iter().enumerate() {
+        let (word, hasher) = match tree {
+            TokenTree::Group(group) => {
+                seeds_of_the_system(&group.stream(), found);
+                continue;
             }
-            Kind::Sign(',') if depth == 1 && !code.get(at + 1).is_some_and(|next| next.is_sign('>')) => count += 1,
-            _ => {}
+            TokenTree::Ident(word) if word == "HashMap" => (word, 3),
+            TokenTree::Ident(word) if word == "HashSet" => (word, 2),
+            _ => continue,
+        };
+        let is_default = |input: ParseStream<'_>| {
+            let is_default = if input.peek(Token![::]) && input.peek3(syn::Ident) {
+                input.parse::<Token![::]>()?;
+                ["new", "with_capacity"].contains(&input.parse::<Ident>()?.to_string().as_str())
+            } else {
+                input.parse::<AngleBracketedGenericArguments>()?.args.len() < hasher
+            };
+            input.parse::<TokenStream>().map(|_| is_default)
+        };
+        if is_default.parse2(trees[at + 1..].iter().cloned().collect()).is_ok_and(|is_default| is_default) {
+            found(word);
         }
     }
-    count
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@ use std::path::Path;
 use hawser::config::{self, Config};
 use hawser::stats::{COUNTERS, GAUGES, Row};
 
-use crate::lexer::Kind;
 use crate::{Fault, File};
 
 /// The README between `<!-- NAME -->` and the next `<!-- end -->`.
@@ -44,10 +43,10 @@ fn refused(readme: &str, files: &[File]) -> Vec<Fault> {
     for file in files.iter().filter(|file| file.path == "src/config/not_yet.rs") {
         for five in file.code.windows(5) {
             if let [row, open, key, colon, value] = five
-                && open.is_sign('{')
+                && open.is("{")
                 && key.is("key")
-                && colon.is_sign(':')
-                && let Kind::Text(text) = &value.kind
+                && colon.is(":")
+                && let Some(text) = value.quoted()
             {
                 let table = if row.is("SideRow") { "security." } else { "" };
                 *named.entry(format!("{table}{text}")).or_default() |= 1;

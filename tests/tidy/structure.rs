@@ -1,7 +1,6 @@
 //! How the crate hangs together: file cycles and functions, and the figures that anyone can print.
 
 use crate::graph::Graph;
-use crate::lexer::{Kind, Token, after_item};
 use crate::{Fault, File};
 
 /// Files that may need one another, directly or not.
@@ -45,12 +44,14 @@ fn long_but(files: &[File], yet: &[(&str, &str)]) -> Vec<Fault> {
     let mut faults = Vec::new();
     let mut left = yet.to_vec();
     for file in files.iter().filter(|file| file.path.starts_with("src/")) {
-        for function in functions(&file.code).into_iter().filter(|function| function.lines > FUNCTION_LINES_MAX) {
-            let Function { name, line, lines } = function;
+        for function in file.outline.functions.iter().filter(|function| function.extent.lines() > FUNCTION_LINES_MAX) {
+            let (name, lines) = (function.name.as_str(), function.extent.lines());
             if yet.contains(&(file.path.as_str(), name)) {
                 left.retain(|known| *known != (file.path.as_str(), name));
             } else {
-                faults.push(file.fault(line, format!("`{name}` has {lines} lines, which are too many")));
+                faults.push(
+                    file.fault(function.extent.line(), format!("`{name}` has {lines} lines, which are too many")),
+                );
             }
         }
     }
@@ -59,49 +60,6 @@ fn long_but(files: &[File], yet: &[(&str, &str)]) -> Vec<Fault> {
             .map(|(path, name)| format!("{path}: `{name}` is not too long any more: take it out of the list")),
     );
     faults
-}
-
-/// A function with a body.
-struct Function<'a> {
-    name: &'a str,
-    line: usize,
-    lines: usize,
-}
-
-fn functions(code: &[Token]) -> Vec<Function<'_>> {
-    let mut found = Vec::new();
-    for (at, token) in code.iter().enumerate().filter(|(_, token)| token.is("fn")) {
-        let Some(name) = code.get(at + 1).and_then(Token::word) else { continue };
-        let mut depth = 0_usize;
-        let head = code[at..].iter().position(|token| {
-            match token.kind {
-                Kind::Sign('(' | '[') => depth += 1,
-                Kind::Sign(')' | ']') => depth -= 1,
-                _ => {}
-            }
-            depth == 0 && (token.is_sign('{') || token.is_sign(';'))
-        });
-        if let Some(open) = head.map(|head| at + head)
-            && code[open].is_sign('{')
-        {
-            let last = &code[after_item(code, open) - 1];
-            found.push(Function { name, line: token.line, lines: last.line + 1 - token.line });
-        }
-    }
-    found
-}
-
-/// Items of a file that other files can name: those with some `pub`, fields left out.
-fn public_items(code: &[Token]) -> usize {
-    let kinds = ["fn", "struct", "enum", "union", "trait", "type", "const", "static", "mod", "use", "unsafe", "async"];
-    let is_item = |at: usize| {
-        let mut next = at + 1;
-        if code.get(next).is_some_and(|token| token.is_sign('(')) {
-            next += code[next..].iter().position(|token| token.is_sign(')'))? + 1;
-        }
-        code.get(next).and_then(Token::word).filter(|word| kinds.contains(word))
-    };
-    (0..code.len()).filter(|at| code[*at].is("pub") && is_item(*at).is_some()).count()
 }
 
 /// The figures of every part of the product, a line each: files, lines, the largest file, the longest function, public
@@ -122,16 +80,17 @@ pub fn figures(files: &[File]) -> String {
     let mut out = "part: files, lines; largest file; longest function; public items\n".to_owned();
     for (part, files) in &parts {
         let largest = files.iter().max_by_key(|file| lines(file)).expect("a part has a file");
-        let longest = files.iter().flat_map(|file| functions(&file.code)).max_by_key(|function| function.lines);
+        let longest =
+            files.iter().flat_map(|file| &file.outline.functions).max_by_key(|function| function.extent.lines());
         out += &format!(
             "{part}: {}, {}; {} {}; {} {}; {}\n",
             files.len(),
             files.iter().map(lines).sum::<usize>(),
             largest.path.rsplit('/').next().unwrap_or_default(),
             lines(largest),
-            longest.as_ref().map_or("-", |longest| longest.name),
-            longest.as_ref().map_or(0, |longest| longest.lines),
-            files.iter().map(|file| public_items(&file.code)).sum::<usize>(),
+            longest.map_or("-", |longest| longest.name.as_str()),
+            longest.map_or(0, |longest| longest.extent.lines()),
+            files.iter().map(|file| file.outline.public_items).sum::<usize>(),
         );
     }
     let graph = Graph::new(files);
@@ -216,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_function_that_is_too_long_is_found() {
-        let of = |lines: usize| format!("impl A {{ fn f(a: [u8; 3])\n-> B {{{}}} fn g(); }}", "\n".repeat(lines - 2));
+        let of = |lines: usize| format!("trait A {{ fn f(a: [u8; 3])\n-> B {{{}}} fn g(); }}", "\n".repeat(lines - 2));
         let faults = |path: &str, text: &str| long_but(&tree(&[(path, text)]), &[]).len();
         assert_eq!(faults("src/a.rs", &of(FUNCTION_LINES_MAX)), 0);
         assert_eq!(faults("src/a.rs", &of(FUNCTION_LINES_MAX + 1)), 1);
@@ -228,6 +187,6 @@ mod tests {
     #[test]
     fn public_items_are_counted_and_fields_are_not() {
         let text = "pub struct A { pub a: u8, pub(crate) b: u8 } impl A { pub(in crate::x) const fn f() {} fn g() {} }";
-        assert_eq!(public_items(&tree(&[("src/a.rs", text)])[0].code), 2);
+        assert_eq!(tree(&[("src/a.rs", text)])[0].outline.public_items, 2);
     }
 }

@@ -124,7 +124,7 @@ fn garbage_as_key_of_flow_tokens_and_too_many_cores_stop_the_start() {
 fn refusals_of_the_system_name_the_mend() {
     let io_uring = |disabled: &str| {
         let fault = io::Error::from_raw_os_error(libc::EPERM);
-        StartError::IoUring { disabled: disabled.to_owned(), fault }.to_string()
+        StartError::IoUring { call: "io_uring_setup", disabled: disabled.to_owned(), fault }.to_string()
     };
     assert!(io_uring("2").contains("kernel.io_uring_disabled is 2: set it to 0"));
     assert!(io_uring("0").contains("seccomp"));

@@ -126,7 +126,9 @@ impl Proxy {
         process.wait_until("ready", START_MAX, || {
             page(http, "/readyz").is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
         });
-        Self { settings, http, process }
+        let proxy = Self { settings, http, process };
+        proxy.check_driver(toml);
+        proxy
     }
 
     fn start_kamailio(scratch: &Scratch, settings: Settings) -> Self {
@@ -161,6 +163,16 @@ impl Proxy {
             samples.map(|line| line.rsplit(' ').next()?.parse().ok()).collect::<Option<_>>().expect("numbers");
         assert!(!values.is_empty(), "no {name} with {label} in {page}");
         values.iter().sum()
+    }
+
+    /// The whole of these tests runs once more where the system refuses io_uring (scripts/test): is it so?
+    fn check_driver(&self, toml: &str) {
+        let Ok(driver) = std::env::var("HAWSER_DRIVER") else { return };
+        // Whoever needs a token for the page is passed over.
+        let info = page(self.http, "/metrics").filter(|_| !toml.contains("\ndriver = "));
+        if let Some(page) = info.filter(|page| page.contains("hawser_build_info")) {
+            assert!(page.contains(&format!("driver=\"{driver}\"")), "it does not run on {driver}");
+        }
     }
 
     /// The port for UDP and TCP, as a SIP address.

@@ -84,7 +84,7 @@
 //! | [`limits`], [`config`], [`stats`] | yes | named bounds; settings; counters |
 //! | [`wheel`], [`clock`], [`rng`], [`ids`] | yes | timers; injected time and chance; newtypes |
 //!
-//! The lab (`src/lab`, the second binary) plays SIP Server and phones; the proxy uses nothing of it.
+//! The lab (`src/lab`, a package of its own) plays SIP Server and phones; neither uses anything of the other.
 //!
 //! # Words
 //!

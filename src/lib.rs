@@ -111,7 +111,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod dns;
-pub mod driver;
+mod driver;
 pub mod engine;
 pub mod flow;
 pub mod ids;

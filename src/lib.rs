@@ -84,7 +84,7 @@
 //! | [`limits`], [`config`], [`stats`] | yes | named bounds; settings; counters |
 //! | [`wheel`], [`clock`], [`rng`], [`ids`] | yes | timers; injected time and chance; newtypes |
 //!
-//! The lab (`src/lab`, the second binary) plays SIP Server and phones; the proxy uses nothing of it.
+//! The lab (`src/lab`, a package of its own) plays SIP Server and phones; neither uses anything of the other.
 //!
 //! # Words
 //!
@@ -105,26 +105,27 @@
 //! [`engine`] for its parts, and for one INVITE, one CANCEL and one move of a phone on their way through them, `tests/two_engines/calls.rs` for the same as stories,
 //! [`flow::token`] for what makes a way back authentic, [`shard`] for the loop.
 
-pub mod admin;
+// Public is what the program, the tests and the benches name.
+mod admin;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod dns;
-pub mod driver;
+mod driver;
 pub mod engine;
 pub mod flow;
 pub mod ids;
 pub mod limits;
-pub mod proxy;
-pub mod rng;
-pub mod server;
+mod proxy;
+mod rng;
+mod server;
 pub mod server_pool;
-pub mod shard;
-pub mod sip;
+mod shard;
+mod sip;
 pub mod stats;
 #[allow(unsafe_code, reason = "the one module that may call into libc; each block has its argument")]
-pub mod sys;
+mod sys;
 pub mod tls;
-pub mod transaction;
-pub mod transport;
-pub mod wheel;
+mod transaction;
+mod transport;
+mod wheel;

@@ -1,17 +1,58 @@
-//! Arguments that several commands take: what the registrar does, how the server finds its way to the proxy, and how
-//! phones behave.
+//! Arguments that several commands take: what the registrar does, how the server finds its way to the proxy, how
+//! phones behave, where all of them meet, and what is read of the proxy.
 
 use crate::bench::Place;
+use crate::net::Transport;
 use crate::phones::{Claim, Habit, PhonesConfig};
 use crate::registrar::{PathPolicy, Policy};
+use crate::scenario::Ended;
 use crate::server::Habits;
+use crate::watch;
 use clap::Args;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-/// What the registrar does about Path and expiry.
+/// Where phones, proxy and SIP Server meet.
 #[derive(Args, Clone, Debug)]
-pub struct PolicyLine {
+pub struct HopsLine {
+    /// Where the proxy listens for phones, such as tls:127.0.0.1:5061.
+    #[arg(long)]
+    pub proxy: Place,
+    /// Transport between the proxy and this SIP Server.
+    #[arg(long, default_value = "udp")]
+    pub internal: Transport,
+    /// Where this SIP Server listens.
+    #[arg(long, default_value = "127.0.0.1:7000")]
+    server_listen: SocketAddr,
+}
+
+impl HopsLine {
+    pub fn server_place(&self) -> Place {
+        Place { transport: self.internal, addr: self.server_listen }
+    }
+}
+
+/// What is read of the proxy from outside.
+#[derive(Args, Clone, Debug)]
+pub struct WatchLine {
+    /// The proxy's metrics, read before and after, such as http://127.0.0.1:8080/metrics.
+    #[arg(long)]
+    pub metrics: Option<String>,
+    /// Processes of the proxy, whose processor time and memory go into the report.
+    #[arg(long, value_delimiter = ',')]
+    pub watch_pid: Vec<u32>,
+}
+
+impl WatchLine {
+    /// Every sample of the proxy; none when nobody says where to ask.
+    pub fn samples(&self) -> Ended<Vec<(String, f64)>> {
+        self.metrics.as_deref().map_or(Ok(Vec::new()), watch::metrics)
+    }
+}
+
+/// What the registrar does about Path and expiry, and how the server finds its way to the proxy.
+#[derive(Args, Clone, Debug)]
+pub struct ServerArgs {
     /// A registrar that does not know Path.
     #[arg(long, visible_alias = "sticky-no-path", conflicts_with = "strict_path")]
     no_path: bool,
@@ -24,22 +65,6 @@ pub struct PolicyLine {
     /// Longest expiry granted, seconds.
     #[arg(long, default_value_t = 3_600)]
     expires_max: u32,
-}
-
-impl PolicyLine {
-    pub fn policy(&self) -> Policy {
-        let path = match (self.no_path, self.strict_path) {
-            (true, _) => PathPolicy::Ignore,
-            (_, true) => PathPolicy::Strict,
-            _ => PathPolicy::Keep,
-        };
-        Policy { path, expires_min_s: self.expires_min, expires_s: self.expires_max }
-    }
-}
-
-/// How the server finds its way to the proxy.
-#[derive(Args, Clone, Debug)]
-pub struct HabitsLine {
     /// Never sends requests over a connection that the proxy opened.
     #[arg(long)]
     own_connections: bool,
@@ -49,7 +74,16 @@ pub struct HabitsLine {
     proxy_sip: Option<Place>,
 }
 
-impl HabitsLine {
+impl ServerArgs {
+    pub fn policy(&self) -> Policy {
+        let path = match (self.no_path, self.strict_path) {
+            (true, _) => PathPolicy::Ignore,
+            (_, true) => PathPolicy::Strict,
+            _ => PathPolicy::Keep,
+        };
+        Policy { path, expires_min_s: self.expires_min, expires_s: self.expires_max }
+    }
+
     pub fn habits(&self) -> Habits {
         let outbound_proxy = self.proxy_sip.map(|place| (place.transport, place.addr));
         Habits { own_connections: self.own_connections, outbound_proxy, ..Habits::default() }

@@ -16,6 +16,7 @@ use slab::Slab;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::collections::hash_map::DefaultHasher;
 use std::error::Error;
+use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -59,6 +60,17 @@ pub enum End {
     Reset,
     /// TLS failed.
     Failed(String),
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Left => "left",
+            Self::Closed => "closed",
+            Self::Reset => "reset",
+            Self::Failed(why) => why,
+        })
+    }
 }
 
 /// What became of a peer.

@@ -3,9 +3,9 @@
 //! Owns: the sharing-out of events by owner and cookie. Must not touch: what the parts do with them.
 
 use crate::net::{Closed, ConnId, Link, Net, SERVER, TlsSettings, Transport};
-use crate::phones::{self, Phones, PhonesConfig};
+use crate::phones::{self, PhoneCallRef, Phones, PhonesConfig};
 use crate::registrar::Policy;
-use crate::server::{self, Ends, Habits, Server};
+use crate::server::{self, CallRef, Ends, Habits, Plan, Server};
 use crate::stack::{ClientId, Cookie, Outcome, ServerId, Stack, Timers, User};
 use crate::text::Message;
 use std::io;
@@ -94,6 +94,25 @@ impl Bench {
 
     pub fn phones(&mut self) -> (&mut Stack, &mut Phones) {
         (&mut self.stack, self.parts.phones.as_mut().expect("this mode has phones"))
+    }
+
+    /// Lets the server call a phone; `None` when the phone is not registered.
+    pub fn call_phone(&mut self, phone: u32, plan: Plan) -> Option<CallRef> {
+        let aor = self.phones().1.aor(phone);
+        let (stack, server) = self.server();
+        server.place_call(stack, &aor, plan)
+    }
+
+    /// Lets a phone call `uri`; `None` when the phone has no connection.
+    pub fn call_from(&mut self, phone: u32, uri: &str, plan: Plan) -> Option<PhoneCallRef> {
+        let (stack, phones) = self.phones();
+        phones.place_call(stack, phone, uri, plan)
+    }
+
+    /// Calls of either part that have not ended.
+    pub fn calls_open(&self) -> usize {
+        let Parts { server, phones } = &self.parts;
+        server.as_ref().map_or(0, Server::calls_open) + phones.as_ref().map_or(0, Phones::calls_open)
     }
 
     /// Turns until `done` says so; false when `within` passes first.

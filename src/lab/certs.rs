@@ -110,6 +110,13 @@ pub struct TlsFiles {
 }
 
 impl TlsFiles {
+    /// What [`write_all`] has put there, with the certificate of this stem.
+    pub fn written(dir: &Path, stem: &str) -> Self {
+        let file = |name: String| Some(dir.join(name));
+        let (ca, cert, key) = (file("ca.pem".into()), file(format!("{stem}.pem")), file(format!("{stem}.key")));
+        Self { ca, cert, key, ..Self::default() }
+    }
+
     /// Reads the files.
     ///
     /// # Errors

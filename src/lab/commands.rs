@@ -8,6 +8,7 @@ use crate::failover::{self, FailoverLine};
 use crate::load::{self, LoadLine};
 use crate::pool::{self, PoolLine};
 use crate::renew::{self, RenewLine};
+use crate::scenario::{self, Ended};
 use crate::sites::{self, SitesLine};
 use crate::stack::Timers;
 use crate::stall::{self, StallLine};
@@ -15,10 +16,8 @@ use crate::storm::{self, StormLine};
 use crate::story::{self, StoryLine};
 use clap::{Args, Parser, Subcommand};
 use serde_json::json;
-use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 #[derive(Parser)]
 #[command(name = "hawser-lab", about = "SIP Server and phones for trying, testing and measuring a SIP proxy")]
@@ -84,7 +83,7 @@ struct PhonesLine {
 }
 
 /// Reads the command line and does what it says.
-pub fn run() -> Result<ExitCode, Box<dyn Error>> {
+pub fn run() -> Ended {
     match Line::parse().command {
         Command::Certs { dir, names, issue } => certs::write_all(&dir, &names, &issue).map(|()| ExitCode::SUCCESS),
         Command::Server(line) => control::serve(&line),
@@ -100,48 +99,35 @@ pub fn run() -> Result<ExitCode, Box<dyn Error>> {
     }
 }
 
-fn play_phones(line: &PhonesLine) -> Result<ExitCode, Box<dyn Error>> {
+fn play_phones(line: &PhonesLine) -> Ended {
     let mut bench = Bench::new(line.tls.load()?, Timers::default())?;
     bench.add_phones(line.phones.config(line.proxy, line.count));
-    let started_us = bench.stack.read_clock();
-    let mut shown_s = 0;
-    let mut complete_us = None;
+    let began_us = bench.stack.read_clock();
+    let (mut told_s, mut complete_us) = (0, None);
     loop {
-        let passed_us = bench.stack.read_clock() - started_us;
-        let due = ((passed_us as f64 / 1e6) * line.register_rate) as u64;
+        scenario::start_phones(&mut bench, began_us, line.register_rate, 200_000)?;
         let (stack, phones) = bench.phones();
-        let has_more = phones.start_until(stack, due);
-        bench.turn(Duration::from_millis(if has_more { 1 } else { 200 }))?;
-        let phones = bench.phones().1;
-        if complete_us.is_none() && phones.registered_count() == line.count as usize {
-            let took_us = bench.stack.now_us - started_us;
+        let registered = phones.registered_count();
+        if complete_us.is_none() && registered == line.count as usize {
+            let took_us = stack.now_us - began_us;
             complete_us = Some(took_us);
             eprintln!("all {} registered after {:.3} s", line.count, took_us as f64 / 1e6);
         }
-        let passed_s = passed_us / 1_000_000;
-        let (stack, phones) = bench.phones();
-        if passed_s > shown_s {
-            shown_s = passed_s;
-            eprintln!(
-                "{passed_s:5} s  registered {}/{}  calls received {}  wrong connection {}  wrong phone {}",
-                phones.registered_count(),
-                line.count,
-                stack.tally.calls_received,
-                stack.tally.wrong_connection,
-                stack.tally.wrong_phone
-            );
-        }
+        let tally = &stack.tally;
+        let Some(passed_s) = scenario::tick(&mut told_s, stack.now_us - began_us) else { continue };
+        eprintln!(
+            "{passed_s:5} s  registered {registered}/{}  calls received {}  wrong connection {}  wrong phone {}",
+            line.count, tally.calls_received, tally.wrong_connection, tally.wrong_phone
+        );
         if line.seconds > 0 && passed_s >= line.seconds {
             let report = json!({
-                "registered": phones.registered_count(),
+                "registered": registered,
                 "register_s": complete_us.map(|took_us| took_us as f64 / 1e6),
                 "register_ms": phones.register_times.summary(),
-                "counts": stack.tally,
+                "counts": tally,
             });
             println!("{report}");
-            let is_good = phones.registered_count() == line.count as usize
-                && stack.tally.wrong_connection + stack.tally.wrong_phone == 0;
-            return Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+            return Ok(scenario::status(registered == line.count as usize && tally.astray() == 0));
         }
     }
 }

@@ -18,7 +18,7 @@ mod partner;
 #[cfg(test)]
 mod tests;
 
-use crate::args::{HabitsLine, PolicyLine};
+use crate::args::ServerArgs;
 use crate::bench::{Bench, Place};
 use crate::certs::TlsFiles;
 use crate::net::SERVER;
@@ -48,11 +48,9 @@ pub struct ServerLine {
     #[arg(long, required = true)]
     listen: Vec<Place>,
     #[command(flatten)]
-    policy: PolicyLine,
+    server: ServerArgs,
     #[command(flatten)]
     tls: TlsFiles,
-    #[command(flatten)]
-    habits: HabitsLine,
     /// Plays a device that does not register: answers every call itself.
     #[arg(long)]
     device: bool,
@@ -71,7 +69,7 @@ pub struct ServerLine {
 impl ServerLine {
     fn habits(&self) -> Habits {
         let (domain, trunks) = (self.domain.clone(), self.trunk.clone());
-        Habits { is_device: self.device, domain, trunks, ..self.habits.habits() }
+        Habits { is_device: self.device, domain, trunks, ..self.server.habits() }
     }
 }
 
@@ -114,7 +112,7 @@ struct Desk {
 /// Files, addresses, or the poll itself.
 pub fn serve(line: &ServerLine) -> Result<ExitCode, Box<dyn Error>> {
     let mut bench = Bench::new(line.tls.load()?, Timers::default())?;
-    for place in bench.add_server(&line.listen, line.policy.policy(), line.habits())? {
+    for place in bench.add_server(&line.listen, line.server.policy(), line.habits())? {
         println!("{}", json!({"listening": format!("{}:{}", place.transport.param(), place.addr)}));
     }
     let (orders, inbox) = crossbeam_channel::bounded::<Order>(ORDERS_MAX);

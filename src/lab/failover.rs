@@ -14,28 +14,22 @@ mod pair;
 use crate::args::PhonesArgs;
 use crate::bench::{Bench, Place};
 use crate::certs::TlsFiles;
-use crate::ledger::{Caller, Ledger, Window};
-use crate::load::{self, Direction};
+use crate::ledger::{Booked, Caller, Ledger, Window};
+use crate::load::Direction;
 use crate::net::Transport;
 use crate::phones::PhoneCallRef;
+use crate::scenario::{self, Ended, FATES_MAX, LINGER, Scenario};
 use crate::server::Plan;
-use crate::stack::Timers;
 use crate::watch;
 use clap::Args;
 use fault::{Event, Fault, schedule};
 use pair::Pair;
 use serde_json::{Value, json};
-use std::collections::HashMap;
-use std::error::Error;
+use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::process::ExitCode;
 use std::time::Duration;
 
-/// After the last call: 8 s until a call counts as lost, and time for what follows from that.
-const DRAIN_MAX_US: u64 = 14_000_000;
 const ASK_EVERY_US: u64 = 100_000;
-const LOOK_EVERY_US: u64 = 1_000_000;
-const LINGER: Duration = Duration::from_secs(20);
 const NAMES: [&str; 2] = ["primary", "backup"];
 
 #[derive(Args)]
@@ -100,129 +94,104 @@ struct Run<'a> {
     bench: Bench,
     pair: Pair,
     ledger: Ledger,
-    calls: HashMap<PhoneCallRef, usize>,
+    calls: Booked<PhoneCallRef>,
+    /// What goes wrong and has not yet, in order.
+    events: VecDeque<Event>,
+    faults: Vec<(Event, u64)>,
+    /// When the servers are asked next what they have counted.
+    ask_us: u64,
+    /// Calls that phones have placed since it was last told who serves.
+    by_phones: u64,
     /// Calls of servers that were due while nobody was active.
     skipped: u64,
-    faults: Vec<(Event, u64)>,
 }
 
 /// Runs it; fails when a call is stuck, went astray, or an expectation is broken.
 ///
 /// # Errors
 /// What could not be started.
-pub fn run(line: &FailoverLine) -> Result<ExitCode, Box<dyn Error>> {
-    let timers = Timers { linger_us: LINGER.as_micros() as u64, ..Timers::default() };
-    let mut bench = Bench::new(line.tls.load()?, timers)?;
+pub fn run(line: &FailoverLine) -> Ended {
+    let mut bench = scenario::bench(line.tls.load()?, LINGER)?;
     let place = |addr| Place { transport: line.internal, addr };
     let waker = bench.stack.net.waker();
     let pair = Pair::start([place(line.primary), place(line.backup)], &line.tls, Vec::new(), waker)?;
     bench.add_phones(line.phone.config(line.proxy, line.phones));
-    let registered = load::register_all(&mut bench, line.register_rate)?;
+    let registered = scenario::register_all(&mut bench, line.register_rate)?;
     if registered < line.phones as usize {
         println!("{}", json!({"phones": line.phones, "registered": registered, "counts": bench.stack.tally}));
-        return Ok(ExitCode::FAILURE);
+        return Ok(scenario::status(false));
     }
-    let ledger = Ledger::default();
-    let mut run = Run { line, bench, pair, ledger, calls: HashMap::new(), skipped: 0, faults: Vec::new() };
-    run.call()?;
+    let mut run = Run {
+        line,
+        bench,
+        pair,
+        ledger: Ledger::default(),
+        calls: Booked::new(),
+        events: schedule(&line.fault).into(),
+        faults: Vec::new(),
+        ask_us: 0,
+        by_phones: 0,
+        skipped: 0,
+    };
+    scenario::play(&mut run, line.rate, line.seconds, FATES_MAX)?;
     run.report()
 }
 
-impl Run<'_> {
-    fn call(&mut self) -> Result<(), Box<dyn Error>> {
-        let line = self.line;
-        let total = (line.rate * line.seconds as f64).round() as u64;
-        let began_us = self.bench.stack.read_clock();
-        let due_of = |nth: u64| began_us + (nth as f64 * 1e6 / line.rate) as u64;
-        let mut events = schedule(&line.fault).into_iter().peekable();
-        let (mut placed, mut by_phones_seen) = (0, 0);
-        let (mut ask_us, mut look_us) = (began_us, began_us + LOOK_EVERY_US);
-        let mut by_phones = 0;
-        loop {
-            let mut now_us = self.bench.stack.read_clock();
-            while let Some(event) = events.next_if(|event| began_us + (event.at_s * 1e6) as u64 <= now_us) {
-                let what = if event.begins { "begins" } else { "is over" };
-                let name = NAMES[event.server];
-                eprintln!("{:6.2} s  {} of the {name} {what}", event.at_s, event.kind);
-                self.pair.apply(event, &mut self.ledger)?;
+impl Scenario for Run<'_> {
+    fn bench(&mut self) -> &mut Bench {
+        &mut self.bench
+    }
+
+    fn disturb(&mut self, passed_s: f64) -> Ended<()> {
+        while let Some(event) = self.events.pop_front_if(|event| event.at_s <= passed_s) {
+            let what = if event.begins { "begins" } else { "is over" };
+            let name = NAMES[event.server];
+            eprintln!("{:6.2} s  {} of the {name} {what}", event.at_s, event.kind);
+            self.pair.apply(event, &mut self.ledger)?;
+            if event.begins {
                 // A signal or an order has been given by now; that took the shell its time.
-                now_us = self.bench.stack.read_clock();
-                if event.begins {
-                    self.faults.push((event, now_us));
-                }
-            }
-            let is_late = |&(_, at_us): &(Event, u64)| line.takeover_ms.is_some_and(|ms| now_us > at_us + ms * 1_000);
-            if self.faults.last().is_some_and(is_late) {
-                self.pair.take_over();
-            }
-            while placed < total && due_of(placed) <= now_us {
-                by_phones += u64::from(self.place(placed));
-                placed += 1;
-                now_us = self.bench.stack.read_clock();
-            }
-            if now_us >= ask_us {
-                self.pair.ask();
-                ask_us = now_us + ASK_EVERY_US;
-            }
-            if now_us >= look_us {
-                let serving = self.pair.look(by_phones - by_phones_seen);
-                by_phones_seen = by_phones;
-                look_us += LOOK_EVERY_US;
-                self.progress((now_us - began_us) / 1_000_000, serving);
-            }
-            let next_us = if placed < total { due_of(placed).min(ask_us) } else { ask_us };
-            self.bench.turn(Duration::from_micros(next_us.saturating_sub(now_us)))?;
-            self.note();
-            let now_us = self.bench.stack.now_us;
-            let is_over = self.ledger.unfinished() == 0 && self.bench.stack.open_invites() == 0;
-            if placed == total && (is_over || now_us > due_of(total) + DRAIN_MAX_US) {
-                // The last word of the servers is as old as the last time that they were asked.
-                return Ok(());
+                self.faults.push((event, self.bench.stack.read_clock()));
             }
         }
+        let now_us = self.bench.stack.read_clock();
+        let is_late = |&(_, at_us): &(Event, u64)| self.line.takeover_ms.is_some_and(|ms| now_us > at_us + ms * 1_000);
+        if self.faults.last().is_some_and(is_late) {
+            self.pair.take_over();
+        }
+        if now_us >= self.ask_us {
+            self.pair.ask();
+            self.ask_us = now_us + ASK_EVERY_US;
+        }
+        Ok(())
     }
 
-    /// Places a call; says whether a phone did.
-    fn place(&mut self, nth: u64) -> bool {
+    fn place(&mut self, nth: u64) {
         let line = self.line;
-        let from_phone = match line.direction {
-            Direction::ToPhone => false,
-            Direction::FromPhone => true,
-            Direction::Both => nth.is_multiple_of(2),
-        };
-        let phone = (nth.wrapping_mul(7_919) % u64::from(line.phones)) as u32;
+        let phone = scenario::phone_of(nth, line.phones);
         let now_us = self.bench.stack.now_us;
-        if !from_phone {
+        if line.direction.is_from_phone(nth) {
+            let plan = Plan { talk: Some(Duration::from_millis(line.talk_ms)), is_watched: true };
+            let call = self.bench.call_from(phone, &format!("sip:answer@{}", line.phone.domain), plan);
+            self.calls.book(&mut self.ledger, now_us, Caller::Phone, call);
+            self.by_phones += 1;
+        } else {
             let aor = self.bench.phones().1.aor(phone);
-            if !self.pair.place_call(now_us, &aor, line.talk_ms, &mut self.ledger) {
-                self.skipped += 1;
-            }
-            return false;
+            let is_placed = self.pair.place_call(now_us, &aor, line.talk_ms, &mut self.ledger);
+            self.skipped += u64::from(!is_placed);
         }
-        let plan = Plan { talk: Some(Duration::from_millis(line.talk_ms)), is_watched: true };
-        let record = self.ledger.open(now_us, Caller::Phone);
-        let (stack, phones) = self.bench.phones();
-        match phones.place_call(stack, phone, &format!("sip:answer@{}", line.phone.domain), plan) {
-            Some(call) => {
-                self.calls.insert(call, record);
-            }
-            None => self.ledger.note(record, now_us, crate::server::Step::Failed(0)),
-        }
-        true
     }
 
-    fn note(&mut self) {
+    fn turn(&mut self, wait_us: u64) -> Ended<()> {
+        let wait_us = wait_us.min(self.ask_us.saturating_sub(self.bench.stack.read_clock()));
+        self.bench.turn(Duration::from_micros(wait_us))?;
         let now_us = self.bench.stack.now_us;
         self.pair.listen(now_us, &mut self.ledger);
-        let (_, phones) = self.bench.phones();
-        while let Some((call, step)) = phones.journal.pop_front() {
-            if let Some(&record) = self.calls.get(&call) {
-                self.ledger.note(record, now_us, step);
-            }
-        }
+        self.calls.note(&mut self.ledger, now_us, &mut self.bench.phones().1.journal);
+        Ok(())
     }
 
-    fn progress(&self, passed_s: u64, serving: Option<usize>) {
+    fn progress(&mut self, passed_s: u64) {
+        let serving = self.pair.look(std::mem::take(&mut self.by_phones));
         let serving = serving.map_or("nobody", |server| ["the primary", "the backup"][server]);
         eprintln!(
             "{passed_s:6} s  {serving} serves  unfinished {}  refused or lost {}",
@@ -231,7 +200,13 @@ impl Run<'_> {
         );
     }
 
-    fn report(mut self) -> Result<ExitCode, Box<dyn Error>> {
+    fn is_over(&mut self) -> bool {
+        self.ledger.unfinished() == 0 && self.bench.stack.open_invites() == 0
+    }
+}
+
+impl Run<'_> {
+    fn report(mut self) -> Ended {
         let line = self.line;
         // What became of each fault, until the next one.
         let ends: Vec<u64> = self.faults.iter().skip(1).map(|&(_, at)| at).chain([u64::MAX]).collect();
@@ -250,20 +225,16 @@ impl Run<'_> {
         } else {
             println!("{report}");
         }
-        for what in &broken {
-            eprintln!("hawser-lab failover: {what}");
-        }
         // The phones go first: their connections end in order, and the servers with them.
         self.bench.turn(Duration::ZERO)?;
-        Ok(if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(scenario::verdict("failover", &broken))
     }
 
     /// Every expectation of the line that does not hold, in words.
     fn broken(&self, windows: &[(Event, Window)], stuck: u64) -> Vec<String> {
         let line = self.line;
         let failed = self.ledger.failed_count();
-        let tally = &self.bench.stack.tally;
-        let astray = tally.wrong_connection + tally.wrong_phone;
+        let astray = self.bench.stack.tally.astray();
         let mut broken: Vec<String> = Vec::new();
         if stuck > 0 {
             broken.push(format!("{stuck} calls are stuck"));
@@ -286,7 +257,7 @@ impl Run<'_> {
         broken
     }
 
-    fn figures(&self, windows: &[(Event, Window)], stuck: u64, broken: &[String]) -> Result<Value, Box<dyn Error>> {
+    fn figures(&self, windows: &[(Event, Window)], stuck: u64, broken: &[String]) -> Ended<Value> {
         let shown: Vec<Value> = windows.iter().map(|(event, window)| of_fault(event, window)).collect();
         let got = [self.pair.got(0), self.pair.got(1)];
         let tally = &self.bench.stack.tally;
@@ -313,7 +284,7 @@ impl Run<'_> {
         }))
     }
 
-    fn pairs_as_the_proxy_sees_them(&self) -> Result<Value, Box<dyn Error>> {
+    fn pairs_as_the_proxy_sees_them(&self) -> Ended<Value> {
         let Some(http) = &self.line.http else { return Ok(Value::Null) };
         let stats = watch::json(&format!("{}/stats", http.trim_end_matches('/')))?;
         Ok(stats["servers"].clone())

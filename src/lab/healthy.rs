@@ -3,38 +3,27 @@
 //!
 //! Owns: the schedule of calls, and the marks between phases. Must not touch: what is unhealthy.
 
-use crate::args::PhonesArgs;
-use crate::bench::{Bench, Place};
+use crate::args::{HopsLine, PhonesArgs, WatchLine};
+use crate::bare_clients::{BareClients, Fact};
+use crate::bench::Bench;
 use crate::certs::TlsFiles;
-use crate::load;
-use crate::net::{TlsSettings, Transport};
 use crate::registrar::Policy;
+use crate::scenario::{self, Ended, Schedule};
 use crate::server::{Habits, Plan};
-use crate::stack::Timers;
-use crate::tally::Histogram;
 use crate::watch::{self, Usage};
 use clap::Args;
 use serde_json::{Value, json};
-use std::error::Error;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 const DRAIN_MAX: Duration = Duration::from_secs(12);
-const PLACED_PER_TURN_MAX: usize = 32;
 const WAIT_MAX_US: u64 = 5_000;
 const LINGER: Duration = Duration::from_secs(5);
 
 #[derive(Args)]
 pub struct HealthyLine {
-    /// Where the proxy listens for phones, such as tls:127.0.0.1:5061.
-    #[arg(long)]
-    pub proxy: Place,
-    /// Transport between the proxy and this SIP Server.
-    #[arg(long, default_value = "udp")]
-    internal: Transport,
-    /// Where this SIP Server listens.
-    #[arg(long, default_value = "127.0.0.1:7000")]
-    server_listen: SocketAddr,
+    #[command(flatten)]
+    hops: HopsLine,
     /// Number of phones.
     #[arg(long, default_value_t = 500)]
     phones: u32,
@@ -47,15 +36,11 @@ pub struct HealthyLine {
     /// Registrations started each second at the beginning.
     #[arg(long, default_value_t = 500.0)]
     register_rate: f64,
-    /// The proxy's metrics, such as http://127.0.0.1:8080/metrics.
-    #[arg(long)]
-    pub metrics: Option<String>,
-    /// Processes of the proxy, whose processor time and memory go into the report.
-    #[arg(long, value_delimiter = ',')]
-    watch_pid: Vec<u32>,
+    #[command(flatten)]
+    watch: WatchLine,
     /// Addresses that the bare TLS clients come from; 127.0.1.1 to 127.0.1.32 for a proxy on loopback, else the system's choice.
     #[arg(long, value_delimiter = ',')]
-    pub client_source: Vec<IpAddr>,
+    client_source: Vec<IpAddr>,
     #[command(flatten)]
     phone: PhonesArgs,
     #[command(flatten)]
@@ -78,16 +63,14 @@ pub struct Phase {
     pub busy_us: u64,
 }
 
-/// Phones and their calls.
+/// Phones and their calls, and beside them the bare clients that are about to be unhealthy.
 pub struct Healthy<'a> {
     line: &'a HealthyLine,
     pub bench: Bench,
+    pub clients: BareClients,
     began_us: u64,
-    placed: u64,
-    /// The schedule counts from here: when, and how many had been placed.
-    from: (u64, u64),
+    schedule: Schedule,
     is_paused: bool,
-    behind: Histogram,
     phase: Mark,
     phases: Vec<Value>,
     metrics: Vec<(String, f64)>,
@@ -95,36 +78,18 @@ pub struct Healthy<'a> {
 
 impl<'a> Healthy<'a> {
     /// Registers all phones.
-    ///
-    /// # Errors
-    /// Not all of them got registered.
-    pub fn start(line: &'a HealthyLine) -> Result<(Self, TlsSettings), Box<dyn Error>> {
-        let timers = Timers { linger_us: LINGER.as_micros() as u64, ..Timers::default() };
+    pub fn start(line: &'a HealthyLine) -> Ended<Self> {
         let tls = line.tls.load()?;
-        let mut bench = Bench::new(tls.clone(), timers)?;
-        let listen = Place { transport: line.internal, addr: line.server_listen };
-        bench.add_server(&[listen], Policy::default(), Habits::default())?;
-        bench.add_phones(line.phone.config(line.proxy, line.phones));
-        let registered = load::register_all(&mut bench, line.register_rate)?;
-        if registered < line.phones as usize {
-            return Err(format!("only {registered} of {} phones are registered", line.phones).into());
-        }
-        let metrics = line.metrics.as_deref().map_or(Ok(Vec::new()), watch::metrics)?;
+        let mut bench = scenario::bench(tls.clone(), LINGER)?;
+        bench.add_server(&[line.hops.server_place()], Policy::default(), Habits::default())?;
+        bench.add_phones(line.phone.config(line.hops.proxy, line.phones));
+        scenario::register(&mut bench, line.register_rate)?;
+        let metrics = line.watch.samples()?;
+        let clients = BareClients::start(line.hops.proxy.addr, &tls, line.client_source.clone())?;
         let began_us = bench.stack.read_clock();
-        let phase = Mark { at_us: began_us, ended: 0, busy_us: watch::busy_us(&line.watch_pid) };
-        let healthy = Self {
-            line,
-            bench,
-            began_us,
-            placed: 0,
-            from: (began_us, 0),
-            is_paused: false,
-            behind: Histogram::default(),
-            phase,
-            phases: Vec::new(),
-            metrics,
-        };
-        Ok((healthy, tls))
+        let phase = Mark { at_us: began_us, ended: 0, busy_us: watch::busy_us(&line.watch.watch_pid) };
+        let schedule = Schedule::new(began_us, line.rate, u64::MAX);
+        Ok(Self { line, bench, clients, began_us, schedule, is_paused: false, phase, phases: Vec::new(), metrics })
     }
 
     /// Seconds since the first call.
@@ -134,35 +99,36 @@ impl<'a> Healthy<'a> {
 
     /// Places no more calls until told otherwise.
     pub fn pause(&mut self, is_paused: bool) {
-        self.from = (self.bench.stack.read_clock(), self.placed);
+        self.schedule.resume(self.bench.stack.read_clock());
         self.is_paused = is_paused;
     }
 
     /// Places what is due, and lets the network have its turn.
-    ///
-    /// # Errors
-    /// The poll itself failed.
-    pub fn turn(&mut self) -> Result<(), Box<dyn Error>> {
-        if self.is_paused {
-            return Ok(self.bench.turn(Duration::from_micros(WAIT_MAX_US))?);
+    pub fn turn(&mut self) -> Ended<()> {
+        let Self { line, bench, schedule, .. } = self;
+        let mut wait_us = WAIT_MAX_US;
+        if !self.is_paused {
+            let plan = Plan { talk: Some(Duration::from_millis(line.talk_ms)), is_watched: false };
+            let clock = |bench: &mut Bench| bench.stack.read_clock();
+            schedule.place_due(bench, clock, |bench, nth| {
+                bench.call_phone(scenario::phone_of(nth, line.phones), plan);
+            });
+            wait_us = schedule.wait_us(clock(bench)).min(WAIT_MAX_US);
         }
-        let (from_us, first) = self.from;
-        let due_of = |nth: u64| from_us + ((nth - first) as f64 * 1e6 / self.line.rate) as u64;
-        let mut now_us = self.bench.stack.read_clock();
-        let mut in_turn = 0;
-        while due_of(self.placed) <= now_us && in_turn < PLACED_PER_TURN_MAX {
-            self.behind.record(now_us - due_of(self.placed));
-            let plan = Plan { talk: Some(Duration::from_millis(self.line.talk_ms)), is_watched: false };
-            let phone = (self.placed.wrapping_mul(7_919) % u64::from(self.line.phones)) as u32;
-            let aor = self.bench.phones().1.aor(phone);
-            let (stack, server) = self.bench.server();
-            server.place_call(stack, &aor, plan);
-            self.placed += 1;
-            in_turn += 1;
-            now_us = self.bench.stack.read_clock();
+        Ok(bench.turn(Duration::from_micros(wait_us))?)
+    }
+
+    /// Goes on for so many seconds, or until `is_done`, which gets the seconds that have passed of them and what has
+    /// become of the bare clients.
+    pub fn go_on(&mut self, seconds: f64, mut is_done: impl FnMut(f64, Vec<Fact>) -> bool) -> Ended<()> {
+        let from_s = self.passed_s();
+        while self.passed_s() - from_s < seconds {
+            self.turn()?;
+            if is_done(self.passed_s() - from_s, self.clients.facts()?) {
+                break;
+            }
         }
-        let wait_us = due_of(self.placed).saturating_sub(now_us).min(WAIT_MAX_US);
-        Ok(self.bench.turn(Duration::from_micros(wait_us))?)
+        Ok(())
     }
 
     /// Ends a phase: what its calls took and cost is set down under this name.
@@ -173,7 +139,7 @@ impl<'a> Healthy<'a> {
         let ended = now.ended - self.phase.ended;
         let seconds = (now.at_us - self.phase.at_us) as f64 / 1e6;
         let busy_us = now.busy_us.saturating_sub(self.phase.busy_us);
-        let usage: Usage = watch::usage(&self.line.watch_pid);
+        let usage: Usage = watch::usage(&self.line.watch.watch_pid);
         let each = (ended > 0).then(|| busy_us as f64 / ended as f64);
         eprintln!(
             "{name}: {seconds:.1} s, {ended} calls, p99 {:.1} ms, {:.0} us each, {} MiB",
@@ -195,18 +161,17 @@ impl<'a> Healthy<'a> {
     }
 
     fn mark(&self) -> Mark {
-        let busy_us = watch::busy_us(&self.line.watch_pid);
+        let busy_us = watch::busy_us(&self.line.watch.watch_pid);
         Mark { at_us: self.bench.stack.now_us, ended: self.bench.stack.tally.calls_ended, busy_us }
     }
 
-    /// By how much all samples of the proxy whose name holds `part` have grown since the first call.
-    ///
-    /// # Errors
-    /// Its HTTP port does not answer.
-    pub fn grown(&self, parts: &[&str]) -> Result<Value, Box<dyn Error>> {
-        let Some(url) = &self.line.metrics else { return Ok(Value::Null) };
-        let now = watch::metrics(url)?;
+    /// By how much all samples of the proxy whose name holds one of `parts` have grown since the first call.
+    fn grown(&self, parts: &[&str]) -> Ended<Value> {
+        if self.line.watch.metrics.is_none() {
+            return Ok(Value::Null);
+        }
         let mut grown = serde_json::Map::new();
+        let now = self.line.watch.samples()?;
         for (name, value) in now.iter().filter(|(name, _)| parts.iter().any(|part| name.contains(part))) {
             let before = self.metrics.iter().find(|(other, _)| other == name).map_or(0.0, |(_, value)| *value);
             if *value > before {
@@ -216,30 +181,28 @@ impl<'a> Healthy<'a> {
         Ok(Value::Object(grown))
     }
 
-    /// Waits for the last call to end; says what became of all, and whether that is as it should be.
-    ///
-    /// # Errors
-    /// The poll itself failed.
-    pub fn finish(mut self) -> Result<(Value, bool), Box<dyn Error>> {
-        let is_over = |bench: &mut Bench| bench.server().1.calls_open() == 0 && bench.phones().1.calls_open() == 0;
-        self.bench.turn_until(DRAIN_MAX, is_over)?;
-        let stuck = self.bench.server().1.calls_open() + self.bench.phones().1.calls_open();
+    /// Waits for the last call to end, and prints what became of all, beside what is the scenario's own and what the
+    /// proxy has counted of `metrics`; fails when a call came to harm, or unless the scenario's own expectations hold.
+    pub fn report<const N: usize>(mut self, own: [(&str, Value); N], metrics: &[&str], holds: bool) -> Ended {
+        let metrics = self.grown(metrics)?;
+        self.bench.turn_until(DRAIN_MAX, |bench| bench.calls_open() == 0)?;
+        let stuck = self.bench.calls_open();
         let registered = self.bench.phones().1.registered_count();
         let tally = &self.bench.stack.tally;
-        let failed: u64 = tally.calls_failed.values().sum();
-        let lost = tally.calls_lost + tally.byes_lost;
-        let report = json!({
+        let mut report = json!({
             "phases": self.phases,
-            "calls": {
-                "placed": tally.calls_placed, "answered": tally.calls_answered, "ended": tally.calls_ended,
-                "failed": failed, "failed_by": tally.calls_failed, "lost": lost, "still_open": stuck,
-            },
+            "calls": tally.calls(stuck),
             "phones": self.line.phones,
             "registered_at_the_end": registered,
             "connections_closed": tally.connections_closed,
-            "behind_ms": self.behind.summary(),
+            "behind_ms": self.schedule.behind.summary(),
+            "metrics": metrics,
         });
-        let is_clean = failed + lost == 0 && stuck == 0 && registered == self.line.phones as usize;
-        Ok((report, is_clean))
+        for (name, value) in own {
+            report[name] = value;
+        }
+        println!("{report}");
+        let is_clean = tally.failed() + tally.lost() == 0 && stuck == 0 && registered == self.line.phones as usize;
+        Ok(scenario::status(is_clean && holds))
     }
 }

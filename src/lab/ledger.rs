@@ -4,7 +4,8 @@
 
 use crate::server::Step;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::Hash;
 
 /// An answer that took longer than this had to wait for something.
 const PROMPT_US: u64 = 1_000_000;
@@ -157,6 +158,34 @@ impl Ledger {
             "from_phones": of(|caller| caller == Caller::Phone),
             "from_servers": of(|caller| caller != Caller::Phone),
         })
+    }
+}
+
+/// The records of calls that one party has placed, by the party's own names of them.
+pub struct Booked<K>(HashMap<K, usize>);
+
+impl<K: Eq + Hash> Booked<K> {
+    pub fn new() -> Self {
+        Self(HashMap::new())
+    }
+
+    /// Opens a record for a call that was placed, or could not be; its number.
+    pub fn book(&mut self, ledger: &mut Ledger, now_us: u64, caller: Caller, call: Option<K>) -> usize {
+        let record = ledger.open(now_us, caller);
+        match call {
+            Some(call) => drop(self.0.insert(call, record)),
+            None => ledger.note(record, now_us, Step::Failed(0)),
+        }
+        record
+    }
+
+    /// Takes in what the party has noted since the last time.
+    pub fn note(&self, ledger: &mut Ledger, now_us: u64, journal: &mut VecDeque<(K, Step)>) {
+        for (call, step) in journal.drain(..) {
+            if let Some(&record) = self.0.get(&call) {
+                ledger.note(record, now_us, step);
+            }
+        }
     }
 }
 

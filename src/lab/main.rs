@@ -7,6 +7,8 @@
 //! ```text
 //! commands: certs, server (control), phones, load, failover, pool, sites, storm, stall, renew, story
 //!     │
+//!   scenario (the skeleton of load, failover, pool, sites, storm, stall, renew), healthy, ledger
+//!     │
 //!   bench ── server (registrar, calls of two legs) ─┐
 //!     │   ── phones (registration, calls) ──────────┤── dialog, sdp, tally
 //!     │                                             │
@@ -33,6 +35,7 @@ mod pool;
 mod processes;
 mod registrar;
 mod renew;
+mod scenario;
 mod sdp;
 mod server;
 mod sites;

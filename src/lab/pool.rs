@@ -8,25 +8,20 @@
 use crate::args::PhonesArgs;
 use crate::bench::{Bench, Place};
 use crate::certs::{self, TlsFiles};
-use crate::dns;
-use crate::ledger::{Caller, Fate, Ledger};
-use crate::load;
+use crate::ledger::{Booked, Caller, Fate, Ledger};
 use crate::net::Transport;
 use crate::phones::PhoneCallRef;
-use crate::processes::{Hawser, Program, Scratch, dnsmasq, free_ports};
-use crate::server::{CallRef, Habits, Plan, Step};
-use crate::stack::Timers;
+use crate::processes::{Program, Scratch, dnsmasq, free_ports, hawser, pool_zone};
+use crate::scenario::{self, Ended, FATES_MAX, LINGER, Scenario};
+use crate::server::{CallRef, Habits, Plan};
 use clap::Args;
-use std::collections::{BTreeMap, HashMap};
-use std::error::Error;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
 const MEMBERS: u8 = 3;
-const DRAIN_MAX_US: u64 = 14_000_000;
-const LINGER: Duration = Duration::from_secs(20);
 
 #[derive(Args)]
 pub struct PoolLine {
@@ -68,11 +63,11 @@ struct Entry {
 struct Pool<'a> {
     line: &'a PoolLine,
     bench: Bench,
-    proxies: Vec<(IpAddr, Hawser)>,
+    proxies: Vec<(IpAddr, Program)>,
     ledger: Ledger,
     entries: Vec<Entry>,
-    from_phones: HashMap<PhoneCallRef, usize>,
-    from_server: HashMap<CallRef, usize>,
+    from_phones: Booked<PhoneCallRef>,
+    from_server: Booked<CallRef>,
     killed: Option<(IpAddr, u64)>,
     /// Phones of the killed proxy, and when they were back.
     away: BTreeMap<u32, Option<u64>>,
@@ -82,7 +77,7 @@ struct Pool<'a> {
 ///
 /// # Errors
 /// What could not be started, or a zone that does not agree with the proxies.
-pub fn run(line: &PoolLine) -> Result<ExitCode, Box<dyn Error>> {
+pub fn run(line: &PoolLine) -> Ended {
     let scratch = Scratch::new("pool")?;
     let dir = scratch.path();
     let domain = &line.phone.domain;
@@ -93,85 +88,106 @@ pub fn run(line: &PoolLine) -> Result<ExitCode, Box<dyn Error>> {
     let (server_at, dns_at) = (SocketAddr::new(home, port + 3), SocketAddr::new(home, port + 4));
     let names: Vec<String> = members.iter().map(IpAddr::to_string).chain([domain.clone()]).collect();
     certs::write_all(dir, &names, &[])?;
-    let tls = TlsFiles {
-        ca: Some(dir.join("ca.pem")),
-        cert: Some(dir.join("server.pem")),
-        key: Some(dir.join("server.key")),
-        tls_name: (line.transport == Transport::Tls).then(|| domain.clone()),
-        ..TlsFiles::default()
-    };
+    let tls_name = (line.transport == Transport::Tls).then(|| domain.clone());
+    let tls = TlsFiles { tls_name, ..TlsFiles::written(dir, "server") };
 
-    let timers = Timers { linger_us: LINGER.as_micros() as u64, ..Timers::default() };
-    let mut bench = Bench::new(tls.load()?, timers)?;
+    let mut bench = scenario::bench(tls.load()?, LINGER)?;
     let place = Place { transport: line.internal, addr: server_at };
     bench.add_server(&[place], Default::default(), Habits::default())?;
-    let mut proxies = Vec::new();
-    for (at, &ip) in members.iter().enumerate() {
-        let http = SocketAddr::new(ip, port + 2);
-        let text = settings(line, dir, ip, port, server_at);
-        proxies.push((ip, Hawser::start(&line.hawser, dir, &format!("proxy{}", at + 1), &text, http)?));
+    for (number, &ip) in (1..).zip(&members) {
+        std::fs::write(dir.join(format!("proxy{number}.toml")), settings(line, dir, ip, port, server_at))?;
     }
     let _dnsmasq = publish(line, dir, dns_at)?;
+    let mut proxies = Vec::new();
+    for (number, &ip) in (1..).zip(&members) {
+        let http = SocketAddr::new(ip, port + 2);
+        proxies.push((ip, hawser(&line.hawser, dir, &format!("proxy{number}"), http)?));
+    }
 
-    let targets = dns::find(dns_at, domain, line.transport)?;
-    let first = Place { transport: line.transport, addr: targets[0].addr };
-    bench.add_phones(line.phone.config(first, line.phones));
-    for phone in 0..line.phones {
-        let (stack, phones) = bench.phones();
-        phones.set_proxies(phone, dns::order(&targets, |below| stack.random() % below));
-    }
-    let registered = load::register_all(&mut bench, 500.0)?;
-    if registered < line.phones as usize {
-        let tally = &bench.stack.tally;
-        return Err(format!("{registered} of {} registered: {:?}", line.phones, tally.register_failures).into());
-    }
+    scenario::register_by_dns(&mut bench, (&line.phone, line.phones), (dns_at, domain.clone(), line.transport), 500.0)?;
     let mut pool = Pool {
         line,
         bench,
         proxies,
         ledger: Ledger::default(),
         entries: Vec::new(),
-        from_phones: HashMap::new(),
-        from_server: HashMap::new(),
+        from_phones: Booked::new(),
+        from_server: Booked::new(),
         killed: None,
         away: BTreeMap::new(),
     };
     println!("phones at the start   {}", pool.spread());
-    pool.call()?;
+    scenario::play(&mut pool, line.rate, line.seconds, FATES_MAX)?;
     Ok(pool.report())
 }
 
 fn settings(line: &PoolLine, dir: &Path, ip: IpAddr, port: u16, server: SocketAddr) -> String {
     let (domain, internal, dir) = (&line.phone.domain, line.internal.param(), dir.display());
+    let (tls, http) = (port + 1, port + 2);
     format!(
-        "[sipproxy]\nsip-address = \"{ip}\"\nsip-port = {port}\ntls-port = {}\nhttp-address = \"{ip}\"\n\
-         http-port = {}\ndomains = [\"{domain}\"]\ninternal-protocol = \"{internal}\"\n\
+        "[sipproxy]\nsip-address = \"{ip}\"\nsip-port = {port}\ntls-port = {tls}\nhttp-address = \"{ip}\"\n\
+         http-port = {http}\ndomains = [\"{domain}\"]\ninternal-protocol = \"{internal}\"\n\
          [[sip-server]]\nname = \"server\"\nprimary = \"{server}\"\n\
          [security]\ncertificate = \"{dir}/server.pem\"\ncertificate-key = \"{dir}/server.key\"\n\
-         trusted-ca = \"{dir}/ca.pem\"\n",
-        port + 1,
-        port + 2
+         trusted-ca = \"{dir}/ca.pem\"\n"
     )
 }
 
 /// Publishes the pool as `hawser pool-zone` prints it, and lets it check what is published.
-fn publish(line: &PoolLine, dir: &Path, dns_at: SocketAddr) -> Result<Program, Box<dyn Error>> {
-    let files = (1..=MEMBERS).map(|number| dir.join(format!("proxy{number}.toml")));
-    let pool_zone = |further: &[&str]| {
-        let mut command = Command::new(&line.hawser);
-        command.args(["pool-zone", "--domain", &line.phone.domain]).args(further).args(files.clone());
-        command.output()
-    };
-    let printed = pool_zone(&["--format", "dnsmasq"])?;
-    if !printed.status.success() {
-        return Err(format!("pool-zone: {}", String::from_utf8_lossy(&printed.stderr)).into());
-    }
-    let program = dnsmasq(dir, dns_at.port(), std::str::from_utf8(&printed.stdout)?)?;
-    let checked = pool_zone(&["--check", "--resolver", &dns_at.to_string()])?;
-    if !checked.status.success() {
-        return Err(format!("pool-zone --check: {}", String::from_utf8_lossy(&checked.stderr)).into());
-    }
+fn publish(line: &PoolLine, dir: &Path, dns_at: SocketAddr) -> Ended<Program> {
+    let files: Vec<PathBuf> = (1..=MEMBERS).map(|number| dir.join(format!("proxy{number}.toml"))).collect();
+    let domain = &line.phone.domain;
+    let printed = pool_zone(&line.hawser, domain, &["--format", "dnsmasq"], &files)?;
+    let program = dnsmasq(dir, dns_at.port(), &printed)?;
+    pool_zone(&line.hawser, domain, &["--check", "--resolver", &dns_at.to_string()], &files)?;
     Ok(program)
+}
+
+impl Scenario for Pool<'_> {
+    fn bench(&mut self) -> &mut Bench {
+        &mut self.bench
+    }
+
+    fn disturb(&mut self, passed_s: f64) -> Ended<()> {
+        if self.killed.is_none() && passed_s >= self.line.kill_after {
+            self.kill();
+        }
+        Ok(())
+    }
+
+    fn place(&mut self, nth: u64) {
+        let line = self.line;
+        let plan = Plan { talk: Some(Duration::from_millis(line.talk_ms)), is_watched: true };
+        let phone = scenario::phone_of(nth, line.phones);
+        let now_us = self.bench.stack.now_us;
+        let record = if nth.is_multiple_of(2) {
+            let call = self.bench.call_from(phone, &format!("sip:answer@{}", line.phone.domain), plan);
+            self.from_phones.book(&mut self.ledger, now_us, Caller::Phone, call)
+        } else {
+            let call = self.bench.call_phone(phone, plan);
+            self.from_server.book(&mut self.ledger, now_us, Caller::Server(0), call)
+        };
+        self.entries.push(Entry { record, phone });
+    }
+
+    fn turn(&mut self, wait_us: u64) -> Ended<()> {
+        self.bench.turn(Duration::from_micros(wait_us))?;
+        let now_us = self.bench.stack.now_us;
+        self.from_phones.note(&mut self.ledger, now_us, &mut self.bench.phones().1.journal);
+        self.from_server.note(&mut self.ledger, now_us, &mut self.bench.server().1.journal);
+        let Some((dead, _)) = self.killed else { return Ok(()) };
+        let phones = self.bench.phones().1;
+        for (&phone, back_us) in self.away.iter_mut().filter(|(_, back_us)| back_us.is_none()) {
+            if phones.is_registered(phone) && phones.proxy_of(phone).ip() != dead {
+                *back_us = Some(now_us);
+            }
+        }
+        Ok(())
+    }
+
+    fn is_over(&mut self) -> bool {
+        self.ledger.unfinished() == 0 && self.bench.stack.open_invites() == 0
+    }
 }
 
 impl Pool<'_> {
@@ -184,32 +200,6 @@ impl Pool<'_> {
         }
         let counts: Vec<String> = counts.iter().map(|(ip, count)| format!("{ip}: {count}")).collect();
         counts.join("  ")
-    }
-
-    fn call(&mut self) -> Result<(), Box<dyn Error>> {
-        let line = self.line;
-        let total = (line.rate * line.seconds as f64).round() as u64;
-        let began_us = self.bench.stack.read_clock();
-        let due_of = |nth: u64| began_us + (nth as f64 * 1e6 / line.rate) as u64;
-        let mut placed = 0;
-        loop {
-            let mut now_us = self.bench.stack.read_clock();
-            if self.killed.is_none() && now_us >= began_us + (line.kill_after * 1e6) as u64 {
-                self.kill();
-            }
-            while placed < total && due_of(placed) <= now_us {
-                self.place(placed);
-                placed += 1;
-                now_us = self.bench.stack.read_clock();
-            }
-            let wait_us = if placed < total { due_of(placed).saturating_sub(now_us) } else { 20_000 };
-            self.bench.turn(Duration::from_micros(wait_us))?;
-            self.note();
-            let is_over = self.ledger.unfinished() == 0 && self.bench.stack.open_invites() == 0;
-            if placed == total && (is_over || self.bench.stack.now_us > due_of(total) + DRAIN_MAX_US) {
-                return Ok(());
-            }
-        }
     }
 
     /// Kills the proxy that has the most phones.
@@ -225,55 +215,10 @@ impl Pool<'_> {
             .max_by_key(|(_, lost)| lost.len())
             .expect("a pool has members");
         self.away = lost.into_iter().map(|phone| (phone, None)).collect();
-        let (ip, hawser) = &mut self.proxies[index];
-        hawser.program.kill();
+        let (ip, proxy) = &mut self.proxies[index];
+        proxy.kill();
         self.killed = Some((*ip, self.bench.stack.read_clock()));
         println!("killed                {ip}, with {} phones", self.away.len());
-    }
-
-    fn place(&mut self, nth: u64) {
-        let line = self.line;
-        let plan = Plan { talk: Some(Duration::from_millis(line.talk_ms)), is_watched: true };
-        let phone = (nth.wrapping_mul(7_919) % u64::from(line.phones)) as u32;
-        let now_us = self.bench.stack.now_us;
-        let caller = if nth.is_multiple_of(2) { Caller::Phone } else { Caller::Server(0) };
-        let record = self.ledger.open(now_us, caller);
-        self.entries.push(Entry { record, phone });
-        let is_placed = if caller == Caller::Phone {
-            let (stack, phones) = self.bench.phones();
-            let call = phones.place_call(stack, phone, &format!("sip:answer@{}", line.phone.domain), plan);
-            call.map(|call| self.from_phones.insert(call, record)).is_some()
-        } else {
-            let aor = self.bench.phones().1.aor(phone);
-            let (stack, server) = self.bench.server();
-            server.place_call(stack, &aor, plan).map(|call| self.from_server.insert(call, record)).is_some()
-        };
-        if !is_placed {
-            self.ledger.note(record, now_us, Step::Failed(0));
-        }
-    }
-
-    fn note(&mut self) {
-        let now_us = self.bench.stack.now_us;
-        let phones = self.bench.phones().1;
-        while let Some((call, step)) = phones.journal.pop_front() {
-            if let Some(&record) = self.from_phones.get(&call) {
-                self.ledger.note(record, now_us, step);
-            }
-        }
-        let server = self.bench.server().1;
-        while let Some((call, step)) = server.journal.pop_front() {
-            if let Some(&record) = self.from_server.get(&call) {
-                self.ledger.note(record, now_us, step);
-            }
-        }
-        let Some((dead, _)) = self.killed else { return };
-        let phones = self.bench.phones().1;
-        for (&phone, back_us) in self.away.iter_mut().filter(|(_, back_us)| back_us.is_none()) {
-            if phones.is_registered(phone) && phones.proxy_of(phone).ip() != dead {
-                *back_us = Some(now_us);
-            }
-        }
     }
 
     /// Whether the killed proxy had to do with a call: its phone was there, and not back when it was placed.
@@ -296,26 +241,19 @@ impl Pool<'_> {
         let first = backs.iter().copied().fold(f64::INFINITY, f64::min);
         let last = backs.iter().copied().fold(0.0, f64::max);
         println!("back after            {first:.0} to {last:.0} ms ({missing} are not back)");
-        let (mut hit, mut hit_broken, mut others, mut broken) = (0, 0, 0, 0);
+        // By whether it had part in them, and whether they broke.
+        let mut calls = [[0_u32; 2]; 2];
         for entry in &self.entries {
             let is_broken = self.ledger.get(entry.record).is_broken();
-            match self.is_hit(entry) {
-                true => {
-                    hit += 1;
-                    hit_broken += u32::from(is_broken);
-                }
-                false => {
-                    others += 1;
-                    broken += u32::from(is_broken);
-                }
-            }
+            calls[usize::from(self.is_hit(entry))][usize::from(is_broken)] += 1;
         }
-        println!("calls it had part in  {hit}, {hit_broken} of them broken");
-        println!("all other calls       {others}, {broken} of them broken");
+        let [[whole, broken], [hit_whole, hit_broken]] = calls;
+        println!("calls it had part in  {}, {hit_broken} of them broken", hit_whole + hit_broken);
+        println!("all other calls       {}, {broken} of them broken", whole + broken);
         let tally = &self.bench.stack.tally;
         // What the server sends to the dead proxy gets no answer, and counts as lost after 8 s.
         let stuck = self.ledger.open_count();
-        let astray = tally.wrong_connection + tally.wrong_phone;
+        let astray = tally.astray();
         println!("stuck {stuck}, astray {astray}, duplicates {}", tally.duplicate_calls);
         println!("{}", self.ledger.summary());
         let mut faults = Vec::new();
@@ -331,14 +269,11 @@ impl Pool<'_> {
         if self.away.is_empty() {
             faults.push("the killed proxy had no phone".to_owned());
         }
-        for (ip, hawser) in &mut self.proxies {
-            if Some(*ip) != self.killed.map(|(dead, _)| dead) && !hawser.program.stop() {
-                faults.push(format!("{ip} did not end in order:\n{}", hawser.program.tail()));
+        for (ip, proxy) in &mut self.proxies {
+            if Some(*ip) != self.killed.map(|(dead, _)| dead) && !proxy.stop() {
+                faults.push(format!("{ip} did not end in order:\n{}", proxy.tail()));
             }
         }
-        for fault in &faults {
-            eprintln!("hawser-lab pool: {fault}");
-        }
-        if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        scenario::verdict("pool", &faults)
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Owns: starting, waiting until one is ready, signals, the end. Must not touch: what they are set to.
 
+use crate::scenario::Ended;
 use crate::watch;
-use std::error::Error;
 use std::fs::{self, File};
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ impl Program {
     ///
     /// # Errors
     /// It cannot be started.
-    pub fn start(dir: &Path, name: &str, command: &mut Command) -> Result<Self, Box<dyn Error>> {
+    pub fn start(dir: &Path, name: &str, command: &mut Command) -> Ended<Self> {
         let log = dir.join(format!("{name}.log"));
         let file = File::create(&log)?;
         let child = command
@@ -46,7 +46,7 @@ impl Program {
     ///
     /// # Errors
     /// It ended, or is not ready in time; with the last of what it wrote.
-    pub fn wait(&mut self, mut is_ready: impl FnMut() -> bool) -> Result<(), Box<dyn Error>> {
+    pub fn wait(&mut self, mut is_ready: impl FnMut() -> bool) -> Ended<()> {
         let until = Instant::now() + START_MAX;
         while !is_ready() {
             if self.child.try_wait()?.is_some() || Instant::now() > until {
@@ -94,36 +94,34 @@ impl Drop for Program {
     }
 }
 
-/// Hawser on some address.
-pub struct Hawser {
-    pub program: Program,
+/// Starts Hawser with the settings in NAME.toml of that folder, and waits until it says that it is ready.
+///
+/// # Errors
+/// It ended, or is not ready in time.
+pub fn hawser(binary: &Path, dir: &Path, name: &str, http: SocketAddr) -> Ended<Program> {
+    let file = dir.join(format!("{name}.toml"));
+    let mut program = Program::start(dir, name, Command::new(binary).arg("--config").arg(&file))?;
+    program.wait(|| watch::fetch(&format!("http://{http}/readyz")).is_ok())?;
+    Ok(program)
 }
 
-impl Hawser {
-    /// Starts it and waits until it says that it is ready.
-    ///
-    /// # Errors
-    /// It ended, or is not ready in time.
-    pub fn start(
-        binary: &Path,
-        dir: &Path,
-        name: &str,
-        settings: &str,
-        http: SocketAddr,
-    ) -> Result<Self, Box<dyn Error>> {
-        let file = dir.join(format!("{name}.toml"));
-        fs::write(&file, settings)?;
-        let mut program = Program::start(dir, name, Command::new(binary).arg("--config").arg(&file))?;
-        program.wait(|| watch::fetch(&format!("http://{http}/readyz")).is_ok())?;
-        Ok(Self { program })
+/// What `hawser pool-zone` says of these proxies' files.
+///
+/// # Errors
+/// It does not run, or ends with another status than 0.
+pub fn pool_zone(binary: &Path, domain: &str, further: &[&str], files: &[PathBuf]) -> Ended<String> {
+    let said = Command::new(binary).args(["pool-zone", "--domain", domain]).args(further).args(files).output()?;
+    if !said.status.success() {
+        return Err(format!("pool-zone {}: {}", further[0], String::from_utf8_lossy(&said.stderr)).into());
     }
+    Ok(String::from_utf8(said.stdout)?)
 }
 
 /// A port that is free on every one of these addresses, and the `count - 1` after it too.
 ///
 /// # Errors
 /// There is none.
-pub fn free_ports(addresses: &[IpAddr], count: u16) -> Result<u16, Box<dyn Error>> {
+pub fn free_ports(addresses: &[IpAddr], count: u16) -> Ended<u16> {
     let start = PORT_FIRST + (std::process::id() % 4_000) as u16;
     let is_free = |port: u16| {
         addresses.iter().all(|&ip| TcpListener::bind((ip, port)).is_ok() && UdpSocket::bind((ip, port)).is_ok())
@@ -138,7 +136,7 @@ pub fn free_ports(addresses: &[IpAddr], count: u16) -> Result<u16, Box<dyn Error
 ///
 /// # Errors
 /// It is not installed, or did not start.
-pub fn dnsmasq(dir: &Path, port: u16, lines: &str) -> Result<Program, Box<dyn Error>> {
+pub fn dnsmasq(dir: &Path, port: u16, lines: &str) -> Ended<Program> {
     let file = dir.join("dnsmasq.conf");
     fs::write(&file, lines)?;
     let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
@@ -159,7 +157,7 @@ pub struct Scratch(PathBuf);
 impl Scratch {
     /// # Errors
     /// It cannot be made.
-    pub fn new(what: &str) -> Result<Self, Box<dyn Error>> {
+    pub fn new(what: &str) -> Ended<Self> {
         let path = std::env::temp_dir().join(format!("hawser-lab-{what}-{}", std::process::id()));
         fs::create_dir_all(&path)?;
         Ok(Self(path))

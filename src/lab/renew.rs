@@ -5,17 +5,15 @@
 
 use crate::bare_clients::{BareClients, Fact, Kind, What, mark};
 use crate::healthy::{Healthy, HealthyLine};
-use crate::storm::said;
+use crate::scenario::Ended;
 use crate::tally::{Histogram, Tally};
 use clap::Args;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 /// DESIGN.md §TLS: from the change of a file to the last handshake that shows the old one.
@@ -94,44 +92,34 @@ struct Renewal<'a> {
 ///
 /// # Errors
 /// What could not be started, or a file.
-pub fn run(line: &RenewLine) -> Result<ExitCode, Box<dyn Error>> {
+pub fn run(line: &RenewLine) -> Ended {
     let mut renewal = Renewal::new(line)?;
-    let (mut healthy, tls) = Healthy::start(&line.healthy)?;
-    let clients = BareClients::start(line.healthy.proxy.addr, &tls, line.healthy.client_source.clone())?;
+    let mut healthy = Healthy::start(&line.healthy)?;
     renewal.placed[0].at = Instant::now();
-    loop {
+    while healthy.passed_s() <= line.seconds + AFTER_S {
         healthy.turn()?;
         let passed_s = healthy.passed_s();
         if passed_s < line.seconds {
-            renewal.begin(&clients, passed_s)?;
+            renewal.begin(&healthy.clients, passed_s)?;
             renewal.replace(passed_s)?;
-        } else if passed_s > line.seconds + AFTER_S {
-            break;
         }
-        for fact in clients.facts()? {
+        for fact in healthy.clients.facts()? {
             renewal.note(fact);
         }
     }
     healthy.end_phase("renewing");
-    let metrics = healthy.grown(&["hawser_tls_files_read", "hawser_tls_handshake_failures", "hawser_limit_hits"])?;
-    let (mut report, is_clean) = healthy.finish()?;
-    report["renewal"] = renewal.report();
-    report["metrics"] = metrics;
-    println!("{report}");
-    let holds = is_clean && renewal.failures() + renewal.unanswered() + renewal.stale == 0;
-    Ok(if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let counted = ["hawser_tls_files_read", "hawser_tls_handshake_failures", "hawser_limit_hits"];
+    let holds = renewal.failures() + renewal.unanswered() + renewal.stale == 0;
+    healthy.report([("renewal", renewal.report())], &counted, holds)
 }
 
 impl<'a> Renewal<'a> {
-    fn new(line: &'a RenewLine) -> Result<Self, Box<dyn Error>> {
+    fn new(line: &'a RenewLine) -> Ended<Self> {
         if line.set.len() < 4 {
             return Err("--set: at least four".into());
         }
-        let mut marks = Vec::new();
-        for set in &line.set {
-            marks.push(mark(&CertificateDer::from_pem_file(&set.certificate)?));
-        }
-        let first = mark(&CertificateDer::from_pem_file(&line.live.certificate)?);
+        let shown = |set: &Set| -> Ended<u64> { Ok(mark(&CertificateDer::from_pem_file(&set.certificate)?)) };
+        let (marks, first) = (line.set.iter().map(shown).collect::<Ended<_>>()?, shown(&line.live)?);
         Ok(Self {
             line,
             marks,
@@ -148,7 +136,7 @@ impl<'a> Renewal<'a> {
     }
 
     /// Begins the handshakes that are due.
-    fn begin(&mut self, clients: &BareClients, passed_s: f64) -> Result<(), Box<dyn Error>> {
+    fn begin(&mut self, clients: &BareClients, passed_s: f64) -> Ended<()> {
         let due = (passed_s * self.line.knocks) as u64;
         if due > self.begun {
             clients.open(Kind::Passer, u32::try_from(due - self.begun)?);
@@ -158,7 +146,7 @@ impl<'a> Renewal<'a> {
     }
 
     /// Replaces the files when that is due: by the next certificate, or by rubbish.
-    fn replace(&mut self, passed_s: f64) -> Result<(), Box<dyn Error>> {
+    fn replace(&mut self, passed_s: f64) -> Ended<()> {
         let line = self.line;
         if passed_s < self.next_s {
             return Ok(());
@@ -189,7 +177,7 @@ impl<'a> Renewal<'a> {
                     shown.shown_after = Some(fact.at.saturating_duration_since(shown.at));
                 }
             }
-            What::Ended { stood: false, how } => Tally::count(&mut self.failed, said(how)),
+            What::Ended { stood: false, how } => Tally::count(&mut self.failed, how.to_string()),
             What::Ended { stood: true, .. } => {}
         }
     }
@@ -237,7 +225,7 @@ fn is_stale(placed: &[Placed], certificate: u64, began: Instant) -> bool {
 }
 
 /// As certbot and its like do it: the whole file at once.
-fn replace(path: &Path, content: &[u8]) -> Result<(), Box<dyn Error>> {
+fn replace(path: &Path, content: &[u8]) -> Ended<()> {
     let new = path.with_extension("new");
     let fault = |fault| format!("{}: {fault}", path.display());
     fs::write(&new, content).map_err(fault)?;

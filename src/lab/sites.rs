@@ -10,27 +10,22 @@ mod capture;
 use crate::args::PhonesArgs;
 use crate::bench::{Bench, Place};
 use crate::certs::{self, Further, TlsFiles};
-use crate::dns;
 use crate::failover::child::SipServer;
-use crate::ledger::{Caller, Fate, Ledger};
-use crate::load;
+use crate::ledger::{Booked, Caller, Fate, Ledger};
 use crate::net::Transport;
 use crate::phones::{Phase, PhoneCallRef};
-use crate::processes::{Hawser, Program, Scratch, dnsmasq, free_ports};
-use crate::server::{Plan, Step};
-use crate::stack::Timers;
+use crate::processes::{Program, Scratch, dnsmasq, free_ports, hawser, pool_zone};
+use crate::scenario::{self, Ended, FATES_MAX, LINGER, Scenario};
+use crate::server::Plan;
 use capture::Capture;
 use clap::Args;
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::error::Error;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-const DRAIN_MAX_US: u64 = 14_000_000;
+/// Of each site, one after the other.
 const TURN: Duration = Duration::from_millis(2);
-const LINGER: Duration = Duration::from_secs(20);
 /// Ports from the first one on: SIP (off), TLS, HTTP, the SIP Servers' and the resolver's.
 const PORTS: u16 = 5;
 
@@ -64,8 +59,8 @@ pub struct SitesLine {
 struct Site {
     bench: Bench,
     servers: [SipServer; 2],
-    proxies: Vec<(IpAddr, Hawser)>,
-    calls: HashMap<PhoneCallRef, usize>,
+    proxies: [(IpAddr, Program); 2],
+    calls: Booked<PhoneCallRef>,
     counts: BTreeMap<String, u64>,
 }
 
@@ -93,19 +88,16 @@ fn address(site: usize, last: u8) -> IpAddr {
 ///
 /// # Errors
 /// What could not be started.
-pub fn run(line: &SitesLine) -> Result<ExitCode, Box<dyn Error>> {
+pub fn run(line: &SitesLine) -> Ended {
     let scratch = Scratch::new("sites")?;
     let dir = scratch.path();
     let all: Vec<IpAddr> = (0..2).flat_map(|site| [1, 2, 10, 11].map(|last| address(site, last))).collect();
     let port = free_ports(&all, PORTS)?;
     certs::write_all(dir, &[], &certificates()?)?;
     let dns_at = SocketAddr::from(([127, 0, 0, 1], port + 4));
-    let mut proxies: Vec<Vec<(IpAddr, Hawser)>> = Vec::new();
-    for site in 0..2 {
-        for number in 1..=2 {
-            let text = settings(dir, site, number, port, dns_at);
-            std::fs::write(dir.join(format!("site{site}-proxy{number}.toml")), text)?;
-        }
+    for (site, number) in [(0, 1), (0, 2), (1, 1), (1, 2)] {
+        let text = settings(dir, site, number, port, dns_at);
+        std::fs::write(dir.join(format!("site{site}-proxy{number}.toml")), text)?;
     }
     let _dnsmasq = publish(&line.hawser, dir, dns_at)?;
     let capture = match Capture::start(port..port + 4) {
@@ -118,27 +110,20 @@ pub fn run(line: &SitesLine) -> Result<ExitCode, Box<dyn Error>> {
     };
     let mut sites = Vec::new();
     for site in 0..2 {
-        let timers = Timers { linger_us: LINGER.as_micros() as u64, ..Timers::default() };
-        let bench = Bench::new(phone_tls(dir, site).load()?, timers)?;
-        let servers = [server(dir, site, 10, port, &bench)?, server(dir, site, 11, port, &bench)?];
-        sites.push((bench, servers));
-        proxies.push(Vec::new());
-        for number in 1..=2 {
+        let tls = TlsFiles { tls_name: Some(domain(site)), ..TlsFiles::written(dir, "phone") };
+        let bench = scenario::bench(tls.load()?, LINGER)?;
+        let mut servers = [server(dir, site, 10, port, &bench)?, server(dir, site, 11, port, &bench)?];
+        SipServer::introduce(servers.each_mut());
+        let proxy = |number| -> Ended<(IpAddr, Program)> {
             let (ip, name) = (address(site, number), format!("site{site}-proxy{number}"));
-            let text = std::fs::read_to_string(dir.join(format!("{name}.toml")))?;
-            let hawser = Hawser::start(&line.hawser, dir, &name, &text, SocketAddr::new(ip, port + 2))?;
-            proxies[site].push((ip, hawser));
-        }
+            Ok((ip, hawser(&line.hawser, dir, &name, SocketAddr::new(ip, port + 2))?))
+        };
+        let proxies = [proxy(1)?, proxy(2)?];
+        sites.push(Site { bench, servers, proxies, calls: Booked::new(), counts: BTreeMap::new() });
     }
-    let sites = sites.into_iter().zip(proxies).map(|((bench, mut servers), proxies)| {
-        let controls = [servers[0].control, servers[1].control];
-        servers[0].order(&format!("partner {}", controls[1]));
-        servers[1].order(&format!("partner {}", controls[0]));
-        Site { bench, servers, proxies, calls: HashMap::new(), counts: BTreeMap::new() }
-    });
     let mut run = Sites {
         line,
-        sites: sites.collect(),
+        sites,
         ledger: Ledger::default(),
         reinvites: VecDeque::new(),
         reinvites_sent: 0,
@@ -146,12 +131,12 @@ pub fn run(line: &SitesLine) -> Result<ExitCode, Box<dyn Error>> {
         killed_us: None,
     };
     run.register(dns_at)?;
-    run.call()?;
+    scenario::play(&mut run, line.rate, line.seconds, FATES_MAX)?;
     run.report(capture)
 }
 
 /// A certificate for each role, so that nobody passes for another.
-fn certificates() -> Result<Vec<Further>, Box<dyn Error>> {
+fn certificates() -> Ended<Vec<Further>> {
     let mut further = Vec::new();
     for site in 0..2 {
         let [one, two, primary, backup] = [1, 2, 10, 11].map(|last| address(site, last));
@@ -163,57 +148,33 @@ fn certificates() -> Result<Vec<Further>, Box<dyn Error>> {
 
 fn settings(dir: &Path, site: usize, number: u8, port: u16, dns_at: SocketAddr) -> String {
     let (own, other) = (domain(site), domain(1 - site));
-    let (ip, dir) = (address(site, number), dir.display());
+    let (ip, tls, http, dir) = (address(site, number), port + 1, port + 2, dir.display());
     let [primary, backup] = [10, 11].map(|last| SocketAddr::new(address(site, last), port + 3));
     let [far_primary, far_backup] = [10, 11].map(|last| address(1 - site, last));
     format!(
-        "[sipproxy]\nsip-address = \"{ip}\"\nsip-port = 0\ntls-port = {}\nhttp-address = \"{ip}\"\nhttp-port = {}\n\
+        "[sipproxy]\nsip-address = \"{ip}\"\nsip-port = 0\ntls-port = {tls}\nhttp-address = \"{ip}\"\nhttp-port = {http}\n\
          domains = [\"{own}\"]\ninternal-protocol = \"tls\"\noos-check = 1\noos-force = 1\n\
          [[sip-server]]\nname = \"own\"\nprimary = \"{primary}\"\nbackup = \"{backup}\"\n\
          [[peer-proxy]]\nname = \"other\"\nservers = [\"{far_primary}\", \"{far_backup}\"]\n\
          peer-proxy-contact = \"{other}\"\npeer-proxy-protocol = \"tls\"\n\
          [dns]\nservers = [\"{dns_at}\"]\n\
          [security]\ntls-mutual = 1\ncertificate = \"{dir}/site{site}-proxy.pem\"\n\
-         certificate-key = \"{dir}/site{site}-proxy.key\"\ntrusted-ca = \"{dir}/ca.pem\"\n",
-        port + 1,
-        port + 2
+         certificate-key = \"{dir}/site{site}-proxy.key\"\ntrusted-ca = \"{dir}/ca.pem\"\n"
     )
 }
 
 /// Both sites' zones, as `hawser pool-zone` prints them.
-fn publish(hawser: &Path, dir: &Path, dns_at: SocketAddr) -> Result<Program, Box<dyn Error>> {
+fn publish(hawser: &Path, dir: &Path, dns_at: SocketAddr) -> Ended<Program> {
     let mut lines = String::new();
     for site in 0..2 {
-        let mut command = Command::new(hawser);
-        command.args(["pool-zone", "--domain", &domain(site), "--format", "dnsmasq"]);
-        command.args((1..=2).map(|number| dir.join(format!("site{site}-proxy{number}.toml"))));
-        let printed = command.output()?;
-        if !printed.status.success() {
-            return Err(format!("pool-zone: {}", String::from_utf8_lossy(&printed.stderr)).into());
-        }
-        lines.push_str(std::str::from_utf8(&printed.stdout)?);
+        let files = [1, 2].map(|number| dir.join(format!("site{site}-proxy{number}.toml")));
+        lines += &pool_zone(hawser, &domain(site), &["--format", "dnsmasq"], &files)?;
     }
     dnsmasq(dir, dns_at.port(), &lines)
 }
 
-fn phone_tls(dir: &Path, site: usize) -> TlsFiles {
-    TlsFiles {
-        ca: Some(dir.join("ca.pem")),
-        cert: Some(dir.join("phone.pem")),
-        key: Some(dir.join("phone.key")),
-        tls_name: Some(domain(site)),
-        ..TlsFiles::default()
-    }
-}
-
-fn server(dir: &Path, site: usize, last: u8, port: u16, bench: &Bench) -> Result<SipServer, Box<dyn Error>> {
-    let tls = TlsFiles {
-        ca: Some(dir.join("ca.pem")),
-        cert: Some(dir.join(format!("site{site}-server.pem"))),
-        key: Some(dir.join(format!("site{site}-server.key"))),
-        mutual: true,
-        ..TlsFiles::default()
-    };
+fn server(dir: &Path, site: usize, last: u8, port: u16, bench: &Bench) -> Ended<SipServer> {
+    let tls = TlsFiles { mutual: true, ..TlsFiles::written(dir, &format!("site{site}-server")) };
     let listen = Place { transport: Transport::Tls, addr: SocketAddr::new(address(site, last), port + 3) };
     // Each server of the pair has a proxy of its own that it sends calls to the other site through.
     let proxy = SocketAddr::new(address(site, last - 9), port + 1);
@@ -229,112 +190,82 @@ fn server(dir: &Path, site: usize, last: u8, port: u16, bench: &Bench) -> Result
     SipServer::start(&[listen], &tls, &further, bench.stack.net.waker())
 }
 
-impl Sites<'_> {
-    fn register(&mut self, dns_at: SocketAddr) -> Result<(), Box<dyn Error>> {
-        let line = self.line;
-        for (number, site) in self.sites.iter_mut().enumerate() {
-            let targets = dns::find(dns_at, &domain(number), Transport::Tls)?;
-            let first = Place { transport: Transport::Tls, addr: targets[0].addr };
-            let mut config = line.phone.config(first, line.phones);
-            config.domain = domain(number);
-            site.bench.add_phones(config);
-            for phone in 0..line.phones {
-                let (stack, phones) = site.bench.phones();
-                phones.set_proxies(phone, dns::order(&targets, |below| stack.random() % below));
-            }
-            let registered = load::register_all(&mut site.bench, 200.0)?;
-            if registered < line.phones as usize {
-                let failures = &site.bench.stack.tally.register_failures;
-                let logs: Vec<String> = site.proxies.iter().map(|(_, hawser)| hawser.program.tail()).collect();
-                return Err(format!("{registered} registered: {failures:?}\n{}", logs.join("\n")).into());
+impl Scenario for Sites<'_> {
+    /// One clock for both sites: that of the first.
+    fn bench(&mut self) -> &mut Bench {
+        &mut self.sites[0].bench
+    }
+
+    fn disturb(&mut self, passed_s: f64) -> Ended<()> {
+        if self.killed_us.is_none() && self.line.kill_after.is_some_and(|after| passed_s > after) {
+            self.sites[1].servers[0].kill();
+            self.killed_us = Some(self.bench().stack.read_clock());
+        }
+        let now_us = self.bench().stack.read_clock();
+        while let Some((_, site, call)) = self.reinvites.pop_front_if(|&mut (due_us, ..)| due_us <= now_us) {
+            let (stack, phones) = self.sites[site].bench.phones();
+            if phones.phase(call) == Phase::Up && phones.reinvite(stack, call) {
+                self.reinvites_sent += 1;
             }
         }
         Ok(())
     }
 
-    fn call(&mut self) -> Result<(), Box<dyn Error>> {
-        let line = self.line;
-        let total = (line.rate * line.seconds as f64).round() as u64;
-        let began_us = self.sites[0].bench.stack.read_clock();
-        let due_of = |nth: u64| began_us + (nth as f64 * 1e6 / line.rate) as u64;
-        let mut placed = 0;
-        loop {
-            // One clock for both sites: that of the first.
-            let now_us = self.sites[0].bench.stack.read_clock();
-            if let Some(after) = line.kill_after
-                && self.killed_us.is_none()
-                && now_us > began_us + (after * 1e6) as u64
-            {
-                self.sites[1].servers[0].kill();
-                self.killed_us = Some(now_us);
-            }
-            while placed < total && due_of(placed) <= now_us {
-                self.place(placed, now_us);
-                placed += 1;
-            }
-            while self.reinvites.front().is_some_and(|&(due_us, ..)| due_us <= now_us) {
-                let (_, site, call) = self.reinvites.pop_front().expect("it was looked at");
-                let (stack, phones) = self.sites[site].bench.phones();
-                if phones.phase(call) == Phase::Up && phones.reinvite(stack, call) {
-                    self.reinvites_sent += 1;
-                }
-            }
-            for site in &mut self.sites {
-                site.bench.turn(TURN)?;
-            }
-            self.note(now_us);
-            let open: usize = self.sites.iter().map(|site| site.bench.stack.open_invites()).sum();
-            let is_over = self.ledger.unfinished() == 0 && open == 0;
-            if placed == total && (is_over || now_us > due_of(total) + DRAIN_MAX_US) {
-                return Ok(());
-            }
-        }
-    }
-
-    fn place(&mut self, nth: u64, now_us: u64) {
+    fn place(&mut self, nth: u64) {
         let line = self.line;
         let from = usize::from(nth % 2 == 1);
         let is_across = !nth.is_multiple_of(3);
         let to = if is_across { 1 - from } else { from };
         let count = u64::from(line.phones);
-        let caller = (nth.wrapping_mul(7_919) % count) as u32;
-        let callee = ((nth.wrapping_mul(7_919) + 1 + nth % (count - 1).max(1)) % count) as u32;
+        let caller = scenario::phone_of(nth, line.phones);
+        let callee = ((u64::from(caller) + 1 + nth % (count - 1).max(1)) % count) as u32;
         let uri = format!("sip:{}", self.sites[to].bench.phones().1.aor(callee));
-        let talk = Duration::from_millis(line.talk_ms);
-        let record = self.ledger.open(now_us, Caller::Phone);
+        let now_us = self.bench().stack.read_clock();
+        let site = &mut self.sites[from];
+        let plan = Plan { talk: Some(Duration::from_millis(line.talk_ms)), is_watched: true };
+        let call = site.bench.call_from(caller, &uri, plan);
+        site.calls.book(&mut self.ledger, now_us, Caller::Phone, call);
         self.is_across.push(is_across);
-        let (stack, phones) = self.sites[from].bench.phones();
-        match phones.place_call(stack, caller, &uri, Plan { talk: Some(talk), is_watched: true }) {
-            Some(call) => {
-                self.sites[from].calls.insert(call, record);
-                if nth.is_multiple_of(3) || nth % 3 == 1 {
-                    self.reinvites.push_back((now_us + line.talk_ms * 500, from, call));
-                }
-            }
-            None => self.ledger.note(record, now_us, Step::Failed(0)),
+        if let Some(call) = call.filter(|_| nth % 3 < 2) {
+            self.reinvites.push_back((now_us + line.talk_ms * 500, from, call));
         }
     }
 
-    fn note(&mut self, now_us: u64) {
+    fn turn(&mut self, _wait_us: u64) -> Ended<()> {
+        let now_us = self.bench().stack.read_clock();
         for site in &mut self.sites {
-            let phones = site.bench.phones().1;
-            while let Some((call, step)) = phones.journal.pop_front() {
-                if let Some(&record) = site.calls.get(&call) {
-                    self.ledger.note(record, now_us, step);
-                }
-            }
-            for server in &mut site.servers {
-                while let Some(said) = server.poll_said() {
-                    for key in ["dialogs_moved", "invites_in", "malformed_in"] {
-                        if let Some(count) = said["stats"][key].as_u64() {
-                            // Both servers of a site answer in turn; the larger number is the one of interest.
-                            let known = site.counts.entry(key.to_owned()).or_default();
-                            *known = (*known).max(count);
-                        }
+            site.bench.turn(TURN)?;
+            site.calls.note(&mut self.ledger, now_us, &mut site.bench.phones().1.journal);
+            while let Some(said) = site.servers.iter_mut().find_map(SipServer::poll_said) {
+                for key in ["dialogs_moved", "invites_in", "malformed_in"] {
+                    if let Some(count) = said["stats"][key].as_u64() {
+                        // Both servers of a site answer in turn; the larger number is the one of interest.
+                        let known = site.counts.entry(key.to_owned()).or_default();
+                        *known = (*known).max(count);
                     }
                 }
             }
         }
+        Ok(())
+    }
+
+    fn is_over(&mut self) -> bool {
+        let open: usize = self.sites.iter().map(|site| site.bench.stack.open_invites()).sum();
+        self.ledger.unfinished() == 0 && open == 0
+    }
+}
+
+impl Sites<'_> {
+    fn register(&mut self, dns_at: SocketAddr) -> Ended<()> {
+        for (number, site) in self.sites.iter_mut().enumerate() {
+            let phones = (&self.line.phone, self.line.phones);
+            let found_by = (dns_at, domain(number), Transport::Tls);
+            scenario::register_by_dns(&mut site.bench, phones, found_by, 200.0).map_err(|fault| {
+                let logs: Vec<String> = site.proxies.iter().map(|(_, proxy)| proxy.tail()).collect();
+                format!("{fault}\n{}", logs.join("\n"))
+            })?;
+        }
+        Ok(())
     }
 
     /// Whether the server that was killed had a part in a call: it was not over by then, or just begun.
@@ -345,14 +276,13 @@ impl Sites<'_> {
         record.placed_us < killed_us && !was_over
     }
 
-    fn report(mut self, capture: Option<Capture>) -> Result<ExitCode, Box<dyn Error>> {
+    fn report(mut self, capture: Option<Capture>) -> Ended {
         for site in &mut self.sites {
             site.servers.iter_mut().for_each(|server| server.order("stats"));
         }
-        let until_us = self.sites[0].bench.stack.read_clock() + 1_000_000;
-        while self.sites[0].bench.stack.read_clock() < until_us {
-            self.sites.iter_mut().try_for_each(|site| site.bench.turn(TURN))?;
-            self.note(until_us);
+        let until_us = self.bench().stack.read_clock() + 1_000_000;
+        while self.bench().stack.read_clock() < until_us {
+            self.turn(0)?;
         }
         let mut faults: Vec<String> = Vec::new();
         println!("| calls | placed | broken | of the killed server |");
@@ -371,7 +301,7 @@ impl Sites<'_> {
         let (mut astray, mut answered, mut moved) = (0, 0, 0);
         for site in &self.sites {
             let tally = &site.bench.stack.tally;
-            astray += tally.wrong_connection + tally.wrong_phone;
+            astray += tally.astray();
             answered += tally.reinvites_answered;
             moved += site.counts.get("dialogs_moved").copied().unwrap_or(0);
         }
@@ -392,14 +322,11 @@ impl Sites<'_> {
                 faults.push(format!("{} frames show SIP in the clear, {} were TLS", seen.clear, seen.tls));
             }
         }
-        for (ip, hawser) in self.sites.iter_mut().flat_map(|site| &mut site.proxies) {
-            if !hawser.program.stop() || !faults.is_empty() {
-                eprintln!("{ip}:\n{}", hawser.program.tail());
+        for (ip, proxy) in self.sites.iter_mut().flat_map(|site| &mut site.proxies) {
+            if !proxy.stop() || !faults.is_empty() {
+                eprintln!("{ip}:\n{}", proxy.tail());
             }
         }
-        for fault in &faults {
-            eprintln!("hawser-lab sites: {fault}");
-        }
-        Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(scenario::verdict("sites", &faults))
     }
 }

@@ -6,15 +6,13 @@
 //!
 //! Owns: the order of events, and the report. Must not touch: SIP.
 
-use crate::bare_clients::{BareClients, Fact, Kind, What};
+use crate::bare_clients::{Fact, Kind, What};
 use crate::healthy::{Healthy, HealthyLine, Phase};
-use crate::storm::said;
+use crate::scenario::Ended;
 use crate::tally::{Histogram, Tally};
 use clap::Args;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::error::Error;
-use std::process::ExitCode;
 
 /// How long each step of them may take to come.
 const COMING_MAX_S: f64 = 20.0;
@@ -85,7 +83,7 @@ impl Group {
                 self.ended += 1;
                 self.lived.record(lived.as_micros() as u64);
                 self.shortest_ms = Some(self.shortest_ms.map_or(lived_ms, |least| least.min(lived_ms)));
-                Tally::count(&mut self.by, said(how));
+                Tally::count(&mut self.by, how.to_string());
             }
         }
     }
@@ -103,39 +101,33 @@ impl Group {
     }
 }
 
-struct Groups {
-    mute: Group,
-    slow: Group,
-    deaf: Group,
-}
+/// The mute, the slow and the deaf.
+#[derive(Default)]
+struct Groups([Group; 3]);
 
 impl Groups {
-    fn take(&mut self, clients: &BareClients) -> Result<(), Box<dyn Error>> {
-        for fact in clients.facts()? {
+    fn take(&mut self, facts: Vec<Fact>) {
+        for fact in facts {
             self.of(fact.kind).note(fact);
         }
-        Ok(())
     }
 
     fn of(&mut self, kind: Kind) -> &mut Group {
+        let [mute, slow, deaf] = &mut self.0;
         match kind {
-            Kind::Mute => &mut self.mute,
-            Kind::Slow => &mut self.slow,
-            _ => &mut self.deaf,
+            Kind::Mute => mute,
+            Kind::Slow => slow,
+            _ => deaf,
         }
-    }
-
-    fn all(&self) -> [&Group; 3] {
-        [&self.mute, &self.slow, &self.deaf]
     }
 
     /// Whether whoever was told to come stands, or was turned away.
     fn are_there(&self) -> bool {
-        self.all().iter().all(|group| group.stood + group.turned_away >= group.meant)
+        self.0.iter().all(|group| group.stood + group.turned_away >= group.meant)
     }
 
     fn are_gone(&self) -> bool {
-        self.all().iter().all(|group| group.ended >= group.meant)
+        self.0.iter().all(|group| group.ended >= group.meant)
     }
 }
 
@@ -170,25 +162,28 @@ impl Costs {
 }
 
 /// The stalled clients of one round, from their coming until their memory should be given back.
-struct Round<'a, 'b> {
+struct Round<'a> {
     line: &'a StallLine,
-    healthy: &'b mut Healthy<'a>,
-    clients: &'b BareClients,
+    healthy: Healthy<'a>,
     groups: Groups,
 }
 
-impl Round<'_, '_> {
-    fn turn_for(&mut self, seconds: f64) -> Result<(), Box<dyn Error>> {
-        let from_s = self.healthy.passed_s();
-        while self.healthy.passed_s() - from_s < seconds {
-            self.healthy.turn()?;
-            self.groups.take(self.clients)?;
-        }
-        Ok(())
+impl Round<'_> {
+    /// Goes on for so many seconds, or until `is_done`.
+    fn until(&mut self, seconds: f64, is_done: impl Fn(&Groups) -> bool) -> Ended<()> {
+        let groups = &mut self.groups;
+        self.healthy.go_on(seconds, |_, facts| {
+            groups.take(facts);
+            is_done(groups)
+        })
+    }
+
+    fn turn_for(&mut self, seconds: f64) -> Ended<()> {
+        self.until(seconds, |_| false)
     }
 
     /// Gives the phase in which all of them were there, and whether all were closed in time.
-    fn play(&mut self, name: &str) -> Result<(Phase, bool), Box<dyn Error>> {
+    fn play(&mut self, name: &str) -> Ended<(Phase, bool)> {
         let line = self.line;
         let began_s = self.healthy.passed_s();
         // One after the other, and the deaf a few at a time, for sealing what each of them asks takes the lab a while.
@@ -199,22 +194,15 @@ impl Round<'_, '_> {
         steps.push((Kind::Mute, line.mute));
         for (kind, count) in steps {
             self.groups.of(kind).meant += count;
-            self.clients.open(kind, count);
-            let from_s = self.healthy.passed_s();
-            while !self.groups.are_there() && self.healthy.passed_s() - from_s < COMING_MAX_S {
-                self.healthy.turn()?;
-                self.groups.take(self.clients)?;
-            }
+            self.healthy.clients.open(kind, count);
+            self.until(COMING_MAX_S, Groups::are_there)?;
         }
         // The last answers of the deaf are still being made.
         self.turn_for(1.0)?;
         self.healthy.end_phase(&format!("coming{name}"));
         self.turn_for(line.beside)?;
         let beside = self.healthy.end_phase(&format!("stalled{name}"));
-        while !self.groups.are_gone() && self.healthy.passed_s() - began_s < line.within {
-            self.healthy.turn()?;
-            self.groups.take(self.clients)?;
-        }
+        self.until(line.within - (self.healthy.passed_s() - began_s), Groups::are_gone)?;
         let are_gone = self.groups.are_gone();
         self.healthy.end_phase(&format!("going{name}"));
         self.turn_for(AFTER_S)?;
@@ -227,11 +215,8 @@ impl Round<'_, '_> {
 ///
 /// # Errors
 /// What could not be started.
-pub fn run(line: &StallLine) -> Result<ExitCode, Box<dyn Error>> {
-    let (mut healthy, tls) = Healthy::start(&line.healthy)?;
-    let clients = BareClients::start(line.healthy.proxy.addr, &tls, line.healthy.client_source.clone())?;
-    let groups = Groups { mute: Group::default(), slow: Group::default(), deaf: Group::default() };
-    let mut round = Round { line, healthy: &mut healthy, clients: &clients, groups };
+pub fn run(line: &StallLine) -> Ended {
+    let mut round = Round { line, healthy: Healthy::start(&line.healthy)?, groups: Groups::default() };
     let mut costs = Costs::default();
     let mut are_gone = true;
     for nth in 1..=line.rounds {
@@ -248,16 +233,11 @@ pub fn run(line: &StallLine) -> Result<ExitCode, Box<dyn Error>> {
         costs.alone = Some(alone);
         are_gone &= gone;
     }
-    let groups = round.groups;
-
-    let metrics =
-        healthy.grown(&["hawser_connections_closed", "hawser_limit_hits", "hawser_tls_handshake_failures"])?;
-    let (mut report, is_clean) = healthy.finish()?;
-    report["stalled"] =
-        json!({"mute": groups.mute.report(), "slow": groups.slow.report(), "deaf": groups.deaf.report()});
-    report["metrics"] = metrics;
-    report["cost"] = costs.report();
-    eprintln!("cost: {}", report["cost"]);
-    println!("{report}");
-    Ok(if is_clean && are_gone { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let Round { healthy, groups: Groups(groups), .. } = round;
+    let [mute, slow, deaf] = groups.map(|group| group.report());
+    let stalled = json!({"mute": mute, "slow": slow, "deaf": deaf});
+    let cost = costs.report();
+    eprintln!("cost: {cost}");
+    let counted = ["hawser_connections_closed", "hawser_limit_hits", "hawser_tls_handshake_failures"];
+    healthy.report([("stalled", stalled), ("cost", cost)], &counted, are_gone)
 }

@@ -2,14 +2,13 @@
 //!
 //! Owns: the order of events, and the report. Must not touch: SIP.
 
-use crate::bare_clients::{BareClients, End, Kind, What};
+use crate::bare_clients::{Kind, What};
 use crate::healthy::{Healthy, HealthyLine};
+use crate::scenario::Ended;
 use crate::tally::{Histogram, Tally};
 use clap::Args;
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::error::Error;
-use std::process::ExitCode;
 
 /// After the last handshake has ended.
 const AFTER_S: f64 = 5.0;
@@ -36,23 +35,17 @@ pub struct StormLine {
 ///
 /// # Errors
 /// What could not be started.
-pub fn run(line: &StormLine) -> Result<ExitCode, Box<dyn Error>> {
-    let (mut healthy, tls) = Healthy::start(&line.healthy)?;
-    let clients = BareClients::start(line.healthy.proxy.addr, &tls, line.healthy.client_source.clone())?;
-    while healthy.passed_s() < line.before {
-        healthy.turn()?;
-    }
+pub fn run(line: &StormLine) -> Ended {
+    let mut healthy = Healthy::start(&line.healthy)?;
+    healthy.go_on(line.before, |_, _| false)?;
     healthy.end_phase("before");
 
-    clients.open(Kind::Guest, line.handshakes);
+    healthy.clients.open(Kind::Guest, line.handshakes);
     let (mut served, mut refused, mut left_later) = (Histogram::default(), Histogram::default(), 0_u64);
     let mut refused_by: BTreeMap<String, u64> = BTreeMap::new();
-    let began_s = healthy.passed_s();
-    let mut told_s = 0.0;
-    let mut told = 0;
-    while told < line.handshakes && healthy.passed_s() - began_s < line.within {
-        healthy.turn()?;
-        for fact in clients.facts()? {
+    let (mut told, mut told_s) = (0, 0.0);
+    healthy.go_on(line.within, |passed_s, facts| {
+        for fact in facts {
             let took_us = (fact.at - fact.began).as_micros() as u64;
             match fact.what {
                 What::Stands { .. } => served.record(took_us),
@@ -62,23 +55,18 @@ pub fn run(line: &StormLine) -> Result<ExitCode, Box<dyn Error>> {
                 }
                 What::Ended { stood: false, how } => {
                     refused.record(took_us);
-                    Tally::count(&mut refused_by, said(how));
+                    Tally::count(&mut refused_by, how.to_string());
                 }
             }
-            told += 1;
-            told_s = healthy.passed_s() - began_s;
+            (told, told_s) = (told + 1, passed_s);
         }
-    }
+        told >= line.handshakes
+    })?;
     let p99_ms = healthy.bench.stack.tally.setup.percentile_ms(0.99);
     healthy.end_phase("storm");
-    let over_s = healthy.passed_s();
-    while healthy.passed_s() - over_s < AFTER_S {
-        healthy.turn()?;
-    }
+    healthy.go_on(AFTER_S, |_, _| false)?;
     healthy.end_phase("after");
-    let metrics = healthy.grown(&["hawser_tls_handshake", "hawser_limit_hits", "hawser_connections_refused"])?;
-    let (mut report, is_clean) = healthy.finish()?;
-    report["storm"] = json!({
+    let storm = json!({
         "handshakes": line.handshakes,
         "served": served.summary(),
         "refused": refused.summary(),
@@ -87,18 +75,7 @@ pub fn run(line: &StormLine) -> Result<ExitCode, Box<dyn Error>> {
         "unanswered": line.handshakes - told,
         "all_told_within_s": told_s,
     });
-    report["metrics"] = metrics;
-    println!("{report}");
-    let holds = is_clean && told == line.handshakes && p99_ms <= line.expect_p99;
-    Ok(if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// An end in a word.
-pub fn said(how: End) -> String {
-    match how {
-        End::Left => "left".into(),
-        End::Closed => "closed".into(),
-        End::Reset => "reset".into(),
-        End::Failed(why) => why,
-    }
+    let counted = ["hawser_tls_handshake", "hawser_limit_hits", "hawser_connections_refused"];
+    let holds = told == line.handshakes && p99_ms <= line.expect_p99;
+    healthy.report([("storm", storm)], &counted, holds)
 }

@@ -3,18 +3,18 @@
 //!
 //! Owns: the order of the steps, their plain words, and the reason when one fails. Must not touch: SIP.
 
-use crate::args::{HabitsLine, PhonesArgs, PolicyLine};
-use crate::bench::{Bench, Place};
+use crate::args::{HopsLine, PhonesArgs, ServerArgs};
+use crate::bench::Bench;
 use crate::certs::TlsFiles;
 use crate::net::Transport;
 use crate::phones::{Phase, PhoneCallRef};
+use crate::scenario::Ended;
 use crate::server::{CallRef, Plan, Step};
 use crate::stack::Timers;
 use crate::watch;
 use clap::Args;
 use std::collections::BTreeSet;
 use std::error::Error;
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -48,15 +48,8 @@ const OPEN_END: Plan = Plan { talk: None, is_watched: true };
 
 #[derive(Args)]
 pub struct StoryLine {
-    /// Where the proxy listens for phones, such as tls:127.0.0.1:5061.
-    #[arg(long)]
-    proxy: Place,
-    /// Transport between the proxy and this SIP Server.
-    #[arg(long, default_value = "udp")]
-    internal: Transport,
-    /// Where this SIP Server listens.
-    #[arg(long, default_value = "127.0.0.1:7000")]
-    server_listen: SocketAddr,
+    #[command(flatten)]
+    hops: HopsLine,
     /// The proxy's HTTP port, to ask which core holds which phone.
     #[arg(long)]
     http: Option<String>,
@@ -66,14 +59,12 @@ pub struct StoryLine {
     #[command(flatten)]
     phone: PhonesArgs,
     #[command(flatten)]
-    policy: PolicyLine,
-    #[command(flatten)]
-    habits: HabitsLine,
+    server: ServerArgs,
     #[command(flatten)]
     tls: TlsFiles,
 }
 
-type Told<T = ()> = Result<T, Box<dyn Error>>;
+type Told<T = ()> = Ended<T>;
 
 struct Story<'a> {
     bench: Bench,
@@ -96,19 +87,18 @@ impl StoryLine {
 /// Tells the story; an error is the reason why a step failed.
 pub fn run(line: &StoryLine) -> Told<ExitCode> {
     let mut bench = Bench::new(line.tls.load()?, Timers::default())?;
-    let listen = Place { transport: line.internal, addr: line.server_listen };
-    let places = bench.add_server(&[listen], line.policy.policy(), line.habits.habits())?;
-    bench.add_phones(line.phone.config(line.proxy, PHONES_MAX));
+    let places = bench.add_server(&[line.hops.server_place()], line.server.policy(), line.server.habits())?;
+    bench.add_phones(line.phone.config(line.hops.proxy, PHONES_MAX));
     let shards = match &line.http {
         Some(http) => shard_count(&watch::json(&format!("{}/stats", http.trim_end_matches('/')))?)?,
         None => 1,
     };
     println!(
         "The SIP Server listens on {} {}; the proxy is expected at {} {}.",
-        line.internal.param(),
+        line.hops.internal.param(),
         places[0].addr,
-        line.proxy.transport.param(),
-        line.proxy.addr
+        line.hops.proxy.transport.param(),
+        line.hops.proxy.addr
     );
     let counters_seen = line.read_counters()?.unwrap_or_default();
     let mut story = Story { bench, line, seen: Vec::new(), shards, counters_seen, across_cores: 0.0 };
@@ -198,7 +188,7 @@ impl Story<'_> {
         self.server_hangs_up(call)?;
         println!("  The BYE has reached {far_name}.");
 
-        if self.line.proxy.transport != Transport::Udp {
+        if self.line.hops.proxy.transport != Transport::Udp {
             self.chapter(format_args!(
                 "The SIP Server calls {far_name}, which opens a new connection while the old one stands."
             ))?;
@@ -343,10 +333,9 @@ impl Story<'_> {
     // Calls.
 
     fn connect(&mut self, from: u32, to: u32) -> Told<(PhoneCallRef, PhoneCallRef)> {
-        let (stack, phones) = self.bench.phones();
-        let uri = format!("sip:{}", phones.aor(to));
-        let began_us = stack.read_clock();
-        let caller = phones.place_call(stack, from, &uri, OPEN_END).ok_or("the caller has no connection")?;
+        let uri = format!("sip:{}", self.bench.phones().1.aor(to));
+        let began_us = self.bench.stack.read_clock();
+        let caller = self.bench.call_from(from, &uri, OPEN_END).ok_or("the caller has no connection")?;
         let is_up = |bench: &mut Bench| {
             let phones = bench.phones().1;
             phones.phase(caller) == Phase::Up && phones.call_at(to).is_some_and(|(_, is_up)| is_up)
@@ -417,9 +406,8 @@ impl Story<'_> {
     }
 
     fn server_connects(&mut self, phone: u32) -> Told<CallRef> {
-        let aor = self.bench.phones().1.aor(phone);
-        let (stack, server) = self.bench.server();
-        let call = server.place_call(stack, &aor, OPEN_END).ok_or_else(|| format!("{aor} has no binding"))?;
+        let call = self.bench.call_phone(phone, OPEN_END);
+        let call = call.ok_or_else(|| format!("{} has no binding", self.name(phone)))?;
         self.until_step(call, Step::Answered)?;
         Ok(call)
     }
@@ -459,7 +447,7 @@ impl Story<'_> {
             return Err("no request has crossed cores".into());
         }
         let tally = &self.bench.stack.tally;
-        if tally.wrong_connection + tally.wrong_phone == 0 && tally.calls_failed.is_empty() {
+        if tally.astray() == 0 && tally.calls_failed.is_empty() {
             return Ok(());
         }
         Err(self.fault("a request went to the wrong phone or connection, or a call failed"))
@@ -474,7 +462,7 @@ impl Story<'_> {
             tally.calls_answered,
             tally.wrong_connection,
             tally.wrong_phone,
-            tally.calls_lost + tally.byes_lost,
+            tally.lost(),
             tally.requests_resent + tally.responses_resent
         );
     }

@@ -1,6 +1,7 @@
 //! What the lab counts, and a histogram of times.
 
 use serde::Serialize;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// Counters of a whole process. Names are what the JSON summary prints.
@@ -53,6 +54,34 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// Calls that were refused.
+    pub fn failed(&self) -> u64 {
+        self.calls_failed.values().sum()
+    }
+
+    /// Calls or BYEs that nobody answered.
+    pub fn lost(&self) -> u64 {
+        self.calls_lost + self.byes_lost
+    }
+
+    /// Requests that reached a phone by another's connection, or another phone.
+    pub fn astray(&self) -> u64 {
+        self.wrong_connection + self.wrong_phone
+    }
+
+    /// What became of the calls, as the reports show it.
+    pub fn calls(&self, still_open: usize) -> Value {
+        json!({
+            "placed": self.calls_placed,
+            "answered": self.calls_answered,
+            "ended": self.calls_ended,
+            "failed": self.failed(),
+            "failed_by": self.calls_failed,
+            "lost": self.lost(),
+            "still_open": still_open,
+        })
+    }
+
     /// Adds one to a counter that is kept by reason.
     pub fn count(map: &mut BTreeMap<String, u64>, reason: impl Into<String>) {
         *map.entry(reason.into()).or_default() += 1;
@@ -107,8 +136,8 @@ impl Histogram {
     }
 
     /// The percentiles that every report shows.
-    pub fn summary(&self) -> serde_json::Value {
-        serde_json::json!({
+    pub fn summary(&self) -> Value {
+        json!({
             "count": self.count,
             "p50": self.percentile_ms(0.5),
             "p90": self.percentile_ms(0.9),

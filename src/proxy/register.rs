@@ -39,8 +39,6 @@ pub struct Contact {
 pub struct Registration {
     /// The canonical AOR of To; a URI of another scheme as written.
     pub aor: Vec<u8>,
-    /// Its user part, unescaped.
-    pub user: Vec<u8>,
     /// `Contact: *`.
     pub star: bool,
     /// The Contacts that may be bound; empty for a query, and for an AOR of another scheme.
@@ -145,7 +143,7 @@ pub fn read(
     let expires_header = request.expires();
     if !to.scheme.is_sip() {
         // Nobody could ask for it here (RFC 4475 §3.3.4).
-        return Ok(Registration { aor, user, star, contacts: SmallVec::new(), expires: expires_header });
+        return Ok(Registration { aor, star, contacts: SmallVec::new(), expires: expires_header });
     }
     let registrant = Registrant { buf, aor: &aor, user: &user, expires: expires_header, source, names, keys };
     let mut contacts: SmallVec<[Unnamed<'_>; 1]> = SmallVec::new();
@@ -172,7 +170,7 @@ pub fn read(
         instance: span_in(buf, contact.asked.instance),
     });
     let contacts = named.collect();
-    Ok(Registration { aor, user, star, contacts, expires: expires_header })
+    Ok(Registration { aor, star, contacts, expires: expires_header })
 }
 
 /// Whether a Contact shows that it is the phone's: by the address that the REGISTER came from, or by the user's own name

@@ -92,12 +92,6 @@ impl Waiting {
     pub fn len(&self) -> usize {
         self.0.get()
     }
-
-    /// Whether nothing waits.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 }
 
 /// A stream connection.
@@ -304,6 +298,6 @@ mod tests {
         assert!(got + stream.waiting_len() as u64 <= pushed);
         assert_eq!(all.len(), stream.waiting_len(), "the shard's count is kept");
         drop(stream);
-        assert!(all.is_empty());
+        assert_eq!(all.len(), 0);
     }
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::harness::lab;
 use crate::harness::process::Process;
 use crate::harness::proxy::is_stand_in;
 
@@ -16,7 +17,8 @@ fn the_demo_ends_by_itself_with_status_0() {
         return;
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let programs = Path::new(env!("CARGO_BIN_EXE_hawser")).parent().expect("a folder");
+    let lab = lab();
+    let programs = lab.parent().expect("a folder");
     let mut command = Command::new(root.join("scripts/demo"));
     command.arg("--once").env("HAWSER_BIN_DIR", programs);
     let mut demo = Process::start("demo", &command);

@@ -7,14 +7,14 @@ use std::time::Duration;
 use crate::harness::ports::free_port;
 use crate::harness::process::Process;
 use crate::harness::proxy::{Proxy, Settings, is_stand_in};
-use crate::harness::{DOMAIN, START_MAX, Scratch};
+use crate::harness::{DOMAIN, START_MAX, Scratch, lab};
 
 const CALL_MAX: Duration = Duration::from_secs(20);
 
 /// The lab as a SIP Server or a device, which takes orders on its standard input.
 fn party(name: &str, proxy: &Proxy, arguments: &[&str]) -> Process {
     let certificates = &proxy.settings.certificates;
-    let mut command = Command::new(env!("CARGO_BIN_EXE_hawser-lab"));
+    let mut command = Command::new(lab());
     command.arg("server").args(arguments);
     command.arg("--ca").arg(&certificates.ca).arg("--cert").arg(&certificates.certificate);
     command.arg("--key").arg(&certificates.key);

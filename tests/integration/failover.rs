@@ -5,10 +5,10 @@
 use std::process::Command;
 use std::time::Duration;
 
-use crate::harness::Scratch;
 use crate::harness::ports::free_port;
 use crate::harness::process::Process;
 use crate::harness::proxy::{Proxy, Settings, is_stand_in};
+use crate::harness::{Scratch, lab};
 
 /// A run of some seconds, and all that may have to be waited for after it.
 const RUN_MAX: Duration = Duration::from_secs(90);
@@ -29,7 +29,7 @@ fn no_call_is_lost(internal: &'static str, fault: &str) {
     let backup = settings.backup_port.expect("it was just chosen");
     let proxy = Proxy::start(&scratch, settings);
     let Settings { tls_port, server_port, certificates, .. } = &proxy.settings;
-    let mut command = Command::new(env!("CARGO_BIN_EXE_hawser-lab"));
+    let mut command = Command::new(lab());
     command
         .args(["failover", "--internal", internal, "--fault", fault])
         .args(["--proxy", &format!("tls:127.0.0.1:{tls_port}")])

@@ -4,6 +4,7 @@
 use std::process::Command;
 use std::time::Duration;
 
+use crate::harness::lab;
 use crate::harness::process::Process;
 use crate::harness::proxy::is_stand_in;
 
@@ -13,7 +14,7 @@ fn plays(arguments: &[&str]) {
     if is_stand_in() {
         return;
     }
-    let mut command = Command::new(env!("CARGO_BIN_EXE_hawser-lab"));
+    let mut command = Command::new(lab());
     command.args(arguments).args(["--hawser", env!("CARGO_BIN_EXE_hawser")]);
     let status = Process::start(&format!("hawser-lab {}", arguments[0]), &command).wait_exit(RUN_MAX);
     assert!(status.success(), "{status}");

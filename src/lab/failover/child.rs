@@ -5,9 +5,9 @@
 
 use crate::bench::Place;
 use crate::certs::TlsFiles;
+use crate::scenario::Ended;
 use crossbeam_channel::Receiver;
 use serde_json::Value;
-use std::error::Error;
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
@@ -30,12 +30,7 @@ impl SipServer {
     ///
     /// # Errors
     /// It ended, or did not listen in time.
-    pub fn start(
-        listen: &[Place],
-        tls: &TlsFiles,
-        further: &[String],
-        waker: Arc<mio::Waker>,
-    ) -> Result<Self, Box<dyn Error>> {
+    pub fn start(listen: &[Place], tls: &TlsFiles, further: &[String], waker: Arc<mio::Waker>) -> Ended<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["server", "--control", "127.0.0.1:0"]).args(further);
         for place in listen {
@@ -77,6 +72,12 @@ impl SipServer {
         }
     }
 
+    /// Tells each of a pair where the other takes orders.
+    pub fn introduce([one, other]: [&mut Self; 2]) {
+        one.order(&format!("partner {}", other.control));
+        other.order(&format!("partner {}", one.control));
+    }
+
     /// Gives an order. One that has died does not take it, which is what the run is about.
     pub fn order(&mut self, text: &str) {
         if let Some(stdin) = &mut self.child.stdin {
@@ -93,7 +94,7 @@ impl SipServer {
     ///
     /// # Errors
     /// The shell did not run, or the process is gone.
-    pub fn signal(&mut self, name: &str) -> Result<(), Box<dyn Error>> {
+    pub fn signal(&mut self, name: &str) -> Ended<()> {
         let script = "kill -s \"$1\" \"$2\"";
         let status = Command::new("sh").args(["-c", script, "kill", name, &self.child.id().to_string()]).status()?;
         if !status.success() {

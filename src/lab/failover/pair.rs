@@ -7,10 +7,10 @@ use super::fault::{Event, Kind};
 use crate::bench::Place;
 use crate::certs::TlsFiles;
 use crate::ledger::{Caller, Ledger};
+use crate::scenario::Ended;
 use crate::server::Step;
 use serde_json::Value;
 use std::collections::{HashMap, VecDeque};
-use std::error::Error;
 use std::sync::Arc;
 
 /// Requests that a server has got.
@@ -54,13 +54,8 @@ impl Pair {
     ///
     /// # Errors
     /// One of them did not start.
-    pub fn start(
-        places: [Place; 2],
-        tls: &TlsFiles,
-        further: Vec<String>,
-        waker: Arc<mio::Waker>,
-    ) -> Result<Self, Box<dyn Error>> {
-        let side = |place: Place| -> Result<Side, Box<dyn Error>> {
+    pub fn start(places: [Place; 2], tls: &TlsFiles, further: Vec<String>, waker: Arc<mio::Waker>) -> Ended<Self> {
+        let side = |place: Place| -> Ended<Side> {
             Ok(Side {
                 child: SipServer::start(&[place], tls, &further, Arc::clone(&waker))?,
                 place,
@@ -84,23 +79,15 @@ impl Pair {
             switches: 0,
             said_wrong: 0,
         };
-        pair.introduce();
+        SipServer::introduce(pair.sides.each_mut().map(|side| &mut side.child));
         Ok(pair)
-    }
-
-    /// Tells each where the other takes orders.
-    fn introduce(&mut self) {
-        let controls = [self.sides[0].child.control, self.sides[1].child.control];
-        for (at, side) in self.sides.iter_mut().enumerate() {
-            side.child.order(&format!("partner {}", controls[1 - at]));
-        }
     }
 
     /// Brings a fault about, or its end. Says whether the server's own calls die with it.
     ///
     /// # Errors
     /// A signal that was not taken, or a process that did not start again.
-    pub fn apply(&mut self, event: Event, ledger: &mut Ledger) -> Result<(), Box<dyn Error>> {
+    pub fn apply(&mut self, event: Event, ledger: &mut Ledger) -> Ended<()> {
         let side = &mut self.sides[event.server];
         side.is_well = !event.begins;
         match (event.kind.order(), event.kind, event.begins) {
@@ -116,7 +103,7 @@ impl Pair {
             }
             (None, Kind::Kill, false) => {
                 side.child = SipServer::start(&[side.place], &self.tls, &self.further, Arc::clone(&self.waker))?;
-                self.introduce();
+                SipServer::introduce(self.sides.each_mut().map(|side| &mut side.child));
             }
             (None, _, begins) => {
                 side.child.signal(if begins { "STOP" } else { "CONT" })?;

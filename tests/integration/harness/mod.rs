@@ -69,3 +69,15 @@ impl Drop for Scratch {
 pub fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
+
+/// The lab's program, beside `hawser`. Its package is another one: cargo builds it because the lab has a test target of
+/// the same name as this one.
+///
+/// # Panics
+/// When it is not there.
+pub fn lab() -> PathBuf {
+    let program = Path::new(env!("CARGO_BIN_EXE_hawser")).with_file_name("hawser-lab");
+    let name = program.display();
+    assert!(program.exists(), "{name} is missing: `cargo test --test integration` builds it, without -p hawser");
+    program
+}

@@ -15,8 +15,9 @@
 //!  +-----------------------------+    mailboxes     +-----------------------------+
 //!  | shard 0: one core           | <--------------> | shard 1: one core           |
 //!  |                             |  bounded, plain  |                             |
-//!  |  shard/      the loop       |  data, one wake  |  shard/                     |
-//!  |  transport/  bytes in, out  |  for each batch  |  transport/                 |
+//!  |  driver/     who waits      |  data, one wake  |  driver/                    |
+//!  |  shard/      a turn         |  for each batch  |  shard/                     |
+//!  |  transport/  bytes in, out  |                  |  transport/                 |
 //!  |  tls/        sessions       |                  |  tls/                       |
 //!  |  - - - - - - - - - - - - -  |                  |  - - - - - - - - - - - - -  |
 //!  |  engine      pure           |                  |  engine      pure           |
@@ -37,8 +38,9 @@
 //!
 //! A message goes in one direction. For a request that the SIP Server sends to a phone:
 //!
-//! 1. **Bytes.** [`shard`] reads all that is ready (`recvmmsg`, or a read into the shard's scratch buffer and
-//!    [`tls`]), and hands it to the engine as an [`engine::Input`].
+//! 1. **Bytes.** [`driver`] waits for sockets, by io_uring or epoll, and lets [`shard`] take a turn over all that is
+//!    ready: it is read (`recvmmsg`, or a read into the shard's scratch buffer and [`tls`]), and handed to the engine
+//!    as an [`engine::Input`].
 //! 2. **Text.** [`sip::Framer`] finds the message in a stream; [`sip::Message::scan`] parses it once, into one
 //!    buffer and spans.
 //! 3. **Placement.** A pure function of the message says which shard handles it: for a response its Via
@@ -53,7 +55,7 @@
 //! 7. **Edits.** [`proxy::forward`], [`proxy::record_route`] and [`proxy::register`] list changes;
 //!    [`sip::Edits`] copies the spans of the received bytes and applies them. Nothing is printed from an
 //!    object model.
-//! 8. **Bytes.** [`engine::Output`]s gather until the pass over all that was ready is over, and are flushed
+//! 8. **Bytes.** [`engine::Output`]s gather until the turn over all that was ready is over, and are flushed
 //!    once: one TLS record and one send for each connection, one `sendmmsg` for the datagrams.
 //!
 //! The response finds its context by the branch, loses our Via, and goes back over the connection that the
@@ -73,7 +75,8 @@
 //! | module | pure | what |
 //! | --- | --- | --- |
 //! | [`cli`], [`server`], [`admin`] | no | arguments; start, signals, drain; HTTP |
-//! | [`shard`] | no | the loop of one core; the mailbox; the watchdog |
+//! | [`shard`] | its core is | a turn over all that is ready; the mailbox; the watchdog |
+//! | [`driver`] | no | who waits for readiness: glommio on io_uring, or epoll |
 //! | [`transport`], [`tls`], [`sys`] | no | bytes in and out; certificates; the few unsafe calls |
 //! | [`engine`] | yes | one shard's composition; placement; mail |
 //! | [`proxy`] | yes | the phases of RFC 3261 §16 |
@@ -94,16 +97,16 @@
 //! | word | meaning |
 //! | --- | --- |
 //! | token | signed text in a URI's user part, naming a flow and the binding that it was made for |
-//! | shard | one executor, pinned to one core, with all that it owns |
+//! | shard | one event loop, pinned to one core, with all that it owns |
 //! | home shard | who holds an AOR's bindings, by keyed hash of the user part; their only writer |
 //! | owner shard | who holds a flow |
 //! | server side | a known SIP Server; everything else is the endpoint side |
-//! //! | pass | one round of a shard's loop over all that is ready |
+//! | turn | one round of a shard's loop over all that is ready; its end, which carries out and flushes, is its *pass* |
 //!
 //! # Where to begin
 //!
 //! [`engine`] for its parts, and for one INVITE, one CANCEL and one move of a phone on their way through them, `tests/two_engines/calls.rs` for the same as stories,
-//! [`flow::token`] for what makes a way back authentic, [`shard`] for the loop.
+//! [`flow::token`] for what makes a way back authentic, [`driver`] and [`shard`] for the loop.
 
 // Public is what the program, the tests and the benches name.
 mod admin;

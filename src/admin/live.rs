@@ -99,7 +99,7 @@ mod tests {
             gather: Duration::ZERO,
             spin_before_park: Duration::ZERO,
         };
-        let shards = Shards::start(vec![setup(0, 2), setup(1, 2)], &common).expect("two executors start");
+        let shards = Shards::start(vec![setup(0, 2), setup(1, 2)], &common).expect("two shards start");
         let about = About {
             version: "0".to_owned(),
             uptime: Duration::ZERO,

@@ -4,7 +4,7 @@
 //! through [`Source`], whose questions may block: they run on threads of their own, a bounded number at once and
 //! for a bounded time, so that a shard that does not answer costs its asker a 503 and nobody else anything. Probes ask no
 //! shard: they are answered from what the shards keep up to date themselves, and need no place that others can take.
-//! Must not touch: a shard's state, sockets of SIP, the executors' threads.
+//! Must not touch: a shard's state, sockets of SIP, the shards' threads.
 //!
 //! HTTPS when it is told to be (`tls`). Who may ask for what is `access`'s matter: with a token, all but `/`, `/healthz`
 //! and `/readyz` ask for it; the page holds no numbers, and what asks whether a proxy is well seldom carries a token and

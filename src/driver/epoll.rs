@@ -44,11 +44,11 @@ pub(super) fn run<T: Turns>(
             Next::At(due) => due,
         };
         pace.rest(turned);
-        if spins(pace.spin_before_park, &mut waits)? {
-            continue;
-        }
         if shard.about_to_wait(&waker) {
             waits.look(Some(Duration::ZERO))?;
+            continue;
+        }
+        if spins(pace.spin_before_park, &mut waits)? {
             continue;
         }
         let within = due.map_or(IDLE_MAX, |due| pace.clock.until(due).min(IDLE_MAX));
@@ -56,7 +56,7 @@ pub(super) fn run<T: Turns>(
     }
 }
 
-/// Looks for so long without a wait; says whether something is ready.
+/// Looks for so long without a wait; says whether something is ready, or somebody has woken the shard.
 fn spins(for_: Duration, waits: &mut Waits) -> io::Result<bool> {
     if for_.is_zero() {
         return Ok(false);

@@ -527,7 +527,7 @@ Counter, COUNTERS;
     MailWaited {};
 "hawser_shard_passes_total", "Passes of the loop over all that was ready.":
     Passes {};
-"hawser_shard_stalls_nudged_total", "Stalled executors that the watchdog woke.":
+"hawser_shard_stalls_nudged_total", "Stalls of an executor of io_uring that the watchdog ended.":
     StallsNudged {};
 "hawser_panics_total", "Panics caught while a message was handled.":
     Panics {};

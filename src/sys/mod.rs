@@ -1,10 +1,10 @@
 //! The few calls into the system that no safe library offers as they are needed here.
 //!
 //! Owns: batched datagram calls ([`batch`]), the error queue of a UDP socket ([`errqueue`]) and what it has
-//! dropped ([`incoming`]), resource limits and the io_uring probe ([`limits`]), memory and the allocator's part of it ([`memory`]), what a
-//! TCP peer has taken ([`outgoing`]), and the handing over of descriptors to
-//! glommio. This is the one module where `unsafe` may stand; each block has its argument and a test. Must not touch:
-//! SIP, TLS, state.
+//! dropped ([`incoming`]), resource limits ([`limits`]), whether io_uring may be used ([`ring`]), memory and the
+//! allocator's part of it ([`memory`]), what a TCP peer has taken ([`outgoing`]), and the handing over of descriptors
+//! to glommio. This is the one module where `unsafe` may stand; each block has its argument and a test. Must not
+//! touch: SIP, TLS, state.
 
 pub mod batch;
 pub mod errqueue;

@@ -1,4 +1,4 @@
-//! Builds sockets with all their options before they are bound, which glommio's own constructors cannot do.
+//! Builds sockets, with all their options before they are bound.
 
 use std::io;
 use std::net::SocketAddr;

@@ -17,12 +17,18 @@ pub const UDP_BUFFER_LEN: usize = 4 << 20;
 /// What the system holds of a stream connection's text that the peer does not read (it doubles this for its own use).
 /// Left to itself it would take in megabytes before a send could stall.
 const SEND_BUFFER_LEN: usize = 128 * 1024;
-/// `TCP_USER_TIMEOUT`: sent bytes that stay unacknowledged for so long end the connection.
-const USER_TIMEOUT: Duration = Duration::from_secs(20);
-/// Silence after which the system asks whether the peer is still there.
+/// Silence after which the system asks whether the peer is still there, and from one question to the next.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_COUNT: u32 = 3;
+/// `TCP_USER_TIMEOUT`: silence for so long ends the connection, if a question or sent bytes are unanswered. The system
+/// takes it in place of the count of questions (tcp(7)): with less, one question that is lost would end the connection of
+/// a phone that is well. Who is sent something and is silent is given up sooner, in `shard`.
+const USER_TIMEOUT: Duration = Duration::from_secs(45);
+const _: () = assert!(
+    USER_TIMEOUT.as_secs() == KEEPALIVE_IDLE.as_secs() + KEEPALIVE_COUNT as u64 * KEEPALIVE_INTERVAL.as_secs(),
+    "the system's two bounds say the same"
+);
 
 /// Leaves the type of service to the system.
 pub const TOS_UNSET: u32 = 256;

@@ -8,8 +8,9 @@
 //! look. While something is outstanding the looks go on. A peer is given up
 //!
 //! - when it acknowledges nothing more for 10 s though its system is there ([`Verdict::Stalled`]): it has closed its
-//!   window, and its program does not read. One that cannot be heard at all may have lost its network for a moment and
-//!   is left to the system's own verdict after 20 s (`TCP_USER_TIMEOUT`).
+//!   window, and its program does not read.
+//! - when it acknowledges nothing more for 20 s and cannot be heard at all ([`Verdict::Dead`]): it may have lost its
+//!   network for a moment, and has longer for that. (Who was sent nothing is found dead by the system's keep-alives.)
 //! - when it does acknowledge, but what was outstanding once is not through after 32 s ([`Verdict::Slow`]). That is
 //!   64*T1: no transaction waits any more for what is older (RFC 3261 §17), so whoever reads so slowly makes no
 //!   progress in terms of SIP, and holds our memory at the price of a few bytes now and then.
@@ -25,6 +26,8 @@ use crate::limits::{SEND_AGE_MAX, SEND_STALL_MAX};
 const LOOK_TOGETHER: Duration = Duration::from_millis(250);
 /// From a send, or a look, to the next look, at most.
 const LOOK_AFTER_MAX: Duration = Duration::from_secs(1);
+/// For how long a peer that cannot be heard of may leave unacknowledged what it was sent.
+const DEAD_AFTER: Duration = Duration::from_secs(20);
 /// What the queue may keep room for while it is empty.
 const ROOM_COUNT_MAX: usize = 1_024;
 
@@ -47,6 +50,8 @@ pub(super) enum Verdict {
     Goes,
     /// Nothing was acknowledged for too long.
     Stalled,
+    /// The same, and its system has not been heard of either.
+    Dead,
     /// What was outstanding once still is.
     Slow,
 }
@@ -81,6 +86,8 @@ impl Watch {
         }
         if now.since(self.grown_at) >= SEND_STALL_MAX && is_there() {
             Verdict::Stalled
+        } else if now.since(self.grown_at) >= DEAD_AFTER {
+            Verdict::Dead
         } else if now.since(self.marked_at) >= SEND_AGE_MAX {
             Verdict::Slow
         } else {
@@ -189,10 +196,13 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_whose_system_is_silent_is_left_to_ours_for_longer() {
+    fn a_peer_whose_system_is_silent_has_longer_and_is_given_up_as_dead() {
         let (verdict, passed) = looked_until(true, false, |_| 0);
-        assert_eq!(verdict, Verdict::Slow, "which gives it up before that");
-        assert!(passed >= 32.0, "{passed}");
+        assert_eq!(verdict, Verdict::Dead);
+        assert!((20.0..21.5).contains(&passed), "{passed}");
+        let (verdict, passed) = looked_until(false, false, |passed| if passed < 5.0 { 0 } else { 10 });
+        assert_eq!(verdict, Verdict::Dead, "and after the last progress");
+        assert!((25.0..27.0).contains(&passed), "{passed}");
     }
 
     #[test]

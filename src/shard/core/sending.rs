@@ -127,6 +127,10 @@ impl<D: Driver> Core<D> {
                 Verdict::Done => {}
                 Verdict::Goes => conn.watched = true,
                 Verdict::Stalled => self.lost(watch.key, CloseReason::SendStalled),
+                Verdict::Dead => {
+                    conn.stream.socket.abort();
+                    self.lost(watch.key, CloseReason::Dead);
+                }
                 Verdict::Slow => self.lost(watch.key, CloseReason::SendSlow),
             }
         }

@@ -45,6 +45,9 @@ pub struct LoadLine {
     /// Number of phones.
     #[arg(long, default_value_t = 100)]
     phones: u32,
+    /// Phones that take part in calls, the first of all; the others are idle. 0 is all
+    #[arg(long, default_value_t = 0)]
+    called: u32,
     /// Calls each second, or registrations with --register-only.
     #[arg(long, default_value_t = 100.0)]
     rate: f64,
@@ -175,7 +178,8 @@ impl Scenario for Calls<'_> {
     fn place(&mut self, nth: u64) {
         let line = self.line;
         let plan = Plan { talk: Some(Duration::from_millis(line.talk_ms)), is_watched: false };
-        let phone = scenario::phone_of(nth, line.phones);
+        let called = if line.called == 0 { line.phones } else { line.called.min(line.phones) };
+        let phone = scenario::phone_of(nth, called);
         if line.direction.is_from_phone(nth) {
             self.bench.call_from(phone, &format!("sip:answer@{}", line.phone.domain), plan);
         } else {

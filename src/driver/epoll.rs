@@ -48,11 +48,11 @@ pub(super) fn run<T: Turns>(
             waits.look(Some(Duration::ZERO))?;
             continue;
         }
-        if spins(pace.spin_before_park, &mut waits)? {
+        let within = || due.map_or(IDLE_MAX, |due| pace.clock.until(due).min(IDLE_MAX));
+        if spins(pace.spin_before_park.min(within()), &mut waits)? {
             continue;
         }
-        let within = due.map_or(IDLE_MAX, |due| pace.clock.until(due).min(IDLE_MAX));
-        waits.look(Some(within))?;
+        waits.look(Some(within()))?;
     }
 }
 
@@ -69,4 +69,41 @@ fn spins(for_: Duration, waits: &mut Waits) -> io::Result<bool> {
         std::hint::spin_loop();
     }
     Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Time;
+    use crate::driver::clock::Clock;
+    use crate::driver::seam::{Ready, Turned};
+    use std::task::Waker;
+
+    /// Is due soon, and ends when it is called.
+    struct Due {
+        clock: Clock,
+        at: Option<Time>,
+    }
+
+    impl Turns for Due {
+        fn turn(&mut self, _: &[Ready]) -> Turned {
+            let next = match self.at {
+                Some(at) if at <= self.clock.now() => Next::Over,
+                _ => Next::At(Some(*self.at.get_or_insert(self.clock.now().after(Duration::from_millis(5))))),
+            };
+            Turned { next, gather: false }
+        }
+
+        fn about_to_wait(&mut self, _: &Waker) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn who_spins_is_not_late_for_what_is_due() {
+        let clock = Clock::start();
+        let pace = Pace { clock, cpu: None, gather: Duration::ZERO, spin_before_park: Duration::from_secs(60) };
+        run(pace, |_| Ok(Due { clock, at: None }), |_| {}).unwrap();
+        assert!(clock.now() < Time(30_000_000));
+    }
 }

@@ -30,6 +30,10 @@ const RING_DEPTH: usize = 128;
 /// cancelled at each wait is left as rare as can be.
 const PREEMPT_EVERY: Duration = Duration::from_millis(10);
 
+/// How long a wait lasts while the system has no descriptor for the poll: connections may have taken the last one, which
+/// must not end the shard that they are with.
+const BLIND_MAX: Duration = Duration::from_millis(2);
+
 pub(super) fn run<T: Turns>(
     pace: Pace,
     make: impl FnOnce(&Waits) -> io::Result<T>,
@@ -78,11 +82,11 @@ async fn turns<T: Turns>(pace: Pace, mut shard: T, mut waits: Waits) -> io::Resu
         let mut has_waited = false;
         poll_fn(|cx| {
             if std::mem::replace(&mut has_waited, true) || shard.about_to_wait(cx.waker()) {
-                return Poll::Ready(Ok(()));
+                return Poll::Ready(());
             }
             park.poll(pace.clock, &waits, due, cx)
         })
-        .await?;
+        .await;
         waits.look(Some(Duration::ZERO))?;
     }
 }
@@ -97,16 +101,24 @@ struct Park {
 }
 
 impl Park {
-    fn poll(&mut self, clock: Clock, waits: &Waits, due: Option<Time>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.poll_set(waits, cx)?.is_ready() || self.poll_timer(clock, due, cx).is_ready() {
-            return Poll::Ready(Ok(()));
-        }
-        Poll::Pending
+    fn poll(&mut self, clock: Clock, waits: &Waits, due: Option<Time>, cx: &mut Context<'_>) -> Poll<()> {
+        let due = match self.poll_set(waits, cx) {
+            Ok(Poll::Ready(())) => return Poll::Ready(()),
+            Ok(Poll::Pending) => due,
+            Err(_) => {
+                let soon = clock.now().after(BLIND_MAX);
+                Some(due.map_or(soon, |due| due.min(soon)))
+            }
+        };
+        self.poll_timer(clock, due, cx)
     }
 
     /// Ready when something in the set is. glommio polls descriptors for its own streams only, so that the set is shown to
     /// it as one: the poll is armed when the stream is made, and a read after it finds out that this is no socket,
     /// which is how its end shows.
+    ///
+    /// # Errors
+    /// There is no descriptor for it.
     fn poll_set(&mut self, waits: &Waits, cx: &mut Context<'_>) -> io::Result<Poll<()>> {
         if self.poll.is_none() {
             self.poll = Some(sys::adopt(sys::duplicate(waits)?));
@@ -133,5 +145,54 @@ impl Park {
         }
         self.timer = Some((timer, due));
         Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::seam::{Ready, Turned};
+    use std::fs::File;
+    use std::process::Command;
+    use std::task::Waker;
+
+    /// Set in the process that runs out of descriptors.
+    const ALONE: &str = "HAWSER_TEST_ALONE";
+
+    /// Takes all descriptors that there are, waits a few times, and ends.
+    struct Greedy {
+        clock: Clock,
+        files: Vec<File>,
+        turns: u32,
+    }
+
+    impl Turns for Greedy {
+        fn turn(&mut self, _: &[Ready]) -> Turned {
+            self.turns += 1;
+            self.files.extend(std::iter::from_fn(|| File::open("/dev/null").ok()));
+            let next = match self.turns {
+                1..4 => Next::At(Some(self.clock.now().after(Duration::from_secs(60)))),
+                _ => Next::Over,
+            };
+            Turned { next, gather: false }
+        }
+
+        fn about_to_wait(&mut self, _: &Waker) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn a_shard_whose_connections_have_taken_the_last_descriptor_goes_on() {
+        if std::env::var_os(ALONE).is_some() {
+            let clock = Clock::start();
+            let pace = Pace { clock, cpu: None, gather: Duration::ZERO, spin_before_park: Duration::ZERO };
+            return run(pace, |_| Ok(Greedy { clock, files: Vec::new(), turns: 0 }), |_| {}).unwrap();
+        }
+        let name = "driver::glommio::tests::a_shard_whose_connections_have_taken_the_last_descriptor_goes_on";
+        let alone = std::env::current_exe().unwrap();
+        let command = format!("ulimit -n 100 && exec {} --exact {name}", alone.display());
+        let run = Command::new("sh").args(["-c", &command]).env(ALONE, "1").output().unwrap();
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stdout));
     }
 }

@@ -140,6 +140,17 @@ impl RecvBatch {
         Ok(n)
     }
 
+    /// Takes these in as a call to the system would, for a world without one.
+    #[cfg(test)]
+    pub(crate) fn fill(&mut self, datagrams: &[(SocketAddr, Vec<u8>)]) {
+        let parts = self.bytes.chunks_exact_mut(DATAGRAM_LEN_MAX).zip(&mut self.addrs).zip(&mut self.lens);
+        for ((from, bytes), ((buffer, addr), len)) in datagrams.iter().zip(parts) {
+            buffer[..bytes.len()].copy_from_slice(bytes);
+            addr.set(*from);
+            *len = bytes.len();
+        }
+    }
+
     /// A datagram of the last batch, below the number that `recv` gave. `None` for a source that is neither
     /// IPv4 nor IPv6.
     #[must_use]

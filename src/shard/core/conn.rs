@@ -48,6 +48,17 @@ pub(super) struct Opening {
     pub(super) tls: Option<Box<TlsPeer>>,
 }
 
+/// What bounds the reads of a connection in a turn, besides its own bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Share {
+    /// Nothing.
+    Free,
+    /// The steps of all handshakes.
+    Handshakes,
+    /// The reads of all who send more than one takes.
+    Bulk,
+}
+
 pub(super) struct Conn<S> {
     /// The engine's name for it; free again while it is leaving.
     pub(super) id: ConnId,
@@ -64,8 +75,8 @@ pub(super) struct Conn<S> {
     pub(super) flush_queued: bool,
     /// The last read filled the buffer: more waits, and further reads are of those that are bounded for each pass.
     pub(super) is_bulky: bool,
-    /// The connection waits in one of the core's queues for its turn in a later pass.
-    pub(super) is_deferred: bool,
+    /// The connection waits in one of the core's queues to be read on.
+    pub(super) is_put_down: bool,
     /// The engine has been told that the peer says nothing more.
     pub(super) half_closed: bool,
     /// The system has told that there is an end to find, which is read up to.
@@ -80,6 +91,17 @@ impl<S> Conn<S> {
     /// Whether this is the connection of that name, and not a later one in its slot.
     pub(super) fn is(&self, key: Key) -> bool {
         self.serial == key.serial
+    }
+
+    /// What its next read counts for. All calls go through a server's connection, however many phones send too much.
+    pub(super) fn share(&self) -> Share {
+        if self.phase == Phase::Handshaking {
+            Share::Handshakes
+        } else if self.is_bulky && self.side == Side::Endpoint {
+            Share::Bulk
+        } else {
+            Share::Free
+        }
     }
 
     /// What may wait to be sent: a server is trusted with more than a peer whom anybody can play.

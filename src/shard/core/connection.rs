@@ -54,7 +54,7 @@ impl<D: Driver> Core<D> {
             stream,
             flush_queued: false,
             is_bulky: false,
-            is_deferred: false,
+            is_put_down: false,
             half_closed: false,
             ends: false,
             fin_seen: false,

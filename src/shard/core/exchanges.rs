@@ -16,6 +16,13 @@ impl<Q> Default for Exchanges<Q> {
 }
 
 impl<Q> Exchanges<Q> {
+    /// An exchange was read, and maybe has more: it is in the list once, however often its socket tells of that.
+    pub(super) fn put_down(&mut self, exchange: u32, more: bool) {
+        if more && !self.left.contains(&exchange) {
+            self.left.push(exchange);
+        }
+    }
+
     /// The engine is done with an exchange.
     pub(super) fn end(&mut self, exchange: u32) {
         self.live.remove(&exchange);

@@ -3,17 +3,19 @@
 //! Owns: how much is read of whom, and what becomes of it. Must not touch: what a message says.
 //!
 //! Readiness is told once. So a connection is read until there is nothing left, or it is put down to be read on: in the
-//! next turn (`to_read`), or when it has its share again of what is bounded for each turn (`deferred`, `bulky`).
+//! next turn (`to_read`), or when it has its share again of what is bounded for each turn (`deferred`, `bulky`). It is in
+//! one of these at most, and is not read out of its turn while it is: who has had a share waits behind those that have
+//! not, however much it has to say.
 
 use std::io;
 
-use super::conn::{Conn, Key, Phase};
+use super::conn::{Conn, Key, Phase, Share};
 use super::ends::{close_reason, connect_failure, handshake_close};
 use super::{Core, Panic, hand};
 use crate::clock::Time;
 use crate::driver::{Driver, Ready};
 use crate::engine::{CloseReason, Engine, Input};
-use crate::ids::{ConnId, Side};
+use crate::ids::ConnId;
 use crate::limits::{BULK_READS_PER_PASS_MAX, HANDSHAKE_STEPS_PER_PASS_MAX, READS_PER_PASS_MAX};
 use crate::stats::Counter;
 use crate::tls::failure::{self, Failed};
@@ -50,7 +52,7 @@ impl<D: Driver> Core<D> {
         } else if ready.writable {
             self.send_on(key);
         }
-        if ready.readable {
+        if ready.readable && self.conn(key).is_some_and(|conn| !conn.is_put_down) {
             self.read_on(key);
         }
     }
@@ -59,6 +61,8 @@ impl<D: Driver> Core<D> {
     pub(super) fn read_left(&mut self) {
         let mut keys = std::mem::take(&mut self.to_read);
         for key in keys.drain(..) {
+            let Some(conn) = self.conn(key) else { continue };
+            conn.is_put_down = false;
             self.guarded(key, |core| core.read_on(key));
         }
         // What was put down meanwhile is for the next turn; the longer buffer is kept.
@@ -73,35 +77,49 @@ impl<D: Driver> Core<D> {
                 Some(conn) if conn.fin_seen => return self.end_if_left(key),
                 Some(_) => {}
             }
-            if !self.has_turn(key) || self.read(key) == Left::Nothing {
+            if !self.has_turn(key) {
+                break;
+            }
+            if self.read(key) == Left::Nothing {
                 return;
             }
         }
-        self.to_read.push(key);
+        self.put_down(key);
     }
 
-    /// Whether a read may be made in this turn; if not, the connection is resumed in a later one. So the length of a
-    /// turn, and with it how long everybody waits, is bounded while thousands shake hands or send all that they can.
+    /// Whether a read may be made in this turn. So the length of a turn, and with it how long everybody waits, is bounded
+    /// while thousands shake hands or send all that they can.
     fn has_turn(&mut self, key: Key) -> bool {
-        let Self { conns, handshake_steps_left, bulk_reads_left, deferred, bulky, dirty, .. } = self;
+        let Self { conns, handshake_steps_left, bulk_reads_left, .. } = self;
         let Some(conn) = conns.get_mut(key.index).filter(|conn| conn.serial == key.serial) else { return true };
-        let (left, queue) = if conn.phase == Phase::Handshaking {
-            (handshake_steps_left, deferred)
-        } else if conn.is_bulky && conn.side == Side::Endpoint {
-            (bulk_reads_left, bulky)
-        } else {
-            // All calls go through a server's connection, however many phones send too much.
-            return true;
+        let left = match conn.share() {
+            Share::Free => return true,
+            Share::Handshakes => handshake_steps_left,
+            Share::Bulk => bulk_reads_left,
         };
-        if let Some(less) = left.checked_sub(1) {
-            *left = less;
-            return true;
+        let less = left.checked_sub(1);
+        *left = less.unwrap_or(0);
+        less.is_some()
+    }
+
+    /// The connection is read on later.
+    fn put_down(&mut self, key: Key) {
+        let Self { conns, to_read, deferred, bulky, .. } = self;
+        let Some(conn) = conns.get_mut(key.index).filter(|conn| conn.serial == key.serial) else { return };
+        if std::mem::replace(&mut conn.is_put_down, true) {
+            return;
         }
-        if !std::mem::replace(&mut conn.is_deferred, true) {
-            queue.push_back(key);
+        match conn.share() {
+            Share::Free => to_read.push(key),
+            Share::Handshakes => deferred.push_back(key),
+            Share::Bulk => bulky.push_back(key),
         }
-        *dirty = true;
-        false
+    }
+
+    /// Whether connections are to be read on in the next turn. Of those that wait for their share, as many as were looked
+    /// at may be gone.
+    pub(super) fn has_left(&self) -> bool {
+        !(self.to_read.is_empty() && self.deferred.is_empty() && self.bulky.is_empty())
     }
 
     /// The peer took our SYN.
@@ -283,9 +301,9 @@ impl<D: Driver> Core<D> {
     }
 
     fn resume(&mut self, key: Key) {
-        let Some(conn) = self.conn(key) else { return };
-        conn.is_deferred = false;
-        self.to_read.push(key);
+        if self.conn(key).is_some() {
+            self.to_read.push(key);
+        }
     }
 }
 

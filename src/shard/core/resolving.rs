@@ -35,7 +35,7 @@ impl<D: Driver> Core<D> {
             self.on_panic(panic.as_ref());
         }
         match went {
-            Ok(more) => self.resolving.left.extend(more.then_some(exchange)),
+            Ok(more) => self.resolving.put_down(exchange, more),
             Err(_) => {
                 self.resolving.end(exchange);
                 self.input(Input::Dns(Dns::Failed { exchange }));

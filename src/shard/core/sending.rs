@@ -46,19 +46,22 @@ impl<D: Driver> Core<D> {
         self.dirty = true;
     }
 
-    /// The socket has room again: sends what waited for it, and the FIN behind it when the connection is leaving.
+    /// The socket has room again: sends what waited for it.
     pub(super) fn send_on(&mut self, key: Key) {
-        let Some(conn) = self.conn(key) else { return };
-        if !conn.stream.is_blocked() {
+        if self.conn(key).is_some_and(|conn| conn.stream.is_blocked()) {
+            self.flush(key);
+        }
+    }
+
+    /// The FIN of a connection that is leaving, behind its last byte: whoever finds the room for that, the socket or the
+    /// flush of a pass that came first.
+    fn end_half(&mut self, key: Key) {
+        let Some(conn) = self.conn(key).filter(|conn| conn.phase == (Phase::Leaving { fin_sent: false })) else {
             return;
-        }
-        self.flush(key);
-        let Some(conn) = self.conn(key) else { return };
-        if conn.phase == (Phase::Leaving { fin_sent: false }) && !conn.stream.is_blocked() {
-            conn.stream.socket.shut();
-            conn.phase = Phase::Leaving { fin_sent: true };
-            self.end_if_left(key);
-        }
+        };
+        conn.stream.socket.shut();
+        conn.phase = Phase::Leaving { fin_sent: true };
+        self.end_if_left(key);
     }
 
     /// Flushes every connection that was given something; says whether there were any.
@@ -88,7 +91,7 @@ impl<D: Driver> Core<D> {
             watches.begin(key, before, taken, now);
         }
         match flushed {
-            Ok(Flushed::All) => {}
+            Ok(Flushed::All) => self.end_half(key),
             Ok(Flushed::Waits) => {
                 // The socket tells when there is room again.
                 if conn.stream.waiting_len() > conn.send_queue_len_max() {

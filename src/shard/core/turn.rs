@@ -62,7 +62,7 @@ impl<D: Driver> Core<D> {
 
     fn next(&self, passed: Passed) -> Next {
         let has_more = self.udp.iter().any(|udp| udp.has_more) || self.resolving.has_more();
-        if has_more || !self.to_read.is_empty() || self.has_mail() {
+        if has_more || self.has_left() || self.has_mail() {
             return Next::Again;
         }
         match passed.due {
@@ -76,7 +76,7 @@ impl<D: Driver> Core<D> {
         let now = self.driver.now();
         let at = *self.stops_at.get_or_insert(now.after(STOP_LINGER_MAX));
         if now < at && !self.conns.is_empty() {
-            return if self.to_read.is_empty() { Next::At(Some(at)) } else { Next::Again };
+            return if self.has_left() { Next::Again } else { Next::At(Some(at)) };
         }
         self.caught(Self::remove_all);
         self.shared.retire();

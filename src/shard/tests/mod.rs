@@ -173,7 +173,7 @@ pub fn options(to: SocketAddr, transport: &str, branch: &str) -> String {
 }
 
 /// Certificates in a folder that goes when the test ends.
-struct Certificates {
+pub struct Certificates {
     folder: PathBuf,
     ca: rcgen::CertifiedIssuer<'static, rcgen::KeyPair>,
 }
@@ -185,7 +185,7 @@ impl Drop for Certificates {
 }
 
 impl Certificates {
-    fn new(name: &str) -> Self {
+    pub fn new(name: &str) -> Self {
         let folder = std::env::temp_dir().join(format!("hawser-shard-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let mut params = rcgen::CertificateParams::new(vec![]).unwrap();
@@ -196,7 +196,7 @@ impl Certificates {
     }
 
     /// A certificate of ours for this name, and what makes sessions with it.
-    fn tls(&self, name: &str) -> Tls {
+    pub fn tls(&self, name: &str) -> Tls {
         let key = rcgen::KeyPair::generate().unwrap();
         let params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
         let cert = params.signed_by(&key, &self.ca).unwrap();
@@ -217,7 +217,7 @@ impl Certificates {
     }
 
     /// A phone's side of TLS, that trusts our CA.
-    fn phone(&self) -> Arc<rustls::ClientConfig> {
+    pub fn phone(&self) -> Arc<rustls::ClientConfig> {
         self.phone_of(rustls::DEFAULT_VERSIONS)
     }
 

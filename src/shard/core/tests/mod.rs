@@ -1,4 +1,8 @@
-//! A core that is turned by hand, over real sockets.
+//! A core that is turned by hand: here over real sockets, in the rest over a world in memory.
+
+mod floods;
+mod peers;
+mod sim;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -12,7 +16,8 @@ use crate::limits::READ_LEN_MAX;
 use crate::shard::mailbox;
 use crate::shard::shared::Handle;
 use crate::shard::tests::{
-    DEADLINE, loopback, nobody, options, settings, stream::connect, stream::responses, uninterrupted, wait_until,
+    Certificates, DEADLINE, loopback, nobody, options, settings, stream::connect, stream::responses, uninterrupted,
+    wait_until,
 };
 use crate::transport::socket::TOS_UNSET;
 use crate::transport::tcp::TcpSocket;
@@ -42,6 +47,21 @@ pub(super) fn panic_if_sent(text: &[u8]) {
     panic_if_in(text, PANIC_SENDING);
 }
 
+/// What a core of one shard with these points is made from.
+fn parts(points: Vec<PointSettings>, tls: Tls, clock: Clock) -> Parts {
+    let shared: Vec<Arc<Shared>> = vec![Arc::default()];
+    let (mut posts, mut inboxes) = mailbox::join(&shared);
+    let (_handle, mut controls) = Handle::new(&shared, clock);
+    Parts {
+        settings: settings(0, 1, points, nobody()),
+        shared: shared[0].clone(),
+        tls,
+        post: posts.remove(0),
+        inbox: inboxes.remove(0),
+        controls: controls.remove(0),
+    }
+}
+
 /// A core of one shard with a TCP point, for connections that a test accepts at `listener`.
 fn core_for(listener: &TcpListener) -> (Core<Sockets>, Waits) {
     let address = listener.local_addr().unwrap();
@@ -52,19 +72,8 @@ fn core_for(listener: &TcpListener) -> (Core<Sockets>, Waits) {
         advertised_port: address.port(),
         side: None,
     };
-    let shared: Vec<Arc<Shared>> = vec![Arc::default()];
-    let (mut posts, mut inboxes) = mailbox::join(&shared);
-    let clock = Clock::start();
-    let (_handle, mut controls) = Handle::new(&shared, clock);
-    let waits = Waits::new().unwrap();
-    let parts = Parts {
-        settings: settings(0, 1, vec![point], nobody()),
-        shared: shared[0].clone(),
-        tls: Tls::default(),
-        post: posts.remove(0),
-        inbox: inboxes.remove(0),
-        controls: controls.remove(0),
-    };
+    let (clock, waits) = (Clock::start(), Waits::new().unwrap());
+    let parts = parts(vec![point], Tls::default(), clock);
     (Core::new(Sockets::new(&waits, vec![], TOS_UNSET, clock).unwrap(), parts), waits)
 }
 

@@ -71,7 +71,8 @@ impl<D: Driver> Core<D> {
             Ok(()) => Some(key),
             Err(error) => {
                 self.say("a connection could not be watched", Some(peer), error.to_string());
-                self.lost(key, CloseReason::Connect(ConnectFailure::Resources));
+                let failed = CloseReason::Connect(ConnectFailure::Resources);
+                self.lost(key, if outbound { failed } else { CloseReason::Error });
                 None
             }
         }

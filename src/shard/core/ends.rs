@@ -37,9 +37,12 @@ pub(super) enum AcceptFailure {
 }
 
 pub(super) fn accept_failure(error: &io::Error) -> AcceptFailure {
+    use libc::{ECONNABORTED, EHOSTDOWN, EHOSTUNREACH, EINTR, ENETDOWN, ENETUNREACH, ENONET, ENOPROTOOPT, EPROTO};
     match (error.kind(), error.raw_os_error()) {
         (io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected, _) => AcceptFailure::NoMore,
-        (_, Some(libc::ECONNABORTED | libc::EINTR | libc::EPROTO)) => AcceptFailure::Passed,
+        // Linux hands on what has happened to a connection that waits (accept(2)).
+        (_, Some(ECONNABORTED | EINTR | EPROTO | ENOPROTOOPT | ENONET)) => AcceptFailure::Passed,
+        (_, Some(ENETDOWN | ENETUNREACH | EHOSTDOWN | EHOSTUNREACH)) => AcceptFailure::Passed,
         _ => AcceptFailure::Refused,
     }
 }

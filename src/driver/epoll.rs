@@ -2,10 +2,11 @@
 //! the time in it.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use super::pace::Pace;
-use super::seam::{Next, Turns};
+use super::seam::Turns;
 use super::waits::Waits;
 use crate::limits::HEARTBEAT_MAX;
 use crate::sys;
@@ -33,17 +34,7 @@ pub(super) fn run<T: Turns>(
     };
     started(Ok(()));
     loop {
-        let turned = shard.turn(waits.ready());
-        waits.clear();
-        let due = match turned.next {
-            Next::Over => return Ok(()),
-            Next::Again => {
-                waits.look(Some(Duration::ZERO))?;
-                continue;
-            }
-            Next::At(due) => due,
-        };
-        pace.rest(turned);
+        let ControlFlow::Continue(due) = pace.turn(&mut shard, &mut waits)? else { return Ok(()) };
         if shard.about_to_wait(&waker) {
             waits.look(Some(Duration::ZERO))?;
             continue;
@@ -76,7 +67,7 @@ mod tests {
     use super::*;
     use crate::clock::Time;
     use crate::driver::clock::Clock;
-    use crate::driver::seam::{Ready, Turned};
+    use crate::driver::seam::{Next, Ready, Turned};
     use std::task::Waker;
 
     /// Is due soon, and ends when it is called.

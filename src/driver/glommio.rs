@@ -6,6 +6,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -17,7 +18,7 @@ use glommio::{LocalExecutorBuilder, Placement};
 
 use super::clock::Clock;
 use super::pace::Pace;
-use super::seam::{Next, Turns};
+use super::seam::Turns;
 use super::waits::Waits;
 use crate::clock::Time;
 use crate::sys;
@@ -65,17 +66,7 @@ pub(super) fn run<T: Turns>(
 async fn turns<T: Turns>(pace: Pace, mut shard: T, mut waits: Waits) -> io::Result<()> {
     let mut park = Park { poll: None, timer: None };
     loop {
-        let turned = shard.turn(waits.ready());
-        waits.clear();
-        let due = match turned.next {
-            Next::Over => return Ok(()),
-            Next::Again => {
-                waits.look(Some(Duration::ZERO))?;
-                continue;
-            }
-            Next::At(due) => due,
-        };
-        pace.rest(turned);
+        let ControlFlow::Continue(due) = pace.turn(&mut shard, &mut waits)? else { return Ok(()) };
         if waits.look(Some(Duration::ZERO))? {
             continue;
         }
@@ -151,7 +142,7 @@ impl Park {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::driver::seam::{Ready, Turned};
+    use crate::driver::seam::{Next, Ready, Turned};
     use std::fs::File;
     use std::process::Command;
     use std::task::Waker;

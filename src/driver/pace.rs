@@ -1,9 +1,13 @@
 //! How a loop keeps its pace.
 
+use std::io;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use super::clock::Clock;
-use super::seam::Turned;
+use super::seam::{Next, Turns};
+use super::waits::Waits;
+use crate::clock::Time;
 
 /// How a loop keeps its pace.
 #[derive(Clone, Copy, Debug)]
@@ -19,10 +23,27 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// The pause after a turn, if there is to be one. The thread sleeps, for the point is that nothing wakes meanwhile.
-    pub(super) fn rest(&self, turned: Turned) {
-        if turned.gather && !self.gather.is_zero() {
-            std::thread::sleep(self.gather);
+    /// Lets a shard take turns until there is nothing to do at once, and the gathering pause after that, if there is to be
+    /// one. Says when the next turn is due by time, if one is; breaks when the shard has ended.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(super) fn turn(&self, shard: &mut impl Turns, waits: &mut Waits) -> io::Result<ControlFlow<(), Option<Time>>> {
+        loop {
+            let turned = shard.turn(waits.ready());
+            match turned.next {
+                Next::Over => return Ok(ControlFlow::Break(())),
+                Next::Again => {
+                    waits.look(Some(Duration::ZERO))?;
+                }
+                Next::At(due) => {
+                    // The thread sleeps, for the point is that nothing wakes meanwhile.
+                    if turned.gather && !self.gather.is_zero() {
+                        std::thread::sleep(self.gather);
+                    }
+                    return Ok(ControlFlow::Continue(due));
+                }
+            }
         }
     }
 }

@@ -74,11 +74,6 @@ impl Waits {
         &self.ready
     }
 
-    /// Forgets what the last look found.
-    pub(super) fn clear(&mut self) {
-        self.ready.clear();
-    }
-
     /// Looks what is ready, and waits for it for so long (rounded up to milliseconds); for ever without a time. A wake
     /// ends the wait too. Says whether there was either.
     ///

@@ -109,26 +109,26 @@
 //! [`flow::token`] for what makes a way back authentic, [`driver`] and [`shard`] for the loop.
 
 // Public is what the program, the tests and the benches name.
-mod admin;
+pub mod admin;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod dns;
-mod driver;
+pub mod driver;
 pub mod engine;
 pub mod flow;
 pub mod ids;
 pub mod limits;
-mod proxy;
-mod rng;
+pub mod proxy;
+pub mod rng;
 mod server;
 pub mod server_pool;
-mod shard;
-mod sip;
+pub mod shard;
+pub mod sip;
 pub mod stats;
 #[allow(unsafe_code, reason = "the one module that may call into libc; each block has its argument")]
 mod sys;
 pub mod tls;
-mod transaction;
-mod transport;
+pub mod transaction;
+pub mod transport;
 mod wheel;

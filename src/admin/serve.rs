@@ -43,7 +43,6 @@ pub struct Admin {
 impl Admin {
     /// The address and port that it listens on.
     #[must_use]
-    #[cfg_attr(not(test), expect(dead_code, reason = "tests serve on whatever port is free"))]
     pub fn address(&self) -> SocketAddr {
         self.address
     }

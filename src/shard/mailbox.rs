@@ -57,10 +57,9 @@ pub enum Posted {
     Refused(Mail),
 }
 
-/// The mailboxes of all shards, joined.
+/// The mailboxes of all shards, joined; each pair's queue takes so many mails.
 #[must_use]
-pub fn join(shards: &[Arc<Shared>]) -> (Vec<Post>, Vec<Inbox>) {
-    let count_max = queue_count_max(shards.len());
+pub(super) fn join(shards: &[Arc<Shared>], count_max: usize) -> (Vec<Post>, Vec<Inbox>) {
     let mut posts: Vec<Post> = shards.iter().map(|_| Post { channels: Vec::new() }).collect();
     let mut inboxes = Vec::new();
     for receiver in shards {
@@ -83,7 +82,7 @@ pub fn join(shards: &[Arc<Shared>]) -> (Vec<Post>, Vec<Inbox>) {
 }
 
 /// The bound of one pair's queue: the mailbox's, shared among its senders.
-fn queue_count_max(shards: usize) -> usize {
+pub(super) fn queue_count_max(shards: usize) -> usize {
     (MAILBOX_COUNT_MAX / shards.saturating_sub(1).max(1)).max(QUEUE_COUNT_MIN)
 }
 
@@ -238,7 +237,7 @@ mod tests {
 
     fn pair() -> (Post, Inbox) {
         let shards = [Arc::default(), Arc::default()];
-        let (mut posts, mut inboxes) = join(&shards);
+        let (mut posts, mut inboxes) = join(&shards, MAILBOX_COUNT_MAX);
         (posts.swap_remove(0), inboxes.swap_remove(1))
     }
 

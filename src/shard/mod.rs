@@ -13,17 +13,15 @@ mod spare;
 mod tests;
 mod watchdog;
 
-use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 
+pub use self::core::{Core, Ends, Parts, join};
 pub use self::shared::Handle;
 pub use crate::driver::Socket;
 
-use self::core::{Core, Parts};
-use self::shared::Shared;
 use crate::driver::{self, Clock, Kind, Pace, Sockets, Waits};
 use crate::engine::Settings;
 use crate::tls::Tls;
@@ -83,15 +81,12 @@ impl Shards {
     /// A thread or its loop cannot be started.
     pub fn start(setups: Vec<Setup>, common: &Common) -> std::io::Result<Self> {
         let clock = Clock::start();
-        let shared: Vec<Arc<Shared>> = setups.iter().map(|_| Arc::default()).collect();
-        let (handle, controls) = Handle::new(&shared, clock);
-        let (posts, inboxes) = mailbox::join(&shared);
-        let watched = inboxes.iter().map(mailbox::Inbox::watch).collect();
+        let (handle, ends) = join(setups.len(), mailbox::queue_count_max(setups.len()), clock);
+        let watched = ends.iter().map(Ends::watch).collect();
         let (end, ended) = crossbeam_channel::bounded(setups.len());
         let (started, has_started) = crossbeam_channel::bounded(setups.len());
         let mut threads = Vec::new();
-        let ends = shared.into_iter().zip(posts).zip(inboxes.into_iter().zip(controls));
-        for (setup, ((shared, post), (inbox, controls))) in setups.into_iter().zip(ends) {
+        for (setup, ends) in setups.into_iter().zip(ends) {
             let (common, started, end) = (common.clone(), started.clone(), TellEnd(end.clone()));
             let name = format!("shard-{}", setup.settings.shard.0);
             let Setup { cpu, settings, sockets } = setup;
@@ -101,7 +96,7 @@ impl Shards {
                 let pace = Pace { clock, cpu, gather, spin_before_park };
                 let make = |waits: &Waits| {
                     let sockets = Sockets::new(waits, sockets, tos, clock)?;
-                    Ok(Core::new(sockets, Parts { settings, shared, tls, post, inbox, controls }))
+                    Ok(Core::new(sockets, Parts { settings, tls, ends }))
                 };
                 let tell = |began: Result<(), &std::io::Error>| {
                     // The starter waits for as many words as there are threads.

@@ -406,7 +406,6 @@ impl Message {
 
     /// From's tag; empty when there is none (RFC 2543).
     #[must_use]
-    #[expect(clippy::wrong_self_convention, reason = "it is the tag of From")]
     pub fn from_tag(&self) -> &[u8] {
         self.tag(Name::From, self.from_tag)
     }

@@ -140,14 +140,15 @@ impl RecvBatch {
         Ok(n)
     }
 
-    /// Takes these in as a call to the system would, for a world without one.
-    #[cfg(test)]
-    pub(crate) fn fill(&mut self, datagrams: &[(SocketAddr, Vec<u8>)]) {
+    /// Takes these in as a call to the system would, for a world without one: as many of the first as there is room for,
+    /// each of at most `DATAGRAM_LEN_MAX` bytes.
+    pub fn fill(&mut self, datagrams: &[(SocketAddr, Vec<u8>)]) {
         let parts = self.bytes.chunks_exact_mut(DATAGRAM_LEN_MAX).zip(&mut self.addrs).zip(&mut self.lens);
         for ((from, bytes), ((buffer, addr), len)) in datagrams.iter().zip(parts) {
-            buffer[..bytes.len()].copy_from_slice(bytes);
+            let kept = bytes.len().min(DATAGRAM_LEN_MAX);
+            buffer[..kept].copy_from_slice(&bytes[..kept]);
             addr.set(*from);
-            *len = bytes.len();
+            *len = kept;
         }
     }
 

@@ -92,6 +92,12 @@ impl Waiting {
     pub fn len(&self) -> usize {
         self.0.get()
     }
+
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// A stream connection.

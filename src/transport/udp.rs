@@ -9,8 +9,10 @@ use socket2::Socket;
 
 use crate::engine::SendFault;
 use crate::limits::DATAGRAMS_WAITING_COUNT_MAX;
-use crate::sys::batch::{self, BATCH_COUNT_MAX, RecvBatch};
+use crate::sys::batch;
 use crate::sys::{errqueue, incoming};
+
+pub use crate::sys::batch::{BATCH_COUNT_MAX, RecvBatch};
 
 /// The socket of one UDP point, as the rest of the program sees it. Nothing in it waits.
 pub trait DatagramSocket {

@@ -40,11 +40,11 @@ use self::handshakes::Handshakes;
 use self::parked::Parked;
 use self::points::{Listening, Point};
 use self::progress::Watches;
-use super::mailbox::{Inbox, Post};
+use super::mailbox::{self, Inbox, Post};
 use super::reporter::Reporter;
-use super::shared::{Control, Shared};
+use super::shared::{Control, Handle, Shared};
 use crate::clock::Time;
-use crate::driver::Driver;
+use crate::driver::{Clock, Driver};
 use crate::engine::{CloseReason, Engine, Event, Input, Level, Mail, Settings};
 use crate::ids::{ConnId, PointId, ShardId, Transport};
 use crate::limits::{BULK_READS_PER_PASS_MAX, HANDSHAKE_STEPS_PER_PASS_MAX, PANIC_WINDOW, PANICS_COUNT_MAX};
@@ -123,16 +123,40 @@ fn hand(engine: &mut Engine, input: Input<'_>, now: Time) -> Result<(), Panic> {
 pub struct Parts {
     /// Of its engine.
     pub settings: Settings,
-    /// What other threads see of it.
-    pub(super) shared: Arc<Shared>,
     /// How TLS sessions are made.
     pub tls: Tls,
+    /// What joins it to the others.
+    pub ends: Ends,
+}
+
+/// What joins a shard to all shards of its process, and to plain threads.
+#[derive(Debug)]
+pub struct Ends {
+    /// What other threads see of it.
+    shared: Arc<Shared>,
     /// Its way to all shards.
-    pub(super) post: Post,
+    post: Post,
     /// What all shards send to it.
-    pub(super) inbox: Inbox,
+    inbox: Inbox,
     /// What plain threads ask.
-    pub(super) controls: Receiver<Control>,
+    controls: Receiver<Control>,
+}
+
+/// Joins so many shards; each pair's queue takes so many mails.
+#[must_use]
+pub fn join(shards: usize, mails_max: usize, clock: Clock) -> (Handle, Vec<Ends>) {
+    let all: Vec<Arc<Shared>> = (0..shards).map(|_| Arc::default()).collect();
+    let (handle, controls) = Handle::new(&all, clock);
+    let (posts, inboxes) = mailbox::join(&all, mails_max);
+    let ends = all.into_iter().zip(posts).zip(inboxes.into_iter().zip(controls));
+    (handle, ends.map(|((shared, post), (inbox, controls))| Ends { shared, post, inbox, controls }).collect())
+}
+
+impl Ends {
+    /// A second look at its mailbox, for the watchdog.
+    pub(super) fn watch(&self) -> Inbox {
+        self.inbox.watch()
+    }
 }
 
 impl<D: Driver> Core<D> {
@@ -149,7 +173,7 @@ impl<D: Driver> Core<D> {
         Self {
             engine: Engine::new(parts.settings, driver.now()),
             driver,
-            shared: parts.shared,
+            shared: parts.ends.shared,
             conns: Slab::new(),
             by_slot: Vec::new(),
             serial: 0,
@@ -157,9 +181,9 @@ impl<D: Driver> Core<D> {
             tls: parts.tls,
             udp,
             listeners,
-            post: parts.post,
-            inbox: parts.inbox,
-            controls: parts.controls,
+            post: parts.ends.post,
+            inbox: parts.ends.inbox,
+            controls: parts.ends.controls,
             batch: None,
             mails: Vec::new(),
             scratch: vec![0; SCRATCH_LEN].into_boxed_slice(),
@@ -184,6 +208,39 @@ impl<D: Driver> Core<D> {
             stopped: false,
             stops_at: None,
         }
+    }
+
+    /// What it is about, for who drives it by hand.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// What it stands on.
+    #[must_use]
+    pub fn driver(&self) -> &D {
+        &self.driver
+    }
+
+    /// What it holds beside its engine, by name: all is zero when no connection is there and nothing waits.
+    #[must_use]
+    pub fn holds(&self) -> [(&'static str, usize); 14] {
+        [
+            ("connections", self.conns.len()),
+            ("to read", self.to_read.len()),
+            ("to flush", self.to_flush.len()),
+            ("deferred", self.deferred.len()),
+            ("bulky", self.bulky.len()),
+            ("lingers", self.lingers.len()),
+            ("watches", usize::from(self.watches.due().is_some())),
+            ("handshakes", self.handshakes.len()),
+            ("parked", self.parked.len()),
+            ("bytes to send", self.waiting.len()),
+            ("listeners that hold one", self.listeners.iter().filter(|one| one.held.is_some()).count()),
+            ("listeners that rest", self.listeners.iter().filter(|one| one.rests_until.is_some()).count()),
+            ("answers to read", self.resolving.left.len()),
+            ("panics", self.panics.len()),
+        ]
     }
 
     fn count(&mut self, counter: Counter) {

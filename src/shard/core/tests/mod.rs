@@ -13,8 +13,6 @@ use super::*;
 use crate::config::engine::Point as PointSettings;
 use crate::driver::{Clock, Sockets, Turns, Waits};
 use crate::limits::READ_LEN_MAX;
-use crate::shard::mailbox;
-use crate::shard::shared::Handle;
 use crate::shard::tests::{
     Certificates, DEADLINE, loopback, nobody, options, settings, stream::connect, stream::responses, uninterrupted,
     wait_until,
@@ -49,17 +47,8 @@ pub(super) fn panic_if_sent(text: &[u8]) {
 
 /// What a core of one shard with these points is made from.
 fn parts(points: Vec<PointSettings>, tls: Tls, clock: Clock) -> Parts {
-    let shared: Vec<Arc<Shared>> = vec![Arc::default()];
-    let (mut posts, mut inboxes) = mailbox::join(&shared);
-    let (_handle, mut controls) = Handle::new(&shared, clock);
-    Parts {
-        settings: settings(0, 1, points, nobody()),
-        shared: shared[0].clone(),
-        tls,
-        post: posts.remove(0),
-        inbox: inboxes.remove(0),
-        controls: controls.remove(0),
-    }
+    let (_handle, mut ends) = join(1, 64, clock);
+    Parts { settings: settings(0, 1, points, nobody()), tls, ends: ends.remove(0) }
 }
 
 /// A core of one shard with a TCP point, for connections that a test accepts at `listener`.

@@ -91,24 +91,12 @@ impl Stage {
 
     /// What a core that has no connections holds of them; empty when all is well.
     pub fn leftovers(&self) -> String {
-        let core = &self.core;
-        let counts = [
-            ("conns", core.conns.len()),
-            ("to_read", core.to_read.len()),
-            ("to_flush", core.to_flush.len()),
-            ("deferred", core.deferred.len()),
-            ("bulky", core.bulky.len()),
-            ("lingers", core.lingers.len()),
-            ("watches", usize::from(core.watches.due().is_some())),
-            ("handshakes", core.handshakes.len()),
-            ("parked", core.parked.len()),
-            ("waiting", core.waiting.len()),
-            ("held", core.listeners.iter().filter(|listener| listener.held.is_some()).count()),
-            ("rests", core.listeners.iter().filter(|listener| listener.rests_until.is_some()).count()),
-            ("questions", core.resolving.left.len()),
-            ("panics", core.panics.len()),
-        ];
-        counts.iter().filter(|(_, count)| *count > 0).map(|(name, count)| format!("{name} {count} ")).collect()
+        self.core
+            .holds()
+            .iter()
+            .filter(|(_, count)| *count > 0)
+            .map(|(name, count)| format!("{name} {count} "))
+            .collect()
     }
 }
 

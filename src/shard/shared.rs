@@ -310,6 +310,14 @@ impl Handle {
         self.ask_owner(|reply| Control::Pin(pair.into(), member, reply))
     }
 
+    /// Asks the same, and waits for no answer.
+    pub fn ask_to_pin(&self, pair: &str, member: Option<Member>) {
+        if let Some(first) = self.inner.links.first() {
+            let (reply, _) = bounded(1);
+            first.ask(Control::Pin(pair.into(), member, reply));
+        }
+    }
+
     /// How many shards run: their heartbeat is not older than `HEARTBEAT_MAX`. Asks none of them, and blocks nobody.
     #[must_use]
     pub fn running(&self) -> usize {

@@ -1,0 +1,126 @@
+//! What may cost a request its answer: each time one named cause, found in what has happened to who was concerned while it
+//! was open. Nothing else is excused.
+
+use std::collections::BTreeMap;
+
+use hawser::clock::Time;
+
+use crate::judge::{Asked, is_server};
+use crate::net::{PartyId, WireId};
+use crate::plan::Failure;
+use crate::stack::Way;
+
+/// Why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cause {
+    /// Who asked has lost the connection that it asked over, or the port.
+    AskerLeft,
+    /// Who asked has died.
+    AskerDied,
+    /// The proxy was killed meanwhile.
+    Restart,
+    /// No INVITE, and who was asked did not answer in time: nothing may be said then (RFC 4320 §4.2).
+    AskedLate,
+    /// Who was asked has died with it.
+    AskedDied,
+    /// No INVITE, and the server that had it was out of order.
+    ServerFailed,
+    /// The dialog's other end has gone: no ACK can come.
+    AckerLeft,
+}
+
+/// What has happened.
+#[derive(Default)]
+pub struct Facts {
+    pub lost_wires: BTreeMap<WireId, Time>,
+    pub moved: Vec<(Time, PartyId)>,
+    pub died: Vec<(Time, PartyId)>,
+    pub failures: Vec<(Time, PartyId, Option<Failure>)>,
+    pub restarts: Vec<Time>,
+    /// Phones that were cut off, or read nothing.
+    pub away: Vec<(Time, PartyId)>,
+}
+
+impl Facts {
+    pub fn has_died(&self, party: PartyId) -> bool {
+        self.died.iter().any(|(_, dead)| *dead == party)
+    }
+
+    fn died_since(&self, party: PartyId, since: Time) -> bool {
+        self.died.iter().any(|(at, dead)| *dead == party && *at >= since)
+    }
+
+    /// Whether the way that a request of this party took was lost behind it.
+    fn left(&self, party: PartyId, way: Way, since: Time) -> bool {
+        match way {
+            Way::Wire(wire) => self.lost_wires.contains_key(&wire),
+            Way::Udp { .. } => self.moved.iter().any(|(at, mover)| *mover == party && *at >= since),
+        }
+    }
+
+    /// Whether a server was out of order at some time between these.
+    fn failed(&self, from: Time, until: Time) -> bool {
+        let mut since: BTreeMap<PartyId, Time> = BTreeMap::new();
+        for (at, party, failure) in &self.failures {
+            match failure {
+                Some(_) => drop(since.insert(*party, *at)),
+                None => {
+                    if let Some(begun) = since.remove(party)
+                        && begun <= until
+                        && *at >= from
+                    {
+                        return true;
+                    }
+                }
+            }
+        }
+        since.values().any(|begun| *begun <= until)
+    }
+
+    /// Why a request may have had no final answer.
+    pub fn why_unanswered(&self, asked: &Asked) -> Option<Cause> {
+        let way = asked.way?;
+        if self.died_since(asked.from, asked.at) {
+            return Some(Cause::AskerDied);
+        }
+        if self.left(asked.from, way, asked.at) {
+            return Some(Cause::AskerLeft);
+        }
+        if self.restarts.iter().any(|at| *at >= asked.at) {
+            return Some(Cause::Restart);
+        }
+        let until = asked.timed_out?;
+        if asked.method == "INVITE" {
+            return None;
+        }
+        if self.failed(asked.at, until) {
+            return Some(Cause::ServerFailed);
+        }
+        let to: Option<PartyId> = asked.to.parse().ok();
+        if to.is_some_and(|to| self.died_since(to, asked.at)) {
+            return Some(Cause::AskedDied);
+        }
+        // Its flow is known to the proxy until it is found dead, and nobody may say 408.
+        let has_it = to.is_some_and(|to| asked.arrived.iter().any(|(party, _)| *party == to));
+        let has_moved = to.is_some_and(|to| self.moved.iter().any(|(_, mover)| *mover == to));
+        (to.is_some() && (!has_it || has_moved || asked.passed_on_unanswered)).then_some(Cause::AskedLate)
+    }
+
+    /// Why an answer of `party` may have had no ACK by `at`.
+    pub fn why_without_ack(&self, party: PartyId, asked: &Asked, _at: Time) -> Option<Cause> {
+        let concerned = |one: PartyId| {
+            self.died_since(one, asked.at) || self.moved.iter().any(|(at, mover)| *mover == one && *at >= asked.at)
+        };
+        if concerned(party) || concerned(asked.from) {
+            return Some(Cause::AckerLeft);
+        }
+        if self.restarts.iter().any(|at| *at >= asked.at) {
+            return Some(Cause::Restart);
+        }
+        if asked.way.is_some_and(|way| self.left(asked.from, way, asked.at)) {
+            return Some(Cause::AckerLeft);
+        }
+        let _ = is_server;
+        self.failed(asked.at, Time(u64::MAX)).then_some(Cause::ServerFailed)
+    }
+}

@@ -239,10 +239,10 @@ impl Agent {
     fn on_up(&mut self, ctx: &mut Ctx, up: Up) {
         match &up {
             Up::Response { client, response, again, .. } => {
-                ctx.judge.answered(&client.request, response, *again, ctx.net.now());
+                ctx.judge.answered(&client.request, response, *again);
             }
             Up::Timeout { client } => ctx.judge.timed_out(client, ctx.net.now()),
-            Up::NoAck { served } => ctx.judge.no_ack(self.id, served, ctx.net.now()),
+            Up::NoAck { served } => ctx.judge.no_ack(self.id, served),
             Up::Stray { response } => ctx.judge.stray(self.id, response),
             Up::Request { .. } | Up::Ack { .. } | Up::Cancel { .. } => {}
         }
@@ -267,8 +267,12 @@ impl Agent {
             let number = self.number();
             response.push("X-Rid", format!("{} {number}", self.id));
         }
+        if let Some(served) = self.stack.served.get(key).filter(|_| response.code() >= 200) {
+            ctx.judge.was_answered(served.request.get("X-Id"), ctx.net.now());
+        }
         let mut todo = Todo::default();
-        self.stack.respond(key, response, ctx.net.now(), &mut todo);
+        let is_own = response.get("X-Rid").split(' ').next() == Some(&*self.id.to_string());
+        self.stack.respond(key, response, is_own, ctx.net.now(), &mut todo);
         self.carry_out(ctx, todo);
     }
 

@@ -2,13 +2,17 @@
 //! was open. Nothing else is excused.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use hawser::clock::Time;
 
-use crate::judge::{Asked, is_server};
+use crate::judge::Asked;
 use crate::net::{PartyId, WireId};
-use crate::plan::Failure;
+use crate::plan::{DEVICE, Failure};
 use crate::stack::Way;
+
+/// An answer that comes so late may be lost once and then be too late (timer F).
+const LATE: Duration = Duration::from_secs(22);
 
 /// Why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,10 +25,15 @@ pub enum Cause {
     Restart,
     /// No INVITE, and who was asked did not answer in time: nothing may be said then (RFC 4320 §4.2).
     AskedLate,
+    /// No INVITE, and nothing reached who was asked.
+    AskedAway,
     /// Who was asked has died with it.
     AskedDied,
     /// No INVITE, and the server that had it was out of order.
     ServerFailed,
+    /// An INVITE of a UDP source that nothing is known of: its final answer is not repeated past a bound
+    /// (`STRANGER_ANSWER_FACTOR_MAX`), and the network has lost it.
+    StrangersBound,
     /// The dialog's other end has gone: no ACK can come.
     AckerLeft,
 }
@@ -37,8 +46,10 @@ pub struct Facts {
     pub died: Vec<(Time, PartyId)>,
     pub failures: Vec<(Time, PartyId, Option<Failure>)>,
     pub restarts: Vec<Time>,
-    /// Phones that were cut off, or read nothing.
-    pub away: Vec<(Time, PartyId)>,
+    /// The network loses datagrams.
+    pub loses: bool,
+    /// Phones that were cut off, or read nothing: from when until when.
+    pub away: Vec<(PartyId, Time, Time)>,
 }
 
 impl Facts {
@@ -77,8 +88,12 @@ impl Facts {
         since.values().any(|begun| *begun <= until)
     }
 
+    fn was_away(&self, party: PartyId, from: Time, until: Time) -> bool {
+        self.away.iter().any(|(away, left, back)| *away == party && *left <= until && *back >= from)
+    }
+
     /// Why a request may have had no final answer.
-    pub fn why_unanswered(&self, asked: &Asked) -> Option<Cause> {
+    pub fn why_unanswered(&self, asked: &Asked, all: &BTreeMap<String, Asked>) -> Option<Cause> {
         let way = asked.way?;
         if self.died_since(asked.from, asked.at) {
             return Some(Cause::AskerDied);
@@ -88,6 +103,9 @@ impl Facts {
         }
         if self.restarts.iter().any(|at| *at >= asked.at) {
             return Some(Cause::Restart);
+        }
+        if asked.from == DEVICE && asked.method == "INVITE" && asked.answered_at.is_some() && self.loses {
+            return Some(Cause::StrangersBound);
         }
         let until = asked.timed_out?;
         if asked.method == "INVITE" {
@@ -100,14 +118,26 @@ impl Facts {
         if to.is_some_and(|to| self.died_since(to, asked.at)) {
             return Some(Cause::AskedDied);
         }
+        if to.is_some_and(|to| self.was_away(to, asked.at, until)) {
+            return Some(Cause::AskedAway);
+        }
+        if asked.answered_at.is_some_and(|at| at.since(asked.at) > LATE) {
+            return Some(Cause::AskedLate);
+        }
+        // What a B2BUA has made of it went no better, and its end came no sooner than that of this one.
+        let made = asked.made.iter().filter_map(|id| all.get(id)).filter(|made| made.finals.is_empty());
+        let cause = made.filter_map(|made| self.why_unanswered(made, all)).next();
+        if cause.is_some() {
+            return cause;
+        }
         // Its flow is known to the proxy until it is found dead, and nobody may say 408.
         let has_it = to.is_some_and(|to| asked.arrived.iter().any(|(party, _)| *party == to));
         let has_moved = to.is_some_and(|to| self.moved.iter().any(|(_, mover)| *mover == to));
         (to.is_some() && (!has_it || has_moved || asked.passed_on_unanswered)).then_some(Cause::AskedLate)
     }
 
-    /// Why an answer of `party` may have had no ACK by `at`.
-    pub fn why_without_ack(&self, party: PartyId, asked: &Asked, _at: Time) -> Option<Cause> {
+    /// Why an answer of `party`, which was asked by `way`, may have had no ACK.
+    pub fn why_without_ack(&self, party: PartyId, asked: &Asked, way: Way) -> Option<Cause> {
         let concerned = |one: PartyId| {
             self.died_since(one, asked.at) || self.moved.iter().any(|(at, mover)| *mover == one && *at >= asked.at)
         };
@@ -117,10 +147,10 @@ impl Facts {
         if self.restarts.iter().any(|at| *at >= asked.at) {
             return Some(Cause::Restart);
         }
-        if asked.way.is_some_and(|way| self.left(asked.from, way, asked.at)) {
+        let has_left = asked.way.is_some_and(|way| self.left(asked.from, way, asked.at));
+        if has_left || self.left(party, way, asked.at) {
             return Some(Cause::AckerLeft);
         }
-        let _ = is_server;
         self.failed(asked.at, Time(u64::MAX)).then_some(Cause::ServerFailed)
     }
 }

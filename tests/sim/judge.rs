@@ -39,6 +39,8 @@ pub struct Asked {
     /// When somebody has answered it for good.
     pub answered_at: Option<Time>,
     pub passed_on_unanswered: bool,
+    /// The requests that a B2BUA has made of it.
+    pub made: Vec<String>,
     /// Where proxying servers have sent it on to.
     pub onward: Vec<PartyId>,
 }
@@ -60,7 +62,7 @@ pub struct Judge {
     pub facts: Facts,
     pub tally: Tally,
     /// Of INVITEs that were answered for good: who has not got an ACK.
-    without_ack: Vec<(PartyId, String, Time)>,
+    without_ack: Vec<(PartyId, String, Way)>,
 }
 
 impl Judge {
@@ -88,6 +90,7 @@ impl Judge {
                     arrived: Vec::new(),
                     answered_at: None,
                     passed_on_unanswered: false,
+                    made: Vec::new(),
                     onward: Vec::new(),
                 }
             });
@@ -106,6 +109,13 @@ impl Judge {
     pub fn onward(&mut self, id: &str, to: &str) {
         if let Some(asked) = self.asked.get_mut(id) {
             asked.onward.push(to.parse().expect("a party"));
+        }
+    }
+
+    /// A B2BUA has made a request of another.
+    pub fn made(&mut self, of: &str, id: &str) {
+        if let Some(asked) = self.asked.get_mut(of) {
+            asked.made.push(id.to_owned());
         }
     }
 
@@ -181,12 +191,11 @@ impl Judge {
     // --- what becomes of requests ---------------------------------------------------------------------------
 
     /// A transaction has passed a response on.
-    pub fn answered(&mut self, request: &Msg, response: &Msg, again: bool, now: Time) {
+    pub fn answered(&mut self, request: &Msg, response: &Msg, again: bool) {
         if response.code() < 200 {
             return;
         }
         let Some(asked) = self.asked.get_mut(request.get("X-Id")) else { return };
-        asked.answered_at.get_or_insert(now);
         if is_server(asked.from) != is_server_branch(request) {
             return;
         }
@@ -199,6 +208,13 @@ impl Judge {
         }
         let is_408 = response.code() == 408 && request.method() != "INVITE";
         assert!(!is_408, "408 to what is no INVITE: {response:?}");
+    }
+
+    /// Somebody has answered a request for good.
+    pub fn was_answered(&mut self, id: &str, now: Time) {
+        if let Some(asked) = self.asked.get_mut(id) {
+            asked.answered_at.get_or_insert(now);
+        }
     }
 
     /// A response that no transaction waits for.
@@ -232,8 +248,8 @@ impl Judge {
         }
     }
 
-    pub fn no_ack(&mut self, party: PartyId, served: &Served, now: Time) {
-        self.without_ack.push((party, served.request.get("X-Id").to_owned(), now));
+    pub fn no_ack(&mut self, party: PartyId, served: &Served) {
+        self.without_ack.push((party, served.request.get("X-Id").to_owned(), served.way));
     }
 
     // --- what happens ---------------------------------------------------------------------------------------
@@ -246,8 +262,8 @@ impl Judge {
         self.facts.moved.push((now, party));
     }
 
-    pub fn away(&mut self, party: PartyId, now: Time) {
-        self.facts.away.push((now, party));
+    pub fn away(&mut self, party: PartyId, now: Time, until: Time) {
+        self.facts.away.push((party, now, until));
     }
 
     pub fn died(&mut self, party: PartyId, now: Time) {
@@ -269,14 +285,14 @@ impl Judge {
             }
             self.tally.requests += 1;
             if asked.finals.is_empty() {
-                let cause = self.facts.why_unanswered(asked);
+                let cause = self.facts.why_unanswered(asked, &self.asked);
                 let Some(cause) = cause else { panic!("never answered: {id}, {:?}", asked.sent) };
                 *self.tally.excused.entry(cause).or_default() += 1;
             }
         }
-        for (party, id, at) in &self.without_ack {
+        for (party, id, way) in &self.without_ack {
             let Some(asked) = self.asked.get(id) else { continue };
-            let cause = self.facts.why_without_ack(*party, asked, *at);
+            let cause = self.facts.why_without_ack(*party, asked, *way);
             let Some(cause) = cause else { panic!("party {party} never got an ACK for {id}: {:?}", asked.sent) };
             *self.tally.excused.entry(cause).or_default() += 1;
         }

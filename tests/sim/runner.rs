@@ -33,6 +33,18 @@ fn seeds_hold() {
             Err(_) => {
                 eprintln!("seed {seed} fails");
                 if std::env::var_os("ONE").is_some() {
+                    struct Tell;
+                    impl log::Log for Tell {
+                        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+                            true
+                        }
+                        fn log(&self, record: &log::Record<'_>) {
+                            eprintln!("            {}", record.args());
+                        }
+                        fn flush(&self) {}
+                    }
+                    let _ = log::set_boxed_logger(Box::new(Tell));
+                    log::set_max_level(log::LevelFilter::Trace);
                     let _ = catch_unwind(AssertUnwindSafe(|| World::new(&plan, true).run()));
                     panic!("seed {seed}");
                 }

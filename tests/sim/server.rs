@@ -290,7 +290,12 @@ impl Agent {
     /// Sends a request for the one under `key`, which is refused when there is no way.
     fn send_for(&mut self, ctx: &mut Ctx, key: &str, out: Msg) {
         match self.server_way(ctx) {
-            Some(way) => drop(self.ask(ctx, out, way, Why::For(key.to_owned()))),
+            Some(way) => {
+                if let Some(served) = self.stack.served.get(key).filter(|_| !ctx.setup.is_proxying()) {
+                    ctx.judge.made(served.request.get("X-Id"), out.get("X-Id"));
+                }
+                self.ask(ctx, out, way, Why::For(key.to_owned()));
+            }
             None => self.server_answers(ctx, key, "480 Temporarily Unavailable"),
         }
     }

@@ -126,8 +126,6 @@ pub struct Stack {
     pub served: BTreeMap<String, Served>,
     timers: BTreeMap<u64, Timer>,
     next_timer: u64,
-    /// Its 2xx to INVITEs come from others.
-    pub is_proxy: bool,
 }
 
 impl Stack {
@@ -207,8 +205,9 @@ impl Stack {
         }
     }
 
-    /// Answers a request. Nothing happens when it has its final answer.
-    pub fn respond(&mut self, key: &str, response: Msg, now: Time, todo: &mut Todo) {
+    /// Answers a request. Nothing happens when it has its final answer. `is_own`: by this party, which sends a 2xx to an
+    /// INVITE again until its ACK comes; what a proxy passes back is sent again by who has answered.
+    pub fn respond(&mut self, key: &str, response: Msg, is_own: bool, now: Time, todo: &mut Todo) {
         let code = response.code();
         let Some(served) = self.served.get_mut(key) else { return };
         let effects = match &mut served.machine {
@@ -223,8 +222,7 @@ impl Stack {
             ServerMachine::Invite(_) => Effects::default(),
         };
         todo.send.push((served.way, response.clone()));
-        // What a proxy passes back is sent again by who has answered.
-        let is_accepted = !self.is_proxy && code / 100 == 2 && matches!(served.machine, ServerMachine::Invite(_));
+        let is_accepted = is_own && code / 100 == 2 && matches!(served.machine, ServerMachine::Invite(_));
         served.response = Some(response);
         if is_accepted {
             let (wait, at) = (TIMES.t1, now.after(TIMES.t1));
@@ -307,7 +305,7 @@ impl Stack {
         self.served.insert(key.clone(), served);
         match (answer, cancels) {
             (Some(answer), Some(invite)) => {
-                self.respond(&key, answer, now, todo);
+                self.respond(&key, answer, true, now, todo);
                 if self.served.contains_key(&invite) {
                     todo.up.push(Up::Cancel { key: invite });
                 }
@@ -425,7 +423,6 @@ impl Stack {
 
     /// Forgets everything.
     pub fn die(&mut self) {
-        let (next_timer, is_proxy) = (self.next_timer, self.is_proxy);
-        *self = Self { next_timer, is_proxy, ..Self::default() };
+        *self = Self { next_timer: self.next_timer, ..Self::default() };
     }
 }

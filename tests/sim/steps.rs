@@ -84,7 +84,8 @@ impl World {
             Step::Away { phone, ms } => {
                 let id = PHONES + phone;
                 let host: IpAddr = self.agents[&id].host;
-                self.ctx.judge.away(id, self.ctx.net.now());
+                let now = self.ctx.net.now();
+                self.ctx.judge.away(id, now, now.after(Duration::from_millis(ms)));
                 let mut inside = self.ctx.net.0.borrow_mut();
                 inside.cut.push(host);
                 inside.watch_for_death(host);
@@ -93,7 +94,8 @@ impl World {
             }
             Step::Deaf { phone, ms } => {
                 self.phone_does(phone, |agent, ctx| agent.set_deaf(ctx, true));
-                self.ctx.judge.away(PHONES + phone, self.ctx.net.now());
+                let now = self.ctx.net.now();
+                self.ctx.judge.away(PHONES + phone, now, now.after(Duration::from_millis(ms)));
                 self.later(ms, Undo::Deaf(PHONES + phone));
             }
             Step::ServerFails { server, how, ms } => {

@@ -105,7 +105,11 @@ impl World {
             setup,
             trace: traces.then(VecDeque::new),
         };
-        let live = settings(&plan.setup, 0, 1, 1).live;
+        let mut live = settings(&plan.setup, 0, 1, 1).live;
+        if traces {
+            // What the engine decides stands in the trace too.
+            live.log_level = hawser::config::LogLevel::Trace;
+        }
         let mut world = Self {
             plan: plan.clone(),
             ctx,
@@ -120,6 +124,7 @@ impl World {
             is_stopping: false,
             strangers: 0,
         };
+        world.ctx.judge.facts.loses = plan.weather.loss_permille > 0;
         world.people();
         world.start();
         world
@@ -127,8 +132,7 @@ impl World {
 
     fn people(&mut self) {
         for (at, address) in self.plan.setup.servers.into_iter().enumerate() {
-            let mut agent = Agent::new(at, &format!("s{at}"), address.ip(), Role::Server(Box::new(Server::new(address))));
-            agent.stack.is_proxy = self.plan.setup.is_proxying();
+            let agent = Agent::new(at, &format!("s{at}"), address.ip(), Role::Server(Box::new(Server::new(address))));
             self.agents.insert(at, agent);
             let mut inside = self.ctx.net.0.borrow_mut();
             inside.udp.insert(address, at);
@@ -444,7 +448,7 @@ impl World {
 }
 
 /// What must be nothing when phones and calls are gone.
-const EMPTY: [Gauge; 11] = [
+const EMPTY: [Gauge; 10] = [
     Gauge::RegisteredFlowsUdp,
     Gauge::RegisteredFlowsTcp,
     Gauge::RegisteredFlowsTls,
@@ -454,7 +458,6 @@ const EMPTY: [Gauge; 11] = [
     Gauge::TransactionsClient,
     Gauge::ContextsGrace,
     Gauge::ContextsHome,
-    Gauge::DnsWaiting,
     Gauge::MailboxLength,
 ];
 

@@ -1,7 +1,7 @@
 //! A party: its host, its sockets and connections, its transactions; what it does with them stands in `phone` and
 //! `server`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -26,17 +26,14 @@ pub struct Ctx {
     pub chance: Rng,
     pub setup: Setup,
     pub tls: Option<crate::certificates::Clients>,
-    /// Lines of what happened; none are kept while nobody reads them.
-    pub trace: Option<VecDeque<String>>,
 }
 
 impl Ctx {
     pub fn note(&mut self, line: impl FnOnce() -> String) {
-        if let Some(trace) = &mut self.trace {
+        crate::trace::note(|| {
             let at = self.net.now().0 - 1_000_000;
-            eprintln!("{:>4}.{:06} {}", at / 1_000_000, at % 1_000_000, line());
-            trace.truncate(0);
-        }
+            format!("{:>4}.{:06} {}", at / 1_000_000, at % 1_000_000, line())
+        });
     }
 
     pub fn chance_of(&mut self, percent: u8) -> bool {
@@ -68,8 +65,6 @@ pub enum Later {
     Register { nth: u32 },
     /// Opens a connection again.
     Connect { nth: u32 },
-    /// Asks once more what was refused for now.
-    Reads,
 }
 
 /// See the module.

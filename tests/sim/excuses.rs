@@ -19,6 +19,8 @@ const LATE: Duration = Duration::from_secs(22);
 pub enum Cause {
     /// Who asked has lost the connection that it asked over, or the port.
     AskerLeft,
+    /// Nothing reached who asked.
+    AskerAway,
     /// Who asked has died.
     AskerDied,
     /// The proxy was killed meanwhile.
@@ -106,6 +108,9 @@ impl Facts {
         }
         if asked.from == DEVICE && asked.method == "INVITE" && asked.answered_at.is_some() && self.loses {
             return Some(Cause::StrangersBound);
+        }
+        if self.was_away(asked.from, asked.at, asked.timed_out.unwrap_or(asked.at)) {
+            return Some(Cause::AskerAway);
         }
         let until = asked.timed_out?;
         if asked.method == "INVITE" {

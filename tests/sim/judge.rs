@@ -5,7 +5,7 @@
 //! Owns: the questions that are asked of each message when it arrives and of each request at the end. What may excuse a
 //! request that was never answered stands in `excuses`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hawser::clock::Time;
 
@@ -63,6 +63,8 @@ pub struct Judge {
     pub tally: Tally,
     /// Of INVITEs that were answered for good: who has not got an ACK.
     without_ack: Vec<(PartyId, String, Way)>,
+    /// ACKs that either server has got, by Call-ID and number: a pair shares its calls, and who is active hears of them.
+    acks_at_servers: BTreeSet<(String, u32)>,
 }
 
 impl Judge {
@@ -150,6 +152,9 @@ impl Judge {
             };
             assert!(is_ours, "party {party} gets what nobody has sent: {message:?}");
             return;
+        }
+        if message.method() == "ACK" && is_server(party) {
+            self.acks_at_servers.insert((message.get("Call-ID").to_owned(), message.cseq()));
         }
         let Some(asked) = self.asked.get_mut(id) else { panic!("nobody has sent {message:?} to {party}") };
         if asked.arrived.iter().all(|(known, _)| *known != party) {
@@ -292,6 +297,10 @@ impl Judge {
         }
         for (party, id, way) in &self.without_ack {
             let Some(asked) = self.asked.get(id) else { continue };
+            let of = asked.sent.first().map(|sent| (sent.get("Call-ID").to_owned(), sent.cseq()));
+            if is_server(*party) && of.is_some_and(|of| self.acks_at_servers.contains(&of)) {
+                continue;
+            }
             let cause = self.facts.why_without_ack(*party, asked, *way);
             let Some(cause) = cause else { panic!("party {party} never got an ACK for {id}: {:?}", asked.sent) };
             *self.tally.excused.entry(cause).or_default() += 1;

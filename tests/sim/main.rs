@@ -21,6 +21,7 @@
 mod agent;
 mod book;
 mod certificates;
+mod coverage;
 mod dialog;
 mod excuses;
 mod judge;
@@ -31,8 +32,10 @@ mod place;
 mod plan;
 mod runner;
 mod server;
+mod shrink;
 mod stack;
 mod steps;
 mod stranger;
+mod trace;
 mod wire;
 mod world;

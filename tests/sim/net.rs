@@ -13,8 +13,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use hawser::clock::Time;
-use hawser::driver::Token;
-use hawser::ids::{PointId, Transport};
+use hawser::ids::Transport;
 
 use crate::plan::{Undo, Weather};
 use crate::wire::Wire;
@@ -155,7 +154,6 @@ pub struct Inside {
     /// Splits connections and datagrams among the shards.
     hash_key: u64,
     pub accepts_refused_percent: u8,
-    pub descriptors_left: u32,
 }
 
 /// See the module.
@@ -184,7 +182,6 @@ impl Net {
             late: 0,
             next_port: 20_000,
             accepts_refused_percent: 0,
-            descriptors_left: u32::MAX,
         })))
     }
 
@@ -215,10 +212,6 @@ impl Net {
         assert!(due.at >= inside.now, "time goes back");
         inside.now = due.at;
         Some(due.event)
-    }
-
-    pub fn peek(&self) -> Option<Time> {
-        self.0.borrow().queue.peek().map(|Reverse(due)| due.at)
     }
 
     pub fn after(&self, wait: Duration, event: Event) {
@@ -357,13 +350,5 @@ impl Inside {
         }
         self.seats[usize::from(shard)].fresh.push((wire, end));
         self.wake(shard);
-    }
-
-    pub fn token(&self, wire: WireId, end: usize) -> Option<Token> {
-        self.wires[wire].ends[end].token
-    }
-
-    pub fn is_listening(&self, point: PointId) -> bool {
-        self.seats.iter().any(|seat| seat.listeners.contains_key(&point.0))
     }
 }

@@ -255,7 +255,7 @@ impl Agent {
             Later::Answer { key, status } => self.phone_answers(ctx, &key, status),
             Later::Register { nth } if nth == self.phone().nth && !self.phone().is_off => self.register(ctx, None),
             Later::Connect { nth } if nth == self.phone().nth && self.phone().way.is_none() => self.phone_connect(ctx),
-            Later::Register { .. } | Later::Connect { .. } | Later::Reads => {}
+            Later::Register { .. } | Later::Connect { .. } => {}
         }
     }
 
@@ -322,14 +322,15 @@ impl Agent {
             return;
         }
         let peer = peer_of(response.get("X-Rid"));
-        let known = self.phone().dialogs.iter().position(|dialog| dialog.call_id == response.get("Call-ID"));
+        let known = self.phone().dialogs.iter().any(|dialog| dialog.call_id == response.get("Call-ID"));
         let is_new = parameter(request.get("To"), "tag").is_empty();
         let mut dialog = Dialog::caller(request, response, &peer);
-        if is_new && known.is_none() && !again {
+        if is_new && !known && !again {
             self.phone().dialogs.push(dialog.clone());
         }
-        if let Some(at) = known.filter(|_| !is_new) {
-            dialog.routes.clone_from(&self.phone().dialogs[at].routes);
+        if !is_new {
+            // The dialog may be over by now; its route set stands in the request.
+            dialog.routes = request.all("Route").map(str::to_owned).collect();
         }
         let (id, via, number) = (self.id, self.via(), self.number());
         let mut ack = dialog.request("ACK", Some(request.cseq()));

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use fastrand::Rng;
 use hawser::engine::Sticky;
@@ -347,11 +346,6 @@ fn draw_fault(setup: &Setup, rng: &mut Rng) -> Step {
         88..90 => Step::Restart { same_keys: rng.bool() },
         _ => Step::Stranger { what: rng.u8(..), victim: phone },
     }
-}
-
-/// So much time passes behind the last step until everything has to be over: INVITEs by timer C, bindings by their time.
-pub fn rest_after(setup: &Setup) -> Duration {
-    Duration::from_secs(setup.timer_c_s + 64 + 900)
 }
 
 /// What ends later, or comes at the end.

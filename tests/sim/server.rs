@@ -10,6 +10,7 @@ use crate::agent::{Agent, Ctx, Later};
 use crate::book::Binding;
 use crate::dialog::Dialog;
 use crate::message::{Msg, parameter, uri_of, user_of};
+use crate::net::PartyId;
 use crate::phone::body;
 use crate::plan::{Failure, ServerKind};
 use crate::stack::{Client, Todo, Up, Way, Why};
@@ -203,15 +204,16 @@ impl Agent {
     /// Where the user of a request is, by the registrar and by what is configured.
     fn next_of(&mut self, ctx: &mut Ctx, request: &Msg) -> Option<Next> {
         let user = user_of(request.uri());
-        if let Some((uri, party)) = ctx.setup.fixed.get(user) {
+        // A phone's call to itself has its own flow at both ends: what names that says how a request came, and is no
+        // target (DESIGN, On the wire, 1). Only a server in between can tell the two ends apart.
+        let is_direct = ctx.setup.is_proxying() && !ctx.setup.server_record_routes;
+        let is_other = |party: PartyId| !is_direct || party.to_string() != from_of(request);
+        if let Some((uri, party)) = ctx.setup.fixed.get(user).filter(|(_, party)| is_other(*party)) {
             return Some(Next { uri: uri.clone(), path: Vec::new(), to: party.to_string() });
         }
         let now = ctx.net.now();
         let mut bindings = ctx.book.of(user, now);
-        // A phone's call to itself has its own flow at both ends: what names that says how a request came, and is no
-        // target (DESIGN, On the wire, 1). Only a server in between can tell the two ends apart.
-        let is_direct = ctx.setup.is_proxying() && !ctx.setup.server_record_routes;
-        bindings.retain(|binding| !is_direct || binding.phone.to_string() != from_of(request));
+        bindings.retain(|binding| is_other(binding.phone));
         let binding = *ctx.chance.choice(&bindings)?;
         let to = binding.phone.to_string();
         Some(Next { uri: binding.contact.clone(), path: binding.path.clone(), to })
@@ -406,9 +408,9 @@ impl Agent {
     fn own_call(&mut self, ctx: &mut Ctx, client: &Client, response: &Msg, of: Option<&str>) {
         let peer = client.request.get("X-Id").split(' ').nth(2).unwrap_or("").to_owned();
         let mut leg = Dialog::caller(&client.request, response, &peer);
-        if let Some(known) = ctx.book.leg(&leg.call_id) {
-            leg.routes.clone_from(&known.routes);
-        } else if parameter(client.request.get("To"), "tag").is_empty() {
+        if !parameter(client.request.get("To"), "tag").is_empty() {
+            leg.routes = client.request.all("Route").map(str::to_owned).collect();
+        } else if ctx.book.leg(&leg.call_id).is_none() {
             let of = of.and_then(|key| self.stack.served.get(key));
             leg.mate = of.map(|served| served.request.get("Call-ID").to_owned());
             ctx.book.legs.push(leg.clone());

@@ -56,7 +56,6 @@ pub struct Client {
     pub request: Msg,
     pub way: Way,
     pub why: Why,
-    pub sent_at: Time,
     /// The ACK to a final error.
     ack: Option<Msg>,
     pub finals: Vec<String>,
@@ -77,7 +76,6 @@ pub struct Served {
     pub request: Msg,
     pub way: Way,
     pub response: Option<Msg>,
-    pub came_at: Time,
     /// A 2xx to an INVITE waits for its ACK: the next interval, and until when.
     waits: Option<(Duration, Time)>,
     pub acknowledged: bool,
@@ -152,7 +150,6 @@ impl Stack {
             request,
             way,
             why,
-            sent_at: now,
             ack: None,
             finals: Vec::new(),
             provisional: false,
@@ -297,7 +294,6 @@ impl Stack {
             request,
             way,
             response: None,
-            came_at: now,
             waits: None,
             acknowledged: false,
             timers: [None; 3],

@@ -3,7 +3,7 @@
 //! Owns: the shards' turns, when each is called again, what must hold after each of them, and the end of a run. Steps of
 //! the plan are carried out in `steps`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -67,6 +67,24 @@ pub struct Outcome {
     pub virtual_s: u64,
 }
 
+impl Outcome {
+    /// Puts another run's to this one.
+    pub fn add(&mut self, other: &Self) {
+        self.counters.merge(&other.counters);
+        self.tally.requests += other.tally.requests;
+        self.tally.acks += other.tally.acks;
+        self.tally.messages += other.tally.messages;
+        for (cause, count) in &other.tally.excused {
+            *self.tally.excused.entry(*cause).or_default() += count;
+        }
+        for (what, count) in &other.faults {
+            *self.faults.entry(what).or_default() += count;
+        }
+        self.turns += other.turns;
+        self.virtual_s += other.virtual_s;
+    }
+}
+
 /// See the module.
 pub struct World {
     pub plan: Plan,
@@ -103,7 +121,6 @@ impl World {
             chance,
             tls: setup.tls.then(|| certificates().parties.clone()),
             setup,
-            trace: traces.then(VecDeque::new),
         };
         let mut live = settings(&plan.setup, 0, 1, 1).live;
         if traces {
@@ -215,7 +232,7 @@ impl World {
     }
 
     /// Plays it to its end.
-    pub fn run(mut self) -> (Outcome, VecDeque<String>) {
+    pub fn run(mut self) -> Outcome {
         for (at, (ms, _)) in self.plan.steps.iter().enumerate() {
             self.ctx.net.after(Duration::from_millis(*ms), Event::Act(at));
         }
@@ -227,7 +244,7 @@ impl World {
         }
         self.outcome.virtual_s = (self.ctx.net.now().0 - 1_000_000) / 1_000_000;
         self.conclude();
-        (self.outcome, self.ctx.trace.unwrap_or_default())
+        self.outcome
     }
 
     /// Those that somebody outside has woken.

@@ -204,7 +204,7 @@ impl Agent {
     }
 
     fn on_message(&mut self, ctx: &mut Ctx, mut message: Msg, way: Way) {
-        ctx.note(|| format!("{} < {} [{}] {} {way:?}", self.name, message.start, message.get("CSeq"), message.get("X-Id")));
+        ctx.note(|| format!("{} < {} {way:?}", self.name, in_short(&message)));
         message.remove("Content-Length");
         ctx.judge.arrived(self.id, &message, ctx.net.now(), &ctx.setup);
         if let Role::Server(_) = self.role
@@ -249,7 +249,11 @@ impl Agent {
 
     /// Sends a request of this party; gives the key of its transaction.
     pub fn ask(&mut self, ctx: &mut Ctx, request: Msg, way: Way, why: Why) -> String {
-        ctx.judge.asked(self.id, &request, way, ctx.net.now());
+        let is_bound = match &self.role {
+            Role::Phone(phone) => phone.bound_way == Some(way),
+            Role::Server(_) => true,
+        };
+        ctx.judge.asked(self.id, &request, way, is_bound, ctx.net.now());
         let mut todo = Todo::default();
         let key = self.stack.request(request, way, why, ctx.net.now(), &mut todo);
         self.carry_out(ctx, todo);
@@ -280,7 +284,7 @@ impl Agent {
     }
 
     pub fn send(&mut self, ctx: &mut Ctx, way: Way, message: &Msg) {
-        ctx.note(|| format!("{} > {} [{}] {} {way:?}", self.name, message.start, message.get("CSeq"), message.get("X-Id")));
+        ctx.note(|| format!("{} > {} {way:?}", self.name, in_short(message)));
         ctx.judge.left(self.id, message, ctx.net.now());
         let bytes = message.bytes();
         match way {
@@ -366,4 +370,9 @@ impl Agent {
             Role::Phone(_) => unreachable!("a server is asked for"),
         }
     }
+}
+
+/// A message in the trace.
+fn in_short(message: &Msg) -> String {
+    format!("{} [{} {}] {}", message.start, message.get("CSeq"), message.get("Call-ID"), message.get("X-Id"))
 }

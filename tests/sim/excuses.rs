@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use hawser::clock::Time;
 
-use crate::judge::Asked;
+use crate::judge::{Asked, is_server};
 use crate::net::{PartyId, WireId};
-use crate::plan::{DEVICE, Failure};
+use crate::plan::Failure;
 use crate::stack::Way;
 
 /// An answer that comes so late may be lost once and then be too late (timer F).
 const LATE: Duration = Duration::from_secs(22);
+
+/// So many datagrams of a call have to be lost before that is taken for the cause.
+const LOST_MIN: u32 = 6;
 
 /// Why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,6 +39,10 @@ pub enum Cause {
     /// An INVITE of a UDP source that nothing is known of: its final answer is not repeated past a bound
     /// (`STRANGER_ANSWER_FACTOR_MAX`), and the network has lost it.
     StrangersBound,
+    /// What may be sent again only so often was lost each time: a 2xx to an INVITE and its ACK, from end to end.
+    Network,
+    /// The answer came when the proxy had given the INVITE up (timer C, and 64*T1 behind its CANCEL).
+    BeyondTimerC,
     /// The dialog's other end has gone: no ACK can come.
     AckerLeft,
 }
@@ -50,6 +57,9 @@ pub struct Facts {
     pub restarts: Vec<Time>,
     /// The network loses datagrams.
     pub loses: bool,
+    /// How many of each Call-ID it has lost.
+    pub lost_of: BTreeMap<String, u32>,
+    pub timer_c: Duration,
     /// Phones that were cut off, or read nothing: from when until when.
     pub away: Vec<(PartyId, Time, Time)>,
 }
@@ -106,7 +116,12 @@ impl Facts {
         if self.restarts.iter().any(|at| *at >= asked.at) {
             return Some(Cause::Restart);
         }
-        if asked.from == DEVICE && asked.method == "INVITE" && asked.answered_at.is_some() && self.loses {
+        let until = asked.timed_out.unwrap_or(Time(u64::MAX));
+        if is_server(asked.from) && self.failed(asked.at, until) {
+            return Some(Cause::ServerFailed);
+        }
+        let is_stranger = !way.is_stream() && !asked.is_bound;
+        if is_stranger && asked.method == "INVITE" && asked.answered_at.is_some() && self.loses {
             return Some(Cause::StrangersBound);
         }
         if self.was_away(asked.from, asked.at, asked.timed_out.unwrap_or(asked.at)) {
@@ -119,11 +134,12 @@ impl Facts {
         if self.failed(asked.at, until) {
             return Some(Cause::ServerFailed);
         }
-        let to: Option<PartyId> = asked.to.parse().ok();
-        if to.is_some_and(|to| self.died_since(to, asked.at)) {
+        // Who was to answer: a party, or those that a proxying server has sent it on to.
+        let to: Vec<PartyId> = asked.to.parse().into_iter().chain(asked.onward.iter().copied()).collect();
+        if to.iter().any(|to| self.died_since(*to, asked.at)) {
             return Some(Cause::AskedDied);
         }
-        if to.is_some_and(|to| self.was_away(to, asked.at, until)) {
+        if to.iter().any(|to| self.was_away(*to, asked.at, until)) {
             return Some(Cause::AskedAway);
         }
         if asked.answered_at.is_some_and(|at| at.since(asked.at) > LATE) {
@@ -135,10 +151,12 @@ impl Facts {
         if cause.is_some() {
             return cause;
         }
-        // Its flow is known to the proxy until it is found dead, and nobody may say 408.
-        let has_it = to.is_some_and(|to| asked.arrived.iter().any(|(party, _)| *party == to));
-        let has_moved = to.is_some_and(|to| self.moved.iter().any(|(_, mover)| *mover == to));
-        (to.is_some() && (!has_it || has_moved || asked.passed_on_unanswered)).then_some(Cause::AskedLate)
+        // A UDP flow is known until it expires, though nobody is there any more, and nobody may say 408.
+        let is_lost = |to: &PartyId| {
+            let has_it = asked.arrived.iter().any(|(party, _)| party == to);
+            !has_it || self.moved.iter().any(|(_, mover)| mover == to)
+        };
+        to.iter().any(is_lost).then_some(Cause::AskedLate)
     }
 
     /// Why an answer of `party`, which was asked by `way`, may have had no ACK.
@@ -156,6 +174,13 @@ impl Facts {
         if has_left || self.left(party, way, asked.at) {
             return Some(Cause::AckerLeft);
         }
-        self.failed(asked.at, Time(u64::MAX)).then_some(Cause::ServerFailed)
+        if self.failed(asked.at, Time(u64::MAX)) {
+            return Some(Cause::ServerFailed);
+        }
+        if asked.answered_at.is_some_and(|at| at.since(asked.at) > self.timer_c) {
+            return Some(Cause::BeyondTimerC);
+        }
+        let lost = asked.call_ids().filter_map(|call_id| self.lost_of.get(call_id)).sum::<u32>();
+        (lost >= LOST_MIN).then_some(Cause::Network)
     }
 }

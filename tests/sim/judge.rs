@@ -34,6 +34,8 @@ pub struct Asked {
     pub finals: Vec<String>,
     pub timed_out: Option<Time>,
     pub in_dialog: bool,
+    /// Its sender was bound over the way that it took.
+    pub is_bound: bool,
     /// Who has got it, and when first.
     pub arrived: Vec<(PartyId, Time)>,
     /// When somebody has answered it for good.
@@ -43,6 +45,12 @@ pub struct Asked {
     pub made: Vec<String>,
     /// Where proxying servers have sent it on to.
     pub onward: Vec<PartyId>,
+}
+
+impl Asked {
+    pub fn call_ids(&self) -> impl Iterator<Item = &str> {
+        self.sent.iter().map(|sent| sent.get("Call-ID"))
+    }
 }
 
 /// Of whole runs.
@@ -89,6 +97,7 @@ impl Judge {
                     finals: Vec::new(),
                     timed_out: None,
                     in_dialog: !parameter(message.get("To"), "tag").is_empty(),
+                    is_bound: true,
                     arrived: Vec::new(),
                     answered_at: None,
                     passed_on_unanswered: false,
@@ -122,11 +131,11 @@ impl Judge {
     }
 
     /// A transaction begins: it is owed one final answer.
-    pub fn asked(&mut self, party: PartyId, request: &Msg, way: Way, now: Time) {
+    pub fn asked(&mut self, party: PartyId, request: &Msg, way: Way, is_bound: bool, now: Time) {
         self.left(party, request, now);
         let asked = self.asked.get_mut(request.get("X-Id")).expect("it has just left");
         if asked.from == party && asked.way.is_none() {
-            asked.way = Some(way);
+            (asked.way, asked.is_bound) = (Some(way), is_bound);
         }
     }
 
@@ -161,7 +170,10 @@ impl Judge {
             asked.arrived.push((party, now));
         }
         let is_for_it = if is_server(party) {
-            asked.to == "s" || (setup.is_proxying() && !is_server(asked.from) && !is_direct(asked, setup))
+            // While the servers' name is not resolved, nobody knows that a server has sent it.
+            let is_unknown = setup.named && is_server(asked.from);
+            let passes = setup.is_proxying() && !is_server(asked.from) && !is_direct(asked, setup);
+            asked.to == "s" || passes || is_unknown
         } else {
             asked.to == party.to_string() || asked.onward.contains(&party)
         };

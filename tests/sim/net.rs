@@ -148,6 +148,8 @@ pub struct Inside {
     pub cut: Vec<std::net::IpAddr>,
     pub asked: VecDeque<Asked>,
     pub lost: u64,
+    /// Datagrams that were lost, by Call-ID.
+    pub lost_of: BTreeMap<String, u32>,
     pub doubled: u64,
     pub late: u64,
     next_port: u16,
@@ -178,6 +180,7 @@ impl Net {
             cut: Vec::new(),
             asked: VecDeque::new(),
             lost: 0,
+            lost_of: BTreeMap::new(),
             doubled: 0,
             late: 0,
             next_port: 20_000,
@@ -264,6 +267,9 @@ impl Inside {
         }
         if self.chance_of(self.weather.loss_permille) {
             self.lost += 1;
+            if let Some(call_id) = call_id_of(bytes) {
+                *self.lost_of.entry(call_id.to_owned()).or_default() += 1;
+            }
             return;
         }
         let bytes: Rc<[u8]> = bytes.into();
@@ -351,4 +357,11 @@ impl Inside {
         self.seats[usize::from(shard)].fresh.push((wire, end));
         self.wake(shard);
     }
+}
+
+/// The Call-ID of a message.
+fn call_id_of(bytes: &[u8]) -> Option<&str> {
+    let at = memchr::memmem::find(bytes, b"Call-ID: ")? + 9;
+    let len = memchr::memchr(b'\r', &bytes[at..])?;
+    std::str::from_utf8(&bytes[at..at + len]).ok()
 }

@@ -24,6 +24,8 @@ pub struct Phone {
     pub has_outbound: bool,
     /// Its way to the proxy, while it has one.
     pub way: Option<Way>,
+    /// The way by which it has registered.
+    pub bound_way: Option<Way>,
     /// Of its REGISTERs.
     call_id: String,
     cseq: u32,
@@ -46,6 +48,7 @@ impl Phone {
             has_outbound: params.contains("reg-id"),
             params,
             way: None,
+            bound_way: None,
             call_id: String::new(),
             cseq: 0,
             nth: 0,
@@ -112,6 +115,10 @@ impl Agent {
             self.connect(ctx, point).map(Way::Wire)
         };
         self.phone().way = new;
+        if let Some(new) = new {
+            // What it is asked it answers from where it is.
+            self.stack.served.values_mut().for_each(|served| served.way = new);
+        }
         if kind == Kind::Phone {
             match new {
                 Some(_) => self.register(ctx, None),
@@ -316,7 +323,7 @@ impl Agent {
     fn phone_hears(&mut self, ctx: &mut Ctx, client: &Client, response: &Msg, again: bool) {
         let (code, request, way) = (response.code(), &client.request, client.way);
         if client.why == Why::Register {
-            return self.register_heard(ctx, response);
+            return self.register_heard(ctx, client, response);
         }
         if request.method() != "INVITE" || code / 100 != 2 {
             return;
@@ -340,13 +347,14 @@ impl Agent {
         self.send(ctx, way, &ack);
     }
 
-    fn register_heard(&mut self, ctx: &mut Ctx, response: &Msg) {
+    fn register_heard(&mut self, ctx: &mut Ctx, client: &Client, response: &Msg) {
         if response.method() != "REGISTER" || response.code() < 200 {
             return;
         }
         let (nth, expires_s) = (self.phone().nth, self.phone().expires_s);
         match response.code() {
             200 => {
+                self.phone().bound_way = Some(client.way).filter(|_| client.request.get("Expires") != "0");
                 self.later(ctx, Duration::from_millis(expires_s * 600), Later::Register { nth });
             }
             _ => self.later_ms(ctx, 2_000..8_000, Later::Register { nth }),

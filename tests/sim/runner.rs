@@ -6,7 +6,7 @@
 //!   printed, and written to that file; the rest is played on.
 //! - `HAWSER_SEED=N`: this one alone, with its trace.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -144,7 +144,7 @@ pub fn all(seeds: Vec<u64>, tells: bool) -> Sum {
 fn tell_failure(seed: u64, why: &str) {
     let (plan, why) = crate::shrink::shrink(Plan::draw(seed), why);
     let _ = play(&plan, true);
-    let lines = trace::take();
+    let lines = about(&why, trace::take());
     let from = lines.len().saturating_sub(LINES_SHOWN);
     let mut out = format!("\nseed {seed} fails: {}\n{:?}\n{:?}\n", short(&why), plan.setup, plan.weather);
     for (at, step) in &plan.steps {
@@ -154,6 +154,18 @@ fn tell_failure(seed: u64, why: &str) {
         let _ = writeln!(out, "{}", line.chars().take(260).collect::<String>());
     }
     eprintln!("{out}seed {seed} fails (HAWSER_SEED={seed}): {}", short(&why));
+}
+
+/// What the trace says of the message that a failure names; all of it if that is none.
+fn about(why: &str, lines: VecDeque<String>) -> Vec<String> {
+    let call_id = why.split("(\"Call-ID\", \"").nth(1).and_then(|rest| rest.split('"').next());
+    let Some(call_id) = call_id else { return lines.into() };
+    let is_about = |line: &String| {
+        line.contains("---")
+            || line.contains("switched")
+            || line.split([' ', ']', ',']).any(|word| word == call_id)
+    };
+    lines.into_iter().filter(is_about).collect()
 }
 
 fn short(why: &str) -> String {

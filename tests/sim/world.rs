@@ -141,6 +141,7 @@ impl World {
             is_stopping: false,
             strangers: 0,
         };
+        world.ctx.judge.facts.timer_c = Duration::from_secs(plan.setup.timer_c_s);
         world.ctx.judge.facts.loses = plan.weather.loss_permille > 0;
         world.people();
         world.start();
@@ -429,6 +430,7 @@ impl World {
             assert!(self.is_stopping, "it has not been stopped");
             panic!("shard {at} does not end: {:?}", shard.core.holds());
         }
+        self.ctx.judge.facts.lost_of = std::mem::take(&mut self.ctx.net.0.borrow_mut().lost_of);
         self.ctx.judge.conclude();
         self.outcome.tally = self.ctx.judge.tally.clone();
         let counters = self.counters();

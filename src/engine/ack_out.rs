@@ -19,7 +19,7 @@ impl Engine {
         flow: FlowRef,
         binding: Option<BindingId>,
     ) {
-        let routes = crate::proxy::route::read(&ack, source, &self.env.names, &self.env.keys);
+        let routes = crate::proxy::route::read(&ack, source, &self.env.names, &self.env.keys, self.env.here);
         let key = self.key_of(&ack, Method::Invite, source);
         let loop_hash = validate::loop_hash(&ack, source.side, &self.env.keys);
         self.send_ack(ack, source, &routes, flow, binding, By::Binding, key, loop_hash);

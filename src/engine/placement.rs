@@ -32,7 +32,7 @@ impl Engine {
         {
             return self.refuse_stranger(message, &source);
         }
-        let routes = route::read(&message, &source, &self.env.names, &self.env.keys);
+        let routes = route::read(&message, &source, &self.env.names, &self.env.keys, self.env.here);
         if let Err(refusal) = self.check_aor(&message, &source, &routes) {
             return self.refuse_impostor(message, &source, &refusal);
         }

@@ -9,6 +9,7 @@
 use crate::flow::keys::Keys;
 use crate::flow::token::{Dialog, Kind, Token};
 use crate::ids::Side;
+use crate::proxy::target::Incarnation;
 use crate::proxy::{Names, Source};
 use crate::sip::{Message, Span, Uri};
 
@@ -50,7 +51,7 @@ pub struct RouteSet {
 
 /// Walks the Route values of a request and looks at its Request-URI.
 #[must_use]
-pub fn read(request: &Message, source: &Source, names: &Names, keys: &Keys) -> RouteSet {
+pub fn read(request: &Message, source: &Source, names: &Names, keys: &Keys, here: Incarnation) -> RouteSet {
     let mut routes = RouteSet::default();
     let buf = request.buf();
     // Either party may have begun the dialog.
@@ -61,7 +62,7 @@ pub fn read(request: &Message, source: &Source, names: &Names, keys: &Keys) -> R
     };
     let in_uri = request.request_uri().and_then(decode);
     routes.uri_token = in_uri.map(|(token, _)| token);
-    let mut came = Came { source, first: None, values: 0 };
+    let mut came = Came { source, here, first: None, values: 0 };
     if let Some(own) = in_uri.filter(|(token, _)| token.kind == Kind::RecordRoute)
         && let Some((index, &span)) = request.route_uris().iter().enumerate().next_back()
     {
@@ -106,6 +107,7 @@ pub fn read(request: &Message, source: &Source, names: &Names, keys: &Keys) -> R
 /// How a request came, as far as its Routes have been walked.
 struct Came<'a> {
     source: &'a Source,
+    here: Incarnation,
     /// The first token, and who of the two parties began the dialog that it is of.
     first: Option<(Token, usize)>,
     /// Values of the traversal that it names.
@@ -138,7 +140,10 @@ impl Came<'_> {
     fn says_how_it_came(&self, first: &Token, token: &Token) -> bool {
         let is_firsts = (first.member, first.boot, first.flow, first.binding)
             == (token.member, token.boot, token.flow, token.binding);
-        let is_its_flow = token.flow.is_some_and(|flow| flow.is_same(self.source.flow));
+        // A UDP flow is an address, which every start and member knows by the same name.
+        let is_its_flow = token.flow.is_some_and(|flow| {
+            flow.is_same(self.source.flow) && (!flow.is_stream() || self.here.has_made(token))
+        });
         let is_its_binding = token.binding.is_some() && token.binding == self.source.binding;
         is_firsts || is_its_flow || is_its_binding
     }

@@ -32,9 +32,14 @@ pub struct Incarnation {
 }
 
 impl Incarnation {
+    /// Whether a token was made here, by this start of this member: slots and generations begin anew with each start.
+    pub fn has_made(self, token: &Token) -> bool {
+        token.boot == self.boot && token.member == self.member
+    }
+
     /// What an authentic token names.
     fn target_of(self, token: &Token) -> Target {
-        let here = token.boot == self.boot && token.member == self.member;
+        let here = self.has_made(token);
         match (token.flow, token.binding) {
             (Some(flow), binding)
                 if here && flow.shard().0 < self.shards && usize::from(flow.point().0) < self.points =>

@@ -177,7 +177,7 @@ impl Judge {
         } else {
             asked.to == party.to_string() || asked.onward.contains(&party)
         };
-        assert!(is_for_it, "{id} reaches party {party}: {message:?}");
+        assert!(is_for_it, "{id} reaches party {party}: {message:?}, sent as {:?}", asked.sent);
         let below = parameter(message.all("Via").nth(1).unwrap_or(""), "branch");
         let sent = asked.sent.iter().find(|sent| sent.branch() == below);
         let Some(sent) = sent else { panic!("nobody has sent it so: {message:?}") };

@@ -169,7 +169,7 @@ fn about(why: &str, lines: VecDeque<String>) -> Vec<String> {
 }
 
 fn short(why: &str) -> String {
-    why.chars().take(700).collect()
+    why.chars().take(4_000).collect()
 }
 
 fn keep(failed: &[(u64, String)]) {

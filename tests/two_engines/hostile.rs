@@ -140,6 +140,31 @@ fn two_phones_talk_past_a_server_that_does_not_stay_by_the_second_traversal() {
 }
 
 #[test]
+fn after_a_restart_the_slot_that_the_other_phone_had_is_not_taken_for_ones_own() {
+    let (mut world, mut phone) = registered();
+    let wire = world.connect(0, TLS);
+    let mut bob = Phone::new("bob", wire);
+    bob.params = "";
+    bob.register(&mut world, 600);
+    let mut callee = past_the_server(&mut world, &phone, wire);
+    world.restart(&Setup { boot: 2, ..Setup::default() });
+    // Slots and generations begin anew: the called phone has now what the caller had.
+    let swapped = wire;
+    while phone.wire != swapped {
+        phone.wire = world.connect(swapped.shard, TLS);
+    }
+    phone.register(&mut world, 600);
+    bob.wire = world.connect(1, TLS);
+    bob.register(&mut world, 600);
+    world.write(phone.wire, &callee.request("BYE", "TLS 192.0.2.7:5060"));
+    let bye = world.expect(bob.wire, "BYE sip:mallory@192.0.2.66 ");
+    world.write(bob.wire, &answer(&bye, "200 OK", "", ""));
+    world.expect(phone.wire, "SIP/2.0 200");
+    world.drain();
+    world.end();
+}
+
+#[test]
 fn a_phone_on_the_servers_host_is_not_taken_for_it() {
     let (mut world, phone) = registered();
     let token = uri(&phone.path[0]).to_owned();

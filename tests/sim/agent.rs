@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use fastrand::Rng;
+use hawser::ids::Transport;
 
 use crate::book::Book;
 use crate::judge::Judge;
@@ -175,7 +176,9 @@ impl Agent {
     }
 
     fn accept(&mut self, ctx: &mut Ctx, wire: WireId) {
-        let session = ctx.tls.as_ref().map(|tls| tls.accept());
+        // The proxy comes by TCP too, with what is too long for a datagram.
+        let is_tls = ctx.setup.internal == Transport::Tls;
+        let session = ctx.tls.as_ref().filter(|_| is_tls).map(|tls| tls.accept());
         self.conns.insert(wire, Conn { end: 1, session, text: Vec::new(), unsent: Vec::new() });
     }
 
@@ -234,7 +237,7 @@ impl Agent {
     fn on_up(&mut self, ctx: &mut Ctx, up: Up) {
         match &up {
             Up::Response { client, response, again, .. } => {
-                ctx.judge.answered(&client.request, response, *again);
+                ctx.judge.answered(&client.request, response, *again, ctx.net.now());
             }
             Up::Timeout { client } => ctx.judge.timed_out(client, ctx.net.now()),
             Up::NoAck { served } => ctx.judge.no_ack(self.id, served),

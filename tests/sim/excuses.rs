@@ -1,7 +1,7 @@
 //! What may cost a request its answer: each time one named cause, found in what has happened to who was concerned while it
 //! was open. Nothing else is excused.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use hawser::clock::Time;
@@ -9,7 +9,7 @@ use hawser::clock::Time;
 use crate::judge::{Asked, is_server};
 use crate::net::{PartyId, WireId};
 use crate::plan::Failure;
-use crate::stack::Way;
+use crate::stack::{TIMES, Way};
 
 /// An answer that comes so late may be lost once and then be too late (timer F).
 const LATE: Duration = Duration::from_secs(22);
@@ -43,6 +43,12 @@ pub enum Cause {
     Network,
     /// The answer came when the proxy had given the INVITE up (timer C, and 64*T1 behind its CANCEL).
     BeyondTimerC,
+    /// The INVITE was answered with an error before its 2xx.
+    GivenUp,
+    /// A 2xx to an INVITE that was cancelled, for it had been given up for another server's answer.
+    CancelCrossed,
+    /// Nothing reached one of the dialog's ends while the 2xx was sent.
+    AckerAway,
     /// The dialog's other end has gone: no ACK can come.
     AckerLeft,
 }
@@ -104,6 +110,12 @@ impl Facts {
         self.away.iter().any(|(away, left, back)| *away == party && *left <= until && *back >= from)
     }
 
+    /// How many datagrams of its Call-IDs were lost.
+    fn lost(&self, asked: &Asked) -> u32 {
+        let call_ids: BTreeSet<&str> = asked.call_ids().collect();
+        call_ids.into_iter().filter_map(|call_id| self.lost_of.get(call_id)).sum()
+    }
+
     /// Why a request may have had no final answer.
     pub fn why_unanswered(&self, asked: &Asked, all: &BTreeMap<String, Asked>) -> Option<Cause> {
         let way = asked.way?;
@@ -124,13 +136,15 @@ impl Facts {
         if is_stranger && asked.method == "INVITE" && asked.answered_at.is_some() && self.loses {
             return Some(Cause::StrangersBound);
         }
-        if self.was_away(asked.from, asked.at, asked.timed_out.unwrap_or(asked.at)) {
+        // A final answer is sent again for 64*T1.
+        let answered_until = asked.answered_at.map_or(Time(u64::MAX), |at| at.after(TIMES.lifetime()));
+        if self.was_away(asked.from, asked.at, asked.timed_out.unwrap_or(answered_until)) {
             return Some(Cause::AskerAway);
         }
-        let until = asked.timed_out?;
         if asked.method == "INVITE" {
-            return None;
+            return (asked.answered_at.is_some() && self.lost(asked) >= LOST_MIN).then_some(Cause::Network);
         }
+        let until = asked.timed_out?;
         if self.failed(asked.at, until) {
             return Some(Cause::ServerFailed);
         }
@@ -167,6 +181,13 @@ impl Facts {
         if concerned(party) || concerned(asked.from) {
             return Some(Cause::AckerLeft);
         }
+        if asked.refused_at.is_some_and(|at| asked.answered_at.is_some_and(|answered| answered >= at)) {
+            return Some(Cause::GivenUp);
+        }
+        let until = asked.answered_at.map_or(Time(u64::MAX), |at| at.after(TIMES.lifetime()));
+        if [party, asked.from].into_iter().any(|one| self.was_away(one, asked.at, until)) {
+            return Some(Cause::AckerAway);
+        }
         if self.restarts.iter().any(|at| *at >= asked.at) {
             return Some(Cause::Restart);
         }
@@ -180,7 +201,6 @@ impl Facts {
         if asked.answered_at.is_some_and(|at| at.since(asked.at) > self.timer_c) {
             return Some(Cause::BeyondTimerC);
         }
-        let lost = asked.call_ids().filter_map(|call_id| self.lost_of.get(call_id)).sum::<u32>();
-        (lost >= LOST_MIN).then_some(Cause::Network)
+        (self.lost(asked) >= LOST_MIN).then_some(Cause::Network)
     }
 }

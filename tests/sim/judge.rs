@@ -32,6 +32,8 @@ pub struct Asked {
     pub way: Option<Way>,
     pub at: Time,
     pub finals: Vec<String>,
+    /// When the first of them came, an error.
+    pub refused_at: Option<Time>,
     pub timed_out: Option<Time>,
     pub in_dialog: bool,
     /// Its sender was bound over the way that it took.
@@ -71,6 +73,8 @@ pub struct Judge {
     pub tally: Tally,
     /// Of INVITEs that were answered for good: who has not got an ACK.
     without_ack: Vec<(PartyId, String, Way)>,
+    /// CANCELs that parties have got, by Call-ID.
+    cancelled: BTreeSet<(PartyId, String)>,
     /// ACKs that either server has got, by Call-ID and number: a pair shares its calls, and who is active hears of them.
     acks_at_servers: BTreeSet<(String, u32)>,
 }
@@ -95,6 +99,7 @@ impl Judge {
                     way: None,
                     at: now,
                     finals: Vec::new(),
+                    refused_at: None,
                     timed_out: None,
                     in_dialog: !parameter(message.get("To"), "tag").is_empty(),
                     is_bound: true,
@@ -159,6 +164,9 @@ impl Judge {
                 "CANCEL" | "ACK" => self.has_had(party, message),
                 _ => false,
             };
+            if message.method() == "CANCEL" {
+                self.cancelled.insert((party, message.get("Call-ID").to_owned()));
+            }
             assert!(is_ours, "party {party} gets what nobody has sent: {message:?}");
             return;
         }
@@ -208,7 +216,7 @@ impl Judge {
     // --- what becomes of requests ---------------------------------------------------------------------------
 
     /// A transaction has passed a response on.
-    pub fn answered(&mut self, request: &Msg, response: &Msg, again: bool) {
+    pub fn answered(&mut self, request: &Msg, response: &Msg, again: bool, now: Time) {
         if response.code() < 200 {
             return;
         }
@@ -222,6 +230,7 @@ impl Judge {
         assert!(asked.finals.is_empty() || again || is_2xx_again, "answered twice: {response:?}");
         if asked.finals.is_empty() {
             asked.finals.push(response.start.clone());
+            asked.refused_at = Some(now).filter(|_| response.code() >= 300);
         }
         let is_408 = response.code() == 408 && request.method() != "INVITE";
         assert!(!is_408, "408 to what is no INVITE: {response:?}");
@@ -313,7 +322,9 @@ impl Judge {
             if is_server(*party) && of.is_some_and(|of| self.acks_at_servers.contains(&of)) {
                 continue;
             }
-            let cause = self.facts.why_without_ack(*party, asked, *way);
+            let is_cancelled = asked.call_ids().any(|call_id| self.cancelled.contains(&(*party, call_id.to_owned())));
+            let crossed = is_cancelled.then_some(Cause::CancelCrossed);
+            let cause = self.facts.why_without_ack(*party, asked, *way).or(crossed);
             let Some(cause) = cause else { panic!("party {party} never got an ACK for {id}: {:?}", asked.sent) };
             *self.tally.excused.entry(cause).or_default() += 1;
         }

@@ -245,7 +245,7 @@ impl Weather {
     fn draw(rng: &mut Rng) -> Self {
         let pick = |rng: &mut Rng, list: &[u16]| list[rng.usize(..list.len())];
         Self {
-            loss_permille: pick(rng, &[0, 0, 10, 50, 150]),
+            loss_permille: pick(rng, &[0, 0, 10, 50, 100]),
             double_permille: pick(rng, &[0, 0, 20, 100]),
             delay_us: [400, 4_000, 40_000, 150_000][rng.usize(..4)],
             late_permille: pick(rng, &[0, 10, 100]),

@@ -152,6 +152,10 @@ impl World {
         }
         self.ctx.judge.facts.restarts.push(self.ctx.net.now());
         self.kill();
+        // Bindings are forgotten with it.
+        for agent in self.agents.values_mut().filter(|agent| agent.id >= PHONES) {
+            agent.phone().bound_way = None;
+        }
         let ms = self.ctx.chance.u64(50..3_000);
         self.later(ms, Undo::Start { same_keys });
     }

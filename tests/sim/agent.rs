@@ -253,7 +253,7 @@ impl Agent {
     /// Sends a request of this party; gives the key of its transaction.
     pub fn ask(&mut self, ctx: &mut Ctx, request: Msg, way: Way, why: Why) -> String {
         let is_bound = match &self.role {
-            Role::Phone(phone) => phone.bound_way == Some(way),
+            Role::Phone(phone) => phone.bound_way == Some(way) && phone.bound_until > ctx.net.now(),
             Role::Server(_) => true,
         };
         ctx.judge.asked(self.id, &request, way, is_bound, ctx.net.now());

@@ -9,7 +9,7 @@ use hawser::clock::Time;
 use crate::judge::{Asked, is_server};
 use crate::net::{PartyId, WireId};
 use crate::plan::Failure;
-use crate::stack::{TIMES, Way};
+use crate::stack::{Served, TIMES, Way};
 
 /// An answer that comes so late may be lost once and then be too late (timer F).
 const LATE: Duration = Duration::from_secs(22);
@@ -142,14 +142,17 @@ impl Facts {
             return Some(Cause::AskerAway);
         }
         if asked.method == "INVITE" {
+            let until = asked.answered_at.map_or(Time(u64::MAX), |at| at.after(TIMES.lifetime()));
+            if asked.answered_at.is_some() && asked.receivers().any(|to| self.was_away(to, asked.at, until)) {
+                return Some(Cause::AskedAway);
+            }
             return (asked.answered_at.is_some() && self.lost(asked) >= LOST_MIN).then_some(Cause::Network);
         }
         let until = asked.timed_out?;
         if self.failed(asked.at, until) {
             return Some(Cause::ServerFailed);
         }
-        // Who was to answer: a party, or those that a proxying server has sent it on to.
-        let to: Vec<PartyId> = asked.to.parse().into_iter().chain(asked.onward.iter().copied()).collect();
+        let to: Vec<PartyId> = asked.receivers().collect();
         if to.iter().any(|to| self.died_since(*to, asked.at)) {
             return Some(Cause::AskedDied);
         }
@@ -173,15 +176,15 @@ impl Facts {
         to.iter().any(is_lost).then_some(Cause::AskedLate)
     }
 
-    /// Why an answer of `party`, which was asked by `way`, may have had no ACK.
-    pub fn why_without_ack(&self, party: PartyId, asked: &Asked, way: Way) -> Option<Cause> {
+    /// Why an answer of `party` may have had no ACK.
+    pub fn why_without_ack(&self, party: PartyId, asked: &Asked, served: &Served) -> Option<Cause> {
         let concerned = |one: PartyId| {
             self.died_since(one, asked.at) || self.moved.iter().any(|(at, mover)| *mover == one && *at >= asked.at)
         };
         if concerned(party) || concerned(asked.from) {
             return Some(Cause::AckerLeft);
         }
-        if asked.refused_at.is_some_and(|at| asked.answered_at.is_some_and(|answered| answered >= at)) {
+        if asked.refused_at.is_some_and(|at| served.answered_at.is_some_and(|answered| answered >= at)) {
             return Some(Cause::GivenUp);
         }
         let until = asked.answered_at.map_or(Time(u64::MAX), |at| at.after(TIMES.lifetime()));
@@ -192,7 +195,7 @@ impl Facts {
             return Some(Cause::Restart);
         }
         let has_left = asked.way.is_some_and(|way| self.left(asked.from, way, asked.at));
-        if has_left || self.left(party, way, asked.at) {
+        if has_left || self.left(party, served.way, asked.at) {
             return Some(Cause::AckerLeft);
         }
         if self.failed(asked.at, Time(u64::MAX)) {

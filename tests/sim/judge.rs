@@ -50,6 +50,11 @@ pub struct Asked {
 }
 
 impl Asked {
+    /// Who was to answer: a party, or those that a proxying server has sent it on to.
+    pub fn receivers(&self) -> impl Iterator<Item = PartyId> {
+        self.to.parse().into_iter().chain(self.onward.iter().copied())
+    }
+
     pub fn call_ids(&self) -> impl Iterator<Item = &str> {
         self.sent.iter().map(|sent| sent.get("Call-ID"))
     }
@@ -72,7 +77,7 @@ pub struct Judge {
     pub facts: Facts,
     pub tally: Tally,
     /// Of INVITEs that were answered for good: who has not got an ACK.
-    without_ack: Vec<(PartyId, String, Way)>,
+    without_ack: Vec<(PartyId, Served)>,
     /// CANCELs that parties have got, by Call-ID.
     cancelled: BTreeSet<(PartyId, String)>,
     /// ACKs that either server has got, by Call-ID and number: a pair shares its calls, and who is active hears of them.
@@ -275,7 +280,7 @@ impl Judge {
     }
 
     pub fn no_ack(&mut self, party: PartyId, served: &Served) {
-        self.without_ack.push((party, served.request.get("X-Id").to_owned(), served.way));
+        self.without_ack.push((party, served.clone()));
     }
 
     // --- what happens ---------------------------------------------------------------------------------------
@@ -316,7 +321,8 @@ impl Judge {
                 *self.tally.excused.entry(cause).or_default() += 1;
             }
         }
-        for (party, id, way) in &self.without_ack {
+        for (party, served) in &self.without_ack {
+            let id = served.request.get("X-Id");
             let Some(asked) = self.asked.get(id) else { continue };
             let of = asked.sent.first().map(|sent| (sent.get("Call-ID").to_owned(), sent.cseq()));
             if is_server(*party) && of.is_some_and(|of| self.acks_at_servers.contains(&of)) {
@@ -324,7 +330,7 @@ impl Judge {
             }
             let is_cancelled = asked.call_ids().any(|call_id| self.cancelled.contains(&(*party, call_id.to_owned())));
             let crossed = is_cancelled.then_some(Cause::CancelCrossed);
-            let cause = self.facts.why_without_ack(*party, asked, *way).or(crossed);
+            let cause = self.facts.why_without_ack(*party, asked, served).or(crossed);
             let Some(cause) = cause else { panic!("party {party} never got an ACK for {id}: {:?}", asked.sent) };
             *self.tally.excused.entry(cause).or_default() += 1;
         }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use hawser::clock::Time;
 use hawser::ids::Transport;
 
 use crate::agent::{Agent, Ctx, Later};
@@ -26,6 +27,8 @@ pub struct Phone {
     pub way: Option<Way>,
     /// The way by which it has registered.
     pub bound_way: Option<Way>,
+    /// Until when that is sure.
+    pub bound_until: Time,
     /// Of its REGISTERs.
     call_id: String,
     cseq: u32,
@@ -49,6 +52,7 @@ impl Phone {
             params,
             way: None,
             bound_way: None,
+            bound_until: Time(0),
             call_id: String::new(),
             cseq: 0,
             nth: 0,
@@ -354,7 +358,10 @@ impl Agent {
         let (nth, expires_s) = (self.phone().nth, self.phone().expires_s);
         match response.code() {
             200 => {
-                self.phone().bound_way = Some(client.way).filter(|_| client.request.get("Expires") != "0");
+                // The proxy has counted from before this came.
+                let granted = client.request.get("Expires").parse().unwrap_or(0_u64).saturating_sub(2);
+                self.phone().bound_way = Some(client.way).filter(|_| granted > 0);
+                self.phone().bound_until = ctx.net.now().after(Duration::from_secs(granted));
                 self.later(ctx, Duration::from_millis(expires_s * 600), Later::Register { nth });
             }
             _ => self.later_ms(ctx, 2_000..8_000, Later::Register { nth }),

@@ -76,6 +76,8 @@ pub struct Served {
     pub request: Msg,
     pub way: Way,
     pub response: Option<Msg>,
+    /// When it was answered for good.
+    pub answered_at: Option<Time>,
     /// A 2xx to an INVITE waits for its ACK: the next interval, and until when.
     waits: Option<(Duration, Time)>,
     pub acknowledged: bool,
@@ -221,6 +223,7 @@ impl Stack {
         todo.send.push((served.way, response.clone()));
         let is_accepted = is_own && code / 100 == 2 && matches!(served.machine, ServerMachine::Invite(_));
         served.response = Some(response);
+        served.answered_at = Some(now).filter(|_| code >= 200);
         if is_accepted {
             let (wait, at) = (TIMES.t1, now.after(TIMES.t1));
             served.waits = Some((wait, now.after(TIMES.lifetime() - TIMES.t1)));
@@ -294,6 +297,7 @@ impl Stack {
             request,
             way,
             response: None,
+            answered_at: None,
             waits: None,
             acknowledged: false,
             timers: [None; 3],
@@ -324,13 +328,14 @@ impl Stack {
         // Of a 2xx: a transaction of its own, known by its dialog.
         let (call, cseq) = (ack.get("Call-ID"), ack.cseq());
         let tag = crate::message::parameter(ack.get("To"), "tag");
-        let mut of = self.served.values_mut().filter(|served| {
+        let of = self.served.values_mut().filter(|served| {
             let answered = served.response.as_ref().is_some_and(|response| {
                 response.code() / 100 == 2 && crate::message::parameter(response.get("To"), "tag") == tag
             });
             answered && served.request.get("Call-ID") == call && served.request.cseq() == cseq
         });
-        if let Some(served) = of.find(|served| served.request.method() == "INVITE") {
+        // A request that came by two servers was answered twice, and is one dialog.
+        for served in of.filter(|served| served.request.method() == "INVITE") {
             (served.acknowledged, served.waits, served.timers[2]) = (true, None, None);
         }
         todo.up.push(Up::Ack { ack, way });

@@ -13,6 +13,8 @@ pub struct Binding {
     pub contact: String,
     pub path: Vec<String>,
     pub until: Time,
+    /// Call-ID and number of its REGISTER.
+    pub by: (String, u32),
 }
 
 #[derive(Default)]

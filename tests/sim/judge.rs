@@ -78,6 +78,8 @@ pub struct Judge {
     pub tally: Tally,
     /// Of INVITEs that were answered for good: who has not got an ACK.
     without_ack: Vec<(PartyId, Served)>,
+    /// When each transaction of a party, by its branch, had an error for its final answer.
+    refused: BTreeMap<String, Time>,
     /// CANCELs that parties have got, by Call-ID.
     cancelled: BTreeSet<(PartyId, String)>,
     /// ACKs that either server has got, by Call-ID and number: a pair shares its calls, and who is active hears of them.
@@ -225,6 +227,9 @@ impl Judge {
         if response.code() < 200 {
             return;
         }
+        if response.code() >= 300 {
+            self.refused.entry(request.branch().to_owned()).or_insert(now);
+        }
         let Some(asked) = self.asked.get_mut(request.get("X-Id")) else { return };
         if is_server(asked.from) != is_server_branch(request) {
             return;
@@ -329,8 +334,12 @@ impl Judge {
                 continue;
             }
             let is_cancelled = asked.call_ids().any(|call_id| self.cancelled.contains(&(*party, call_id.to_owned())));
+            // Who has sent it to the proxy was told that it came to nothing, before it was answered.
+            let below = parameter(served.request.all("Via").nth(1).unwrap_or(""), "branch");
+            let is_late = |at: &Time| served.answered_at.is_some_and(|answered| answered >= *at);
+            let given_up = self.refused.get(below).is_some_and(is_late).then_some(Cause::GivenUp);
             let crossed = is_cancelled.then_some(Cause::CancelCrossed);
-            let cause = self.facts.why_without_ack(*party, asked, served).or(crossed);
+            let cause = self.facts.why_without_ack(*party, asked, served).or(given_up).or(crossed);
             let Some(cause) = cause else { panic!("party {party} never got an ACK for {id}: {:?}", asked.sent) };
             *self.tally.excused.entry(cause).or_default() += 1;
         }

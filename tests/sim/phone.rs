@@ -120,8 +120,11 @@ impl Agent {
         };
         self.phone().way = new;
         if let Some(new) = new {
-            // What it is asked it answers from where it is.
+            // What it is asked it answers from where it is; and behind a NAT that has chosen another port it is the same
+            // socket that asks again.
             self.stack.served.values_mut().for_each(|served| served.way = new);
+            let over_udp = self.stack.clients.values_mut().filter(|client| !client.way.is_stream());
+            over_udp.for_each(|client| client.way = new);
         }
         if kind == Kind::Phone {
             match new {

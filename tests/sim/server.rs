@@ -228,17 +228,22 @@ impl Agent {
         let user = user_of(uri_of(request.get("To"))).to_owned();
         let contact = uri_of(request.get("Contact")).to_owned();
         let path: Vec<String> = request.all("Path").map(str::to_owned).collect();
+        // One that was overtaken by a later one changes nothing (RFC 3261 §10.3, step 7).
+        let by = (request.get("Call-ID").to_owned(), request.cseq());
+        let is_overtaken = |one: &&Binding| one.phone == phone && one.by.0 == by.0 && one.by.1 > by.1;
+        if ctx.book.bindings.iter().any(|one| is_overtaken(&one)) {
+            return self.server_answers(ctx, key, "500 Server Internal Error");
+        }
         let mut response = request.answer("200 OK", "reg");
         for value in &path {
             response.push("Path", value.as_str());
         }
-        // A REGISTER that was overtaken by a later one changes nothing (RFC 3261 §10.3 step 7), but is granted.
         if expires == 0 {
             ctx.book.unbind(phone);
         } else {
             response.push("Contact", format!("<{contact}>;expires={expires}"));
             let until = ctx.net.now().after(Duration::from_secs(expires));
-            ctx.book.bind(Binding { user, phone, contact, path, until });
+            ctx.book.bind(Binding { user, phone, contact, path, until, by });
         }
         self.respond(ctx, key, response);
     }

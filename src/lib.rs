@@ -85,7 +85,7 @@
 //! | [`transaction`] | yes | four state machines, keys, branches |
 //! | [`sip`] | yes | scanner, framer, spans, edits, responses |
 //! | [`limits`], [`config`], [`stats`] | yes | named bounds; settings; counters |
-//! | [`wheel`], [`clock`], [`rng`], [`ids`] | yes | timers; injected time and chance; newtypes |
+//! | [`wheel`], [`clock`], [`rng`], [`ids`], [`planted`] | yes | timers; injected time and chance; newtypes; faults that a test plants |
 //!
 //! The lab (`src/lab`, a package of its own) plays SIP Server and phones; neither uses anything of the other.
 //!
@@ -119,6 +119,7 @@ pub mod engine;
 pub mod flow;
 pub mod ids;
 pub mod limits;
+pub mod planted;
 pub mod proxy;
 pub mod rng;
 mod server;

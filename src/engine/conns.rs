@@ -8,6 +8,7 @@ use super::{Accept, Engine, Level, Output, Refusal};
 use crate::clock::Time;
 use crate::dns::NextHop;
 use crate::ids::{ConnId, PointId, Side};
+use crate::planted::{Plant, planted};
 use crate::stats::Counter;
 use crate::tls::identity::TlsPeer;
 
@@ -113,6 +114,9 @@ impl Engine {
     }
 
     pub(super) fn uncount_source(&mut self, ip: std::net::IpAddr) {
+        if planted(Plant::ShareNotCounted) {
+            return;
+        }
         if let Some(count) = self.unregistered.get_mut(&ip) {
             *count = count.saturating_sub(1);
             if *count == 0 {

@@ -14,6 +14,7 @@ use super::{ConnectFailure, Engine, Level};
 use crate::clock::Time;
 use crate::dns::{self, NextHop};
 use crate::ids::{BindingId, ConnId, FlowRef, ShardId};
+use crate::planted::{Plant, planted};
 use crate::server_pool::Evidence;
 use crate::stats::Counter;
 use crate::transaction::branch::TxnId;
@@ -126,6 +127,9 @@ impl Engine {
         is_request: bool,
         now: Time,
     ) -> Option<Event<'static>> {
+        if planted(Plant::AckToWrongServer) && bytes.starts_with(b"ACK ") {
+            self.misdirect(context, now);
+        }
         let (binding, is_phones) = (context.targets.binding(), context.targets.is_phone());
         if let (Some(pair), Some(hop)) = (context.targets.pair(), context.client.hop)
             && context.client.flow.is_some_and(|flow| self.moved_from(flow, None).is_none())
@@ -156,6 +160,14 @@ impl Engine {
             self.deliver(Some(flow), Letter { txn: None, ..letter });
         }
         None
+    }
+
+    /// Lets a test plant that what follows goes to a server's partner.
+    fn misdirect(&mut self, context: &mut ResponseContext, now: Time) {
+        let (Some(pair), Some(hop)) = (context.targets.pair(), context.client.hop) else { return };
+        if let Some(other) = self.server_of(pair, None, &[hop.address], now) {
+            context.client.flow = self.flow_to(other, Element::Server(pair), None, now);
+        }
     }
 
     /// Sends over the connection that the request went by, or to a server over the one that there is now.

@@ -4,6 +4,7 @@ use super::{Engine, Level, Source};
 use crate::clock::Time;
 use crate::config::ClientAor;
 use crate::ids::{ShardId, Side, Transport};
+use crate::planted::{Plant, planted};
 use crate::proxy::{Refusal, RouteSet, client_aor, route, target};
 use crate::sip::{Message, Method};
 use crate::stats::Counter;
@@ -20,7 +21,7 @@ impl Engine {
             if !self.env.names.is_own_via(message.top_via(), message.buf()) {
                 return self.drop_response(message, Counter::ResponseForeignVia);
             }
-            match Branch::read(message.text(message.top_via().branch)) {
+            match Branch::read(message.text(message.top_via().branch)).map(|branch| self.astray(branch)) {
                 Some(branch) if branch.shard == self.me() => self.on_response(message, source, branch, now),
                 Some(branch) if branch.shard.0 < self.env.settings.shards => self.place(branch.shard, message, source),
                 _ => self.drop_response(message, Counter::ResponseStray),
@@ -40,6 +41,12 @@ impl Engine {
             Some(shard) if shard != self.me() => self.place(shard, message, source),
             _ => self.on_request(message, source, &routes, now),
         }
+    }
+
+    /// The branch as it is, unless a test has planted that it leads to another shard.
+    fn astray(&self, branch: Branch) -> Branch {
+        let by = u8::from(planted(Plant::ResponseToWrongShard));
+        Branch { shard: ShardId((branch.shard.0 + by) % self.env.settings.shards.max(1)), ..branch }
     }
 
     /// Who is no server has no business at a listener of the server side. Where the message landed is where this is

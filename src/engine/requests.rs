@@ -5,6 +5,7 @@ use super::{Engine, Source, context};
 use crate::clock::Time;
 use crate::flow::recognise::Asking;
 use crate::ids::Side;
+use crate::planted::{Plant, planted};
 use crate::proxy::register::{RegisterFault, Registration};
 use crate::proxy::{Refusal, RouteSet, Target, register, target, trust, validate};
 use crate::sip::{Message, Method};
@@ -37,7 +38,7 @@ impl Engine {
             _ => {}
         }
         let key = self.key_of(&request, key::method_of(&request), &source);
-        if let Some(id) = self.contexts.with_key(key) {
+        if let Some(id) = self.contexts.with_key(key).filter(|_| !planted(Plant::RepetitionNotAbsorbed)) {
             self.on_context(id, Event::Repeated, now);
             return self.recycle_message(request);
         }

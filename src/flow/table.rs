@@ -13,6 +13,7 @@
 //! which retirement makes needless.
 
 use crate::ids::ConnId;
+use crate::planted::{Plant, planted};
 
 /// No slot.
 const NIL: u32 = u32::MAX;
@@ -39,6 +40,11 @@ pub struct Slots<T> {
     free: u32,
     len: usize,
     count_max: usize,
+}
+
+/// Whether an id is of this use of its slot.
+fn is_of(generation: u32, id: ConnId) -> bool {
+    generation == id.generation || planted(Plant::GenerationUnchecked)
 }
 
 impl<T> Slots<T> {
@@ -72,7 +78,7 @@ impl<T> Slots<T> {
     #[must_use]
     pub fn get(&self, id: ConnId) -> Option<&T> {
         match self.slots.get(id.slot as usize) {
-            Some(Slot { generation, content: Content::Used(value) }) if *generation == id.generation => Some(value),
+            Some(Slot { generation, content: Content::Used(value) }) if is_of(*generation, id) => Some(value),
             _ => None,
         }
     }
@@ -80,7 +86,7 @@ impl<T> Slots<T> {
     /// The value, unless it has been removed.
     pub fn get_mut(&mut self, id: ConnId) -> Option<&mut T> {
         match self.slots.get_mut(id.slot as usize) {
-            Some(Slot { generation, content: Content::Used(value) }) if *generation == id.generation => Some(value),
+            Some(Slot { generation, content: Content::Used(value) }) if is_of(*generation, id) => Some(value),
             _ => None,
         }
     }

@@ -29,6 +29,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::keys::Keys;
 use crate::ids::{BindingId, ConnId, FlowRef, PointId, ShardId};
+use crate::planted::{Plant, planted};
 
 /// Characters of the longest token.
 pub const TOKEN_LEN_MAX: usize = 63;
@@ -163,7 +164,7 @@ impl Token {
             let ours = mac(keys, token.kind, body, *dialog);
             // All bytes are looked at whatever they are, so that time does not tell how many were right.
             let difference = ours.iter().zip(theirs).fold(0, |sum, (a, b)| sum | (a ^ b));
-            black_box(difference) == 0
+            black_box(difference) == 0 || planted(Plant::MacNotCompared)
         };
         dialogs.iter().position(is_of).map(|at| (token, at)).ok_or(TokenError::Forged)
     }

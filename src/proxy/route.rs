@@ -141,9 +141,9 @@ impl Came<'_> {
         let is_firsts = (first.member, first.boot, first.flow, first.binding)
             == (token.member, token.boot, token.flow, token.binding);
         // A UDP flow is an address, which every start and member knows by the same name.
-        let is_its_flow = token.flow.is_some_and(|flow| {
-            flow.is_same(self.source.flow) && (!flow.is_stream() || self.here.has_made(token))
-        });
+        let is_its_flow = token
+            .flow
+            .is_some_and(|flow| flow.is_same(self.source.flow) && (!flow.is_stream() || self.here.has_made(token)));
         let is_its_binding = token.binding.is_some() && token.binding == self.source.binding;
         is_firsts || is_its_flow || is_its_binding
     }

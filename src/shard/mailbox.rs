@@ -14,6 +14,7 @@ use super::shared::Shared;
 use crate::engine::{Mail, Seen};
 use crate::ids::ShardId;
 use crate::limits::{MAILBOX_COUNT_MAX, MAILBOX_NEW_WORK_COUNT_MAX};
+use crate::planted::{Plant, planted};
 
 /// The smallest queue of a pair, however many shards share the bound of one mailbox.
 const QUEUE_COUNT_MIN: usize = 256;
@@ -100,14 +101,16 @@ impl Post {
             channel.waiting.push_back(mail);
             return Posted::Waits;
         }
-        if mail.is_new_work() {
-            let count_max = channel.queue.capacity().unwrap_or(MAILBOX_COUNT_MAX);
-            if channel.queue.len() >= count_max * MAILBOX_NEW_WORK_COUNT_MAX / MAILBOX_COUNT_MAX {
-                return Posted::Refused(mail);
-            }
+        let is_new_work = mail.is_new_work();
+        let count_max = channel.queue.capacity().unwrap_or(MAILBOX_COUNT_MAX);
+        let new_work_max = count_max * MAILBOX_NEW_WORK_COUNT_MAX / MAILBOX_COUNT_MAX;
+        if is_new_work && channel.queue.len() >= new_work_max + usize::from(planted(Plant::QueueOneTooLong)) {
+            return Posted::Refused(mail);
         }
         match channel.queue.try_send(mail) {
             Ok(()) => {
+                // This is the only sender, and the receiver only takes.
+                debug_assert!(!is_new_work || channel.queue.len() <= new_work_max, "new work takes more than its part");
                 channel.fresh = true;
                 Posted::Sent
             }
@@ -134,7 +137,9 @@ impl Post {
         for channel in &mut self.channels {
             channel.seen.clear();
             if std::mem::take(&mut channel.fresh) {
-                channel.receiver.wake();
+                if !planted(Plant::LostWake) {
+                    channel.receiver.wake();
+                }
                 woken += 1;
             }
         }

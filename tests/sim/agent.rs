@@ -209,7 +209,11 @@ impl Agent {
     fn on_message(&mut self, ctx: &mut Ctx, mut message: Msg, way: Way) {
         ctx.note(|| format!("{} < {} {way:?}", self.name, in_short(&message)));
         message.remove("Content-Length");
-        ctx.judge.arrived(self.id, &message, ctx.net.now(), &ctx.setup);
+        if message.is_request() && message.method() == "INVITE" {
+            self.stack.invited.insert(message.branch().to_owned());
+        }
+        let has_had = self.stack.invited.contains(message.branch());
+        ctx.judge.arrived(self.id, &message, has_had, ctx.net.now(), &ctx.setup);
         if let Role::Server(_) = self.role
             && !self.server_takes(ctx, &message, way)
         {

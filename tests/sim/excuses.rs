@@ -87,6 +87,11 @@ impl Facts {
         }
     }
 
+    /// Whether who asked has left its way since.
+    pub fn has_moved(&self, asked: &Asked) -> bool {
+        asked.way.is_some_and(|way| self.left(asked.from, way, asked.at))
+    }
+
     /// Whether a server was out of order at some time between these.
     fn failed(&self, from: Time, until: Time) -> bool {
         let mut since: BTreeMap<PartyId, Time> = BTreeMap::new();
@@ -145,6 +150,10 @@ impl Facts {
             let until = asked.answered_at.map_or(Time(u64::MAX), |at| at.after(TIMES.lifetime()));
             if asked.answered_at.is_some() && asked.receivers().any(|to| self.was_away(to, asked.at, until)) {
                 return Some(Cause::AskedAway);
+            }
+            // It had answered, the network has lost that, and nobody is left to say it again.
+            if asked.answered_at.is_some() && self.loses && self.failed(asked.at, until) {
+                return Some(Cause::ServerFailed);
             }
             return (asked.answered_at.is_some() && self.lost(asked) >= LOST_MIN).then_some(Cause::Network);
         }

@@ -12,7 +12,7 @@ use hawser::clock::Time;
 use crate::excuses::{Cause, Facts};
 use crate::message::{Msg, parameter};
 use crate::net::{PartyId, WireId};
-use crate::plan::{Failure, Setup};
+use crate::plan::{Failure, STRANGER, Setup};
 use crate::stack::{Client, Served, Way};
 
 /// The servers are parties 0 and 1.
@@ -153,22 +153,23 @@ impl Judge {
 
     // --- what arrives at a party ----------------------------------------------------------------------------
 
-    /// A message has arrived.
-    pub fn arrived(&mut self, party: PartyId, message: &Msg, now: Time, setup: &Setup) {
+    /// A message has arrived. `has_had`: an INVITE of its branch has come before.
+    pub fn arrived(&mut self, party: PartyId, message: &Msg, has_had: bool, now: Time, setup: &Setup) {
         self.tally.messages += 1;
         if message.is_request() {
-            self.request_arrived(party, message, now, setup);
+            self.request_arrived(party, message, has_had, now, setup);
         } else {
             self.response_arrived(message, setup);
         }
     }
 
-    fn request_arrived(&mut self, party: PartyId, message: &Msg, now: Time, setup: &Setup) {
+    fn request_arrived(&mut self, party: PartyId, message: &Msg, has_had: bool, now: Time, setup: &Setup) {
         let id = message.get("X-Id");
         if id.is_empty() {
             let is_ours = match message.method() {
                 "OPTIONS" => is_server(party),
-                "CANCEL" | "ACK" => self.has_had(party, message),
+                "CANCEL" => self.has_had(party, message),
+                "ACK" => self.has_had(party, message) && (has_had || self.may_be_passed_on(message)),
                 _ => false,
             };
             if message.method() == "CANCEL" {
@@ -197,6 +198,14 @@ impl Judge {
         let sent = asked.sent.iter().find(|sent| sent.branch() == below);
         let Some(sent) = sent else { panic!("nobody has sent it so: {message:?}") };
         check_request(sent, message, setup);
+    }
+
+    /// Whether the ACK to an error may not have found its transaction at the proxy, which passes it on without state then
+    /// (RFC 3261 §16.11): who asked has another port by now, or the proxy has started anew.
+    fn may_be_passed_on(&self, ack: &Msg) -> bool {
+        let call_id = ack.get("Call-ID");
+        let mut of = self.asked.values().filter(|asked| asked.call_ids().any(|one| one == call_id));
+        !self.facts.restarts.is_empty() || of.any(|asked| self.facts.has_moved(asked))
     }
 
     /// Whether this party has got the INVITE of a CANCEL or of an ACK to an error. Either may overtake it over UDP.
@@ -316,7 +325,7 @@ impl Judge {
     pub fn conclude(&mut self) {
         for (id, asked) in &self.asked {
             if asked.way.is_none() {
-                self.tally.acks += 1;
+                self.tally.acks += u64::from(asked.method == "ACK");
                 continue;
             }
             self.tally.requests += 1;
@@ -328,7 +337,8 @@ impl Judge {
         }
         for (party, served) in &self.without_ack {
             let id = served.request.get("X-Id");
-            let Some(asked) = self.asked.get(id) else { continue };
+            // A stranger acknowledges nothing.
+            let Some(asked) = self.asked.get(id).filter(|asked| asked.from != STRANGER) else { continue };
             let of = asked.sent.first().map(|sent| (sent.get("Call-ID").to_owned(), sent.cseq()));
             if is_server(*party) && of.is_some_and(|of| self.acks_at_servers.contains(&of)) {
                 continue;

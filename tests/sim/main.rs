@@ -30,6 +30,8 @@ mod net;
 mod phone;
 mod place;
 mod plan;
+#[cfg(feature = "planted-faults")]
+mod planted;
 mod runner;
 mod server;
 mod shrink;

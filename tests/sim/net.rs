@@ -284,7 +284,8 @@ impl Inside {
 
     /// The point of the proxy at an address.
     pub fn point(&self, to: SocketAddr, is_udp: bool) -> Option<u8> {
-        let at = self.points.iter().position(|(at, transport)| *at == to && (*transport == Transport::Udp) == is_udp)?;
+        let at =
+            self.points.iter().position(|(at, transport)| *at == to && (*transport == Transport::Udp) == is_udp)?;
         u8::try_from(at).ok()
     }
 

@@ -72,7 +72,9 @@ impl Agent {
         let transport = phone.transport.via_name();
         // A phone behind a NAT knows its own address only.
         match (phone.kind, phone.way) {
-            (Kind::Phone, _) => format!("SIP/2.0/{transport} 192.168.7.{}:5060;branch={branch};rport", phone.user.len()),
+            (Kind::Phone, _) => {
+                format!("SIP/2.0/{transport} 192.168.7.{}:5060;branch={branch};rport", phone.user.len())
+            }
             (_, Some(Way::Udp { own, .. })) => format!("SIP/2.0/{transport} {own};branch={branch};rport"),
             _ => format!("SIP/2.0/{transport} {host}:5060;branch={branch}"),
         }

@@ -127,40 +127,102 @@ pub struct PhonePlan {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
     /// A phone asks a user or the service.
-    Asks { phone: usize, method: &'static str, user: String },
+    Asks {
+        phone: usize,
+        method: &'static str,
+        user: String,
+    },
     /// Something within a dialog of a phone.
-    GoesOn { phone: usize, method: &'static str },
-    Cancels { phone: usize },
-    Registers { phone: usize, expires_s: Option<u64> },
+    GoesOn {
+        phone: usize,
+        method: &'static str,
+    },
+    Cancels {
+        phone: usize,
+    },
+    Registers {
+        phone: usize,
+        expires_s: Option<u64>,
+    },
     /// A phone comes by another connection or port, and lets go of the old one.
-    Moves { phone: usize },
+    Moves {
+        phone: usize,
+    },
     /// A phone loses its connection so.
-    Loses { phone: usize, how: Ends },
-    Reboots { phone: usize },
+    Loses {
+        phone: usize,
+        how: Ends,
+    },
+    Reboots {
+        phone: usize,
+    },
     /// A phone's network is away for so long.
-    Away { phone: usize, ms: u64 },
+    Away {
+        phone: usize,
+        ms: u64,
+    },
     /// A phone reads nothing for so long.
-    Deaf { phone: usize, ms: u64 },
+    Deaf {
+        phone: usize,
+        ms: u64,
+    },
     /// A server asks a phone.
-    ServerAsks { server: usize, method: &'static str, user: String },
-    ServerGoesOn { server: usize, method: &'static str },
-    ServerFails { server: usize, how: Failure, ms: u64 },
+    ServerAsks {
+        server: usize,
+        method: &'static str,
+        user: String,
+    },
+    ServerGoesOn {
+        server: usize,
+        method: &'static str,
+    },
+    ServerFails {
+        server: usize,
+        how: Failure,
+        ms: u64,
+    },
     /// A device or the other site asks.
-    DeviceAsks { party: PartyId, method: &'static str, user: String },
+    DeviceAsks {
+        party: PartyId,
+        method: &'static str,
+        user: String,
+    },
     /// A shard stands still for so long.
-    Holds { shard: u8, ms: u64 },
+    Holds {
+        shard: u8,
+        ms: u64,
+    },
     /// Each turn of a shard takes so long, for so long.
-    Slow { shard: u8, us: u64, ms: u64 },
-    Resolvers { how: Resolving, ms: u64 },
+    Slow {
+        shard: u8,
+        us: u64,
+        ms: u64,
+    },
+    Resolvers {
+        how: Resolving,
+        ms: u64,
+    },
     /// Accepting connections fails, for want of descriptors.
-    NoDescriptors { ms: u64 },
+    NoDescriptors {
+        ms: u64,
+    },
     /// Settings are read anew.
-    Reload { grace_s: u64, check_s: u64 },
-    Pin { member: u8 },
+    Reload {
+        grace_s: u64,
+        check_s: u64,
+    },
+    Pin {
+        member: u8,
+    },
     /// The proxy is killed and starts again, with the same keys or others.
-    Restart { same_keys: bool },
+    Restart {
+        same_keys: bool,
+    },
     /// A stranger tries something.
-    Stranger { what: u8, victim: usize },
+    Stranger {
+        what: u8,
+        victim: usize,
+    },
 }
 
 /// See the module.
@@ -258,7 +320,8 @@ impl Weather {
 }
 
 /// Methods of phones outside of dialogs, INVITE most of all.
-const METHODS: [&str; 9] = ["INVITE", "INVITE", "INVITE", "INVITE", "MESSAGE", "OPTIONS", "SUBSCRIBE", "PUBLISH", "FETCH"];
+const METHODS: [&str; 9] =
+    ["INVITE", "INVITE", "INVITE", "INVITE", "MESSAGE", "OPTIONS", "SUBSCRIBE", "PUBLISH", "FETCH"];
 const WITHIN: [&str; 7] = ["BYE", "BYE", "INVITE", "INFO", "UPDATE", "REFER", "NOTIFY"];
 
 impl Plan {
@@ -357,7 +420,9 @@ pub enum Undo {
     Slow(u8),
     Resolvers,
     Descriptors,
-    Start { same_keys: bool },
+    Start {
+        same_keys: bool,
+    },
     /// Phones do nothing more of their own accord.
     PhonesRest,
     /// Phones let go of their connections.

@@ -161,9 +161,7 @@ fn about(why: &str, lines: VecDeque<String>) -> Vec<String> {
     let call_id = why.split("(\"Call-ID\", \"").nth(1).and_then(|rest| rest.split('"').next());
     let Some(call_id) = call_id else { return lines.into() };
     let is_about = |line: &String| {
-        line.contains("---")
-            || line.contains("switched")
-            || line.split([' ', ']', ',']).any(|word| word == call_id)
+        line.contains("---") || line.contains("switched") || line.split([' ', ']', ',']).any(|word| word == call_id)
     };
     lines.into_iter().filter(is_about).collect()
 }

@@ -166,7 +166,7 @@ impl Agent {
                     self.server_times_out(ctx, key, &client);
                 }
             }
-            Up::Ack { ack, way: _ } => {
+            Up::Ack { ack } => {
                 // One without an identity acknowledges an error of this server's own.
                 if ctx.setup.server == ServerKind::Proxy && !ack.get("X-Id").is_empty() && !is_for_service(&ack) {
                     self.forward_ack(ctx, ack);
@@ -256,9 +256,7 @@ impl Agent {
             response.push("Contact", self.server_contact(ctx));
         }
         body(ctx, &mut response);
-        if request.method() == "INVITE"
-            && response.code() / 100 == 2
-            && ctx.book.leg(request.get("Call-ID")).is_none()
+        if request.method() == "INVITE" && response.code() / 100 == 2 && ctx.book.leg(request.get("Call-ID")).is_none()
         {
             ctx.book.legs.push(Dialog::callee(&request, &response, from_of(&request)));
         }
@@ -525,13 +523,5 @@ fn from_of(request: &Msg) -> &str {
     request.get("X-Id").split(' ').next().unwrap_or("")
 }
 
-const SERVICE: [&str; 8] = [
-    "200 OK",
-    "200 OK",
-    "200 OK",
-    "200 OK",
-    "486 Busy Here",
-    "404 Not Found",
-    "302 Moved Temporarily",
-    "603 Decline",
-];
+const SERVICE: [&str; 8] =
+    ["200 OK", "200 OK", "200 OK", "200 OK", "486 Busy Here", "404 Not Found", "302 Moved Temporarily", "603 Decline"];

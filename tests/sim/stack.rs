@@ -3,7 +3,7 @@
 //! Owns: keys, timers and the last message of each transaction, and the 2xx that is sent again until its ACK comes
 //! (RFC 3261 §13.3.1.4). Must not touch: what a party wants.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -23,7 +23,10 @@ pub const TIMES: Times =
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     /// From this address of the party to that of the other.
-    Udp { own: SocketAddr, to: SocketAddr },
+    Udp {
+        own: SocketAddr,
+        to: SocketAddr,
+    },
     Wire(WireId),
 }
 
@@ -96,7 +99,7 @@ pub enum Up {
     /// Neither an ACK to a 2xx nor to an error came in time.
     NoAck { served: Box<Served> },
     /// An ACK to a 2xx.
-    Ack { ack: Msg, way: Way },
+    Ack { ack: Msg },
     /// A CANCEL, which has been answered, of the INVITE under `key`.
     Cancel { key: String },
     /// A response to nothing of this party.
@@ -126,6 +129,8 @@ pub struct Stack {
     pub served: BTreeMap<String, Served>,
     timers: BTreeMap<u64, Timer>,
     next_timer: u64,
+    /// Branches of all INVITEs that it has ever got.
+    pub invited: BTreeSet<String>,
 }
 
 impl Stack {
@@ -270,7 +275,7 @@ impl Stack {
             return self.on_response(message, now, todo);
         }
         match message.method() {
-            "ACK" => self.on_ack(message, way, now, todo),
+            "ACK" => self.on_ack(message, now, todo),
             _ => self.on_request(message, way, now, todo),
         }
     }
@@ -314,7 +319,7 @@ impl Stack {
         }
     }
 
-    fn on_ack(&mut self, ack: Msg, way: Way, now: Time, todo: &mut Todo) {
+    fn on_ack(&mut self, ack: Msg, now: Time, todo: &mut Todo) {
         let key = ack.key();
         if let Some(served) = self.served.get_mut(&key) {
             if let ServerMachine::Invite(machine) = &mut served.machine
@@ -338,7 +343,7 @@ impl Stack {
         for served in of.filter(|served| served.request.method() == "INVITE") {
             (served.acknowledged, served.waits, served.timers[2]) = (true, None, None);
         }
-        todo.up.push(Up::Ack { ack, way });
+        todo.up.push(Up::Ack { ack });
     }
 
     fn on_response(&mut self, response: Msg, now: Time, todo: &mut Todo) {
@@ -424,6 +429,7 @@ impl Stack {
 
     /// Forgets everything.
     pub fn die(&mut self) {
-        *self = Self { next_timer: self.next_timer, ..Self::default() };
+        let invited = std::mem::take(&mut self.invited);
+        *self = Self { next_timer: self.next_timer, invited, ..Self::default() };
     }
 }

@@ -66,8 +66,6 @@ pub struct End {
 pub struct Wire {
     /// Who opened it, and who accepted it.
     pub ends: [End; 2],
-    /// The proxy's point at one of them.
-    pub point: u8,
 }
 
 /// What a party gets.
@@ -109,10 +107,10 @@ impl End {
 
 impl Inside {
     /// Opens a connection. For a party's, the shard is who gets it.
-    fn wire(&mut self, from: (Owner, SocketAddr), to: (Owner, SocketAddr), point: u8) -> WireId {
+    fn wire(&mut self, from: (Owner, SocketAddr), to: (Owner, SocketAddr)) -> WireId {
         let room = self.weather.room;
         let opener = End { opening: Opening::Pending, ..End::new(from.0, from.1, room, self.now) };
-        self.wires.push(Wire { ends: [opener, End::new(to.0, to.1, room, self.now)], point });
+        self.wires.push(Wire { ends: [opener, End::new(to.0, to.1, room, self.now)] });
         self.wires.len() - 1
     }
 
@@ -124,7 +122,7 @@ impl Inside {
         }
         let shard = self.shard_of(from);
         self.seats[usize::from(shard)].listeners.get(&point)?;
-        let wire = self.wire((Owner::Party(party), from), (Owner::Shard(shard), to), point);
+        let wire = self.wire((Owner::Party(party), from), (Owner::Shard(shard), to));
         self.wires[wire].ends[0].opening = Opening::Up;
         let listener = self.seats[usize::from(shard)].listeners.get_mut(&point)?;
         listener.waiting.push_back(wire);
@@ -138,7 +136,7 @@ impl Inside {
         let party = self.tcp.get(&to).copied();
         // A port of the system's choice, behind those of parties.
         let from = SocketAddr::new(from.ip(), 40_000 + (self.wires.len() % 20_000) as u16);
-        let wire = self.wire((Owner::Shard(shard), from), (Owner::Party(party.unwrap_or(usize::MAX)), to), u8::MAX);
+        let wire = self.wire((Owner::Shard(shard), from), (Owner::Party(party.unwrap_or(usize::MAX)), to));
         if !self.is_cut(to) {
             let (end, part) = match party {
                 Some(_) => (0, Part::Open),

@@ -17,7 +17,7 @@ pub const LAYERS: &[(&[&str], bool)] = &[
     (&["transaction"], true),
     (&["sip"], true),
     (&["overload", "limits", "config", "stats"], true),
-    (&["wheel", "clock", "rng", "ids"], true),
+    (&["wheel", "clock", "rng", "ids", "planted"], true),
 ];
 
 /// The row of a module path, by its longest part that the table names.

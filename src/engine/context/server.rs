@@ -8,6 +8,7 @@ use crate::engine::Level;
 use crate::engine::words::in_words;
 use crate::ids::Side;
 use crate::limits::{SERVER_DOUBT_AFTER, STRANGER_ANSWER_FACTOR_MAX, UDP_DATAGRAM_LEN_MAX};
+use crate::planted::{Plant, planted};
 use crate::sip::Method;
 use crate::sip::response::{self, Reply};
 use crate::stats::Counter;
@@ -50,6 +51,9 @@ impl Turn<'_> {
                 self.count(Counter::ResentResponse);
             }
             None => effects.resend = None,
+        }
+        if planted(Plant::AnswerNotRepeated) {
+            effects.resend = None;
         }
         self.apply_server(effects);
     }

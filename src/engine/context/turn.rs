@@ -8,6 +8,7 @@ use crate::clock::Time;
 use crate::engine::Level;
 use crate::engine::ports::{Env, Ports, Timer};
 use crate::ids::FlowRef;
+use crate::planted::{Plant, planted};
 use crate::stats::Counter;
 use crate::transaction::TimerOp;
 use crate::transaction::branch::TxnId;
@@ -55,7 +56,9 @@ impl Turn<'_> {
     }
 
     pub(super) fn stop(&mut self, timer: TxnTimer) {
-        if let Some(armed) = self.context.timers[timer as usize].take() {
+        if let Some(armed) = self.context.timers[timer as usize].take()
+            && !planted(Plant::TimerNotStopped)
+        {
             self.ports.wheel.cancel(armed);
         }
     }

@@ -155,6 +155,9 @@ impl Facts {
             if asked.answered_at.is_some() && self.loses && self.failed(asked.at, until) {
                 return Some(Cause::ServerFailed);
             }
+            if asked.answered_at.is_some() && self.loses && asked.receivers().any(|to| self.died_since(to, asked.at)) {
+                return Some(Cause::AskedDied);
+            }
             return (asked.answered_at.is_some() && self.lost(asked) >= LOST_MIN).then_some(Cause::Network);
         }
         let until = asked.timed_out?;

@@ -169,7 +169,7 @@ impl Judge {
             let is_ours = match message.method() {
                 "OPTIONS" => is_server(party),
                 "CANCEL" => self.has_had(party, message),
-                "ACK" => self.has_had(party, message) && (has_had || self.may_be_passed_on(message)),
+                "ACK" => self.has_had(party, message) && (has_had || setup.named || self.may_be_passed_on(message)),
                 _ => false,
             };
             if message.method() == "CANCEL" {

@@ -72,7 +72,7 @@ impl Agent {
         let transport = phone.transport.via_name();
         // A phone behind a NAT knows its own address only.
         match (phone.kind, phone.way) {
-            (Kind::Phone, _) => {
+            (Kind::Phone | Kind::Guest, _) => {
                 format!("SIP/2.0/{transport} 192.168.7.{}:5060;branch={branch};rport", phone.user.len())
             }
             (_, Some(Way::Udp { own, .. })) => format!("SIP/2.0/{transport} {own};branch={branch};rport"),
@@ -111,7 +111,8 @@ impl Agent {
         }
         self.phone_leave(ctx, Ends::Reset, way);
         let new = if transport == Transport::Udp {
-            let port = if kind == Kind::Phone { ctx.net.fresh_port() } else { 5060 };
+            let is_fixed = matches!(kind, Kind::Device | Kind::Site);
+            let port = if is_fixed { 5060 } else { ctx.net.fresh_port() };
             let own = SocketAddr::new(self.host, port);
             let mut inside = ctx.net.0.borrow_mut();
             inside.udp.insert(own, self.id);
@@ -128,11 +129,10 @@ impl Agent {
             let over_udp = self.stack.clients.values_mut().filter(|client| !client.way.is_stream());
             over_udp.for_each(|client| client.way = new);
         }
-        if kind == Kind::Phone {
-            match new {
-                Some(_) => self.register(ctx, None),
-                None => self.try_again(ctx),
-            }
+        match new {
+            Some(_) if kind == Kind::Phone => self.register(ctx, None),
+            Some(_) => {}
+            None => self.try_again(ctx),
         }
     }
 
@@ -184,7 +184,7 @@ impl Agent {
     pub fn register(&mut self, ctx: &mut Ctx, expires: Option<u64>) {
         let id = self.id;
         let phone = self.phone();
-        let Some(way) = phone.way else { return };
+        let Some(way) = phone.way.filter(|_| phone.kind == Kind::Phone) else { return };
         phone.nth += 1;
         phone.cseq += 1;
         if phone.call_id.is_empty() {

@@ -22,6 +22,8 @@ pub const STRANGER: PartyId = 102;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Phone,
+    /// A phone that never registers.
+    Guest,
     Device,
     Site,
 }
@@ -121,6 +123,8 @@ pub struct PhonePlan {
     pub instance: u8,
     pub expires_s: u64,
     pub comes_back: bool,
+    /// It never registers: what it asks it asks as a guest.
+    pub guest: bool,
 }
 
 /// One thing that is done at a time.
@@ -299,6 +303,7 @@ impl PhonePlan {
             instance: rng.u8(..3),
             expires_s: [100, 100, 60, 20][rng.usize(..4)],
             comes_back: rng.u8(..8) > 0,
+            guest: rng.u8(..8) == 0,
         }
     }
 }

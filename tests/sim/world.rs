@@ -169,7 +169,8 @@ impl World {
             };
             // Many phones behind NATs have the same private address.
             let contact = format!("sip:{user}@192.168.7.2:{}{transport}", 5060 + at);
-            let mut phone = Phone::new(Kind::Phone, plan.transport, &user, contact, params);
+            let kind = if plan.guest { Kind::Guest } else { Kind::Phone };
+            let mut phone = Phone::new(kind, plan.transport, &user, contact, params);
             (phone.expires_s, phone.comes_back) = (plan.expires_s, plan.comes_back);
             let host = [10, 0, 0, u8::try_from(at).expect("few")].into();
             self.agents.insert(id, Agent::new(id, &format!("p{id}"), host, Role::Phone(Box::new(phone))));

@@ -17,6 +17,9 @@ const LATE: Duration = Duration::from_secs(22);
 /// So many datagrams of a call have to be lost before that is taken for the cause.
 const LOST_MIN: u32 = 6;
 
+/// How long two answers may be under way at once.
+const CROSSING: Duration = Duration::from_secs(5);
+
 /// Why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Cause {
@@ -196,7 +199,9 @@ impl Facts {
         if concerned(party) || concerned(asked.from) {
             return Some(Cause::AckerLeft);
         }
-        if asked.refused_at.is_some_and(|at| served.answered_at.is_some_and(|answered| answered >= at)) {
+        // The two may have crossed.
+        if asked.refused_at.is_some_and(|at| served.answered_at.is_some_and(|answered| answered.after(CROSSING) >= at))
+        {
             return Some(Cause::GivenUp);
         }
         let until = asked.answered_at.map_or(Time(u64::MAX), |at| at.after(TIMES.lifetime()));

@@ -205,7 +205,9 @@ impl Judge {
     fn may_be_passed_on(&self, ack: &Msg) -> bool {
         let call_id = ack.get("Call-ID");
         let mut of = self.asked.values().filter(|asked| asked.call_ids().any(|one| one == call_id));
-        !self.facts.restarts.is_empty() || of.any(|asked| self.facts.has_moved(asked))
+        // Or the proxy had refused it where it landed, for want of room in a mailbox, without a state and a tag of its own.
+        let was_refused = |asked: &Asked| asked.in_dialog && asked.finals.iter().any(|line| line.contains(" 503 "));
+        !self.facts.restarts.is_empty() || of.any(|asked| self.facts.has_moved(asked) || was_refused(asked))
     }
 
     /// Whether this party has got the INVITE of a CANCEL or of an ACK to an error. Either may overtake it over UDP.
@@ -311,6 +313,12 @@ impl Judge {
         self.facts.away.push((party, now, until));
     }
 
+    /// A phone un-registers, which may overtake what it has asked just before.
+    pub fn unbinds(&mut self, party: PartyId) {
+        let open = self.asked.values_mut().filter(|asked| asked.from == party && asked.finals.is_empty());
+        open.for_each(|asked| asked.is_bound = false);
+    }
+
     pub fn died(&mut self, party: PartyId, now: Time) {
         self.facts.died.push((now, party));
     }
@@ -343,7 +351,11 @@ impl Judge {
             if is_server(*party) && of.is_some_and(|of| self.acks_at_servers.contains(&of)) {
                 continue;
             }
-            let is_cancelled = asked.call_ids().any(|call_id| self.cancelled.contains(&(*party, call_id.to_owned())));
+            // Each of the servers that it came by may have sent it to the same phone.
+            let parties = [*party, 0, 1];
+            let is_cancelled = asked
+                .call_ids()
+                .any(|call_id| parties.into_iter().any(|party| self.cancelled.contains(&(party, call_id.to_owned()))));
             // Who has sent it to the proxy was told that it came to nothing, before it was answered.
             let below = parameter(served.request.all("Via").nth(1).unwrap_or(""), "branch");
             let is_late = |at: &Time| served.answered_at.is_some_and(|answered| answered >= *at);

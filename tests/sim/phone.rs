@@ -192,6 +192,11 @@ impl Agent {
         }
         let (user, call_id, cseq) = (phone.user.clone(), phone.call_id.clone(), phone.cseq);
         let expires = expires.unwrap_or(phone.expires_s);
+        if expires == 0 {
+            phone.bound_way = None;
+            ctx.judge.unbinds(id);
+        }
+        let phone = self.phone();
         let (params, has_outbound) = (phone.params.clone(), phone.has_outbound);
         let (via, contact) = (self.via(), self.own_contact());
         let number = self.number();

@@ -116,6 +116,7 @@ impl Agent {
     }
 
     fn refuse(&mut self, ctx: &mut Ctx, message: &Msg, way: Way) {
+        ctx.judge.was_answered(message.get("X-Id"), ctx.net.now());
         let number = self.number();
         let mut response = message.answer("503 Service Unavailable", "u");
         response.push("X-Rid", format!("{} {number}", self.id));

@@ -244,6 +244,14 @@ fn equivalence_follows_the_examples_of_rfc_3261() {
 }
 
 #[test]
+fn a_uri_with_a_parameter_twice_is_equivalent_to_itself() {
+    let twice = "sip:a@b;transport=udp;transport=tcp;x";
+    let same = |other: &str| equivalent(&ok(twice), twice.as_bytes(), &ok(other), other.as_bytes());
+    assert!(same(twice));
+    assert!(!same("sip:a@b;transport=udp;x") && !same("sip:a@b;transport=tcp;transport=udp;x"));
+}
+
+#[test]
 fn a_uri_of_too_many_parts_is_equivalent_to_itself_only() {
     let of = |count: usize, last: &str| format!("sip:a@b{}{last}", ";p".repeat(count));
     let same = |a: &str, b: &str| equivalent(&ok(a), a.as_bytes(), &ok(b), b.as_bytes());

@@ -279,8 +279,13 @@ impl Host {
         if bytes.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.') {
             return v4_prefix(bytes).filter(|&(_, length)| length == bytes.len()).map(|(ip, _)| Self::V4(ip));
         }
-        let ok = bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'));
-        (ok && bytes[0] != b'.' && bytes[0] != b'-').then_some(Self::Name(span))
+        // No label is empty: without its final dot, `a..` would be taken for `a.`, and that for `a`.
+        let mut before = b'.';
+        let ok = bytes.iter().all(|&byte| {
+            let last = std::mem::replace(&mut before, byte);
+            byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') || (byte == b'.' && last != b'.')
+        });
+        (ok && bytes[0] != b'-').then_some(Self::Name(span))
     }
 
     /// The address, when it is one.

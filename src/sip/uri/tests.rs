@@ -244,6 +244,16 @@ fn equivalence_follows_the_examples_of_rfc_3261() {
 }
 
 #[test]
+fn a_name_with_an_empty_label_is_no_host() {
+    for host in ["a..b", "a..", ".", "..", ".a"] {
+        assert_eq!(Host::parse(host.as_bytes(), Span::new(0, host.len())), None, "{host}");
+    }
+    for host in ["a", "a.", "a.b", "a-.b_c."] {
+        assert!(Host::parse(host.as_bytes(), Span::new(0, host.len())).is_some(), "{host}");
+    }
+}
+
+#[test]
 fn a_uri_with_a_parameter_twice_is_equivalent_to_itself() {
     let twice = "sip:a@b;transport=udp;transport=tcp;x";
     let same = |other: &str| equivalent(&ok(twice), twice.as_bytes(), &ok(other), other.as_bytes());

@@ -218,6 +218,13 @@ impl Uri {
         )
     }
 
+    /// What of it may stand as a Request-URI: all but header parts (RFC 3261 §19.1.1).
+    #[must_use]
+    pub fn without_headers(&self) -> Span {
+        let end = if self.headers.is_empty() { self.all.end } else { self.headers.start - 1 };
+        Span { start: self.all.start, end }
+    }
+
     /// Whether it has the `lr` parameter (RFC 3261 §19.1.1), with a value or without.
     #[must_use]
     pub fn has_lr(&self, buf: &[u8]) -> bool {
@@ -345,6 +352,10 @@ pub fn equivalent(a: &Uri, a_buf: &[u8], b: &Uri, b_buf: &[u8]) -> bool {
     if a.scheme != b.scheme {
         return false;
     }
+    // Whatever stands in it: a parameter that is there twice, which none may be, would else be compared with the other.
+    if a.all.of(a_buf) == b.all.of(b_buf) {
+        return true;
+    }
     let parts = |uri: &Uri, buf| memchr::memchr3_iter(b';', b'&', b'?', uri.all.of(buf)).count();
     if !a.scheme.is_sip() || parts(a, a_buf).max(parts(b, b_buf)) > COMPARED_PARTS_MAX {
         return false;
@@ -357,10 +368,6 @@ pub fn equivalent(a: &Uri, a_buf: &[u8], b: &Uri, b_buf: &[u8]) -> bool {
     };
     same_host
         && a.port == b.port
-    // Whatever stands in it: a parameter that is there twice, which none may be, would else be compared with the other.
-    if a.all.of(a_buf) == b.all.of(b_buf) {
-        return true;
-    }
         && eq_text(a.user.of(a_buf), b.user.of(b_buf))
         && eq_text(a.password.of(a_buf), b.password.of(b_buf))
         && params_agree(a, a_buf, b, b_buf)

@@ -271,6 +271,7 @@ fn a_uri_of_too_many_parts_is_equivalent_to_itself_only() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "it counts what it meets, for which miri plays too few seeds")]
 fn an_ipv4_address_is_what_the_standard_library_takes_for_one() {
     const PIECES: &[&str] =
         &["0", "1", "9", "00", "10", "99", "127", "255", "256", "1000", ".", ".", ".", ".", "a", ":5060", ";"];

@@ -47,3 +47,9 @@ impl Rng {
         seed
     }
 }
+
+/// How many of so many rounds a test plays: under miri, which takes a thousand times as long for each, a few.
+#[cfg(test)]
+pub(crate) fn rounds(all: u64) -> u64 {
+    if cfg!(miri) { all.div_ceil(2_000) } else { all }
+}

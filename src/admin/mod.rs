@@ -32,7 +32,7 @@ mod live;
 mod metrics;
 mod page;
 mod process;
-mod route;
+pub mod route;
 mod serve;
 mod stats;
 #[cfg(test)]

@@ -22,10 +22,11 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 const HTML: &str = "text/html; charset=utf-8";
 
-pub(super) type Answer = Response<Full<Bytes>>;
+/// What a request gets.
+pub type Answer = Response<Full<Bytes>>;
 
 /// The source, with a bound on how many may ask it at once.
-pub(super) struct Router<S> {
+pub struct Router<S> {
     source: Arc<S>,
     access: Access,
     questions: Arc<Semaphore>,
@@ -34,7 +35,9 @@ pub(super) struct Router<S> {
 }
 
 impl<S: Source> Router<S> {
-    pub(super) fn new(source: S, access: Access) -> Self {
+    /// Nobody has asked yet.
+    #[must_use]
+    pub fn new(source: S, access: Access) -> Self {
         Self {
             source: Arc::new(source),
             access,
@@ -44,7 +47,7 @@ impl<S: Source> Router<S> {
     }
 
     /// Answers one request; its body, if any, is not read.
-    pub(super) async fn answer<B>(&self, request: &Request<B>) -> Answer {
+    pub async fn answer<B>(&self, request: &Request<B>) -> Answer {
         self.counted(self.route(request).await)
     }
 

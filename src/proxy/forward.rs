@@ -88,7 +88,7 @@ fn edit_routes(request: &Message, plan: &Plan<'_>, edits: &mut Edits) {
             }
         }
         Some(next) => {
-            edits.replace(received.all, request.text(next.all));
+            edits.replace(received.all, request.text(next.without_headers()));
             let last = request.fields().iter().rfind(|field| field.name == Name::Route);
             let at = last.map_or_else(|| request.head_end(), |field| field.line.end as usize);
             edits.insert_with(at, |out| {

@@ -70,7 +70,7 @@ pub fn read(request: &Message, source: &Source, names: &Names, keys: &Keys, here
             routes.malformed = true;
             return routes;
         };
-        routes.repair = Some(Repair { route_index: index, uri: uri.all });
+        routes.repair = Some(Repair { route_index: index, uri: uri.without_headers() });
         came.take(own, &mut routes);
     }
     let last = routes.repair.map_or(usize::MAX, |repair| repair.route_index);

@@ -247,6 +247,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "it fills a mailbox of full size: tens of minutes under miri")]
     fn new_work_gives_way_from_three_quarters_full_and_what_is_in_progress_at_the_end() {
         let (mut post, inbox) = pair();
         for _ in 0..MAILBOX_NEW_WORK_COUNT_MAX {
@@ -261,6 +262,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "it fills a mailbox of full size: tens of minutes under miri")]
     fn changes_to_the_directory_wait_for_room_and_keep_their_order() {
         let (mut post, mut inbox) = pair();
         for _ in 0..MAILBOX_COUNT_MAX {
@@ -290,6 +292,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "it fills a mailbox of full size: tens of minutes under miri")]
     fn what_is_seen_of_a_server_and_a_verdict_have_one_place_each() {
         let (mut post, mut inbox) = pair();
         let seen = |port: u16, evidence| Mail::Evidence { pair: 0, address: ([192, 0, 2, 1], port).into(), evidence };

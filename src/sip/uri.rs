@@ -218,6 +218,13 @@ impl Uri {
         )
     }
 
+    /// What of it may stand as a Request-URI: all but header parts (RFC 3261 §19.1.1).
+    #[must_use]
+    pub fn without_headers(&self) -> Span {
+        let end = if self.headers.is_empty() { self.all.end } else { self.headers.start - 1 };
+        Span { start: self.all.start, end }
+    }
+
     /// Whether it has the `lr` parameter (RFC 3261 §19.1.1), with a value or without.
     #[must_use]
     pub fn has_lr(&self, buf: &[u8]) -> bool {
@@ -279,8 +286,13 @@ impl Host {
         if bytes.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.') {
             return v4_prefix(bytes).filter(|&(_, length)| length == bytes.len()).map(|(ip, _)| Self::V4(ip));
         }
-        let ok = bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'));
-        (ok && bytes[0] != b'.' && bytes[0] != b'-').then_some(Self::Name(span))
+        // No label is empty: without its final dot, `a..` would be taken for `a.`, and that for `a`.
+        let mut before = b'.';
+        let ok = bytes.iter().all(|&byte| {
+            let last = std::mem::replace(&mut before, byte);
+            byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') || (byte == b'.' && last != b'.')
+        });
+        (ok && bytes[0] != b'-').then_some(Self::Name(span))
     }
 
     /// The address, when it is one.
@@ -340,9 +352,13 @@ pub fn equivalent(a: &Uri, a_buf: &[u8], b: &Uri, b_buf: &[u8]) -> bool {
     if a.scheme != b.scheme {
         return false;
     }
+    // Whatever stands in it: a parameter that is there twice, which none may be, would else be compared with the other.
+    if a.all.of(a_buf) == b.all.of(b_buf) {
+        return true;
+    }
     let parts = |uri: &Uri, buf| memchr::memchr3_iter(b';', b'&', b'?', uri.all.of(buf)).count();
     if !a.scheme.is_sip() || parts(a, a_buf).max(parts(b, b_buf)) > COMPARED_PARTS_MAX {
-        return a.all.of(a_buf) == b.all.of(b_buf);
+        return false;
     }
     let same_host = match (&a.host, &b.host) {
         (Host::Name(x), Host::Name(y)) => {

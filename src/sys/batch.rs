@@ -221,13 +221,32 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri has no datagram sockets")]
     fn batches_keep_order_sources_and_lengths_over_ipv4() {
         round("127.0.0.1:0");
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri has no datagram sockets")]
     fn batches_keep_order_sources_and_lengths_over_ipv6() {
         round("[::1]:0");
+    }
+
+    #[test]
+    fn addresses_of_both_families_and_lengths_come_back() {
+        let sources = ["192.0.2.7:5060", "[2001:db8::7]:65535", "0.0.0.0:0", "[fe80::1%3]:1"];
+        let filled: Vec<(SocketAddr, Vec<u8>)> =
+            (1..).zip(sources).map(|(len, from)| (from.parse().unwrap(), vec![7; len])).collect();
+        let mut batch = RecvBatch::default();
+        // Each place holds the other family before.
+        for datagrams in [filled.iter().cloned().rev().collect::<Vec<_>>(), filled] {
+            batch.fill(&datagrams);
+            for (at, (from, bytes)) in datagrams.iter().enumerate() {
+                assert_eq!(batch.datagram(at), Some((*from, bytes.as_slice())));
+            }
+        }
+        assert_eq!(batch.datagram(BATCH_COUNT_MAX - 1), None, "of no family");
+        assert_eq!(batch.datagram(BATCH_COUNT_MAX), None);
     }
 
     #[test]
@@ -236,6 +255,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri has no datagram sockets")]
     fn the_largest_datagram_arrives_whole() {
         let (a, b) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
         let payload = vec![7; 65_507];

@@ -94,11 +94,13 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri has no datagram sockets")]
     fn the_queue_names_the_destination_that_refused_over_ipv4() {
         refused("127.0.0.1:0");
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri has no datagram sockets")]
     fn the_queue_names_the_destination_that_refused_over_ipv6() {
         refused("[::1]:0");
     }

@@ -31,6 +31,7 @@ mod tests {
     use std::os::fd::AsRawFd;
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri has no datagram sockets")]
     fn what_a_full_buffer_drops_is_counted() {
         let (a, b) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
         socket2::SockRef::from(&b).set_recv_buffer_size(4_096).unwrap();
@@ -47,6 +48,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri has no SO_MEMINFO")]
     fn what_is_no_socket_says_so() {
         let file = std::fs::File::open("/dev/null").unwrap();
         assert!(dropped_count(file.as_raw_fd()).is_err());

@@ -78,6 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri has no getrlimit and no sysinfo")]
     fn limits_are_read_and_raised_to_the_hard_one() {
         let before = read(Resource::Descriptors).unwrap();
         let after = raise(Resource::Descriptors).unwrap();
@@ -86,6 +87,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri has no getrlimit and no sysinfo")]
     fn the_machine_has_some_ram() {
         assert!(ram_bytes() > 1 << 26);
     }

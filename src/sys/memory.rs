@@ -29,6 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri has an allocator of its own")]
     fn free_memory_is_seen_and_given_back_and_what_is_in_use_stays() {
         let mut blocks: Vec<_> = (0..20_000).map(|at: usize| Some(vec![at.to_le_bytes()[0]; 10_000])).collect();
         // What is kept lies between what is free, so that the allocator gives nothing back by itself.

@@ -85,6 +85,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri has no sched_getcpu")]
     fn a_thread_is_pinned_to_a_core_that_is_there_and_to_no_other() {
         std::thread::spawn(|| {
             pin_to(0).unwrap();

@@ -55,6 +55,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri has no TCP_INFO")]
     fn what_the_peer_does_not_read_stays_unacknowledged_until_it_does() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -73,6 +74,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri has no TCP_INFO")]
     fn silence_lasts_until_the_next_acknowledgement() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -85,6 +87,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri has no TCP_INFO")]
     fn what_is_no_connection_says_so() {
         let file = std::fs::File::open("/dev/null").unwrap();
         assert!(unacknowledged_len(file.as_raw_fd()).is_err());

@@ -88,6 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri has no io_uring")]
     fn io_uring_is_here_and_the_probe_leaves_no_descriptor() {
         let count = || std::fs::read_dir("/proc/self/fd").unwrap().count();
         probe().unwrap();
@@ -100,6 +101,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri has no io_uring")]
     fn each_call_that_is_refused_is_named_with_what_the_system_says() {
         for (call, number, errno) in [
             ("io_uring_setup", libc::SYS_io_uring_setup, libc::EPERM),
@@ -122,6 +124,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri has no io_uring")]
     fn an_operation_that_the_kernel_misses_is_seen() {
         let op = |number: u8, flags: u8| {
             let [low, high] = u16::from(flags).to_ne_bytes();

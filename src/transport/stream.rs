@@ -274,6 +274,80 @@ mod tests {
     use crate::transport::tcp::TcpSocket;
     use std::io::Read as _;
 
+    /// A socket of which the test says how much it takes.
+    #[derive(Default)]
+    struct Fake {
+        room: usize,
+        taken: Vec<u8>,
+        says: Vec<u8>,
+    }
+
+    impl StreamSocket for Fake {
+        fn connected(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            let len = self.says.len().min(into.len());
+            into[..len].copy_from_slice(&self.says[..len]);
+            self.says.drain(..len);
+            Ok(len)
+        }
+
+        fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let len = bytes.len().min(self.room);
+            self.room -= len;
+            self.taken.extend_from_slice(&bytes[..len]);
+            if len == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(len) }
+        }
+
+        fn outstanding(&self) -> Option<u64> {
+            None
+        }
+
+        fn silent_for(&self) -> Option<Duration> {
+            None
+        }
+
+        fn shut(&mut self) {}
+
+        fn abort(&mut self) {}
+    }
+
+    #[test]
+    fn what_is_pushed_leaves_in_its_order_however_little_is_taken_at_once() {
+        let all = Waiting::default();
+        let mut stream = Stream::new(Fake::default(), None, all.clone());
+        let (mut lent, mut back, mut pushed) = (Vec::new(), Vec::new(), Vec::new());
+        for round in 0..60_u8 {
+            let text = vec![round; usize::from(round) * 97];
+            pushed.extend_from_slice(&text);
+            back.extend(stream.push(text));
+            stream.socket.room = usize::from(round % 7) * 800;
+            let flushed = stream.flush(&mut lent, |buffer| back.push(buffer)).unwrap();
+            assert_eq!(flushed == Flushed::All, stream.waiting_len() == 0, "round {round}");
+            assert_eq!(stream.is_blocked(), flushed == Flushed::Waits);
+            let taken = stream.socket.taken.len();
+            assert_eq!((stream.taken(), taken + stream.waiting_len()), (taken as u64, pushed.len()));
+            assert_eq!(all.len(), stream.waiting_len());
+        }
+        stream.socket.room = usize::MAX;
+        assert_eq!(stream.flush(&mut lent, |buffer| back.push(buffer)).unwrap(), Flushed::All);
+        assert_eq!(stream.socket.taken, pushed);
+        assert!(!back.is_empty() && back.iter().all(|buffer| buffer.capacity() > 0));
+    }
+
+    #[test]
+    fn a_read_takes_no_more_than_one_may() {
+        let fake = Fake { says: vec![b'x'; READ_LEN_MAX + 1], ..Fake::default() };
+        let mut stream = Stream::new(fake, None, Waiting::default());
+        let mut scratch = vec![0; SCRATCH_LEN];
+        let full = stream.read(&mut scratch).unwrap();
+        assert!(full.is_full() && full == Read { part_len: 0, end: READ_LEN_MAX });
+        assert_eq!(stream.read(&mut scratch).unwrap(), Read { part_len: 0, end: 1 });
+        assert!(stream.read(&mut scratch).unwrap().is_fin());
+    }
+
     #[test]
     fn a_peer_that_reads_slowly_and_never_all_does_not_make_the_buffer_grow() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -137,7 +137,9 @@ fn repository() -> Vec<File> {
 fn collect(folder: &Path, paths: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).expect("a folder of ours") {
         let path = entry.expect("a folder of ours").path();
-        if path.is_dir() {
+        if path.ends_with("tests/fuzz/target") {
+            // cargo-fuzz builds there, when it is not told otherwise.
+        } else if path.is_dir() {
             collect(&path, paths);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             paths.push(path);

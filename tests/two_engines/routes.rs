@@ -85,6 +85,25 @@ fn a_strict_router_behind_the_phones_flow_gets_the_request_uri() {
 }
 
 #[test]
+fn header_parts_of_a_route_do_not_come_into_the_request_uri() {
+    let (mut world, phone) = registered();
+    let (_, mut callee) = answered(&mut world, &phone, "c1");
+    let text = phone.server_request("MESSAGE", "s1", 1);
+    world.datagram(0, SERVER, &text.replacen("From:", "Route: <sip:10.3.3.3:5060?a=b>\r\nFrom:", 1));
+    let message = world.read(phone.wire);
+    assert_eq!(start_line(&message), "MESSAGE sip:10.3.3.3:5060 SIP/2.0");
+    world.write(phone.wire, &answer(&message, "200 OK", "p", ""));
+    world.expect_server("SIP/2.0 200");
+    let moved = strict(&callee.request("INFO", "TLS 192.0.2.7:5060"));
+    world.write(phone.wire, &moved.replace(&format!("Route: <sip:{SERVER}>"), &format!("Route: <sip:{SERVER}?a=b>")));
+    let info = world.expect_server("INFO ");
+    assert_eq!(start_line(&info), format!("INFO sip:{SERVER} SIP/2.0"));
+    world.datagram(0, SERVER, &answer(&info, "200 OK", "", ""));
+    world.read(phone.wire);
+    world.end();
+}
+
+#[test]
 fn the_servers_own_uri_behind_our_routes_is_kept_in_both_directions() {
     let (mut world, phone) = registered();
     let (mut server, mut callee) = answered(&mut world, &phone, "c1");

@@ -181,6 +181,7 @@ fn a_message_of_full_length_passes_and_one_byte_more_does_not() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "a header block of full length, byte by byte")]
 fn a_header_block_of_full_length_passes_and_one_byte_more_does_not() {
     let filled = |length: usize| {
         let without = with_length("X: \r\nContent-Length: 0").len() - 2;
@@ -270,6 +271,7 @@ const STARTS: [&[u8]; 6] = [
 /// Messages, pings and faults in a row are the same however they are cut: most are read where they lie, and what is begun
 /// is kept.
 #[test]
+#[cfg_attr(miri, ignore = "it counts what it meets, for which miri plays too few seeds")]
 fn where_a_read_ends_changes_nothing() {
     let mut seed = 88_172_645_463_325_252_u64;
     let mut pick = move |n: usize| {

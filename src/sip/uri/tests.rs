@@ -244,6 +244,24 @@ fn equivalence_follows_the_examples_of_rfc_3261() {
 }
 
 #[test]
+fn a_name_with_an_empty_label_is_no_host() {
+    for host in ["a..b", "a..", ".", "..", ".a"] {
+        assert_eq!(Host::parse(host.as_bytes(), Span::new(0, host.len())), None, "{host}");
+    }
+    for host in ["a", "a.", "a.b", "a-.b_c."] {
+        assert!(Host::parse(host.as_bytes(), Span::new(0, host.len())).is_some(), "{host}");
+    }
+}
+
+#[test]
+fn a_uri_with_a_parameter_twice_is_equivalent_to_itself() {
+    let twice = "sip:a@b;transport=udp;transport=tcp;x";
+    let same = |other: &str| equivalent(&ok(twice), twice.as_bytes(), &ok(other), other.as_bytes());
+    assert!(same(twice));
+    assert!(!same("sip:a@b;transport=udp;x") && !same("sip:a@b;transport=tcp;transport=udp;x"));
+}
+
+#[test]
 fn a_uri_of_too_many_parts_is_equivalent_to_itself_only() {
     let of = |count: usize, last: &str| format!("sip:a@b{}{last}", ";p".repeat(count));
     let same = |a: &str, b: &str| equivalent(&ok(a), a.as_bytes(), &ok(b), b.as_bytes());
@@ -253,6 +271,7 @@ fn a_uri_of_too_many_parts_is_equivalent_to_itself_only() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "it counts what it meets, for which miri plays too few seeds")]
 fn an_ipv4_address_is_what_the_standard_library_takes_for_one() {
     const PIECES: &[&str] =
         &["0", "1", "9", "00", "10", "99", "127", "255", "256", "1000", ".", ".", ".", ".", "a", ":5060", ";"];

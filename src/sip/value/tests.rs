@@ -178,7 +178,7 @@ fn numbers_are_digits_and_nothing_else() {
     for bad in ["", "+1", "-1", " 1", "1 ", "1\r\n 2", "4294967296", "99999999999999999999999", "0x1", "1.0"] {
         assert_eq!(parse_u32(bad.as_bytes()), None, "{bad:?}");
     }
-    for seed in 0..20_000 {
+    for seed in 0..crate::rng::rounds(20_000) {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut text: String = (0..random.usize(1..13)).map(|_| random.digit(10)).collect();
         if random.u8(..4) == 0 {
@@ -200,6 +200,7 @@ fn pieced(seed: u64, pieces: &[&str]) -> String {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "it counts what it meets, for which miri plays too few seeds")]
 fn usual_parameters_are_what_parameters_of_any_form_would_be() {
     const PIECES: &[&str] = &[
         ";",
@@ -240,6 +241,7 @@ fn usual_parameters_are_what_parameters_of_any_form_would_be() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "it counts what it meets, for which miri plays too few seeds")]
 fn the_usual_protocol_is_what_a_protocol_of_any_form_would_be() {
     const PIECES: &[&str] = &["SIP/2.0/", "UDP ", "TCP ", "TLS ", "sip/2.0/", "udp ", "SCTP ", "UDP", " ", "/", "h"];
     let mut usual = 0;
@@ -255,6 +257,7 @@ fn the_usual_protocol_is_what_a_protocol_of_any_form_would_be() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "it counts what it meets, for which miri plays too few seeds")]
 fn a_bracketed_uri_ends_at_the_first_bracket_and_holds_none_of_what_no_uri_holds() {
     const PIECES: &[&str] =
         &["<", "<sip:a@b", ">", ">;tag=7", "sip:a", "\"A\"", "\"", " ", "\t", "é", ",", "?", ";", "\x7f"];

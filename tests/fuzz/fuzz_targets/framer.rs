@@ -1,0 +1,3 @@
+//! `checks::framer` under libfuzzer.
+#![no_main]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| hawser_fuzz::framer::check(data));

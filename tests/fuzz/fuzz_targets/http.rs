@@ -1,0 +1,3 @@
+//! `checks::http` under libfuzzer.
+#![no_main]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| hawser_fuzz::http::check(data));

@@ -1,0 +1,3 @@
+//! `checks::register` under libfuzzer.
+#![no_main]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| hawser_fuzz::register::check(data));

@@ -12,6 +12,7 @@ mod client_aor;
 mod demo;
 mod device_calls;
 mod devices;
+mod differential;
 mod dns;
 mod driver;
 mod failover;

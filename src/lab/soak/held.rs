@@ -1,0 +1,175 @@
+//! What the proxy holds and has counted at one moment, and what of it may be so at the end.
+//!
+//! Owns: the bounds, each with its reason. Must not touch: how it came to that.
+
+use super::parties::Parties;
+use super::site::Site;
+use crate::scenario::Ended;
+use crate::watch;
+use std::fmt;
+
+/// Resident memory may grow by a twentieth and 6 MiB over what it was after the warm-up, when every table has had its
+/// size: what else grows, grows with the time, and an hour at 60 calls a second has 200,000 calls, of which a leak of 100
+/// bytes each is 20 MiB. The 6 MiB are what the allocator's arenas keep of a burst more or less.
+const RSS_GROWTH_MAX: f64 = 0.05;
+const RSS_MORE_MAX: u64 = 6 << 20;
+/// The page that is read just now is a connection of its own, at either end of the comparison.
+const DESCRIPTORS_MORE_MAX: u64 = 2;
+/// A service check may be on its way.
+const TRANSACTIONS_MAX: f64 = 2.0;
+/// Timers that run when nothing goes on: of the shards, of each connection and binding, of the pair's health.
+const TIMERS_EACH: f64 = 3.0;
+const TIMERS_MORE: f64 = 64.0;
+
+/// Counters that nothing in here explains.
+const ZERO: &[&str] = &[
+    "hawser_panics_total",
+    "hawser_shard_stalls_nudged_total",
+    "hawser_unparsable_dropped_total",
+    "hawser_faults_total",
+    "hawser_mail_refused_total",
+    "hawser_mail_waited_total",
+    "hawser_accept_errors_total",
+    "hawser_connections_refused_total",
+    "hawser_limit_hits_total",
+    "hawser_tls_handshake_failures_total",
+    "hawser_log_lost_total",
+    "hawser_datagrams_lost_total",
+    "hawser_datagrams_dropped_total",
+    "hawser_tokens_other_boot_total",
+    "hawser_tls_files_stale_seconds",
+    "hawser_draining",
+];
+
+/// Counters that everything in here moves.
+const COUNTED: &[&str] = &[
+    "hawser_requests_total{side=\"endpoint\"",
+    "hawser_requests_total{side=\"server\"",
+    "hawser_responses_sent_total",
+    "hawser_calls_total",
+    "hawser_messages_received_total{transport=\"udp\"",
+    "hawser_messages_received_total{transport=\"tcp\"",
+    "hawser_messages_received_total{transport=\"tls\"",
+    "hawser_keepalives_total",
+    "hawser_deliveries_total{flow=\"local\"",
+    "hawser_service_checks_total",
+    "hawser_registrations_total",
+    "hawser_flows_total",
+    "hawser_timers_fired_total",
+    "hawser_connections_opened_total",
+    "hawser_connections_closed_total",
+    "hawser_server_switches_total",
+    "hawser_server_pings_total",
+    "hawser_failovers_total",
+    "hawser_tls_handshakes_total",
+    "hawser_tls_files_read_total{outcome=\"taken\"",
+    "hawser_shard_passes_total",
+];
+
+/// Gauges that are empty when nothing goes on.
+const EMPTY: &[&str] = &[
+    "hawser_tls_handshakes_in_progress",
+    "hawser_tls_handshakes_waiting",
+    "hawser_contexts_waiting",
+    "hawser_dns_waiting",
+    "hawser_mailbox_length",
+    "hawser_send_queue_bytes",
+    "hawser_connections_unregistered",
+];
+
+/// What was seen at one moment.
+#[derive(Clone, Debug)]
+pub struct Held {
+    rss: u64,
+    descriptors: u64,
+    lab_rss: u64,
+    samples: Vec<(String, f64)>,
+}
+
+impl Held {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// The proxy does not answer.
+    pub fn read(site: &mut Site, _parties: &mut Parties) -> Ended<Self> {
+        let samples = site.samples()?;
+        let descriptors = std::fs::read_dir(format!("/proc/{}/fd", site.pid()))?.count() as u64;
+        let (rss, lab_rss) = (watch::usage(&[site.pid()]).resident, watch::usage(&[std::process::id()]).resident);
+        Ok(Self { rss, descriptors, lab_rss, samples })
+    }
+
+    /// The sum of the samples whose name begins so.
+    fn sum(&self, name: &str) -> f64 {
+        let of_name = |sample: &str| {
+            sample == name || sample.starts_with(name) && (name.contains('{') || sample[name.len()..].starts_with('{'))
+        };
+        self.samples.iter().filter(|(sample, _)| of_name(sample)).map(|(_, value)| value).sum()
+    }
+
+    /// Counters that should be zero or should not, in words.
+    pub fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        for name in ZERO {
+            let of_name = self.samples.iter().filter(|(sample, value)| sample.starts_with(name) && *value > 0.0);
+            faults.extend(of_name.map(|(sample, value)| format!("{sample} is {value}, and nothing explains it")));
+        }
+        let idle = COUNTED.iter().filter(|name| self.sum(name) == 0.0);
+        faults.extend(idle.map(|name| format!("{name} has not counted")));
+        faults
+    }
+
+    /// What is held beyond what the phones explain, in words.
+    pub fn leftovers(&self, before: &Self, phones: u32) -> Vec<String> {
+        let mut faults = Vec::new();
+        let mut hold = |holds: bool, what: String| {
+            if !holds {
+                faults.push(what)
+            }
+        };
+        let rss_max = before.rss + (before.rss as f64 * RSS_GROWTH_MAX) as u64 + RSS_MORE_MAX;
+        hold(self.rss <= rss_max, format!("memory has grown from {} to {} KiB", before.rss >> 10, self.rss >> 10));
+        let connections = self.sum("hawser_connections") - before.sum("hawser_connections");
+        let descriptors = before.descriptors as f64 + connections + DESCRIPTORS_MORE_MAX as f64;
+        hold(
+            self.descriptors as f64 <= descriptors,
+            format!("descriptors have grown from {} to {}", before.descriptors, self.descriptors),
+        );
+        for (name, value) in [("hawser_bindings", phones), ("hawser_registered_flows", phones)] {
+            hold(self.sum(name) == f64::from(value), format!("{name} is {} for {phones} phones", self.sum(name)));
+        }
+        for transport in ["udp", "tcp", "tls"] {
+            let name = format!("hawser_registered_flows{{transport=\"{transport}\"");
+            hold(self.sum(&name) == f64::from(phones / 3), format!("{name} is {}", self.sum(&name)));
+        }
+        hold(
+            self.sum("hawser_udp_flows") <= f64::from(phones / 3) + 2.0,
+            format!("hawser_udp_flows is {} for {} phones", self.sum("hawser_udp_flows"), phones / 3),
+        );
+        let transactions = self.sum("hawser_transactions");
+        hold(transactions <= TRANSACTIONS_MAX, format!("{transactions} transactions are not at their end"));
+        let timers_max = f64::from(phones) * TIMERS_EACH + TIMERS_MORE;
+        hold(self.sum("hawser_timers") <= timers_max, format!("{} timers run", self.sum("hawser_timers")));
+        for name in EMPTY {
+            let left: f64 = self.sum(name);
+            hold(left == 0.0, format!("{name} is {left}"));
+        }
+        faults
+    }
+}
+
+impl fmt::Display for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "RSS {:.1} MiB  descriptors {}  transactions {}  connections {}  bindings {}  UDP flows {}  timers {}  (lab {:.0} MiB)",
+            self.rss as f64 / f64::from(1 << 20),
+            self.descriptors,
+            self.sum("hawser_transactions"),
+            self.sum("hawser_connections"),
+            self.sum("hawser_bindings"),
+            self.sum("hawser_udp_flows"),
+            self.sum("hawser_timers"),
+            self.lab_rss as f64 / f64::from(1 << 20),
+        )
+    }
+}

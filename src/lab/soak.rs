@@ -35,6 +35,8 @@ const DRAIN_MAX_S: f64 = 50.0;
 const ALL_CALLED_PER_S: f64 = 50.0;
 /// A server that was killed stays away for so long.
 const DEAD_S: f64 = 8.0;
+/// Between a kill and a storm, so that what registers in the storm is not lost with the server.
+const APART_S: f64 = 2.0;
 /// Handshakes of a storm beside the phones that come back.
 const STORM_HANDSHAKES: u32 = 150;
 
@@ -115,6 +117,8 @@ struct Beside {
     storms: Every,
     /// The server that is dead, and when it comes back.
     dead: Option<(usize, f64)>,
+    killed_s: f64,
+    stormed_s: f64,
     handshakes: u64,
     handshakes_failed: u64,
 }
@@ -164,6 +168,8 @@ impl<'a> Soak<'a> {
             kills: Every::new(line.kill_every, line.seconds, 0.4),
             storms: Every::new(line.storm_every, line.seconds, 0.7),
             dead: None,
+            killed_s: -APART_S,
+            stormed_s: -APART_S,
             handshakes: 0,
             handshakes_failed: 0,
         };
@@ -210,16 +216,21 @@ impl<'a> Soak<'a> {
         if let Some(nth) = self.beside.reloads.take(passed_s) {
             self.site.reload(nth)?;
         }
-        if let Some(nth) = self.beside.storms.take(passed_s) {
+        if passed_s > self.beside.killed_s + APART_S
+            && let Some(nth) = self.beside.storms.take(passed_s)
+        {
+            self.beside.stormed_s = passed_s;
             self.parties.storm(nth, now_us);
             self.clients.open(Kind::Passer, STORM_HANDSHAKES);
             self.beside.handshakes += u64::from(STORM_HANDSHAKES);
         }
         if self.beside.dead.is_none()
+            && passed_s > self.beside.stormed_s + APART_S
             && let Some(nth) = self.beside.kills.take(passed_s)
         {
             let victim = self.site.kill(nth % 2 == 0, self.calls.ledger())?;
             self.calls.killed(now_us);
+            self.beside.killed_s = passed_s;
             self.beside.dead = Some((victim, passed_s + DEAD_S.min(self.beside.kills.every_s / 2.0)));
         }
         Ok(())

@@ -252,6 +252,7 @@ impl Phones {
             }
         }
         self.phones[phone as usize].registered_over = link;
+        self.phones[phone as usize].registered_us = stack.now_us;
         self.phones[phone as usize].attempts = 0;
         self.set_state(phone, State::Registered);
         let serial = self.phones[phone as usize].cseq;

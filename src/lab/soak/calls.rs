@@ -2,8 +2,8 @@
 //!
 //! Owns: the mix of calls, their records, the causes. Must not touch: what happens beside them.
 //!
-//! A call may break for one of these causes and no other: a server of the pair was killed while it was going on, or one of
-//! its phones was away meanwhile. A phone that has opened its new connection first is no cause, nor is a reload, nor are
+//! A call may break for one of these causes and no other: a server of the pair was killed while it was going on, one of its
+//! phones was away meanwhile, or the phone had registered at a server that was killed before it could tell the other one. A phone that has opened its new connection first is no cause, nor is a reload, nor are
 //! those of others that come in a storm.
 
 use super::parties::{Parties, PhoneId};
@@ -23,6 +23,8 @@ const CANCEL_AFTER_US: u64 = 400_000;
 /// How long a call may take to its answer, and a BYE to its own: 8 s until a call counts as lost, and as much again.
 const ANSWER_MAX_US: u64 = 8_000_000;
 const BYE_MAX_US: u64 = 34_000_000;
+/// From a REGISTER's answer until the other server of the pair knows.
+const TOLD_WITHIN_US: u64 = 500_000;
 const FAULTS_SHOWN: usize = 20;
 
 /// What a call is.
@@ -210,7 +212,7 @@ impl Calls {
                 Fate::Over(_, 200) => self.whole += 1,
                 Fate::Refused(code) if Some(code) == entry.sort.meant() => self.refused += 1,
                 Fate::Orphaned => self.count("of the server that was killed"),
-                fate => match self.cause(&entry, record.placed_us, now_us, parties) {
+                fate => match self.cause(&entry, fate, record.placed_us, now_us, parties) {
                     Some(cause) => self.count(cause),
                     None => self.without_cause.push(format!(
                         "{:.1} s: {:?} of {:?}, {} ms of talk: {fate:?} at {:.1} s",
@@ -230,12 +232,20 @@ impl Calls {
     }
 
     /// Why a call broke that was placed then and is over now.
-    fn cause(&self, entry: &Entry, placed_us: u64, now_us: u64, parties: &Parties) -> Option<&'static str> {
+    fn cause(&self, entry: &Entry, fate: Fate, placed_us: u64, now_us: u64, parties: &Parties) -> Option<&'static str> {
         if self.kills.iter().any(|kill_us| (placed_us..now_us).contains(kill_us)) {
             return Some("a server was killed meanwhile");
         }
         let mut phones = entry.phones.iter().flatten();
-        phones.any(|&id| parties.was_away(id, placed_us, now_us)).then_some("its phone had lost its connection")
+        if phones.clone().any(|&id| parties.was_away(id, placed_us, now_us)) {
+            return Some("its phone had lost its connection");
+        }
+        let is_unknown = |&id: &PhoneId| {
+            let registered_us = parties.registered_us(id, now_us);
+            self.kills.iter().any(|kill_us| kill_us.abs_diff(registered_us) < TOLD_WITHIN_US)
+        };
+        (matches!(fate, Fate::Refused(404 | 480)) && phones.any(is_unknown))
+            .then_some("the server that its phone had registered at was killed before it told the other")
     }
 
     /// What must not be, in words.

@@ -35,35 +35,33 @@ const ZERO: &[&str] = &[
     "hawser_tls_handshake_failures_total",
     "hawser_log_lost_total",
     "hawser_datagrams_lost_total",
-    "hawser_datagrams_dropped_total",
     "hawser_tokens_other_boot_total",
     "hawser_tls_files_stale_seconds",
     "hawser_draining",
 ];
 
-/// Counters that everything in here moves.
-const COUNTED: &[&str] = &[
-    "hawser_requests_total{side=\"endpoint\"",
-    "hawser_requests_total{side=\"server\"",
-    "hawser_responses_sent_total",
-    "hawser_calls_total",
-    "hawser_messages_received_total{transport=\"udp\"",
-    "hawser_messages_received_total{transport=\"tcp\"",
-    "hawser_messages_received_total{transport=\"tls\"",
-    "hawser_keepalives_total",
-    "hawser_deliveries_total{flow=\"local\"",
-    "hawser_service_checks_total",
-    "hawser_registrations_total",
-    "hawser_flows_total",
-    "hawser_timers_fired_total",
-    "hawser_connections_opened_total",
-    "hawser_connections_closed_total",
-    "hawser_server_switches_total",
-    "hawser_server_pings_total",
-    "hawser_failovers_total",
-    "hawser_tls_handshakes_total",
-    "hawser_tls_files_read_total{outcome=\"taken\"",
-    "hawser_shard_passes_total",
+/// Counters that everything in here moves, some of them by a label.
+const COUNTED: &[(&str, &str)] = &[
+    ("hawser_requests_total", "side=\"endpoint\""),
+    ("hawser_requests_total", "side=\"server\""),
+    ("hawser_responses_sent_total", ""),
+    ("hawser_calls_total", ""),
+    ("hawser_messages_received_total", "transport=\"udp\""),
+    ("hawser_messages_received_total", "transport=\"tcp\""),
+    ("hawser_messages_received_total", "transport=\"tls\""),
+    ("hawser_keepalives_total", ""),
+    ("hawser_deliveries_total", "flow=\"local\""),
+    ("hawser_registrations_total", ""),
+    ("hawser_flows_total", ""),
+    ("hawser_timers_fired_total", ""),
+    ("hawser_connections_opened_total", "direction=\"in\""),
+    ("hawser_connections_closed_total", ""),
+    ("hawser_server_switches_total", ""),
+    ("hawser_server_pings_total", ""),
+    ("hawser_failovers_total", ""),
+    ("hawser_tls_handshakes_total", ""),
+    ("hawser_tls_files_read_total", "outcome=\"taken\""),
+    ("hawser_shard_passes_total", ""),
 ];
 
 /// Gauges that are empty when nothing goes on.
@@ -74,7 +72,6 @@ const EMPTY: &[&str] = &[
     "hawser_dns_waiting",
     "hawser_mailbox_length",
     "hawser_send_queue_bytes",
-    "hawser_connections_unregistered",
 ];
 
 /// What was seen at one moment.
@@ -98,12 +95,15 @@ impl Held {
         Ok(Self { rss, descriptors, lab_rss, samples })
     }
 
-    /// The sum of the samples whose name begins so.
+    /// The sum of the samples of this name that have the label; an empty one is every label.
+    fn sum_of(&self, name: &str, label: &str) -> f64 {
+        let is_meant = |sample: &str| sample.split('{').next() == Some(name) && sample.contains(label);
+        // Not the -0 that an empty sum is.
+        self.samples.iter().filter(|(sample, _)| is_meant(sample)).map(|(_, value)| value).sum::<f64>() + 0.0
+    }
+
     fn sum(&self, name: &str) -> f64 {
-        let of_name = |sample: &str| {
-            sample == name || sample.starts_with(name) && (name.contains('{') || sample[name.len()..].starts_with('{'))
-        };
-        self.samples.iter().filter(|(sample, _)| of_name(sample)).map(|(_, value)| value).sum()
+        self.sum_of(name, "")
     }
 
     /// Counters that should be zero or should not, in words.
@@ -113,8 +113,8 @@ impl Held {
             let of_name = self.samples.iter().filter(|(sample, value)| sample.starts_with(name) && *value > 0.0);
             faults.extend(of_name.map(|(sample, value)| format!("{sample} is {value}, and nothing explains it")));
         }
-        let idle = COUNTED.iter().filter(|name| self.sum(name) == 0.0);
-        faults.extend(idle.map(|name| format!("{name} has not counted")));
+        let idle = COUNTED.iter().filter(|(name, label)| self.sum_of(name, label) == 0.0);
+        faults.extend(idle.map(|(name, label)| format!("{name} {label} has not counted")));
         faults
     }
 
@@ -138,9 +138,15 @@ impl Held {
             hold(self.sum(name) == f64::from(value), format!("{name} is {} for {phones} phones", self.sum(name)));
         }
         for transport in ["udp", "tcp", "tls"] {
-            let name = format!("hawser_registered_flows{{transport=\"{transport}\"");
-            hold(self.sum(&name) == f64::from(phones / 3), format!("{name} is {}", self.sum(&name)));
+            let flows = self.sum_of("hawser_registered_flows", &format!("transport=\"{transport}\""));
+            hold(flows == f64::from(phones / 3), format!("hawser_registered_flows of {transport} is {flows}"));
         }
+        let upstream = self.sum("hawser_server_connections");
+        let unregistered = self.sum("hawser_connections_unregistered");
+        hold(
+            unregistered <= upstream,
+            format!("{unregistered} connections hold no binding, {upstream} are to servers"),
+        );
         hold(
             self.sum("hawser_udp_flows") <= f64::from(phones / 3) + 2.0,
             format!("hawser_udp_flows is {} for {} phones", self.sum("hawser_udp_flows"), phones / 3),

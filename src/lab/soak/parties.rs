@@ -200,6 +200,14 @@ impl Parties {
         times.any(|gone| gone.from_us <= until_us && gone.until_us.is_none_or(|back_us| back_us >= from_us))
     }
 
+    /// When a phone's last REGISTER was answered with a 2xx.
+    pub fn registered_us(&self, id: PhoneId, now_us: u64) -> u64 {
+        let bench = &self.groups[id.group].bench;
+        let before_us =
+            bench.parts.phones.as_ref().map_or(0, |phones| phones.registered_before_us(id.phone, bench.stack.now_us));
+        now_us.saturating_sub(before_us)
+    }
+
     /// What must not be, in words.
     pub fn faults(&mut self) -> Vec<String> {
         let mut faults = Vec::new();

@@ -64,6 +64,9 @@ pub struct SoakLine {
     /// Calls each second.
     #[arg(long, default_value_t = 60.0)]
     rate: f64,
+    /// The longest time from answer to BYE, milliseconds.
+    #[arg(long, default_value_t = 6_000)]
+    talk_ms_max: u64,
     /// From one line of figures to the next, seconds.
     #[arg(long, default_value_t = 60.0)]
     tell_every: f64,
@@ -174,7 +177,7 @@ impl<'a> Soak<'a> {
             handshakes_failed: 0,
         };
         let tell = Every { every_s: line.tell_every, next_s: line.tell_every, count: 0 };
-        let calls = Calls::new(&line.phone.domain);
+        let calls = Calls::new(&line.phone.domain, line.talk_ms_max);
         Ok(Self { line, began: Instant::now(), site, parties, calls, clients, beside, tell })
     }
 

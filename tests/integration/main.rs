@@ -33,4 +33,5 @@ mod real_phones;
 mod registration;
 mod scenes;
 mod settings;
+mod soak;
 mod startup;

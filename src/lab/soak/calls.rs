@@ -2,7 +2,7 @@
 //!
 //! Owns: the mix of calls, their records, the causes. Must not touch: what happens beside them.
 //!
-//! A call may break for one of these causes and no other: a server of the pair was killed while it was going on, one of its
+//! A call may break for one of these causes and no other: a server of the pair was killed while it stood, one of its
 //! phones was away meanwhile, or the phone had registered at a server that was killed before it could tell the other one. A phone that has opened its new connection first is no cause, nor is a reload, nor are
 //! those of others that come in a storm.
 
@@ -16,8 +16,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-/// From answer to BYE, milliseconds.
-const TALK_MS: std::ops::Range<u64> = 300..6_000;
+/// The shortest time from answer to BYE, milliseconds.
+const TALK_MS_MIN: u64 = 300;
 /// A call that is given up before it is answered.
 const CANCEL_AFTER_US: u64 = 400_000;
 /// How long a call may take to its answer, and a BYE to its own: 8 s until a call counts as lost, and as much again.
@@ -83,6 +83,7 @@ struct Due {
 pub struct Calls {
     ledger: Ledger,
     domain: String,
+    talk_ms_max: u64,
     placed: u64,
     /// Calls of servers that were due while nobody was active.
     skipped: u64,
@@ -99,10 +100,12 @@ pub struct Calls {
 }
 
 impl Calls {
-    pub fn new(domain: &str) -> Self {
+    /// Calls that last up to so long.
+    pub fn new(domain: &str, talk_ms_max: u64) -> Self {
         Self {
             ledger: Ledger::default(),
             domain: domain.to_owned(),
+            talk_ms_max: talk_ms_max.max(TALK_MS_MIN + 1),
             placed: 0,
             skipped: 0,
             open: Vec::new(),
@@ -142,7 +145,7 @@ impl Calls {
             // A phone that has no connection places no call.
             return;
         }
-        let talk_ms = TALK_MS.start + parties.roll(TALK_MS.end - TALK_MS.start);
+        let talk_ms = self.talk_ms(parties);
         let other = parties.any();
         let (uri, other) = match sort {
             Sort::Between if other != id => (format!("sip:{}", parties.aor(other)), Some(other)),
@@ -165,10 +168,14 @@ impl Calls {
         }
     }
 
+    fn talk_ms(&self, parties: &mut Parties) -> u64 {
+        TALK_MS_MIN + parties.roll(self.talk_ms_max - TALK_MS_MIN)
+    }
+
     /// Lets the active server call this phone.
     pub fn call_phone(&mut self, now_us: u64, id: PhoneId, parties: &mut Parties, pair: &mut Pair) {
         self.placed += 1;
-        let (aor, talk_ms) = (parties.aor(id), TALK_MS.start + parties.roll(TALK_MS.end - TALK_MS.start));
+        let (aor, talk_ms) = (parties.aor(id), self.talk_ms(parties));
         let record = self.ledger.len();
         if pair.place_call(now_us, &aor, talk_ms, &mut self.ledger) {
             self.open.push(Entry { record, sort: Sort::ToPhone, phones: [Some(id), None], talk_ms });
@@ -233,7 +240,9 @@ impl Calls {
 
     /// Why a call broke that was placed then and is over now.
     fn cause(&self, entry: &Entry, fate: Fate, placed_us: u64, now_us: u64, parties: &Parties) -> Option<&'static str> {
-        if self.kills.iter().any(|kill_us| (placed_us..now_us).contains(kill_us)) {
+        // An INVITE goes on to the other server; what has died with the first is a call that stood.
+        let stood = matches!(fate, Fate::Over(..) | Fate::Answered(_));
+        if stood && self.kills.iter().any(|kill_us| (placed_us..now_us).contains(kill_us)) {
             return Some("a server was killed meanwhile");
         }
         let mut phones = entry.phones.iter().flatten();

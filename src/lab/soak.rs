@@ -148,7 +148,7 @@ pub fn run(line: &SoakLine) -> Ended {
     soak.play(warm_up_s)?;
     soak.finish_calls()?;
     soak.idle()?;
-    let before = Held::read(&mut soak.site, &mut soak.parties)?;
+    let before = Held::read(&mut soak.site)?;
     println!("after the warm-up     {before}");
     soak.play(line.seconds as f64 - warm_up_s)?;
     soak.finish_calls()?;
@@ -162,8 +162,9 @@ impl<'a> Soak<'a> {
         let files = Site::prepare(&line.dir, &line.phone.domain)?;
         let tls = files.load()?;
         let mut parties = Parties::new(line.phones, &tls)?;
-        let site = Site::start(line, &files, parties.waker())?;
-        parties.register(&line.phone, &site)?;
+        let place = (line.dir.as_path(), line.phone.domain.as_str());
+        let site = Site::start(&line.hawser, place, line.internal, &files, parties.waker())?;
+        parties.register(&line.phone, |transport| site.place(transport))?;
         let clients = BareClients::start(site.place(Transport::Tls).addr, &tls, Vec::new())?;
         let beside = Beside {
             moves: Every::new(line.move_every, line.seconds, 1.0),
@@ -231,7 +232,7 @@ impl<'a> Soak<'a> {
             && passed_s > self.beside.stormed_s + APART_S
             && let Some(nth) = self.beside.kills.take(passed_s)
         {
-            let victim = self.site.kill(nth % 2 == 0, self.calls.ledger())?;
+            let victim = self.site.kill(nth.is_multiple_of(2), self.calls.ledger())?;
             self.calls.killed(now_us);
             self.beside.killed_s = passed_s;
             self.beside.dead = Some((victim, passed_s + DEAD_S.min(self.beside.kills.every_s / 2.0)));
@@ -305,7 +306,7 @@ impl<'a> Soak<'a> {
     }
 
     fn tell(&mut self) -> Ended<()> {
-        let held = Held::read(&mut self.site, &mut self.parties)?;
+        let held = Held::read(&mut self.site)?;
         let Beside { moves, reloads, kills, storms, handshakes, .. } = &self.beside;
         println!(
             "{:6.0} s  {}  moves {}  reloads {}  kills {}  storms {}  bare handshakes {handshakes}  registered {}/{}  {held}",
@@ -324,7 +325,7 @@ impl<'a> Soak<'a> {
     /// Says what is broken, and ends all.
     fn verdict(mut self, before: &Held) -> Ended<ExitCode> {
         self.tell()?;
-        let after = Held::read(&mut self.site, &mut self.parties)?;
+        let after = Held::read(&mut self.site)?;
         let mut broken = self.calls.faults();
         broken.extend(self.parties.faults());
         let Beside { moves, reloads, kills, storms, handshakes_failed, .. } = &self.beside;

@@ -2,7 +2,6 @@
 //!
 //! Owns: the bounds, each with its reason. Must not touch: how it came to that.
 
-use super::parties::Parties;
 use super::site::Site;
 use crate::scenario::Ended;
 use crate::watch;
@@ -87,7 +86,7 @@ impl Held {
     ///
     /// # Errors
     /// The proxy does not answer.
-    pub fn read(site: &mut Site, _parties: &mut Parties) -> Ended<Self> {
+    pub fn read(site: &mut Site) -> Ended<Self> {
         let samples = site.samples()?;
         let descriptors = std::fs::read_dir(format!("/proc/{}/fd", site.pid()))?.count() as u64;
         let (rss, lab_rss) = (watch::usage(&[site.pid()]).resident, watch::usage(&[std::process::id()]).resident);

@@ -2,9 +2,8 @@
 //!
 //! Owns: registering, moving and storming, and when each phone was away. Must not touch: which calls are placed.
 
-use super::site::Site;
 use crate::args::PhonesArgs;
-use crate::bench::Bench;
+use crate::bench::{Bench, Place};
 use crate::ledger::{Booked, Ledger};
 use crate::net::{TlsSettings, Transport};
 use crate::phones::PhoneCallRef;
@@ -72,13 +71,13 @@ impl Parties {
         Ok(Self { groups, count: phones / 3, away, dice: 1, lost: 0, moved: 0, refreshed: 0 })
     }
 
-    /// Lets all of them register.
+    /// Lets all of them register, each where the proxy listens for its transport.
     ///
     /// # Errors
     /// One of them does not.
-    pub fn register(&mut self, args: &PhonesArgs, site: &Site) -> Ended<()> {
+    pub fn register(&mut self, args: &PhonesArgs, proxy: impl Fn(Transport) -> Place) -> Ended<()> {
         for (Group { bench, .. }, transport) in self.groups.iter_mut().zip(TRANSPORTS) {
-            let mut config = args.config(site.place(transport), self.count);
+            let mut config = args.config(proxy(transport), self.count);
             config.user_prefix = transport.param().to_owned();
             config.expires_s = EXPIRES_S;
             config.keep_alive = Some(KEEP_ALIVE);
@@ -135,7 +134,7 @@ impl Parties {
         if !self.is_registered(id) {
             return;
         }
-        if nth % 2 == 0 || TRANSPORTS[id.group] == Transport::Udp {
+        if nth.is_multiple_of(2) || TRANSPORTS[id.group] == Transport::Udp {
             let away_ms = self.roll(AWAY_MAX_MS);
             self.lose(id, now_us, away_ms);
         } else {
@@ -161,7 +160,7 @@ impl Parties {
             if !self.is_registered(id) {
                 continue;
             }
-            if nth % 2 == 0 {
+            if nth.is_multiple_of(2) {
                 let (stack, phones) = self.groups[id.group].bench.phones();
                 phones.register(stack, id.phone, EXPIRES_S);
                 self.refreshed += 1;

@@ -2,7 +2,6 @@
 //!
 //! Owns: starting, reloading, killing and ending them. Must not touch: phones and calls.
 
-use super::SoakLine;
 use crate::bench::Place;
 use crate::certs::{self, Further, TlsFiles};
 use crate::failover::fault::{Event, Kind};
@@ -54,15 +53,21 @@ impl Site {
     ///
     /// # Errors
     /// One of them does not start.
-    pub fn start(line: &SoakLine, tls: &TlsFiles, waker: Arc<mio::Waker>) -> Ended<Self> {
+    pub fn start(
+        program: &Path,
+        (dir, domain): (&Path, &str),
+        internal: Transport,
+        tls: &TlsFiles,
+        waker: Arc<mio::Waker>,
+    ) -> Ended<Self> {
         let home = IpAddr::from(Ipv4Addr::LOCALHOST);
         let first_port = free_ports(&[home], PORTS)?;
-        let place = |port| Place { transport: line.internal, addr: SocketAddr::new(home, port) };
+        let place = |port| Place { transport: internal, addr: SocketAddr::new(home, port) };
         let pair = Pair::start([place(first_port + 3), place(first_port + 4)], tls, Vec::new(), waker)?;
-        let (dir, domain) = (line.dir.clone(), line.phone.domain.clone());
-        fs::write(dir.join("hawser.toml"), settings(&dir, first_port, line.internal, &domain, 0))?;
-        let proxy = hawser(&line.hawser, &dir, "hawser", SocketAddr::new(home, first_port + 2))?;
-        Ok(Self { dir, domain, internal: line.internal, first_port, proxy, pair, ask_us: 0 })
+        fs::write(dir.join("hawser.toml"), settings(dir, first_port, internal, domain, 0))?;
+        let proxy = hawser(program, dir, "hawser", SocketAddr::new(home, first_port + 2))?;
+        let (dir, domain) = (dir.to_owned(), domain.to_owned());
+        Ok(Self { dir, domain, internal, first_port, proxy, pair, ask_us: 0 })
     }
 
     /// Where the proxy listens for phones.
@@ -162,7 +167,7 @@ fn install(dir: &Path, nth: u64) -> Ended<()> {
 fn settings(dir: &Path, first_port: u16, internal: Transport, domain: &str, nth: u64) -> String {
     let (tls, http, primary, backup) = (first_port + 1, first_port + 2, first_port + 3, first_port + 4);
     let (internal, dir) = (internal.param(), dir.display());
-    let (grace, force) = (5 + nth % 2, if nth % 2 == 0 { "1" } else { "1.5" });
+    let (grace, force) = (5 + nth % 2, if nth.is_multiple_of(2) { "1" } else { "1.5" });
     format!(
         "[sipproxy]\nsip-address = \"127.0.0.1\"\nsip-port = {first_port}\ntls-port = {tls}\nhttp-port = {http}\n\
          domains = [\"{domain}\", \"n{nth}.example.net\"]\ninternal-protocol = \"{internal}\"\n\

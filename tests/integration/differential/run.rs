@@ -207,11 +207,12 @@ impl Run {
         let got = passage.answers.len();
         match arrived.status() {
             // The ACK to a refusal goes from hop to hop, and is the proxy's own.
-            None if arrival.side == receiver && arrived.method() == case.exchange.method => {
-                if passage.request.is_none() {
-                    passage.request = Some(arrived);
-                    self.answer(case, proxy);
-                }
+            None if arrival.side == receiver
+                && arrived.method() == case.exchange.method
+                && passage.request.is_none() =>
+            {
+                passage.request = Some(arrived);
+                self.answer(case, proxy);
             }
             Some(status) if !arrived.is_trying() && arrival.side != receiver && passage.refusal.is_none() => {
                 let answers = &case.exchange.answers;

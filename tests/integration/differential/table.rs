@@ -236,8 +236,8 @@ fn alias(pair: &mut Pair) -> bool {
         }
         let bare = field.value.trim().strip_prefix('<').and_then(|value| value.strip_suffix('>'));
         let same = pair.hawser.fields.iter().find(|other| other.name == field.name).map(|other| other.value.trim());
-        if is_there && bare.is_some() && bare == same {
-            field.value = format!(" {}", bare.expect("it was just seen"));
+        if let Some(bare) = bare.filter(|&bare| is_there && same == Some(bare)) {
+            field.value = format!(" {bare}");
         }
     }
     is_there

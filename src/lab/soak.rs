@@ -28,13 +28,15 @@ use parties::{Parties, PhoneId};
 use site::Site;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// After the last call was placed: 8 s until one counts as lost, the longest talk, and the BYE's own 32 s.
 const DRAIN_MAX_S: f64 = 50.0;
 const ALL_CALLED_PER_S: f64 = 50.0;
 /// A server that was killed stays away for so long.
 const DEAD_S: f64 = 8.0;
+/// A turn of the phones that took longer was kept waiting by the machine: they wait for 6 ms at most, and do little.
+const LATE: Duration = Duration::from_millis(40);
 /// Between a kill and a storm, so that what registers in the storm is not lost with the server.
 const APART_S: f64 = 2.0;
 /// Handshakes of a storm beside the phones that come back.
@@ -124,6 +126,8 @@ struct Beside {
     stormed_s: f64,
     handshakes: u64,
     handshakes_failed: u64,
+    /// Turns that took too long.
+    late: u64,
 }
 
 struct Soak<'a> {
@@ -176,6 +180,7 @@ impl<'a> Soak<'a> {
             stormed_s: -APART_S,
             handshakes: 0,
             handshakes_failed: 0,
+            late: 0,
         };
         let tell = Every { every_s: line.tell_every, next_s: line.tell_every, count: 0 };
         let calls = Calls::new(&line.phone.domain, line.talk_ms_max);
@@ -249,7 +254,9 @@ impl<'a> Soak<'a> {
             self.site.restart(server, self.calls.ledger())?;
             self.beside.dead = None;
         }
+        let turn = Instant::now();
         self.parties.turn(self.began)?;
+        self.beside.late += u64::from(turn.elapsed() > LATE);
         let now_us = self.now_us();
         self.site.turn(now_us, self.calls.ledger());
         self.calls.turn(now_us, &mut self.parties);
@@ -307,9 +314,9 @@ impl<'a> Soak<'a> {
 
     fn tell(&mut self) -> Ended<()> {
         let held = Held::read(&mut self.site)?;
-        let Beside { moves, reloads, kills, storms, handshakes, .. } = &self.beside;
+        let Beside { moves, reloads, kills, storms, handshakes, late, .. } = &self.beside;
         println!(
-            "{:6.0} s  {}  moves {}  reloads {}  kills {}  storms {}  bare handshakes {handshakes}  registered {}/{}  {held}",
+            "{:6.0} s  {}  moves {}  reloads {}  kills {}  storms {}  bare handshakes {handshakes}  late {late}  registered {}/{}  {held}",
             self.passed_s(),
             self.calls,
             moves.count,
@@ -337,7 +344,7 @@ impl<'a> Soak<'a> {
                 broken.push(format!("there was no {what}: the run is too short"));
             }
         }
-        broken.extend(after.faults());
+        broken.extend(after.faults(self.beside.late));
         if self.line.idle > 0 {
             broken.extend(after.leftovers(before, self.line.phones));
         }

@@ -22,7 +22,6 @@ const TIMERS_MORE: f64 = 24.0;
 /// Counters that nothing in here explains.
 const ZERO: &[&str] = &[
     "hawser_panics_total",
-    "hawser_shard_stalls_nudged_total",
     "hawser_unparsable_dropped_total",
     "hawser_faults_total",
     "hawser_mail_refused_total",
@@ -104,9 +103,14 @@ impl Held {
         self.sum_of(name, "")
     }
 
-    /// Counters that should be zero or should not, in words.
-    pub fn faults(&self) -> Vec<String> {
+    /// Counters that should be zero or should not, in words; `late` is how often the machine kept the lab itself waiting.
+    pub fn faults(&self, late: u64) -> Vec<String> {
         let mut faults = Vec::new();
+        // To the watchdog a thread that the system does not let run for 50 ms is one that sleeps although there is work.
+        let stalls = self.sum("hawser_shard_stalls_nudged_total");
+        if stalls > late as f64 {
+            faults.push(format!("{stalls} stalls were nudged, and the lab was late {late} times itself"));
+        }
         for name in ZERO {
             let of_name = self.samples.iter().filter(|(sample, value)| sample.starts_with(name) && *value > 0.0);
             faults.extend(of_name.map(|(sample, value)| format!("{sample} is {value}, and nothing explains it")));

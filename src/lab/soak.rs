@@ -35,7 +35,8 @@ const DRAIN_MAX_S: f64 = 50.0;
 const ALL_CALLED_PER_S: f64 = 50.0;
 /// A server that was killed stays away for so long.
 const DEAD_S: f64 = 8.0;
-/// A turn of the phones that took longer was kept waiting by the machine: they wait for 6 ms at most, and do little.
+/// From one turn to the next; a longer one was kept waiting by the machine (it waits for 6 ms at most, and does little), or
+/// by the start of a server, which keeps others waiting as well.
 const LATE: Duration = Duration::from_millis(40);
 /// Between a kill and a storm, so that what registers in the storm is not lost with the server.
 const APART_S: f64 = 2.0;
@@ -126,7 +127,8 @@ struct Beside {
     stormed_s: f64,
     handshakes: u64,
     handshakes_failed: u64,
-    /// Turns that took too long.
+    turned: Instant,
+    /// Turns that came too late.
     late: u64,
 }
 
@@ -180,6 +182,7 @@ impl<'a> Soak<'a> {
             stormed_s: -APART_S,
             handshakes: 0,
             handshakes_failed: 0,
+            turned: Instant::now(),
             late: 0,
         };
         let tell = Every { every_s: line.tell_every, next_s: line.tell_every, count: 0 };
@@ -254,9 +257,9 @@ impl<'a> Soak<'a> {
             self.site.restart(server, self.calls.ledger())?;
             self.beside.dead = None;
         }
-        let turn = Instant::now();
         self.parties.turn(self.began)?;
-        self.beside.late += u64::from(turn.elapsed() > LATE);
+        let since_last = std::mem::replace(&mut self.beside.turned, Instant::now()).elapsed();
+        self.beside.late += u64::from(since_last > LATE);
         let now_us = self.now_us();
         self.site.turn(now_us, self.calls.ledger());
         self.calls.turn(now_us, &mut self.parties);

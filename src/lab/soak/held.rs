@@ -19,6 +19,8 @@ const CHECKS_MAX: f64 = 16.0;
 /// Timers of the shards and of the pair's health, besides one of each binding, UDP flow and transaction.
 const TIMERS_MORE: f64 = 24.0;
 
+const HANDSHAKES: &str = "hawser_tls_handshake_failures_total";
+
 /// Counters that nothing in here explains.
 const ZERO: &[&str] = &[
     "hawser_panics_total",
@@ -29,7 +31,6 @@ const ZERO: &[&str] = &[
     "hawser_accept_errors_total",
     "hawser_connections_refused_total",
     "hawser_limit_hits_total",
-    "hawser_tls_handshake_failures_total",
     "hawser_log_lost_total",
     "hawser_datagrams_lost_total",
     "hawser_tokens_other_boot_total",
@@ -106,6 +107,12 @@ impl Held {
     /// Counters that should be zero or should not, in words; `late` is how often the machine kept the lab itself waiting.
     pub fn faults(&self, late: u64) -> Vec<String> {
         let mut faults = Vec::new();
+        // A server that is killed resets the handshakes that are in the air.
+        let is_reset = |sample: &str| sample.contains("side=\"server\"") && sample.contains("reason=\"reset\"");
+        let failures = self.samples.iter().filter(|(sample, value)| sample.starts_with(HANDSHAKES) && *value > 0.0);
+        for (sample, value) in failures.filter(|(sample, _)| !is_reset(sample)) {
+            faults.push(format!("{sample} is {value}, and nothing explains it"));
+        }
         // To the watchdog a thread that the system does not let run for 50 ms is one that sleeps although there is work.
         let stalls = self.sum("hawser_shard_stalls_nudged_total");
         if stalls > late as f64 {

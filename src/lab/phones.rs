@@ -326,8 +326,8 @@ impl Phones {
             self.calls.remove(call.slot as usize);
         } else if found.phase == Phase::Up {
             self.say(stack, call, "BYE", KIND_BYE);
-        } else if let Some(invite) = found.invite_out {
-            stack.cancel(invite);
+        } else if let (Some(invite), Some(link)) = (found.invite_out, self.phones[found.phone as usize].link) {
+            stack.cancel_over(invite, link);
         }
     }
 

@@ -136,7 +136,8 @@ pub fn pool_zone(binary: &Path, domain: &str, further: &[&str], files: &[PathBuf
 /// # Errors
 /// There is none.
 pub fn free_ports(addresses: &[IpAddr], count: u16) -> Ended<u16> {
-    let start = PORT_FIRST + (std::process::id() % 4_000) as u16;
+    // Two that are started one after the other look in different places.
+    let start = PORT_FIRST + (std::process::id().wrapping_mul(61) % 4_000) as u16;
     let is_free = |port: u16| {
         addresses.iter().all(|&ip| TcpListener::bind((ip, port)).is_ok() && UdpSocket::bind((ip, port)).is_ok())
     };

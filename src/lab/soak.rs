@@ -347,7 +347,7 @@ impl<'a> Soak<'a> {
                 broken.push(format!("there was no {what}: the run is too short"));
             }
         }
-        broken.extend(after.faults(self.beside.late));
+        broken.extend(after.faults(self.beside.late, self.calls.broken_by_cause()));
         if self.line.idle > 0 {
             broken.extend(after.leftovers(before, self.line.phones));
         }

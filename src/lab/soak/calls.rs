@@ -257,6 +257,10 @@ impl Calls {
             .then_some("the server that its phone had registered at was killed before it told the other")
     }
 
+    pub fn broken_by_cause(&self) -> u64 {
+        self.by_cause.values().sum()
+    }
+
     /// What must not be, in words.
     pub fn faults(&self) -> Vec<String> {
         let mut faults: Vec<String> =
@@ -285,7 +289,7 @@ impl Calls {
 
 impl fmt::Display for Calls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let by_cause: u64 = self.by_cause.values().sum();
+        let by_cause = self.broken_by_cause();
         let (open, without) = (self.open.len(), self.without_cause.len());
         write!(
             f,

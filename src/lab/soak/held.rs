@@ -30,7 +30,6 @@ const ZERO: &[&str] = &[
     "hawser_mail_waited_total",
     "hawser_accept_errors_total",
     "hawser_connections_refused_total",
-    "hawser_limit_hits_total",
     "hawser_log_lost_total",
     "hawser_datagrams_lost_total",
     "hawser_tokens_other_boot_total",
@@ -104,9 +103,17 @@ impl Held {
         self.sum_of(name, "")
     }
 
-    /// Counters that should be zero or should not, in words; `late` is how often the machine kept the lab itself waiting.
-    pub fn faults(&self, late: u64) -> Vec<String> {
+    /// Counters that should be zero or should not, in words; `late` is how often the machine kept the lab itself waiting,
+    /// `broken` how many calls broke by a cause.
+    pub fn faults(&self, late: u64, broken: u64) -> Vec<String> {
         let mut faults = Vec::new();
+        // A phone that moves closes its half of the old connection, and what it has asked there may never be answered.
+        let half_closed = self.sum_of("hawser_limit_hits_total", "limit=\"half_closed\"");
+        let limits = self.sum("hawser_limit_hits_total");
+        if half_closed > broken as f64 || limits > half_closed {
+            let hit = self.samples.iter().filter(|(name, count)| name.starts_with("hawser_limit_hits") && *count > 0.0);
+            faults.push(format!("limits were hit, and nothing explains it: {:?}", hit.collect::<Vec<_>>()));
+        }
         // A server that is killed resets the handshakes that are in the air.
         let is_reset = |sample: &str| sample.contains("side=\"server\"") && sample.contains("reason=\"reset\"");
         let failures = self.samples.iter().filter(|(sample, value)| sample.starts_with(HANDSHAKES) && *value > 0.0);

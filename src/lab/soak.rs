@@ -28,16 +28,13 @@ use parties::{Parties, PhoneId};
 use site::Site;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// After the last call was placed: 8 s until one counts as lost, the longest talk, and the BYE's own 32 s.
 const DRAIN_MAX_S: f64 = 50.0;
 const ALL_CALLED_PER_S: f64 = 50.0;
 /// A server that was killed stays away for so long.
 const DEAD_S: f64 = 8.0;
-/// From one turn to the next; a longer one was kept waiting by the machine (it waits for 6 ms at most, and does little), or
-/// by the start of a server, which keeps others waiting as well.
-const LATE: Duration = Duration::from_millis(40);
 /// Between a kill and a storm, so that what registers in the storm is not lost with the server.
 const APART_S: f64 = 2.0;
 /// Handshakes of a storm beside the phones that come back.
@@ -127,9 +124,6 @@ struct Beside {
     stormed_s: f64,
     handshakes: u64,
     handshakes_failed: u64,
-    turned: Instant,
-    /// Turns that came too late.
-    late: u64,
 }
 
 struct Soak<'a> {
@@ -182,8 +176,6 @@ impl<'a> Soak<'a> {
             stormed_s: -APART_S,
             handshakes: 0,
             handshakes_failed: 0,
-            turned: Instant::now(),
-            late: 0,
         };
         let tell = Every { every_s: line.tell_every, next_s: line.tell_every, count: 0 };
         let calls = Calls::new(&line.phone.domain, line.talk_ms_max);
@@ -258,8 +250,6 @@ impl<'a> Soak<'a> {
             self.beside.dead = None;
         }
         self.parties.turn(self.began)?;
-        let since_last = std::mem::replace(&mut self.beside.turned, Instant::now()).elapsed();
-        self.beside.late += u64::from(since_last > LATE);
         let now_us = self.now_us();
         self.site.turn(now_us, self.calls.ledger());
         self.calls.turn(now_us, &mut self.parties);
@@ -317,9 +307,9 @@ impl<'a> Soak<'a> {
 
     fn tell(&mut self) -> Ended<()> {
         let held = Held::read(&mut self.site)?;
-        let Beside { moves, reloads, kills, storms, handshakes, late, .. } = &self.beside;
+        let Beside { moves, reloads, kills, storms, handshakes, .. } = &self.beside;
         println!(
-            "{:6.0} s  {}  moves {}  reloads {}  kills {}  storms {}  bare handshakes {handshakes}  late {late}  registered {}/{}  {held}",
+            "{:6.0} s  {}  moves {}  reloads {}  kills {}  storms {}  bare handshakes {handshakes}  registered {}/{}  {held}",
             self.passed_s(),
             self.calls,
             moves.count,
@@ -347,7 +337,7 @@ impl<'a> Soak<'a> {
                 broken.push(format!("there was no {what}: the run is too short"));
             }
         }
-        broken.extend(after.faults(self.beside.late, self.calls.broken_by_cause()));
+        broken.extend(after.faults(self.calls.broken_by_cause()));
         if self.line.idle > 0 {
             broken.extend(after.leftovers(before, self.line.phones));
         }

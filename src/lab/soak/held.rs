@@ -21,6 +21,9 @@ const TIMERS_MORE: f64 = 24.0;
 
 const HANDSHAKES: &str = "hawser_tls_handshake_failures_total";
 
+/// From one look of the proxy's watchdog to the next; the second that sees no heartbeat is a stall.
+const STALL_US: u64 = 25_000;
+
 /// Counters that nothing in here explains.
 const ZERO: &[&str] = &[
     "hawser_panics_total",
@@ -77,6 +80,7 @@ pub struct Held {
     rss: u64,
     descriptors: u64,
     lab_rss: u64,
+    kept_waiting_us: u64,
     samples: Vec<(String, f64)>,
 }
 
@@ -89,7 +93,8 @@ impl Held {
         let samples = site.samples()?;
         let descriptors = std::fs::read_dir(format!("/proc/{}/fd", site.pid()))?.count() as u64;
         let (rss, lab_rss) = (watch::usage(&[site.pid()]).resident, watch::usage(&[std::process::id()]).resident);
-        Ok(Self { rss, descriptors, lab_rss, samples })
+        let kept_waiting_us = watch::kept_waiting_us(&[site.pid()]);
+        Ok(Self { rss, descriptors, lab_rss, kept_waiting_us, samples })
     }
 
     /// The sum of the samples of this name that have the label; an empty one is every label.
@@ -103,9 +108,8 @@ impl Held {
         self.sum_of(name, "")
     }
 
-    /// Counters that should be zero or should not, in words; `late` is how often the machine kept the lab itself waiting,
-    /// `broken` how many calls broke by a cause.
-    pub fn faults(&self, late: u64, broken: u64) -> Vec<String> {
+    /// Counters that should be zero or should not, in words; `broken` is how many calls broke by a cause.
+    pub fn faults(&self, broken: u64) -> Vec<String> {
         let mut faults = Vec::new();
         // A phone that moves closes its half of the old connection, and what it has asked there may never be answered.
         let half_closed = self.sum_of("hawser_limit_hits_total", "limit=\"half_closed\"");
@@ -120,10 +124,14 @@ impl Held {
         for (sample, value) in failures.filter(|(sample, _)| !is_reset(sample)) {
             faults.push(format!("{sample} is {value}, and nothing explains it"));
         }
-        // To the watchdog a thread that the system does not let run for 50 ms is one that sleeps although there is work.
+        // To the watchdog a thread that has no core for two looks is one that sleeps although there is work.
         let stalls = self.sum("hawser_shard_stalls_nudged_total");
-        if stalls > late as f64 {
-            faults.push(format!("{stalls} stalls were nudged, and the lab was late {late} times itself"));
+        let explained = (self.kept_waiting_us / STALL_US) as f64;
+        if stalls > explained {
+            let waited_ms = self.kept_waiting_us / 1_000;
+            faults.push(format!(
+                "{stalls} stalls were nudged, and all threads waited for a core for {waited_ms} ms only"
+            ));
         }
         for name in ZERO {
             let of_name = self.samples.iter().filter(|(sample, value)| sample.starts_with(name) && *value > 0.0);
@@ -189,7 +197,7 @@ impl fmt::Display for Held {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "RSS {:.1} MiB  descriptors {}  transactions {}  connections {}  bindings {}  UDP flows {}  timers {}  (lab {:.0} MiB)",
+            "RSS {:.1} MiB  descriptors {}  transactions {}  connections {}  bindings {}  UDP flows {}  timers {}  stalls {}  waited for a core {:.1} s  (lab {:.0} MiB)",
             self.rss as f64 / f64::from(1 << 20),
             self.descriptors,
             self.sum("hawser_transactions"),
@@ -197,6 +205,8 @@ impl fmt::Display for Held {
             self.sum("hawser_bindings"),
             self.sum("hawser_udp_flows"),
             self.sum("hawser_timers"),
+            self.sum("hawser_shard_stalls_nudged_total"),
+            self.kept_waiting_us as f64 / 1e6,
             self.lab_rss as f64 / f64::from(1 << 20),
         )
     }

@@ -33,6 +33,8 @@ use std::time::Instant;
 /// After the last call was placed: 8 s until one counts as lost, the longest talk, and the BYE's own 32 s.
 const DRAIN_MAX_S: f64 = 50.0;
 const ALL_CALLED_PER_S: f64 = 50.0;
+/// Less does not empty everything.
+const IDLE_MIN_S: u64 = 65;
 /// A server that was killed stays away for so long.
 const DEAD_S: f64 = 8.0;
 /// Between a kill and a storm, so that what registers in the storm is not lost with the server.
@@ -51,8 +53,9 @@ pub struct SoakLine {
     /// Seconds of calls and all that goes on beside them; a quarter of them, at most 300, is the warm-up.
     #[arg(long, default_value_t = 600)]
     seconds: u64,
-    /// Seconds without calls before what is held is looked at: a transaction ends after 64·T1, and connections give their
-    /// buffers back. 0: what is held is not looked at.
+    /// Seconds without calls before what is held is looked at: a transaction ends after 64·T1, a UDP address that a phone has
+    /// left is remembered for the 60 s of its registration, and connections give their buffers back. What is held is not
+    /// looked at after less than 65.
     #[arg(long, default_value_t = 75)]
     idle: u64,
     /// Transport between proxy and servers.
@@ -338,7 +341,7 @@ impl<'a> Soak<'a> {
             }
         }
         broken.extend(after.faults(self.calls.broken_by_cause()));
-        if self.line.idle > 0 {
+        if self.line.idle >= IDLE_MIN_S {
             broken.extend(after.leftovers(before, self.line.phones));
         }
         broken.extend(self.site.end());

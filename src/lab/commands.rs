@@ -10,6 +10,7 @@ use crate::pool::{self, PoolLine};
 use crate::renew::{self, RenewLine};
 use crate::scenario::{self, Ended};
 use crate::sites::{self, SitesLine};
+use crate::soak::{self, SoakLine};
 use crate::stack::Timers;
 use crate::stall::{self, StallLine};
 use crate::storm::{self, StormLine};
@@ -59,6 +60,9 @@ enum Command {
     Stall(Box<StallLine>),
     /// Replaces the proxy's certificate on disk again and again under new handshakes and calls, and reports.
     Renew(Box<RenewLine>),
+    /// Starts a proxy and a pair of SIP Servers, plays calls, moves, reloads, kills and storms for as long as it is told, and
+    /// says what is left.
+    Soak(Box<SoakLine>),
     /// Tells, step by step, what a proxy does for phones that register, call, move and hang up.
     Story(Box<StoryLine>),
 }
@@ -95,6 +99,7 @@ pub fn run() -> Ended {
         Command::Storm(line) => storm::run(&line),
         Command::Stall(line) => stall::run(&line),
         Command::Renew(line) => renew::run(&line),
+        Command::Soak(line) => soak::run(&line),
         Command::Story(line) => story::run(&line),
     }
 }

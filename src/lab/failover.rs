@@ -8,8 +8,8 @@
 //! turned to it, or after `--takeover-ms`.
 
 pub mod child;
-mod fault;
-mod pair;
+pub mod fault;
+pub mod pair;
 
 use crate::args::PhonesArgs;
 use crate::bench::{Bench, Place};

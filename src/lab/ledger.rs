@@ -74,6 +74,11 @@ impl Ledger {
         self.records.len() - 1
     }
 
+    /// Records so far; the number of the next one.
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
     pub fn get(&self, number: usize) -> &Record {
         &self.records[number]
     }

@@ -5,9 +5,9 @@
 //! sockets are its own, so that each checks the other.
 //!
 //! ```text
-//! commands: certs, server (control), phones, load, failover, pool, sites, storm, stall, renew, story
+//! commands: certs, server (control), phones, load, failover, pool, sites, storm, stall, renew, soak, story
 //!     │
-//!   scenario (the skeleton of load, failover, pool, sites, storm, stall, renew), healthy, ledger
+//!   scenario (the skeleton of load, failover, pool, sites, storm, stall, renew, soak), healthy, ledger
 //!     │
 //!   bench ── server (registrar, calls of two legs) ─┐
 //!     │   ── phones (registration, calls) ──────────┤── dialog, sdp, tally
@@ -39,6 +39,7 @@ mod scenario;
 mod sdp;
 mod server;
 mod sites;
+mod soak;
 mod stack;
 mod stall;
 mod storm;

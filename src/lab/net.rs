@@ -19,7 +19,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig};
 use slab::Slab;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -156,7 +156,9 @@ pub struct Net {
     events: Events,
     waker: Arc<Waker>,
     tls: TlsSettings,
-    udp: Slab<UdpEnd>,
+    /// By an index that is never given twice, so that what waits for a socket that is gone never meets another.
+    udp: HashMap<usize, UdpEnd>,
+    udp_next: usize,
     listeners: Slab<Listener>,
     conns: Slab<Conn>,
     serial: u32,
@@ -182,7 +184,8 @@ impl Net {
             events: Events::with_capacity(1_024),
             waker,
             tls,
-            udp: Slab::new(),
+            udp: HashMap::new(),
+            udp_next: 0,
             listeners: Slab::new(),
             conns: Slab::new(),
             serial: 0,
@@ -284,7 +287,7 @@ impl Net {
     /// The address that this end of a link has.
     pub fn local_addr(&self, link: Link) -> Option<SocketAddr> {
         match link {
-            Link::Udp { socket, .. } => self.udp.get(socket as usize)?.socket.local_addr().ok(),
+            Link::Udp { socket, .. } => self.udp.get(&(socket as usize))?.socket.local_addr().ok(),
             Link::Stream(id) => self.conn(id)?.stream.local_addr().ok(),
         }
     }
@@ -336,7 +339,7 @@ impl Net {
     pub fn send(&mut self, link: Link, bytes: &[u8]) -> bool {
         match link {
             Link::Udp { socket, peer } => {
-                let Some(end) = self.udp.get(socket as usize) else { return false };
+                let Some(end) = self.udp.get(&(socket as usize)) else { return false };
                 if self.cut.contains(&end.owner) {
                     return true;
                 }

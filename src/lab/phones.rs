@@ -110,6 +110,8 @@ struct Phone {
     /// An alarm for the next keep-alive is set.
     keeps_alive: bool,
     started_us: u64,
+    /// When its last REGISTER was answered with a 2xx.
+    registered_us: u64,
 }
 
 /// Names a call of a phone.
@@ -169,6 +171,7 @@ impl Phones {
                 attempts: 0,
                 keeps_alive: false,
                 started_us: 0,
+                registered_us: 0,
             })
             .collect();
         Self {
@@ -209,6 +212,11 @@ impl Phones {
 
     pub fn is_registered(&self, phone: u32) -> bool {
         self.phones[phone as usize].state == State::Registered
+    }
+
+    /// How long ago the phone's last REGISTER was answered with a 2xx, by this clock.
+    pub fn registered_before_us(&self, phone: u32, now_us: u64) -> u64 {
+        now_us.saturating_sub(self.phones[phone as usize].registered_us)
     }
 
     /// Whether a connection or a REGISTER is under way that will take the place of what is registered now.
@@ -318,8 +326,8 @@ impl Phones {
             self.calls.remove(call.slot as usize);
         } else if found.phase == Phase::Up {
             self.say(stack, call, "BYE", KIND_BYE);
-        } else if let Some(invite) = found.invite_out {
-            stack.cancel(invite);
+        } else if let (Some(invite), Some(link)) = (found.invite_out, self.phones[found.phone as usize].link) {
+            stack.cancel_over(invite, link);
         }
     }
 

@@ -71,10 +71,24 @@ impl Program {
         self.child.wait().ok();
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it still runs.
+    pub fn runs(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Sends a signal, such as HUP; says whether it was taken.
+    pub fn signal(&self, name: &str) -> bool {
+        let script = ["-c", "kill -s \"$1\" \"$2\"", "kill", name, &self.child.id().to_string()];
+        Command::new("sh").args(script).status().is_ok_and(|status| status.success())
+    }
+
     /// Asks it to end (SIGTERM); says whether it did so in order.
     pub fn stop(&mut self) -> bool {
-        let script = ["-c", "kill -s TERM \"$1\"", "kill", &self.child.id().to_string()];
-        if Command::new("sh").args(script).status().is_ok_and(|status| status.success()) {
+        if self.signal("TERM") {
             let until = Instant::now() + END_MAX;
             while Instant::now() < until {
                 if let Ok(Some(status)) = self.child.try_wait() {
@@ -122,7 +136,8 @@ pub fn pool_zone(binary: &Path, domain: &str, further: &[&str], files: &[PathBuf
 /// # Errors
 /// There is none.
 pub fn free_ports(addresses: &[IpAddr], count: u16) -> Ended<u16> {
-    let start = PORT_FIRST + (std::process::id() % 4_000) as u16;
+    // Two that are started one after the other look in different places.
+    let start = PORT_FIRST + (std::process::id().wrapping_mul(61) % 4_000) as u16;
     let is_free = |port: u16| {
         addresses.iter().all(|&ip| TcpListener::bind((ip, port)).is_ok() && UdpSocket::bind((ip, port)).is_ok())
     };

@@ -225,7 +225,7 @@ fn is_stale(placed: &[Placed], certificate: u64, began: Instant) -> bool {
 }
 
 /// As certbot and its like do it: the whole file at once.
-fn replace(path: &Path, content: &[u8]) -> Ended<()> {
+pub fn replace(path: &Path, content: &[u8]) -> Ended<()> {
     let new = path.with_extension("new");
     let fault = |fault| format!("{}: {fault}", path.display());
     fs::write(&new, content).map_err(fault)?;

@@ -58,9 +58,19 @@ pub fn usage(pids: &[u32]) -> Usage {
 /// Microseconds that all threads of these processes have run, to the nanosecond of the scheduler's own account, where
 /// [`usage`] has the ticks of the kernel.
 pub fn busy_us(pids: &[u32]) -> u64 {
+    schedstat_us(pids, 0)
+}
+
+/// Microseconds that all threads of these processes have waited for a core although they could have run.
+pub fn kept_waiting_us(pids: &[u32]) -> u64 {
+    schedstat_us(pids, 1)
+}
+
+/// The sum of one field over all threads.
+fn schedstat_us(pids: &[u32], field: usize) -> u64 {
     let threads = pids.iter().filter_map(|pid| std::fs::read_dir(format!("/proc/{pid}/task")).ok()).flatten().flatten();
-    let run = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("schedstat")).ok());
-    run.filter_map(|text| text.split_whitespace().next()?.parse::<u64>().ok()).sum::<u64>() / 1_000
+    let all = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("schedstat")).ok());
+    all.filter_map(|text| text.split_whitespace().nth(field)?.parse::<u64>().ok()).sum::<u64>() / 1_000
 }
 
 /// Fetches `http://HOST:PORT/PATH`.

@@ -131,7 +131,7 @@ impl Agent {
             return Some(Way::Udp { own, to });
         }
         let wires: Vec<_> = self.conns.keys().copied().collect();
-        if let Some(wire) = ctx.chance.choice(&wires).filter(|_| ctx.setup.seed % 3 != 0) {
+        if let Some(wire) = ctx.chance.choice(&wires).filter(|_| !ctx.setup.seed.is_multiple_of(3)) {
             return Some(Way::Wire(*wire));
         }
         let point = ctx.setup.server_point();

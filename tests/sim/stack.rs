@@ -321,14 +321,13 @@ impl Stack {
 
     fn on_ack(&mut self, ack: Msg, now: Time, todo: &mut Todo) {
         let key = ack.key();
-        if let Some(served) = self.served.get_mut(&key) {
-            if let ServerMachine::Invite(machine) = &mut served.machine
-                && !machine.is_accepted()
-            {
-                served.acknowledged = true;
-                let effects = machine.on_ack(TIMES);
-                return self.server_effects(&key, effects, now, todo);
-            }
+        if let Some(served) = self.served.get_mut(&key)
+            && let ServerMachine::Invite(machine) = &mut served.machine
+            && !machine.is_accepted()
+        {
+            served.acknowledged = true;
+            let effects = machine.on_ack(TIMES);
+            return self.server_effects(&key, effects, now, todo);
         }
         // Of a 2xx: a transaction of its own, known by its dialog.
         let (call, cseq) = (ack.get("Call-ID"), ack.cseq());

@@ -310,7 +310,7 @@ impl World {
             }
             let Some(party) = inside.udp.get(&to).copied() else {
                 // Some hosts say nothing.
-                if to.port() % 2 == 0 {
+                if to.port().is_multiple_of(2) {
                     inside.refuse(from, to);
                 }
                 return;

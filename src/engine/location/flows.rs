@@ -175,6 +175,11 @@ impl Flows {
         self.udp_len
     }
 
+    /// UDP flows that carry a binding now.
+    pub(super) fn udp_registered_len(&self) -> usize {
+        self.udp_len - self.left.len()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.rows.is_empty() && self.by_address.is_empty() && self.left.is_empty()
     }
@@ -345,7 +350,7 @@ impl Flows {
             ports.count(Counter::LimitBindingsPerFlow);
             return false;
         }
-        self.note_left(row);
+        self.note_left(row, ports);
         true
     }
 
@@ -376,7 +381,7 @@ impl Flows {
         let Some(row) = self.by_address.get(&Address::Udp(point, remote)).copied() else { return };
         let Some(flow) = self.rows.get_mut(row) else { return };
         flow.unbind(binding, to);
-        if flow.bound.is_empty() { self.end_udp(row, ports) } else { self.note_left(row) }
+        if flow.bound.is_empty() { self.end_udp(row, ports) } else { self.note_left(row, ports) }
     }
 
     /// A UDP flow may have expired.
@@ -399,18 +404,19 @@ impl Flows {
         self.by_address.remove(&Address::Udp(flow.point, flow.remote));
         self.udp_len -= 1;
         if let Kind::Udp { timer, left, .. } = flow.kind {
-            if let Some(place) = left {
-                self.left.remove(&place);
-            }
             if let Some(timer) = timer {
                 ports.wheel.cancel(timer);
             }
+            match left {
+                // It was counted when its last binding left.
+                Some(place) => drop(self.left.remove(&place)),
+                None => ports.count(Counter::FlowClosed),
+            }
         }
-        ports.count(Counter::FlowClosed);
     }
 
     /// A flow's bindings have changed: it is among those that give way exactly while all of them have moved away.
-    fn note_left(&mut self, row: ConnId) {
+    fn note_left(&mut self, row: ConnId, ports: &mut Ports) {
         let Some(flow) = self.rows.get_mut(row) else { return };
         let is_left = flow.is_left();
         let Kind::Udp { left, .. } = &mut flow.kind else { return };
@@ -419,10 +425,12 @@ impl Flows {
                 self.left_count += 1;
                 self.left.insert(self.left_count, row);
                 *left = Some(self.left_count);
+                ports.count(Counter::FlowClosed);
             }
             (false, Some(place)) => {
                 self.left.remove(&place);
                 *left = None;
+                ports.count(Counter::FlowOpened);
             }
             (true, Some(_)) | (false, None) => {}
         }

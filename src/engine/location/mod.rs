@@ -382,7 +382,7 @@ impl Location {
     }
 
     pub(super) fn show(&self, gauges: &mut Gauges) {
-        gauges.set_len(Gauge::RegisteredFlowsUdp, self.flows.udp_len());
+        gauges.set_len(Gauge::RegisteredFlowsUdp, self.flows.udp_registered_len());
         gauges.set_len(Gauge::UdpFlows, self.flows.udp_len());
         gauges.set_len(Gauge::Bindings, self.directory.len());
         gauges.set_len(Gauge::ContextsGrace, self.waiters.len());

@@ -15,6 +15,7 @@ use crate::flow::keys::Identity;
 use crate::flow::table::Slots;
 use crate::ids::{BindingId, ConnId, FlowRef, PointId, ShardId, Transport};
 use crate::sip::Message;
+use crate::stats::Counter;
 use crate::transaction::branch::TxnId;
 
 const HISTORIES: u64 = 2_000;
@@ -491,4 +492,23 @@ fn whatever_phones_do_each_is_found_where_it_is_and_every_table_empties() {
         });
         assert!(history.is_ok(), "seed {seed}");
     }
+}
+
+#[test]
+fn a_udp_flow_that_its_phone_has_left_is_remembered_and_no_longer_counted_as_registered() {
+    let mut world = World::new(0);
+    let (id, other) = (world.phones[0].id, FlowRef::Udp { shard: ShardId(0), point: UDP, remote: remote(2) });
+    let Shard { location, ports, .. } = world.shard(ShardId(0));
+    let seen = |flows: &super::flows::Flows, ports: &Ports| {
+        let [opened, closed] = [Counter::FlowOpened, Counter::FlowClosed].map(|counter| ports.counters.of(counter));
+        (flows.udp_registered_len(), flows.udp_len(), opened, closed)
+    };
+    assert!(location.flows.bind_udp(UDP, remote(1), id, Time(9), ports));
+    assert_eq!(seen(&location.flows, ports), (1, 1, 1, 0));
+    location.flows.unbind_udp(UDP, remote(1), id, Some(other), ports);
+    assert_eq!(seen(&location.flows, ports), (0, 1, 1, 1));
+    assert!(location.flows.bind_udp(UDP, remote(1), id, Time(9), ports));
+    assert_eq!(seen(&location.flows, ports), (1, 1, 2, 1));
+    location.flows.unbind_udp(UDP, remote(1), id, None, ports);
+    assert_eq!(seen(&location.flows, ports), (0, 0, 2, 2));
 }

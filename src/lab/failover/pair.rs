@@ -122,6 +122,11 @@ impl Pair {
         Ok(())
     }
 
+    /// Who is the active one, as far as its requests show; `None` while the proxy has not turned to the one that is well.
+    pub fn active(&self) -> Option<usize> {
+        self.placer
+    }
+
     /// The server that is well takes over by itself.
     pub fn take_over(&mut self) {
         if self.placer.is_none() {

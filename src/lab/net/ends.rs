@@ -38,10 +38,19 @@ impl Net {
         socket.bind(&SockAddr::from(addr))?;
         let mut socket = UdpSocket::from_std(socket.into());
         let bound = socket.local_addr()?;
-        let index = self.udp.vacant_key();
+        let index = self.udp_next;
+        self.udp_next += 1;
         self.poll.registry().register(&mut socket, Token(UDP_BASE + index), Interest::READABLE)?;
-        self.udp.insert(UdpEnd { socket, owner });
+        self.udp.insert(index, UdpEnd { socket, owner });
         Ok((u32::try_from(index).expect("sockets are bounded by descriptors"), bound))
+    }
+
+    /// Takes a UDP socket away: the kernel refuses what still comes for it.
+    pub fn unbind(&mut self, socket: u32) {
+        if let Some(mut end) = self.udp.remove(&(socket as usize)) {
+            // The descriptor is closed right after; a failure to take it out of epoll changes nothing.
+            self.poll.registry().deregister(&mut end.socket).ok();
+        }
     }
 
     /// Listens for TCP or TLS; says the address.
@@ -66,7 +75,7 @@ impl Net {
             self.work.rotate_left(1);
             return None;
         }
-        let Some(end) = self.udp.get(index) else {
+        let Some(end) = self.udp.get(&index) else {
             // The socket was shut while its turn was due.
             self.burst = 0;
             self.work.pop_front();

@@ -72,7 +72,7 @@ impl Net {
     }
 
     fn each_socket(&self, owner: u32, act: impl Fn(SockRef<'_>) -> io::Result<()>) -> io::Result<()> {
-        for (_, end) in self.udp.iter().filter(|(_, end)| end.owner == owner) {
+        for end in self.udp.values().filter(|end| end.owner == owner) {
             act(SockRef::from(&end.socket))?;
         }
         for (_, listener) in self.listeners.iter().filter(|(_, listener)| listener.owner == owner) {

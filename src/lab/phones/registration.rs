@@ -73,9 +73,13 @@ impl Phones {
 
     /// Ends the phone's connection, as when its cable is pulled (`abruptly`) or when it is switched off.
     pub fn drop_connection(&mut self, stack: &mut Stack, phone: u32, abruptly: bool) {
-        if let Some(Link::Stream(conn)) = self.phones[phone as usize].link.take() {
-            stack.net.close(conn, abruptly);
-            stack.disconnect(conn);
+        match self.phones[phone as usize].link.take() {
+            Some(Link::Stream(conn)) => {
+                stack.net.close(conn, abruptly);
+                stack.disconnect(conn);
+            }
+            Some(Link::Udp { socket, .. }) => stack.net.unbind(socket),
+            None => {}
         }
         self.phones[phone as usize].registered_over = None;
         self.set_state(phone, State::Off);
@@ -248,6 +252,7 @@ impl Phones {
             }
         }
         self.phones[phone as usize].registered_over = link;
+        self.phones[phone as usize].registered_us = stack.now_us;
         self.phones[phone as usize].attempts = 0;
         self.set_state(phone, State::Registered);
         let serial = self.phones[phone as usize].cseq;

@@ -84,6 +84,14 @@ impl Stack {
         }
     }
 
+    /// The same over another link: the one of the INVITE may have given way to it.
+    pub fn cancel_over(&mut self, id: ClientId, link: Link) {
+        if let Some(client) = self.client(id) {
+            client.link = link;
+        }
+        self.cancel(id);
+    }
+
     pub(super) fn send_cancel(&mut self, id: ClientId) {
         let Some(client) = self.clients.get(id.slot as usize) else { return };
         let Some(bytes) = Message::parse(&client.request).and_then(|invite| hop_request(&invite, "CANCEL", None))

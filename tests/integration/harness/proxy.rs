@@ -131,7 +131,8 @@ impl Proxy {
         proxy
     }
 
-    fn start_kamailio(scratch: &Scratch, settings: Settings) -> Self {
+    /// Starts Kamailio's edge, which stands where Hawser would.
+    pub fn start_kamailio(scratch: &Scratch, settings: Settings) -> Self {
         let Settings { sip_port, tls_port, server_port, internal_protocol, .. } = &settings;
         let mut command = Command::new("kamailio");
         command

@@ -5,7 +5,6 @@
 
 mod bounds;
 mod calls;
-mod chaos;
 mod chaos_pair;
 mod claims;
 mod client_aor;

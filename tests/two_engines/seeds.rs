@@ -2,7 +2,7 @@
 //!
 //! - As a test: those that have failed once (`failed-seeds` beside this file: a line `TEST SEED` each), so many that are
 //!   always the same, and five from `HAWSER_SEED` on, or new ones. The first that fails ends the test.
-//! - With `HAWSER_SEEDS=FROM..TO` (`scripts/sim`): all of these and no others. One that fails is written to that file, and
+//! - With `HAWSER_SEEDS=FROM..TO`: all of these and no others. One that fails is written to that file, and
 //!   the next is played.
 
 use std::fs::OpenOptions;

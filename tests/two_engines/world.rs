@@ -326,11 +326,6 @@ impl World {
         self.settle();
     }
 
-    /// The next message that left the engines.
-    pub fn next_sent(&mut self) -> Option<Sent> {
-        self.sent.pop_front()
-    }
-
     fn carry_out(&mut self, me: ShardId, output: Output) {
         if let Some(record) = &mut self.record {
             record.output(me, self.now, &output);

@@ -52,6 +52,8 @@ pub enum Cause {
     CancelCrossed,
     /// Nothing reached one of the dialog's ends while the 2xx was sent.
     AckerAway,
+    /// Who was asked had come by another way, and un-registered before it answered: its dialog knows the way before only.
+    Unregistered,
     /// The dialog's other end has gone: no ACK can come.
     AckerLeft,
 }
@@ -62,6 +64,8 @@ pub struct Facts {
     pub lost_wires: BTreeMap<WireId, Time>,
     pub moved: Vec<(Time, PartyId)>,
     pub died: Vec<(Time, PartyId)>,
+    /// Who has un-registered.
+    pub unbound: Vec<(Time, PartyId)>,
     pub failures: Vec<(Time, PartyId, Option<Failure>)>,
     pub restarts: Vec<Time>,
     /// The network loses datagrams.
@@ -220,6 +224,10 @@ impl Facts {
         }
         if asked.answered_at.is_some_and(|at| at.since(asked.at) > self.timer_c) {
             return Some(Cause::BeyondTimerC);
+        }
+        let has_moved = self.moved.iter().any(|(_, mover)| *mover == party);
+        if has_moved && self.unbound.iter().any(|(at, one)| *one == party && *at >= asked.at) {
+            return Some(Cause::Unregistered);
         }
         (self.lost(asked) >= LOST_MIN).then_some(Cause::Network)
     }

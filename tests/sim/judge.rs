@@ -314,7 +314,8 @@ impl Judge {
     }
 
     /// A phone un-registers, which may overtake what it has asked just before.
-    pub fn unbinds(&mut self, party: PartyId) {
+    pub fn unbinds(&mut self, party: PartyId, now: Time) {
+        self.facts.unbound.push((now, party));
         let open = self.asked.values_mut().filter(|asked| asked.from == party && asked.finals.is_empty());
         open.for_each(|asked| asked.is_bound = false);
     }

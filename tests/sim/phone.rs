@@ -194,7 +194,7 @@ impl Agent {
         let expires = expires.unwrap_or(phone.expires_s);
         if expires == 0 {
             phone.bound_way = None;
-            ctx.judge.unbinds(id);
+            ctx.judge.unbinds(id, ctx.net.now());
         }
         let phone = self.phone();
         let (params, has_outbound) = (phone.params.clone(), phone.has_outbound);

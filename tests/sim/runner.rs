@@ -6,7 +6,7 @@
 //!   printed, and written to that file; the rest is played on.
 //! - `HAWSER_SEED=N`: this one alone, with its trace.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -16,16 +16,15 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::excuses::Cause;
 use crate::plan::Plan;
 use crate::trace;
 use crate::world::{Outcome, World};
 
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 /// Seeds that are played as a test, always the same.
-pub const FIXED: u64 = 600;
+pub const FIXED: u64 = 1_200;
 /// And new ones.
-const FRESH: u64 = 100;
+const FRESH: u64 = 200;
 /// Of all requests, how many may be excused.
 const EXCUSED_PERCENT_MAX: u64 = 5;
 /// Lines of the trace that are printed of a run that fails.
@@ -167,7 +166,7 @@ fn about(why: &str, lines: VecDeque<String>) -> Vec<String> {
 }
 
 fn short(why: &str) -> String {
-    why.chars().take(4_000).collect()
+    why.chars().take(900).collect()
 }
 
 fn keep(failed: &[(u64, String)]) {
@@ -214,7 +213,9 @@ fn whatever_happens_every_request_is_answered_and_nothing_goes_astray() {
     assert!(seeds.is_empty(), "seeds fail: {seeds:?}");
     let (excused, requests) = (sum.excused(), sum.outcome.tally.requests);
     assert!(excused * 100 <= requests * EXCUSED_PERCENT_MAX, "{excused} of {requests} requests are excused");
-    let causes: BTreeMap<Cause, u64> = sum.outcome.tally.excused;
-    assert!(causes.len() < 20, "{causes:?}");
-    crate::coverage::check(&sum.outcome.counters);
+    if is_search {
+        eprintln!("counted in none of them: {}", crate::coverage::never(&sum.outcome.counters).join(", "));
+    } else {
+        crate::coverage::check(&sum.outcome.counters);
+    }
 }

@@ -40,7 +40,7 @@ const NOT_HERE: [(&str, &str, &str); 48] = [
     ("connect_failures", "", "servers are there or refuse; src/shard/tests and tests/two_engines/devices.rs"),
     ("server_switches", "", "by what is rare here: tests/two_engines/failover.rs and chaos_pair.rs have each"),
     ("tls_", "", "one CA, one key, the newest protocol; src/tls/tests has every failure, version and cipher"),
-    ("datagrams", "", "sockets take what they are given, or all of it later; src/transport/udp.rs"),
+    ("datagrams_", "", "sockets take what they are given, or all of it later; src/transport/udp.rs"),
     ("accept_errors", "", "rare"),
     ("dns_", "", "one zone of two names; src/dns/tests and tests/two_engines/servers.rs"),
     ("limit_hits", "", "bounds are wide here; each has its test at the edge (tests/tidy counts them)"),

@@ -22,9 +22,9 @@ use crate::world::{Outcome, World};
 
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 /// Seeds that are played as a test, always the same.
-pub const FIXED: u64 = 1_200;
+pub const FIXED: u64 = 1_000;
 /// And new ones.
-const FRESH: u64 = 200;
+const FRESH: u64 = 100;
 /// Of all requests, how many may be excused.
 const EXCUSED_PERCENT_MAX: u64 = 5;
 /// Lines of the trace that are printed of a run that fails.

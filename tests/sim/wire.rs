@@ -223,10 +223,11 @@ impl Inside {
         self.wires[wire].ends[from].heard_at = now;
         let other = &mut self.wires[wire].ends[to];
         other.heard_at = now;
-        if other.fault.is_some() {
+        // A system that knows nothing of a connection any more resets it.
+        let is_closed = other.closed || other.fault.is_some();
+        if other.fault.is_some() && !matches!(part, Part::Bytes(_)) {
             return None;
         }
-        let is_closed = other.closed;
         match part {
             Part::Open => self.opened(wire),
             Part::Refuse => {
@@ -314,8 +315,10 @@ impl Inside {
             for end in 0..2 {
                 let [one, other] = [&self.wires[wire].ends[end], &self.wires[wire].ends[1 - end]];
                 if other.address.ip() == host && !one.is_over() {
-                    let at = one.heard_at.max(self.now).after(DEAD_AFTER);
-                    self.at(at, Event::Dead { wire, end });
+                    // Keep-alives have heard of it until now.
+                    let now = self.now;
+                    self.wires[wire].ends[end].heard_at = now;
+                    self.at(now.after(DEAD_AFTER), Event::Dead { wire, end });
                 }
             }
         }

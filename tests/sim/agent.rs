@@ -79,6 +79,8 @@ pub struct Agent {
     laters: BTreeMap<u64, Later>,
     next_later: u64,
     next_branch: u32,
+    /// How fast its clock goes: a thousand of its milliseconds are so many.
+    pub clock_permille: u32,
 }
 
 /// Timers of the party itself, told apart from those of its transactions.
@@ -96,13 +98,19 @@ impl Agent {
             laters: BTreeMap::new(),
             next_later: LATER,
             next_branch: 0,
+            clock_permille: 1_000,
         }
     }
 
     pub fn later(&mut self, ctx: &mut Ctx, wait: Duration, what: Later) {
         self.next_later += 1;
         self.laters.insert(self.next_later, what);
-        ctx.net.after(wait, Event::Timer { party: self.id, timer: self.next_later });
+        ctx.net.after(self.by_clock(wait), Event::Timer { party: self.id, timer: self.next_later });
+    }
+
+    /// How long its clock takes for that.
+    fn by_clock(&self, wait: Duration) -> Duration {
+        wait * self.clock_permille / 1_000
     }
 
     pub fn later_ms(&mut self, ctx: &mut Ctx, ms: std::ops::Range<u64>, what: Later) {
@@ -228,7 +236,7 @@ impl Agent {
 
     pub fn carry_out(&mut self, ctx: &mut Ctx, todo: Todo) {
         for (at, timer) in todo.arm {
-            ctx.net.after(at.since(ctx.net.now()), Event::Timer { party: self.id, timer });
+            ctx.net.after(self.by_clock(at.since(ctx.net.now())), Event::Timer { party: self.id, timer });
         }
         for (way, message) in todo.send {
             self.send(ctx, way, &message);

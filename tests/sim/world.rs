@@ -36,6 +36,8 @@ use crate::wire::{Arrived, Wire};
 pub const RESOLVERS: [([u8; 4], u16); 2] = [([192, 0, 2, 53], 53), ([192, 0, 2, 54], 53)];
 /// Turns in a row that nothing was ready for, and that want another one at once.
 const RESTLESS_TURNS_MAX: u32 = 256;
+/// Events of one moment.
+const EVENTS_AT_ONCE_MAX: u32 = 10_000;
 const LOST_WAKE: &str = "a shard sleeps with mail that nobody wakes it for";
 
 /// Set when a shard is woken.
@@ -143,6 +145,11 @@ impl World {
         world.ctx.judge.facts.timer_c = Duration::from_secs(plan.setup.timer_c_s);
         world.ctx.judge.facts.loses = plan.weather.loss_permille > 0;
         world.people();
+        // Clocks of parties differ by up to a fiftieth.
+        for (id, agent) in &mut world.agents {
+            let salt = plan.setup.seed.wrapping_mul(31).wrapping_add(*id as u64 * 17);
+            agent.clock_permille = 980 + u32::try_from(salt % 41).expect("small");
+        }
         world.start();
         world
     }
@@ -238,7 +245,11 @@ impl World {
             self.ctx.net.after(Duration::from_millis(*ms), Event::Act(at));
         }
         self.schedule_end();
+        let (mut at, mut count) = (Time(0), 0_u32);
         while let Some(event) = self.ctx.net.pop() {
+            count = if self.ctx.net.now() == at { count + 1 } else { 0 };
+            at = self.ctx.net.now();
+            assert!(count < EVENTS_AT_ONCE_MAX, "time stands still: {event:?}");
             if self.happen(event) {
                 break;
             }

@@ -313,6 +313,11 @@ impl Judge {
         self.facts.away.push((party, now, until));
     }
 
+    /// Whether the proxy has started anew since a request was sent.
+    pub fn has_restarted_since(&self, id: &str) -> bool {
+        self.asked.get(id).is_some_and(|asked| self.facts.restarts.iter().any(|at| *at >= asked.at))
+    }
+
     /// A phone un-registers, which may overtake what it has asked just before.
     pub fn unbinds(&mut self, party: PartyId, now: Time) {
         self.facts.unbound.push((now, party));

@@ -370,7 +370,8 @@ impl Agent {
             200 => {
                 // The proxy has counted from before this came.
                 let granted = client.request.get("Expires").parse().unwrap_or(0_u64).saturating_sub(2);
-                self.phone().bound_way = Some(client.way).filter(|_| granted > 0);
+                let is_forgotten = ctx.judge.has_restarted_since(client.request.get("X-Id"));
+                self.phone().bound_way = Some(client.way).filter(|_| granted > 0 && !is_forgotten);
                 self.phone().bound_until = ctx.net.now().after(Duration::from_secs(granted));
                 self.later(ctx, Duration::from_millis(expires_s * 600), Later::Register { nth });
             }

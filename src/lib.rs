@@ -70,7 +70,8 @@
 //!
 //! Imports only go down this list; `tests/tidy` holds it. *Pure* code names no socket, clock, thread or
 //! source of randomness and writes no log: time is an argument, keys and seeds are injected. So
-//! `tests/two_engines` runs several shards under one virtual clock, with the code that runs in production.
+//! `tests/two_engines` runs several engines under one virtual clock, as stories that are told by hand, and `tests/sim` whole
+//! shards with their mailboxes and TLS, with everything at once: with the code that runs in production.
 //!
 //! | module | pure | what |
 //! | --- | --- | --- |

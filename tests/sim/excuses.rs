@@ -8,7 +8,7 @@ use hawser::clock::Time;
 
 use crate::judge::{Asked, is_server};
 use crate::net::{PartyId, WireId};
-use crate::plan::Failure;
+use crate::plan::{DEVICE, Failure};
 use crate::stack::{Served, TIMES, Way};
 
 /// An answer that comes so late may be lost once and then be too late (timer F).
@@ -64,6 +64,8 @@ pub struct Facts {
     pub lost_wires: BTreeMap<WireId, Time>,
     pub moved: Vec<(Time, PartyId)>,
     pub died: Vec<(Time, PartyId)>,
+    /// Who has heard that it is registered.
+    pub bound: Vec<(Time, PartyId)>,
     /// Who has un-registered.
     pub unbound: Vec<(Time, PartyId)>,
     pub failures: Vec<(Time, PartyId, Option<Failure>)>,
@@ -188,11 +190,23 @@ impl Facts {
             return cause;
         }
         // A UDP flow is known until it expires, though nobody is there any more, and nobody may say 408.
-        let is_lost = |to: &PartyId| {
-            let has_it = asked.arrived.iter().any(|(party, _)| party == to);
-            !has_it || self.moved.iter().any(|(_, mover)| mover == to)
+        to.iter().any(|to| !self.is_reachable(*to, asked.at, until)).then_some(Cause::AskedLate)
+    }
+
+    /// Whether the proxy knew where a party was when it was asked, and that was so until the end: its last word of before
+    /// was a registration that it heard the answer of, and it has left by no way since.
+    fn is_reachable(&self, party: PartyId, at: Time, until: Time) -> bool {
+        if party >= DEVICE {
+            return true;
+        }
+        let of = |list: &[(Time, PartyId)]| -> Vec<Time> {
+            list.iter().filter(|(_, one)| *one == party).map(|(at, _)| *at).collect()
         };
-        to.iter().any(is_lost).then_some(Cause::AskedLate)
+        let leaves: Vec<Time> = [of(&self.moved), of(&self.unbound), of(&self.died), self.restarts.clone()].concat();
+        let left = leaves.iter().filter(|left| **left <= at).max();
+        let bound = of(&self.bound).into_iter().filter(|bound| *bound <= at).max();
+        let stays = !leaves.iter().any(|left| *left > at && *left <= until);
+        bound.is_some_and(|bound| left.is_none_or(|left| *left < bound)) && stays
     }
 
     /// Why an answer of `party` may have had no ACK.

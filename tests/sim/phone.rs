@@ -370,6 +370,9 @@ impl Agent {
             200 => {
                 // The proxy has counted from before this came.
                 let granted = client.request.get("Expires").parse().unwrap_or(0_u64).saturating_sub(2);
+                if granted > 0 {
+                    ctx.judge.facts.bound.push((ctx.net.now(), self.id));
+                }
                 let is_forgotten = ctx.judge.has_restarted_since(client.request.get("X-Id"));
                 self.phone().bound_way = Some(client.way).filter(|_| granted > 0 && !is_forgotten);
                 self.phone().bound_until = ctx.net.now().after(Duration::from_secs(granted));

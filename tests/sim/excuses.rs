@@ -52,6 +52,8 @@ pub enum Cause {
     CancelCrossed,
     /// Nothing reached one of the dialog's ends while the 2xx was sent.
     AckerAway,
+    /// DNS did not know the servers, or not yet: one of them was taken for an endpoint.
+    Nameless,
     /// Who was asked had come by another way, and un-registered before it answered: its dialog knows the way before only.
     Unregistered,
     /// The dialog's other end has gone: no ACK can come.
@@ -64,6 +66,9 @@ pub struct Facts {
     pub lost_wires: BTreeMap<WireId, Time>,
     pub moved: Vec<(Time, PartyId)>,
     pub died: Vec<(Time, PartyId)>,
+    /// When the servers' names may stand for nobody, so that what they send is taken for an endpoint's: from when until
+    /// when.
+    pub nameless: Vec<(Time, Time)>,
     /// Who has heard that it is registered.
     pub bound: Vec<(Time, PartyId)>,
     /// Who has un-registered.
@@ -122,6 +127,12 @@ impl Facts {
 
     fn was_away(&self, party: PartyId, from: Time, until: Time) -> bool {
         self.away.iter().any(|(away, left, back)| *away == party && *left <= until && *back >= from)
+    }
+
+    /// Whether a server may have been nobody to the proxy while a call began.
+    pub fn is_nameless(&self, since: Time) -> bool {
+        let until = since.after(TIMES.lifetime() * 2);
+        self.nameless.iter().any(|(from, to)| *from <= until && *to >= since)
     }
 
     /// How many datagrams of its Call-IDs were lost.
@@ -238,6 +249,9 @@ impl Facts {
         }
         if asked.answered_at.is_some_and(|at| at.since(asked.at) > self.timer_c) {
             return Some(Cause::BeyondTimerC);
+        }
+        if self.is_nameless(asked.at) {
+            return Some(Cause::Nameless);
         }
         let has_moved = self.moved.iter().any(|(_, mover)| *mover == party);
         if has_moved && self.unbound.iter().any(|(at, one)| *one == party && *at >= asked.at) {

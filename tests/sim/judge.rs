@@ -187,7 +187,7 @@ impl Judge {
         }
         let is_for_it = if is_server(party) {
             // While the servers' name is not resolved, nobody knows that a server has sent it.
-            let is_unknown = setup.named && is_server(asked.from);
+            let is_unknown = self.facts.is_nameless(asked.at);
             let passes = setup.is_proxying() && !is_server(asked.from) && !is_direct(asked, setup);
             asked.to == "s" || passes || is_unknown
         } else {

@@ -122,6 +122,7 @@ impl World {
             }
             Step::Resolvers { how, ms } => {
                 self.resolving = how;
+                self.is_nameless(Duration::from_millis(ms));
                 self.later(ms, Undo::Resolvers);
             }
             Step::NoDescriptors { ms } => {

@@ -66,9 +66,8 @@ pub struct Facts {
     pub lost_wires: BTreeMap<WireId, Time>,
     pub moved: Vec<(Time, PartyId)>,
     pub died: Vec<(Time, PartyId)>,
-    /// When the servers' names may stand for nobody, so that what they send is taken for an endpoint's: from when until
-    /// when.
-    pub nameless: Vec<(Time, Time)>,
+    /// From when on the servers' names may stand for nobody, so that what they send is taken for an endpoint's.
+    pub nameless: Vec<Time>,
     /// Who has heard that it is registered.
     pub bound: Vec<(Time, PartyId)>,
     /// Who has un-registered.
@@ -129,10 +128,11 @@ impl Facts {
         self.away.iter().any(|(away, left, back)| *away == party && *left <= until && *back >= from)
     }
 
-    /// Whether a server may have been nobody to the proxy while a call began.
+    /// Whether a server may have been nobody to the proxy when a call began: a connection that it has opened then stays
+    /// an endpoint's while it lives.
     pub fn is_nameless(&self, since: Time) -> bool {
         let until = since.after(TIMES.lifetime() * 2);
-        self.nameless.iter().any(|(from, to)| *from <= until && *to >= since)
+        self.nameless.iter().any(|from| *from <= until)
     }
 
     /// How many datagrams of its Call-IDs were lost.
@@ -201,7 +201,13 @@ impl Facts {
             return cause;
         }
         // A UDP flow is known until it expires, though nobody is there any more, and nobody may say 408.
-        to.iter().any(|to| !self.is_reachable(*to, asked.at, until)).then_some(Cause::AskedLate)
+        // A dialog that began when its phone was not registered knows the way of then and no other.
+        let is_of_call = |one: &&Asked| one.call_ids().any(|call_id| asked.call_ids().any(|own| own == call_id));
+        let began = all.values().filter(is_of_call).map(|one| one.at).min().unwrap_or(asked.at);
+        let is_reachable = |to: &PartyId| {
+            self.is_reachable(*to, asked.at, until) && (began == asked.at || self.is_reachable(*to, began, began))
+        };
+        to.iter().any(|to| !is_reachable(to)).then_some(Cause::AskedLate)
     }
 
     /// Whether the proxy knew where a party was when it was asked, and that was so until the end: its last word of before

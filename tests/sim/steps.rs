@@ -122,7 +122,7 @@ impl World {
             }
             Step::Resolvers { how, ms } => {
                 self.resolving = how;
-                self.is_nameless(Duration::from_millis(ms));
+                self.is_nameless();
                 self.later(ms, Undo::Resolvers);
             }
             Step::NoDescriptors { ms } => {

@@ -37,8 +37,6 @@ use crate::wire::{Arrived, Wire};
 pub const RESOLVERS: [([u8; 4], u16); 2] = [([192, 0, 2, 53], 53), ([192, 0, 2, 54], 53)];
 /// Turns in a row that nothing was ready for, and that want another one at once.
 const RESTLESS_TURNS_MAX: u32 = 256;
-/// Until names are known again that were not: the cache's patience with a failure, and a try of a lookup.
-const NAMES_AGAIN: Duration = Duration::from_secs(20);
 /// Events of one moment.
 const EVENTS_AT_ONCE_MAX: u32 = 10_000;
 const LOST_WAKE: &str = "a shard sleeps with mail that nobody wakes it for";
@@ -198,7 +196,7 @@ impl World {
     /// The proxy's process starts.
     pub fn start(&mut self) {
         self.boot += 1;
-        self.is_nameless(Duration::ZERO);
+        self.is_nameless();
         let setup = &self.plan.setup;
         self.ctx.net.seat(setup.shards);
         let (handle, ends) = join(usize::from(setup.shards), setup.mails_max, Clock::start());
@@ -220,11 +218,10 @@ impl World {
         }
     }
 
-    /// From now on, and for so long, the names of servers may stand for nobody: and until they were asked for again.
-    pub fn is_nameless(&mut self, wait: Duration) {
-        let now = self.ctx.net.now();
+    /// From now on the names of servers may stand for nobody.
+    pub fn is_nameless(&mut self) {
         if self.plan.setup.named {
-            self.ctx.judge.facts.nameless.push((now, now.after(wait + NAMES_AGAIN)));
+            self.ctx.judge.facts.nameless.push(self.ctx.net.now());
         }
     }
 

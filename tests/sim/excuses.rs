@@ -8,7 +8,7 @@ use hawser::clock::Time;
 
 use crate::judge::{Asked, is_server};
 use crate::net::{PartyId, WireId};
-use crate::plan::{DEVICE, Failure};
+use crate::plan::{DEVICE, Failure, SITE};
 use crate::stack::{Served, TIMES, Way};
 
 /// An answer that comes so late may be lost once and then be too late (timer F).
@@ -216,7 +216,7 @@ impl Facts {
     /// Whether the proxy knew where a party was when it was asked, and that was so until the end: its last word of before
     /// was a registration that it heard the answer of, and it has left by no way since.
     fn is_reachable(&self, party: PartyId, at: Time, until: Time) -> bool {
-        if party >= DEVICE {
+        if party == DEVICE || party == SITE {
             return true;
         }
         let of = |list: &[(Time, PartyId)]| -> Vec<Time> {

@@ -4,11 +4,12 @@ use hawser::stats::{Counters, Row};
 
 /// Name without `hawser_` and `_total`, a label's value (empty: all), and why it does not count here. It may: some are
 /// only rare.
-const NOT_HERE: [(&str, &str, &str); 48] = [
+const NOT_HERE: [(&str, &str, &str); 49] = [
     ("requests", "REGISTER", "a server registers nowhere; those of phones count every time"),
     ("requests", "PRACK", "a method as any other here; integration tests play it"),
     ("retransmissions_absorbed", "ack", "rare: it takes an ACK that the network doubles and a phone that has moved"),
     ("service_checks", "server", "servers of this world do not ask; tests/two_engines/hostile.rs"),
+    ("service_checks", "503", "rare: a stranger that asks while no server answers"),
     ("x_genesys_stripped", "server", "servers of this world name flows by tokens; tests/two_engines/next_hop.rs"),
     ("faults", "", "the texts of strangers are few; src/sip/torture.rs and tests/two_engines/torture.rs play each"),
     ("unparsable_dropped", "", "the same"),

@@ -42,7 +42,6 @@ pub struct Asked {
     pub arrived: Vec<(PartyId, Time)>,
     /// When somebody has answered it for good.
     pub answered_at: Option<Time>,
-    pub passed_on_unanswered: bool,
     /// The requests that a B2BUA has made of it.
     pub made: Vec<String>,
     /// Where proxying servers have sent it on to.
@@ -112,7 +111,6 @@ impl Judge {
                     is_bound: true,
                     arrived: Vec::new(),
                     answered_at: None,
-                    passed_on_unanswered: false,
                     made: Vec::new(),
                     onward: Vec::new(),
                 }
@@ -285,13 +283,6 @@ impl Judge {
     pub fn timed_out(&mut self, client: &Client, now: Time) {
         if let Some(asked) = self.asked.get_mut(client.request.get("X-Id")) {
             asked.timed_out.get_or_insert(now);
-        }
-    }
-
-    /// A proxying server lets a request end without a word, for what it was sent on to said nothing.
-    pub fn unanswered_by_proxy(&mut self, id: Option<&str>, _now: Time) {
-        if let Some(asked) = id.and_then(|id| self.asked.get_mut(id)) {
-            asked.passed_on_unanswered = true;
         }
     }
 

@@ -84,8 +84,8 @@ impl Agent {
         format!("<{}>", self.phone().contact)
     }
 
-    /// A request of its own outside of a dialog.
-    fn request(&mut self, ctx: &mut Ctx, method: &str, to_user: &str, to: &str) -> Msg {
+    /// A request of its own outside of a dialog, which the pair of servers hears first.
+    fn request(&mut self, ctx: &mut Ctx, method: &str, to_user: &str) -> Msg {
         let (via, number) = (self.via(), self.number());
         let (id, user) = (self.id, self.phone().user.clone());
         let mut out = Msg::request(method, &format!("sip:{to_user}@example.com"));
@@ -95,7 +95,7 @@ impl Agent {
         out.push("To", format!("<sip:{to_user}@example.com>"));
         out.push("Call-ID", format!("c{number}-{id}"));
         out.push("CSeq", format!("1 {method}"));
-        out.push("X-Id", format!("{id} {number} {to}"));
+        out.push("X-Id", format!("{id} {number} s"));
         if matches!(method, "INVITE" | "SUBSCRIBE") {
             out.push("Contact", self.own_contact());
         }
@@ -229,9 +229,9 @@ impl Agent {
     }
 
     /// Asks somebody something.
-    pub fn phone_asks(&mut self, ctx: &mut Ctx, method: &str, to_user: &str, to: &str) {
+    pub fn phone_asks(&mut self, ctx: &mut Ctx, method: &str, to_user: &str) {
         let Some(way) = self.phone().way else { return };
-        let request = self.request(ctx, method, to_user, to);
+        let request = self.request(ctx, method, to_user);
         self.ask(ctx, request, way, Why::Own);
     }
 

@@ -434,9 +434,6 @@ impl Agent {
             self.server_answers(ctx, key, "408 Request Timeout");
         } else if ctx.setup.server == ServerKind::B2bua {
             self.server_answers(ctx, key, "480 Temporarily Unavailable");
-        } else {
-            let served = self.stack.served.get(key).map(|served| served.request.get("X-Id").to_owned());
-            ctx.judge.unanswered_by_proxy(served.as_deref(), ctx.net.now());
         }
     }
 

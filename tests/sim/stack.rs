@@ -83,7 +83,6 @@ pub struct Served {
     pub answered_at: Option<Time>,
     /// A 2xx to an INVITE waits for its ACK: the next interval, and until when.
     waits: Option<(Duration, Time)>,
-    pub acknowledged: bool,
     timers: [Option<(Time, u64)>; 3],
 }
 
@@ -297,16 +296,8 @@ impl Stack {
         };
         let cancels = (request.method() == "CANCEL").then(|| format!("INVITE {}", request.branch()));
         let answer = cancels.is_some().then(|| request.answer("200 OK", "c"));
-        let served = Served {
-            machine,
-            request,
-            way,
-            response: None,
-            answered_at: None,
-            waits: None,
-            acknowledged: false,
-            timers: [None; 3],
-        };
+        let served =
+            Served { machine, request, way, response: None, answered_at: None, waits: None, timers: [None; 3] };
         self.served.insert(key.clone(), served);
         match (answer, cancels) {
             (Some(answer), Some(invite)) => {
@@ -325,7 +316,6 @@ impl Stack {
             && let ServerMachine::Invite(machine) = &mut served.machine
             && !machine.is_accepted()
         {
-            served.acknowledged = true;
             let effects = machine.on_ack(TIMES);
             return self.server_effects(&key, effects, now, todo);
         }
@@ -340,7 +330,7 @@ impl Stack {
         });
         // A request that came by two servers was answered twice, and is one dialog.
         for served in of.filter(|served| served.request.method() == "INVITE") {
-            (served.acknowledged, served.waits, served.timers[2]) = (true, None, None);
+            (served.waits, served.timers[2]) = (None, None);
         }
         todo.up.push(Up::Ack { ack });
     }

@@ -43,8 +43,7 @@ impl World {
         *self.outcome.faults.entry(name_of(&step)).or_default() += 1;
         match step {
             Step::Asks { phone, method, user } => {
-                let to = self.receiver(&user);
-                self.phone_does(phone, |agent, ctx| agent.phone_asks(ctx, method, &user, &to));
+                self.phone_does(phone, |agent, ctx| agent.phone_asks(ctx, method, &user));
             }
             Step::GoesOn { phone, method } => self.phone_does(phone, |agent, ctx| agent.phone_goes_on(ctx, method)),
             Step::Cancels { phone } => self.phone_does(phone, |agent, ctx| agent.phone_cancels(ctx)),
@@ -71,9 +70,8 @@ impl World {
                 }
             }
             Step::DeviceAsks { party, method, user } => {
-                let to = self.receiver(&user);
                 let agent = self.agents.get_mut(&party).expect("a device");
-                agent.phone_asks(&mut self.ctx, method, &user, &to);
+                agent.phone_asks(&mut self.ctx, method, &user);
             }
             fault => self.act_badly(fault),
         }
@@ -159,12 +157,6 @@ impl World {
         }
         let ms = self.ctx.chance.u64(50..3_000);
         self.later(ms, Undo::Start { same_keys });
-    }
-
-    /// The party that a user stands for, as `X-Id` says it: the pair hears everything first.
-    fn receiver(&self, user: &str) -> String {
-        let _ = user;
-        "s".to_owned()
     }
 
     pub fn undo(&mut self, undo: Undo) -> bool {

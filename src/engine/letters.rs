@@ -116,13 +116,17 @@ impl Engine {
             self.note_use(conn, from);
         }
         let binding = letter.binding.filter(|_| letter.by != By::Flow);
-        let left = is_there && self.location.step(flow, binding, &self.env).is_some_and(|moved| !moved.is_same(flow));
+        let step = self.location.step(flow, binding, &self.env).filter(|_| is_there);
+        // Nobody here knows whose a UDP address is when the binding's registration there is over.
+        let is_over = is_there && step.is_none();
+        let left = is_over || step.is_some_and(|moved| !moved.is_same(flow));
         match letter.txn {
             _ if is_there && !left => self.send_here(flow, letter.bytes),
             Some(txn) => {
                 self.ports.pool.give(letter.bytes);
                 self.mail(from, Mail::Failed { txn, flow, left });
             }
+            None if is_over => self.deliver(None, letter.or_by(flow)),
             // The home alone knows where the binding is by now: from here the letter could go back and forth between two
             // shards that have each heard of another move.
             None if left => self.deliver(None, letter),

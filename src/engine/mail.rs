@@ -28,6 +28,17 @@ pub struct Letter {
     pub by: By,
 }
 
+impl Letter {
+    /// The same, which goes by this UDP flow when its binding has none: a registration that is over ends no dialog.
+    #[must_use]
+    pub fn or_by(mut self, address: FlowRef) -> Self {
+        if self.by == By::Binding {
+            self.by = By::BindingOr(Box::new(address));
+        }
+        self
+    }
+}
+
 /// How a letter looks for whom it is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum By {

@@ -104,8 +104,12 @@ impl Engine {
     /// Sends a response towards the requester: over the flow that its request came by, or the one that took its place for
     /// the same binding; and over the first all the same when that one has gone too.
     pub(super) fn respond(&mut self, reply: FlowRef, binding: Option<BindingId>, bytes: Vec<u8>) {
-        // A registration over UDP may have ended meanwhile; its address still takes the answer.
-        let flow = self.moved_from(reply, binding).unwrap_or(reply);
+        let now_at = self.moved_from(reply, binding);
+        if let (None, Some(_), FlowRef::Udp { .. }) = (now_at, binding, reply) {
+            // The registration has ended meanwhile: its address still takes the answer, unless the phone is elsewhere.
+            return self.deliver(None, Letter { bytes, binding, txn: None, by: By::Binding }.or_by(reply));
+        }
+        let flow = now_at.unwrap_or(reply);
         let by = By::binding_or(reply, flow);
         if let Err(letter) = self.send(flow, Letter { bytes, binding, txn: None, by }) {
             self.deliver(Some(flow), letter);

@@ -98,14 +98,17 @@ impl Engine {
     // --- phones ----------------------------------------------------------------------------------------------
 
     /// The flow that a request can go by though its binding has none: the UDP address that it was sent to, or what its
-    /// token names, unless that is known to be gone or to be somebody else's by now.
+    /// token names, or the UDP address that the binding went to from there, unless that is known to be gone or to be
+    /// somebody else's by now.
     pub(super) fn still_there(&self, context: &ResponseContext) -> Option<FlowRef> {
         let TargetSet::Phone { binding, named, .. } = context.targets else { return None };
         if let Some(sent) = context.client.flow.filter(|flow| !flow.is_stream()) {
             return Some(sent);
         }
-        let flow = named.filter(|_| binding.is_some())?;
-        Some(flow).filter(|flow| self.location.is_open_to(*flow, binding, &self.env))
+        let (named, of) = (named?, binding?);
+        let last = self.location.last_of(named, Some(of), &self.env);
+        Some(if last.is_stream() { named } else { last })
+            .filter(|flow| self.location.is_open_to(*flow, binding, &self.env))
     }
 
     /// The SIP Server names its target's address: over UDP it is sent there; a connection is one of ours whose peer
@@ -274,11 +277,11 @@ impl Engine {
             }
             _ => {
                 // A UDP address takes what belongs to its context, though its registration is over.
-                let (gone, by) = match context.client.flow {
-                    Some(address) if !address.is_stream() => (None, By::BindingOr(Box::new(address))),
-                    gone => (gone, By::Binding),
-                };
-                self.deliver(gone, Letter { bytes, binding: context.targets.binding(), txn: None, by });
+                let letter = Letter { bytes, binding: context.targets.binding(), txn: None, by: By::Binding };
+                match context.client.flow {
+                    Some(address) if !address.is_stream() => self.deliver(None, letter.or_by(address)),
+                    gone => self.deliver(gone, letter),
+                }
             }
         }
     }

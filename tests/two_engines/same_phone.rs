@@ -222,6 +222,44 @@ fn a_dialog_finds_a_udp_phone_that_moved_though_its_first_address_is_forgotten()
     world.end();
 }
 
+/// The shard of the first address has heard of the second alone, where the registration is over: the home knows more.
+#[test]
+fn a_dialog_finds_a_udp_phone_that_came_back_elsewhere_when_its_registration_was_over() {
+    for first in [0, 1] {
+        let mut world = World::new(&Setup::default());
+        let (mut phone, _) = plain(&mut world, true);
+        let way = Way::Udp(UDP_PHONE, first);
+        register(&mut world, &mut phone, way, 600);
+        let mut server = answered(&mut world, &phone, way);
+        register(&mut world, &mut phone, Way::Udp("10.9.9.9:40001", 1 - first), 60);
+        world.pass_s(62);
+        assert_eq!(world.counted(Counter::BindingExpired), 1);
+        let way = Way::Udp("10.9.9.9:40002", 1 - first);
+        register(&mut world, &mut phone, way, 60);
+        in_dialog(&mut world, &mut server, "INFO", way);
+        in_dialog(&mut world, &mut server, "BYE", way);
+        world.assert_silent();
+        world.end();
+    }
+}
+
+/// It has nothing else to be reached by than where it was last.
+#[test]
+fn a_udp_phone_that_moved_keeps_its_calls_though_its_registration_expires() {
+    for first in [0, 1] {
+        let mut world = World::new(&Setup::default());
+        let (mut phone, _) = plain(&mut world, true);
+        let way = Way::Udp(UDP_PHONE, first);
+        register(&mut world, &mut phone, way, 600);
+        let mut server = answered(&mut world, &phone, way);
+        let way = Way::Udp("10.9.9.9:40001", 1 - first);
+        register(&mut world, &mut phone, way, 60);
+        world.pass_s(62);
+        in_dialog(&mut world, &mut server, "BYE", way);
+        world.end();
+    }
+}
+
 #[test]
 fn with_sticky_contact_a_new_call_id_leaves_no_dead_alias() {
     for shards in [1, 2] {

@@ -150,15 +150,22 @@ impl Location {
         if let Some(found) = found.filter(|found| self.is_there(*found, env)) {
             return Some(found);
         }
-        let mut flow = self.step(flow, binding, env)?;
-        for _ in 0..FLOW_ATTEMPTS_MAX {
-            match self.step(flow, binding, env) {
-                Some(next) if !next.is_same(flow) => flow = next,
-                None if !flow.is_stream() => return None,
-                _ => break,
+        self.step(flow, binding, env)?;
+        let last = self.last_of(flow, binding, env);
+        if last.is_stream() { Some(last) } else { self.step(last, binding, env).map(|_| last) }
+    }
+
+    /// The flow that a binding had last, as far as the rows of this shard say from one that it had. It may be gone.
+    pub(super) fn last_of(&self, mut flow: FlowRef, binding: Option<BindingId>, env: &Env) -> FlowRef {
+        for _ in 0..=FLOW_ATTEMPTS_MAX {
+            let Some(next) = self.step(flow, binding, env) else { break };
+            let stays = next.is_same(flow);
+            flow = next;
+            if stays {
+                break;
             }
         }
-        Some(flow)
+        flow
     }
 
     /// What the row of a flow of this shard says: where a binding has gone, or `None` when the flow is gone. Without a

@@ -113,6 +113,17 @@ impl Engine {
         }
     }
 
+    /// A name stands for other addresses now: who has opened a connection from one of them before, and was taken for an
+    /// endpoint, is asked again by its next request.
+    pub(super) fn unsettle_sides(&mut self) {
+        for (_, conn) in self.conns.iter_mut() {
+            let is_endpoint = conn.link.is_none() && !conn.is_peer && conn.side == Some(Side::Endpoint);
+            if is_endpoint && !conn.is_registered() && self.env.names.is_server_ip(conn.peer.ip()) {
+                conn.side = None;
+            }
+        }
+    }
+
     pub(super) fn uncount_source(&mut self, ip: std::net::IpAddr) {
         if planted(Plant::ShareNotCounted) {
             return;

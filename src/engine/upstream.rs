@@ -57,9 +57,12 @@ impl Engine {
 
     /// The owner's verdict: new requests go by it, and those that wait for a server that does not answer move on.
     pub(super) fn on_view(&mut self, upstream: Upstream, now: Time) {
-        self.env.names.set_servers(&upstream.view);
+        let mut is_news = self.env.names.set_servers(&upstream.view);
         for (index, targets) in upstream.peers.iter().enumerate() {
-            self.env.names.set_peer(index, targets.iter().map(|target| target.address));
+            is_news |= self.env.names.set_peer(index, targets.iter().map(|target| target.address));
+        }
+        if is_news {
+            self.unsettle_sides();
         }
         let verdict = self.connections.on_verdict(upstream, &self.env.settings);
         for to in &verdict.back {

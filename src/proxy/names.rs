@@ -128,20 +128,20 @@ impl Names {
         self.trusted.clone_from(&live.trusted);
     }
 
-    /// Where the servers are now.
-    pub fn set_servers(&mut self, view: &View) {
+    /// Where the servers are now. Whether that is news.
+    pub fn set_servers(&mut self, view: &View) -> bool {
+        let mut is_news = false;
         for (server, pair) in self.servers.iter_mut().zip(&view.pairs) {
             let members = [Member::Primary, Member::Backup].into_iter().zip(&pair.members);
-            server.addresses =
-                members.flat_map(|(member, view)| view.targets.iter().map(move |t| (member, t.address))).collect();
+            let addresses = members.flat_map(|(member, view)| view.targets.iter().map(move |t| (member, t.address)));
+            is_news |= replace(&mut server.addresses, addresses);
         }
+        is_news
     }
 
-    /// Where another site's proxy is now.
-    pub fn set_peer(&mut self, peer: usize, addresses: impl Iterator<Item = SocketAddr>) {
-        if let Some(peer) = self.peers.get_mut(peer) {
-            peer.addresses = addresses.collect();
-        }
+    /// Where another site's proxy is now. Whether that is news.
+    pub fn set_peer(&mut self, peer: usize, addresses: impl Iterator<Item = SocketAddr>) -> bool {
+        self.peers.get_mut(peer).is_some_and(|peer| replace(&mut peer.addresses, addresses))
     }
 
     fn is_own_host(&self, host: Host, buf: &[u8], port: u16) -> bool {
@@ -342,6 +342,15 @@ impl Names {
 
     fn is_trusted(&self, ip: IpAddr) -> bool {
         self.trusted.iter().any(|(network, prefix)| in_network(ip, *network, *prefix))
+    }
+}
+
+/// Whether that changes what was there.
+fn replace<T: PartialEq>(all: &mut Vec<T>, by: impl Iterator<Item = T>) -> bool {
+    let by: Vec<T> = by.collect();
+    *all != by && {
+        *all = by;
+        true
     }
 }
 

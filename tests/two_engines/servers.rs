@@ -10,7 +10,7 @@ use hawser::stats::Counter;
 
 use crate::stage::{Mode, Stage, address, ask, cancel, everywhere, paired, unchecked};
 use crate::talk::{Dialog, answer, header, headers, start_line};
-use crate::world::{SERVER, SERVER2, Setup, TLS};
+use crate::world::{SERVER, SERVER2, Setup, TCP, TLS};
 
 const OTHER: &str = "127.0.0.1:7100";
 const OTHER2: &str = "127.0.0.1:7101";
@@ -332,6 +332,31 @@ fn a_server_whose_name_does_not_resolve_yet_is_503_with_retry_after_and_then_ser
         stage.assert_served_by(SERVER);
         stage.end();
     });
+}
+
+/// Until then it is nobody that we know, whom a stranger could be too; but not for as long as the connection lives.
+#[test]
+fn a_servers_own_connection_is_its_own_from_when_its_name_resolves() {
+    for shards in [1, 2] {
+        let mut stage = Stage::new(&Setup { mutate: named, internal: Transport::Tcp, shards, ..Setup::default() });
+        let own = stage.world.connect_from(shards - 1, TCP, address("127.0.0.1:43210"));
+        let message = |id: &str| {
+            request_of(&stage, SERVER, "MESSAGE", id).replacen("sip:127.0.0.1:5060", "sip:gw@10.0.0.7;transport=udp", 1)
+        };
+        let (before, after) = (message("m1").replace("127.0.0.1:7000;", "sips.test:7000;"), message("m2"));
+        let after = after.replace("127.0.0.1:7000;", "sips.test:7000;");
+        stage.world.write(own, &before);
+        stage.read_status(own, "503");
+        stage.srv(60, &[("a.test", 0, 0, 7000)]);
+        for _ in 0..4 {
+            stage.pass_s(80);
+            stage.world.write(own, "\r\n\r\n");
+            assert_eq!(stage.world.read(own), "\r\n");
+        }
+        stage.world.write(own, &after);
+        assert!(stage.world.read_udp("10.0.0.7:5060").starts_with("MESSAGE "));
+        stage.end();
+    }
 }
 
 #[test]

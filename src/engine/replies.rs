@@ -59,7 +59,7 @@ impl Engine {
         let mut bytes = self.ports.pool.take();
         response::write(request, source.peer, &Reply { code, reason, to_tag: &tag_of(key), extra }, &mut bytes);
         let len_max = request.buf().len() * STRANGER_ANSWER_FACTOR_MAX;
-        if source.is_stranger() && bytes.len() > len_max {
+        if source.is_stranger(&self.env.settings) && bytes.len() > len_max {
             self.count(Counter::LimitStrangerAnswerFactor);
             // The tag stays: an answer without one is none (RFC 3261 §8.2.6.2).
             bytes.clear();

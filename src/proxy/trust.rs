@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 
 use super::Target;
+use crate::config::engine::Settings;
 use crate::ids::{BindingId, FlowRef, Side};
 use crate::planted::{Plant, planted};
 
@@ -33,9 +34,13 @@ impl Source {
     }
 
     /// Whether it may be anybody, for a datagram's source can be forged: what is sent there is bounded by what has come.
+    /// A device's address is known, for it stands in the settings.
     #[must_use]
-    pub fn is_stranger(&self) -> bool {
-        !self.flow.is_stream() && !self.is_trusted() && self.binding.is_none()
+    pub fn is_stranger(&self, settings: &Settings) -> bool {
+        !self.flow.is_stream()
+            && !self.is_trusted()
+            && self.binding.is_none()
+            && settings.device_at(self.peer.ip()).is_none()
     }
 }
 

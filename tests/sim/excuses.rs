@@ -17,6 +17,9 @@ const LATE: Duration = Duration::from_secs(22);
 /// So many datagrams of a call have to be lost before that is taken for the cause.
 const LOST_MIN: u32 = 6;
 
+/// How long a shard that is slow may not have heard that the servers' names are known.
+const HEARSAY: Duration = Duration::from_secs(15);
+
 /// How long two answers may be under way at once.
 const CROSSING: Duration = Duration::from_secs(5);
 
@@ -66,8 +69,10 @@ pub struct Facts {
     pub lost_wires: BTreeMap<WireId, Time>,
     pub moved: Vec<(Time, PartyId)>,
     pub died: Vec<(Time, PartyId)>,
-    /// From when on the servers' names may stand for nobody, so that what they send is taken for an endpoint's.
-    pub nameless: Vec<Time>,
+    /// The servers have names.
+    pub has_names: bool,
+    /// From when until when the servers' names stood for them. At other times what they send is taken for an endpoint's.
+    pub named: Vec<(Time, Option<Time>)>,
     /// Who has heard that it is registered.
     pub bound: Vec<(Time, PartyId)>,
     /// Who has un-registered.
@@ -128,11 +133,20 @@ impl Facts {
         self.away.iter().any(|(away, left, back)| *away == party && *left <= until && *back >= from)
     }
 
-    /// Whether a server may have been nobody to the proxy when a call began: a connection that it has opened then stays
-    /// an endpoint's while it lives.
+    /// Whether a server may have been nobody to the proxy while a request was under way.
     pub fn is_nameless(&self, since: Time) -> bool {
         let until = since.after(TIMES.lifetime() * 2);
-        self.nameless.iter().any(|from| *from <= until)
+        self.has_names
+            && !self.named.iter().any(|(from, to)| from.after(HEARSAY) <= since && to.is_none_or(|to| to >= until))
+    }
+
+    /// The servers' names stand for them from now on, or not.
+    pub fn note_names(&mut self, are_known: bool, now: Time) {
+        match self.named.last_mut().filter(|(_, until)| until.is_none()) {
+            Some((_, until)) if !are_known => *until = Some(now),
+            None if are_known => self.named.push((now, None)),
+            _ => {}
+        }
     }
 
     /// How many datagrams of its Call-IDs were lost.
@@ -157,7 +171,7 @@ impl Facts {
         if is_server(asked.from) && self.failed(asked.at, until) {
             return Some(Cause::ServerFailed);
         }
-        let is_stranger = !way.is_stream() && !asked.is_bound;
+        let is_stranger = !way.is_stream() && !asked.is_bound && asked.from != DEVICE;
         if is_stranger && asked.method == "INVITE" && asked.answered_at.is_some() && self.loses {
             return Some(Cause::StrangersBound);
         }
@@ -204,12 +218,8 @@ impl Facts {
         // A dialog that began when its phone was not registered knows the way of then and no other.
         let is_of_call = |one: &&Asked| one.call_ids().any(|call_id| asked.call_ids().any(|own| own == call_id));
         let began = all.values().filter(is_of_call).map(|one| one.at).min().unwrap_or(asked.at);
-        // A known fault, found by seed 4002078 and not mended yet: when a UDP phone has moved and its registration over the
-        // address before has expired, another shard than that address's owner sends there all the same
-        // (`engine/letters.rs`, `on_send`: it should ask the home). So a move since the dialog began is let pass.
-        let is_reachable = |to: &PartyId| {
-            self.is_reachable(*to, asked.at, until) && (began == asked.at || self.is_reachable(*to, began, until))
-        };
+        let is_reachable =
+            |to: &PartyId| self.is_reachable(*to, asked.at, until) && self.is_reachable(*to, began, began);
         to.iter().any(|to| !is_reachable(to)).then_some(Cause::AskedLate)
     }
 

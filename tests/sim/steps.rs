@@ -120,7 +120,6 @@ impl World {
             }
             Step::Resolvers { how, ms } => {
                 self.resolving = how;
-                self.is_nameless();
                 self.later(ms, Undo::Resolvers);
             }
             Step::NoDescriptors { ms } => {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use hawser::clock::Time;
 use hawser::config::engine::DnsSettings;
-use hawser::config::{PeerProxy, Server as Pair, ServerAddress, Verify};
+use hawser::config::{Device, Network, PeerProxy, Server as Pair, ServerAddress, Verify};
 use hawser::driver::{Clock, Next, Turns};
 use hawser::engine::{Live, Point, Settings};
 use hawser::ids::{ShardId, Side, Transport};
@@ -35,6 +35,9 @@ use crate::wire::{Arrived, Wire};
 
 /// Where resolvers are.
 pub const RESOLVERS: [([u8; 4], u16); 2] = [([192, 0, 2, 53], 53), ([192, 0, 2, 54], 53)];
+/// Where the device is, and another site's proxy.
+const DEVICE_AT: [u8; 4] = [192, 0, 2, 21];
+const SITE_AT: [u8; 4] = [192, 0, 2, 99];
 /// Turns in a row that nothing was ready for, and that want another one at once.
 const RESTLESS_TURNS_MAX: u32 = 256;
 /// Events of one moment.
@@ -144,6 +147,7 @@ impl World {
             strangers: 0,
         };
         world.ctx.judge.facts.timer_c = Duration::from_secs(plan.setup.timer_c_s);
+        world.ctx.judge.facts.has_names = plan.setup.named;
         world.ctx.judge.facts.loses = plan.weather.loss_permille > 0;
         world.people();
         // Clocks of parties differ by up to a fiftieth.
@@ -183,8 +187,8 @@ impl World {
             let host = [10, 0, 0, u8::try_from(at).expect("few")].into();
             self.agents.insert(id, Agent::new(id, &format!("p{id}"), host, Role::Phone(Box::new(phone))));
         }
-        for (id, kind, user, host) in [(DEVICE, Kind::Device, "gw", 21_u8), (SITE, Kind::Site, "far", 99)] {
-            let host: std::net::IpAddr = [192, 0, 2, host].into();
+        for (id, kind, user, host) in [(DEVICE, Kind::Device, "gw", DEVICE_AT), (SITE, Kind::Site, "far", SITE_AT)] {
+            let host: std::net::IpAddr = host.into();
             let contact = format!("sip:{user}@{host}:5060");
             let phone = Phone::new(kind, Transport::Udp, user, contact, String::new());
             let mut agent = Agent::new(id, user, host, Role::Phone(Box::new(phone)));
@@ -196,7 +200,6 @@ impl World {
     /// The proxy's process starts.
     pub fn start(&mut self) {
         self.boot += 1;
-        self.is_nameless();
         let setup = &self.plan.setup;
         self.ctx.net.seat(setup.shards);
         let (handle, ends) = join(usize::from(setup.shards), setup.mails_max, Clock::start());
@@ -218,11 +221,13 @@ impl World {
         }
     }
 
-    /// From now on the names of servers may stand for nobody.
-    pub fn is_nameless(&mut self) {
-        if self.plan.setup.named {
-            self.ctx.judge.facts.nameless.push(self.ctx.net.now());
-        }
+    /// Whether the first shard, which has their names looked up, knows where the servers are.
+    fn look_at_names(&mut self) {
+        let now = self.ctx.net.now();
+        let rows = self.shards.first().and_then(Option::as_ref).map(|first| first.core.engine().pairs(now));
+        let mut rows = rows.iter().flatten().peekable();
+        let are_known = rows.peek().is_some() && rows.flat_map(|row| &row.servers).all(|one| one.address.is_some());
+        self.ctx.judge.facts.note_names(are_known, now);
     }
 
     /// The proxy's process is killed.
@@ -232,6 +237,7 @@ impl World {
             drop(shard);
         }
         self.handle = None;
+        self.look_at_names();
         let mut inside = self.ctx.net.0.borrow_mut();
         let waiting: Vec<usize> = inside
             .seats
@@ -386,6 +392,9 @@ impl World {
         shard.restless = if is_restless { shard.restless + 1 } else { 0 };
         assert!(shard.restless < RESTLESS_TURNS_MAX, "it burns a core: {:?}", shard.core.holds());
         self.goes_on(at, next, now);
+        if at == 0 && self.plan.setup.named {
+            self.look_at_names();
+        }
         self.wakes(at);
         self.resolve();
     }
@@ -552,14 +561,16 @@ fn settings(setup: &Setup, shard: u8, boot: u32, key: u8) -> Settings {
     pair.verify = Verify::Chain;
     let site = PeerProxy {
         name: "site2".to_owned(),
-        servers: vec![[192, 0, 2, 99].into()],
-        contact: hawser::config::Host::Ip([192, 0, 2, 99].into()),
+        servers: vec![SITE_AT.into()],
+        contact: hawser::config::Host::Ip(SITE_AT.into()),
         protocol: Transport::Udp,
         port_tls: None,
         tls_name: None,
         verify: Verify::Name,
         setup: None,
     };
+    let network = Network { address: DEVICE_AT.into(), prefix_len: 32 };
+    let device = Device { network, tls_name: None, verify: Verify::Name, setup: None };
     let mut seed = [shard + 1; 32];
     seed[1..9].copy_from_slice(&setup.seed.to_le_bytes());
     seed[9..13].copy_from_slice(&boot.to_le_bytes());
@@ -571,6 +582,7 @@ fn settings(setup: &Setup, shard: u8, boot: u32, key: u8) -> Settings {
         token_key: [key; 32],
         seed,
         peers: vec![site],
+        devices: vec![device],
         dns: DnsSettings { resolvers: RESOLVERS.map(SocketAddr::from).to_vec(), ttl_stale: Duration::from_secs(3_600) },
         ..Settings::plain(points(setup), vec![pair])
     };

@@ -1,5 +1,7 @@
 //! What an endpoint must not get anybody to do.
 
+use hawser::config::{Device, Network, Verify};
+use hawser::engine::Settings;
 use hawser::stats::Counter;
 
 use crate::calls::{answered, registered};
@@ -387,6 +389,29 @@ fn who_is_known_gets_the_whole_answer_however_little_it_sent() {
     let whole = world.read_server();
     assert!(headers(&whole, "Allow").len() == 1 && whole.len() > text.len() * 3, "{whole}");
     world.end();
+}
+
+/// Who stands in the settings is no stranger: a final answer to its INVITE that is lost is said again, as often as to a
+/// phone.
+#[test]
+fn a_device_over_udp_is_told_its_final_answer_until_it_acknowledges() {
+    fn with_device(settings: &mut Settings) {
+        let network = Network { address: "10.0.0.0".parse().expect("an address"), prefix_len: 24 };
+        settings.devices = vec![Device { network, tls_name: None, verify: Verify::Name, setup: None }];
+    }
+    for (mutate, said) in [(with_device as fn(&mut Settings), 11), (|_| {}, 1)] {
+        let mut world = World::new(&Setup { mutate, ..Setup::default() });
+        let text =
+            request("INVITE", "sip:bob@example.com", "d1", "").replace("SIP/2.0/TLS 192.0.2.66:5060", "SIP/2.0/UDP h");
+        world.datagram(0, "10.0.0.9:5060", &text);
+        let sent = world.read_server();
+        world.datagram(0, SERVER, &answer(&sent, "486 Busy Here", "b", &format!("Reason: {}\r\n", "x".repeat(600))));
+        world.read_server();
+        world.pass_s(40);
+        let heard = std::iter::from_fn(|| world.try_read_udp("10.0.0.9:5060"));
+        assert_eq!(heard.filter(|text| text.contains(" 486 ")).count(), said);
+        world.end();
+    }
 }
 
 #[test]

@@ -154,7 +154,7 @@ impl Turn<'_> {
         let asked = self.context.asked;
         let fits = bytes.len() <= UDP_DATAGRAM_LEN_MAX || self.env.is_reliable(asked.reply);
         let (code, bytes) = if fits { (code, bytes) } else { self.short_answer(bytes) };
-        if asked.source.is_stranger() {
+        if asked.source.is_stranger(&self.env.settings) {
             let was_asked = self.context.message().map_or(0, |request| request.buf().len());
             let said = bytes.len() * (1 + usize::from(self.context.server.said_provisional));
             self.context.server.repeats_len = (was_asked * STRANGER_ANSWER_FACTOR_MAX).saturating_sub(said);

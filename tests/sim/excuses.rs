@@ -88,6 +88,12 @@ pub struct Facts {
     pub away: Vec<(PartyId, Time, Time)>,
 }
 
+/// When what a request belongs to began.
+pub fn began(asked: &Asked, all: &BTreeMap<String, Asked>) -> Time {
+    let is_of_call = |one: &&Asked| one.call_ids().any(|call_id| asked.call_ids().any(|own| own == call_id));
+    all.values().filter(is_of_call).map(|one| one.at).min().unwrap_or(asked.at)
+}
+
 impl Facts {
     pub fn has_died(&self, party: PartyId) -> bool {
         self.died.iter().any(|(_, dead)| *dead == party)
@@ -216,10 +222,12 @@ impl Facts {
         }
         // A UDP flow is known until it expires, though nobody is there any more, and nobody may say 408.
         // A dialog that began when its phone was not registered knows the way of then and no other.
-        let is_of_call = |one: &&Asked| one.call_ids().any(|call_id| asked.call_ids().any(|own| own == call_id));
-        let began = all.values().filter(is_of_call).map(|one| one.at).min().unwrap_or(asked.at);
-        let is_reachable =
-            |to: &PartyId| self.is_reachable(*to, asked.at, until) && self.is_reachable(*to, began, began);
+        let began = began(asked, all);
+        let is_reachable = |to: &PartyId| {
+            self.is_reachable(*to, asked.at, until)
+                && self.is_reachable(*to, began, began)
+                && !self.became_another(*to, began, until)
+        };
         to.iter().any(|to| !is_reachable(to)).then_some(Cause::AskedLate)
     }
 
@@ -237,6 +245,12 @@ impl Facts {
         let bound = of(&self.bound).into_iter().filter(|bound| *bound <= at).max();
         let stays = !leaves.iter().any(|left| *left > at && *left <= until);
         bound.is_some_and(|bound| left.is_none_or(|left| *left < bound)) && stays
+    }
+
+    /// Whether a party has un-registered and left its way meanwhile: nothing ties who registers then to who it was.
+    fn became_another(&self, party: PartyId, from: Time, until: Time) -> bool {
+        let has = |list: &[(Time, PartyId)]| list.iter().any(|(at, one)| *one == party && (from..=until).contains(at));
+        has(&self.unbound) && has(&self.moved)
     }
 
     /// Why an answer of `party` may have had no ACK.

@@ -9,11 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hawser::clock::Time;
 
-use crate::excuses::{Cause, Facts};
+use crate::excuses::{Cause, Facts, began};
 use crate::message::{Msg, parameter};
 use crate::net::{PartyId, WireId};
 use crate::plan::{Failure, STRANGER, Setup};
-use crate::stack::{Client, Served, Way};
+use crate::stack::{Client, Served, TIMES, Way};
 
 /// The servers are parties 0 and 1.
 pub fn is_server(party: PartyId) -> bool {
@@ -167,7 +167,9 @@ impl Judge {
             let is_ours = match message.method() {
                 "OPTIONS" => is_server(party),
                 "CANCEL" => self.has_had(party, message),
-                "ACK" => self.has_had(party, message) && (has_had || setup.named || self.may_be_passed_on(message)),
+                "ACK" => {
+                    self.has_had(party, message) && (has_had || setup.named || self.may_be_passed_on(message, now))
+                }
                 _ => false,
             };
             if message.method() == "CANCEL" {
@@ -179,13 +181,15 @@ impl Judge {
         if message.method() == "ACK" && is_server(party) {
             self.acks_at_servers.insert((message.get("Call-ID").to_owned(), message.cseq()));
         }
+        // While the servers' name is not resolved, nobody knows that a server has sent it, nor later in that dialog.
+        let is_nameless =
+            |asked: &Asked| self.facts.is_nameless(asked.at) || self.facts.is_nameless(began(asked, &self.asked));
+        let is_unknown = self.facts.has_names && is_server(party) && self.asked.get(id).is_some_and(is_nameless);
         let Some(asked) = self.asked.get_mut(id) else { panic!("nobody has sent {message:?} to {party}") };
         if asked.arrived.iter().all(|(known, _)| *known != party) {
             asked.arrived.push((party, now));
         }
         let is_for_it = if is_server(party) {
-            // While the servers' name is not resolved, nobody knows that a server has sent it.
-            let is_unknown = self.facts.is_nameless(asked.at);
             let passes = setup.is_proxying() && !is_server(asked.from) && !is_direct(asked, setup);
             asked.to == "s" || passes || is_unknown
         } else {
@@ -199,13 +203,15 @@ impl Judge {
     }
 
     /// Whether the ACK to an error may not have found its transaction at the proxy, which passes it on without state then
-    /// (RFC 3261 §16.11): who asked has another port by now, or the proxy has started anew.
-    fn may_be_passed_on(&self, ack: &Msg) -> bool {
+    /// (RFC 3261 §16.11): who asked has another port by now, the proxy has started anew, or timer H has fired.
+    fn may_be_passed_on(&self, ack: &Msg, now: Time) -> bool {
         let call_id = ack.get("Call-ID");
         let mut of = self.asked.values().filter(|asked| asked.call_ids().any(|one| one == call_id));
         // Or the proxy had refused it where it landed, for want of room in a mailbox, without a state and a tag of its own.
         let was_refused = |asked: &Asked| asked.in_dialog && asked.finals.iter().any(|line| line.contains(" 503 "));
-        !self.facts.restarts.is_empty() || of.any(|asked| self.facts.has_moved(asked) || was_refused(asked))
+        let is_late = |asked: &Asked| asked.answered_at.is_some_and(|at| now.since(at) >= TIMES.lifetime());
+        !self.facts.restarts.is_empty()
+            || of.any(|asked| self.facts.has_moved(asked) || was_refused(asked) || is_late(asked))
     }
 
     /// Whether this party has got the INVITE of a CANCEL or of an ACK to an error. Either may overtake it over UDP.
@@ -307,6 +313,12 @@ impl Judge {
     /// Whether the proxy has started anew since a request was sent.
     pub fn has_restarted_since(&self, id: &str) -> bool {
         self.asked.get(id).is_some_and(|asked| self.facts.restarts.iter().any(|at| *at >= asked.at))
+    }
+
+    /// Whether who has sent a request has un-registered since.
+    pub fn has_unbound_since(&self, id: &str) -> bool {
+        let Some(asked) = self.asked.get(id) else { return false };
+        self.facts.unbound.iter().any(|(at, party)| *party == asked.from && *at >= asked.at)
     }
 
     /// A phone un-registers, which may overtake what it has asked just before.

@@ -369,7 +369,10 @@ impl Agent {
         match response.code() {
             200 => {
                 // The proxy has counted from before this came.
-                let granted = client.request.get("Expires").parse().unwrap_or(0_u64).saturating_sub(2);
+                let asked = client.request.get("Expires").parse().unwrap_or(0_u64).saturating_sub(2);
+                // It may have been overtaken by the end of the registration.
+                let is_over = ctx.judge.has_unbound_since(client.request.get("X-Id"));
+                let granted = if is_over { 0 } else { asked };
                 if granted > 0 {
                     ctx.judge.facts.bound.push((ctx.net.now(), self.id));
                 }

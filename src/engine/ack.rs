@@ -46,7 +46,9 @@ impl Engine {
             }
             Ok(Target::Flow { flow, binding, .. }) => match (self.moved_from(flow, binding), binding) {
                 (Some(to), binding) => AckWay::Flow { flow: to, binding, named: flow },
-                (None, Some(binding)) => AckWay::Home { binding, not: Some(flow) },
+                (None, Some(binding)) => {
+                    AckWay::Home { binding, not: Some(self.location.left_to(flow, binding, &self.env)) }
+                }
                 (None, None) => self.ack_beyond_lost(&ack, &source, routes, Some(flow), now),
             },
             Ok(Target::Binding { binding, .. }) => AckWay::Home { binding, not: None },

@@ -29,10 +29,11 @@ pub struct Letter {
 }
 
 impl Letter {
-    /// The same, which goes by this UDP flow when its binding has none: a registration that is over ends no dialog.
+    /// The same, which goes by this UDP flow when its binding has none: a registration that is over ends no dialog. A
+    /// connection that its dialog names comes first, for that it is there can be told.
     #[must_use]
     pub fn or_by(mut self, address: FlowRef) -> Self {
-        if self.by == By::Binding {
+        if !matches!(&self.by, By::BindingOr(named) if named.is_stream()) {
             self.by = By::BindingOr(Box::new(address));
         }
         self

@@ -97,17 +97,14 @@ impl Engine {
 
     // --- phones ----------------------------------------------------------------------------------------------
 
-    /// The flow that a request can go by though its binding has none: the UDP address that it was sent to, or what its
-    /// token names, or the UDP address that the binding went to from there, unless that is known to be gone or to be
-    /// somebody else's by now.
+    /// The flow that a request can go by though its binding has none: the UDP address that it was sent to, or what is left
+    /// to it by what its token names, unless that is known to be gone or to be somebody else's by now.
     pub(super) fn still_there(&self, context: &ResponseContext) -> Option<FlowRef> {
         let TargetSet::Phone { binding, named, .. } = context.targets else { return None };
         if let Some(sent) = context.client.flow.filter(|flow| !flow.is_stream()) {
             return Some(sent);
         }
-        let (named, of) = (named?, binding?);
-        let last = self.location.last_of(named, Some(of), &self.env);
-        Some(if last.is_stream() { named } else { last })
+        Some(self.location.left_to(named?, binding?, &self.env))
             .filter(|flow| self.location.is_open_to(*flow, binding, &self.env))
     }
 

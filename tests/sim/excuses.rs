@@ -57,8 +57,6 @@ pub enum Cause {
     AckerAway,
     /// DNS did not know the servers, or not yet: one of them was taken for an endpoint.
     Nameless,
-    /// Who was asked had come by another way, and un-registered before it answered: its dialog knows the way before only.
-    Unregistered,
     /// The dialog's other end has gone: no ACK can come.
     AckerLeft,
 }
@@ -285,10 +283,6 @@ impl Facts {
         }
         if self.is_nameless(asked.at) {
             return Some(Cause::Nameless);
-        }
-        let has_moved = self.moved.iter().any(|(_, mover)| *mover == party);
-        if has_moved && self.unbound.iter().any(|(at, one)| *one == party && *at >= asked.at) {
-            return Some(Cause::Unregistered);
         }
         (self.lost(asked) >= LOST_MIN).then_some(Cause::Network)
     }

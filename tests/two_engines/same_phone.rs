@@ -245,8 +245,8 @@ fn a_dialog_finds_a_udp_phone_that_came_back_elsewhere_when_its_registration_was
 
 /// It has nothing else to be reached by than where it was last.
 #[test]
-fn a_udp_phone_that_moved_keeps_its_calls_though_its_registration_expires() {
-    for first in [0, 1] {
+fn a_udp_phone_that_moved_keeps_its_calls_though_its_registration_is_over() {
+    for (first, expires) in [(0, false), (1, false), (0, true), (1, true)] {
         let mut world = World::new(&Setup::default());
         let (mut phone, _) = plain(&mut world, true);
         let way = Way::Udp(UDP_PHONE, first);
@@ -254,8 +254,20 @@ fn a_udp_phone_that_moved_keeps_its_calls_though_its_registration_expires() {
         let mut server = answered(&mut world, &phone, way);
         let way = Way::Udp("10.9.9.9:40001", 1 - first);
         register(&mut world, &mut phone, way, 60);
-        world.pass_s(62);
+        match expires {
+            true => world.pass_s(62),
+            false => register(&mut world, &mut phone, way, 0),
+        }
+        let invite = server.request("INVITE", &format!("UDP {SERVER}"));
+        world.datagram(0, SERVER, &invite);
+        let invite = way.hear(&mut world, "INVITE ");
+        way.say(&mut world, &answer(&invite, "200 OK", "", &format!("Contact: <{}>\r\n", phone.contact)));
+        world.expect_server("SIP/2.0 200");
+        let ack = server.request("ACK", &format!("UDP {SERVER}"));
+        world.datagram(1, SERVER, &ack);
+        way.hear(&mut world, "ACK ");
         in_dialog(&mut world, &mut server, "BYE", way);
+        world.assert_silent();
         world.end();
     }
 }

@@ -155,8 +155,15 @@ impl Location {
         if last.is_stream() { Some(last) } else { self.step(last, binding, env).map(|_| last) }
     }
 
+    /// What is left to a dialog that names a flow when its binding has none: the UDP address that this went to last from
+    /// there, as far as is known here, else what it names.
+    pub(super) fn left_to(&self, named: FlowRef, binding: BindingId, env: &Env) -> FlowRef {
+        let last = self.last_of(named, Some(binding), env);
+        if last.is_stream() { named } else { last }
+    }
+
     /// The flow that a binding had last, as far as the rows of this shard say from one that it had. It may be gone.
-    pub(super) fn last_of(&self, mut flow: FlowRef, binding: Option<BindingId>, env: &Env) -> FlowRef {
+    fn last_of(&self, mut flow: FlowRef, binding: Option<BindingId>, env: &Env) -> FlowRef {
         for _ in 0..=FLOW_ATTEMPTS_MAX {
             let Some(next) = self.step(flow, binding, env) else { break };
             let stays = next.is_same(flow);

@@ -86,10 +86,15 @@ pub struct Facts {
     pub away: Vec<(PartyId, Time, Time)>,
 }
 
-/// When what a request belongs to began.
+/// When what a request belongs to began: its call, or the one that a B2BUA has made that of.
 pub fn began(asked: &Asked, all: &BTreeMap<String, Asked>) -> Time {
     let is_of_call = |one: &&Asked| one.call_ids().any(|call_id| asked.call_ids().any(|own| own == call_id));
-    all.values().filter(is_of_call).map(|one| one.at).min().unwrap_or(asked.at)
+    let call = all.values().filter(is_of_call).map(|one| one.at).min().unwrap_or(asked.at);
+    let is_parent = |one: &&Asked| {
+        let mut made = one.made.iter().filter_map(|id| all.get(id));
+        one.at < call && made.any(|made| is_of_call(&made))
+    };
+    all.values().filter(is_parent).map(|parent| began(parent, all)).min().unwrap_or(call)
 }
 
 impl Facts {
@@ -252,7 +257,13 @@ impl Facts {
     }
 
     /// Why an answer of `party` may have had no ACK.
-    pub fn why_without_ack(&self, party: PartyId, asked: &Asked, served: &Served) -> Option<Cause> {
+    pub fn why_without_ack(
+        &self,
+        party: PartyId,
+        asked: &Asked,
+        served: &Served,
+        all: &BTreeMap<String, Asked>,
+    ) -> Option<Cause> {
         let concerned = |one: PartyId| {
             self.died_since(one, asked.at) || self.moved.iter().any(|(at, mover)| *mover == one && *at >= asked.at)
         };
@@ -281,7 +292,7 @@ impl Facts {
         if asked.answered_at.is_some_and(|at| at.since(asked.at) > self.timer_c) {
             return Some(Cause::BeyondTimerC);
         }
-        if self.is_nameless(asked.at) {
+        if self.is_nameless(asked.at) || self.is_nameless(began(asked, all)) {
             return Some(Cause::Nameless);
         }
         (self.lost(asked) >= LOST_MIN).then_some(Cause::Network)

@@ -370,7 +370,7 @@ impl Judge {
             let is_late = |at: &Time| served.answered_at.is_some_and(|answered| answered >= *at);
             let given_up = self.refused.get(below).is_some_and(is_late).then_some(Cause::GivenUp);
             let crossed = is_cancelled.then_some(Cause::CancelCrossed);
-            let cause = self.facts.why_without_ack(*party, asked, served).or(given_up).or(crossed);
+            let cause = self.facts.why_without_ack(*party, asked, served, &self.asked).or(given_up).or(crossed);
             let Some(cause) = cause else { panic!("party {party} never got an ACK for {id}: {:?}", asked.sent) };
             *self.tally.excused.entry(cause).or_default() += 1;
         }

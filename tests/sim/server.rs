@@ -13,7 +13,7 @@ use crate::message::{Msg, parameter, uri_of, user_of};
 use crate::net::PartyId;
 use crate::phone::body;
 use crate::plan::{Failure, ServerKind};
-use crate::stack::{Client, Todo, Up, Way, Why};
+use crate::stack::{Client, Served, Todo, Up, Way, Why};
 
 /// What is a server's own.
 pub struct Server {
@@ -297,7 +297,8 @@ impl Agent {
     fn send_for(&mut self, ctx: &mut Ctx, key: &str, out: Msg) {
         match self.server_way(ctx) {
             Some(way) => {
-                if let Some(served) = self.stack.served.get(key).filter(|_| !ctx.setup.is_proxying()) {
+                let is_another = |served: &&Served| served.request.get("X-Id") != out.get("X-Id");
+                if let Some(served) = self.stack.served.get(key).filter(is_another) {
                     ctx.judge.made(served.request.get("X-Id"), out.get("X-Id"));
                 }
                 self.ask(ctx, out, way, Why::For(key.to_owned()));

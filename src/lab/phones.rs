@@ -219,6 +219,22 @@ impl Phones {
         now_us.saturating_sub(self.phones[phone as usize].registered_us)
     }
 
+    /// Where a phone stands, in words.
+    pub fn describe(&self, stack: &Stack, phone: u32) -> String {
+        let entry = &self.phones[phone as usize];
+        let at = |link: Option<Link>| link.map(|link| stack.net.local_addr(link));
+        format!(
+            "{} is {:?} at {:?}, registered at {:?} {:.1} s ago, CSeq {}, {} connection in its place",
+            self.aor(phone),
+            entry.state,
+            at(entry.link),
+            at(entry.registered_over),
+            self.registered_before_us(phone, stack.now_us) as f64 / 1e6,
+            entry.cseq,
+            if entry.next.is_some() { "a" } else { "no" },
+        )
+    }
+
     /// Whether a connection or a REGISTER is under way that will take the place of what is registered now.
     pub fn is_moving(&self, phone: u32) -> bool {
         let phone = &self.phones[phone as usize];

@@ -256,6 +256,7 @@ impl<'a> Soak<'a> {
         let now_us = self.now_us();
         self.site.turn(now_us, self.calls.ledger());
         self.calls.turn(now_us, &mut self.parties);
+        self.calls.ask_of_puzzles(|id| self.site.where_is(&self.parties.aor(id)));
         for fact in self.clients.facts()? {
             self.beside.handshakes_failed += u64::from(matches!(fact.what, What::Ended { stood: false, .. }));
         }

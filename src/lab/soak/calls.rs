@@ -96,6 +96,8 @@ pub struct Calls {
     refused: u64,
     by_cause: BTreeMap<String, u64>,
     without_cause: Vec<String>,
+    /// The phones of the newest of these, each with which of these.
+    puzzles: Vec<(usize, PhoneId)>,
     settle_us: u64,
 }
 
@@ -115,6 +117,7 @@ impl Calls {
             refused: 0,
             by_cause: BTreeMap::new(),
             without_cause: Vec::new(),
+            puzzles: Vec::new(),
             settle_us: 0,
         }
     }
@@ -221,14 +224,20 @@ impl Calls {
                 Fate::Orphaned => self.count("of the server that was killed"),
                 fate => match self.cause(&entry, fate, record.placed_us, now_us, parties) {
                     Some(cause) => self.count(cause),
-                    None => self.without_cause.push(format!(
-                        "{:.1} s: {:?} of {:?}, {} ms of talk: {fate:?} at {:.1} s",
-                        record.placed_us as f64 / 1e6,
-                        entry.sort,
-                        entry.phones,
-                        entry.talk_ms,
-                        now_us as f64 / 1e6
-                    )),
+                    None => {
+                        let phones: Vec<String> =
+                            entry.phones.iter().flatten().map(|id| parties.describe(*id)).collect();
+                        let at = self.without_cause.len();
+                        self.puzzles.extend(entry.phones.iter().flatten().map(|id| (at, *id)));
+                        self.without_cause.push(format!(
+                            "{:.1} s: {:?}, {} ms of talk: {fate:?} at {:.1} s; {}",
+                            record.placed_us as f64 / 1e6,
+                            entry.sort,
+                            entry.talk_ms,
+                            now_us as f64 / 1e6,
+                            phones.join("; ")
+                        ));
+                    }
                 },
             }
         }
@@ -255,6 +264,13 @@ impl Calls {
         };
         (matches!(fate, Fate::Refused(404 | 480)) && phones.any(is_unknown))
             .then_some("the server that its phone had registered at was killed before it told the other")
+    }
+
+    /// Adds what the proxy says of the phones of calls that broke without a cause; it is asked of few.
+    pub fn ask_of_puzzles(&mut self, mut ask: impl FnMut(PhoneId) -> String) {
+        for (at, id) in self.puzzles.drain(..).filter(|(at, _)| *at < FAULTS_SHOWN) {
+            self.without_cause[at].push_str(&format!("; the proxy: {}", ask(id).trim_end()));
+        }
     }
 
     pub fn broken_by_cause(&self) -> u64 {

@@ -209,6 +209,12 @@ impl Parties {
         times.any(|gone| gone.from_us <= until_us && gone.until_us.is_none_or(|back_us| back_us >= from_us))
     }
 
+    /// Where a phone stands, in words.
+    pub fn describe(&self, id: PhoneId) -> String {
+        let bench = &self.groups[id.group].bench;
+        bench.parts.phones.as_ref().map_or_else(String::new, |phones| phones.describe(&bench.stack, id.phone))
+    }
+
     /// When a phone's last REGISTER was answered with a 2xx.
     pub fn registered_us(&self, id: PhoneId, now_us: u64) -> u64 {
         let bench = &self.groups[id.group].bench;

@@ -91,6 +91,12 @@ impl Site {
         watch::metrics(&format!("http://127.0.0.1:{}/metrics", self.first_port + 2))
     }
 
+    /// What the proxy says of a phone.
+    pub fn where_is(&self, aor: &str) -> String {
+        let url = format!("http://127.0.0.1:{}/where?aor={aor}", self.first_port + 2);
+        watch::fetch(&url).unwrap_or_else(|error| error.to_string())
+    }
+
     /// In turn, other settings and a SIGHUP, and another certificate, which the proxy finds by itself.
     ///
     /// # Errors

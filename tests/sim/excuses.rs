@@ -71,8 +71,8 @@ pub struct Facts {
     pub has_names: bool,
     /// From when until when the servers' names stood for them. At other times what they send is taken for an endpoint's.
     pub named: Vec<(Time, Option<Time>)>,
-    /// Who has heard that it is registered.
-    pub bound: Vec<(Time, PartyId)>,
+    /// Who has heard that it is registered, and until when.
+    pub bound: Vec<(Time, PartyId, Time)>,
     /// Who has un-registered.
     pub unbound: Vec<(Time, PartyId)>,
     pub failures: Vec<(Time, PartyId, Option<Failure>)>,
@@ -245,15 +245,27 @@ impl Facts {
         };
         let leaves: Vec<Time> = [of(&self.moved), of(&self.unbound), of(&self.died), self.restarts.clone()].concat();
         let left = leaves.iter().filter(|left| **left <= at).max();
-        let bound = of(&self.bound).into_iter().filter(|bound| *bound <= at).max();
+        let bound = self.bound_of(party).map(|(bound, _)| bound).filter(|bound| *bound <= at).max();
         let stays = !leaves.iter().any(|left| *left > at && *left <= until);
         bound.is_some_and(|bound| left.is_none_or(|left| *left < bound)) && stays
     }
 
-    /// Whether a party has un-registered and left its way meanwhile: nothing ties who registers then to who it was.
+    /// When a party has heard that it is registered, and until when.
+    fn bound_of(&self, party: PartyId) -> impl Iterator<Item = (Time, Time)> {
+        self.bound.iter().filter(move |(_, one, _)| *one == party).map(|(at, _, until)| (*at, *until))
+    }
+
+    /// Whether a party's registration has run out meanwhile.
+    fn has_lapsed(&self, party: PartyId, from: Time, until: Time) -> bool {
+        let is_renewed = |at: Time, end: Time| self.bound_of(party).any(|(again, _)| again > at && again <= end);
+        self.bound_of(party).any(|(at, end)| (from..=until).contains(&end) && !is_renewed(at, end))
+    }
+
+    /// Whether a party has left its way and its registration was over meanwhile: nothing ties who registers then to who it
+    /// was, and nobody knows for long where it went.
     fn became_another(&self, party: PartyId, from: Time, until: Time) -> bool {
         let has = |list: &[(Time, PartyId)]| list.iter().any(|(at, one)| *one == party && (from..=until).contains(at));
-        has(&self.unbound) && has(&self.moved)
+        has(&self.moved) && (has(&self.unbound) || self.has_lapsed(party, from, until))
     }
 
     /// Why an answer of `party` may have had no ACK.

@@ -374,7 +374,8 @@ impl Agent {
                 let is_over = ctx.judge.has_unbound_since(client.request.get("X-Id"));
                 let granted = if is_over { 0 } else { asked };
                 if granted > 0 {
-                    ctx.judge.facts.bound.push((ctx.net.now(), self.id));
+                    let until = ctx.net.now().after(Duration::from_secs(granted));
+                    ctx.judge.facts.bound.push((ctx.net.now(), self.id, until));
                 }
                 let is_forgotten = ctx.judge.has_restarted_since(client.request.get("X-Id"));
                 self.phone().bound_way = Some(client.way).filter(|_| granted > 0 && !is_forgotten);

@@ -28,6 +28,9 @@ const CROSSING: Duration = Duration::from_secs(5);
 pub enum Cause {
     /// Who asked has lost the connection that it asked over, or the port.
     AskerLeft,
+    /// Who asked had sent a REGISTER from where it was before, which a slow shard has had accepted after the one from where
+    /// it is: what is for it goes there.
+    Overtaken,
     /// Nothing reached who asked.
     AskerAway,
     /// Who asked has died.
@@ -180,6 +183,12 @@ impl Facts {
         if is_server(asked.from) && self.failed(asked.at, until) {
             return Some(Cause::ServerFailed);
         }
+        let is_late_register = |one: &Asked| {
+            one.from == asked.from && one.method == "REGISTER" && one.at < asked.at && one.finals.is_empty()
+        };
+        if !way.is_stream() && all.values().any(|one| is_late_register(one) && one.way != asked.way) {
+            return Some(Cause::Overtaken);
+        }
         let is_stranger = !way.is_stream() && !asked.is_bound && asked.from != DEVICE;
         if is_stranger && asked.method == "INVITE" && asked.answered_at.is_some() && self.loses {
             return Some(Cause::StrangersBound);
@@ -245,7 +254,8 @@ impl Facts {
         };
         let leaves: Vec<Time> = [of(&self.moved), of(&self.unbound), of(&self.died), self.restarts.clone()].concat();
         let left = leaves.iter().filter(|left| **left <= at).max();
-        let bound = self.bound_of(party).map(|(bound, _)| bound).filter(|bound| *bound <= at).max();
+        let is_current = |(bound, end): &(Time, Time)| *bound <= at && *end >= at;
+        let bound = self.bound_of(party).filter(is_current).map(|(bound, _)| bound).max();
         let stays = !leaves.iter().any(|left| *left > at && *left <= until);
         bound.is_some_and(|bound| left.is_none_or(|left| *left < bound)) && stays
     }

@@ -20,6 +20,9 @@ const LOST_MIN: u32 = 6;
 /// How long a shard that is slow may not have heard that the servers' names are known.
 const HEARSAY: Duration = Duration::from_secs(15);
 
+/// How long a party lets an INVITE wait, which starts timer C again.
+const RINGS_MAX: Duration = Duration::from_secs(12);
+
 /// How long two answers may be under way at once.
 const CROSSING: Duration = Duration::from_secs(5);
 
@@ -99,21 +102,35 @@ impl Facts {
         self.died.iter().any(|(_, dead)| *dead == party)
     }
 
-    fn died_since(&self, party: PartyId, since: Time) -> bool {
-        self.died.iter().any(|(at, dead)| *dead == party && *at >= since)
+    fn died_between(&self, party: PartyId, from: Time, until: Time) -> bool {
+        self.died.iter().any(|(at, dead)| *dead == party && (from..=until).contains(at))
+    }
+
+    fn moved_between(&self, party: PartyId, from: Time, until: Time) -> bool {
+        self.moved.iter().any(|(at, mover)| *mover == party && (from..=until).contains(at))
+    }
+
+    fn has_restarted(&self, from: Time, until: Time) -> bool {
+        self.restarts.iter().any(|at| (from..=until).contains(at))
     }
 
     /// Whether the way that a request of this party took was lost behind it.
-    fn left(&self, party: PartyId, way: Way, since: Time) -> bool {
+    fn left(&self, party: PartyId, way: Way, from: Time, until: Time) -> bool {
         match way {
-            Way::Wire(wire) => self.lost_wires.contains_key(&wire),
-            Way::Udp { .. } => self.moved.iter().any(|(at, mover)| *mover == party && *at >= since),
+            Way::Wire(wire) => self.lost_wires.get(&wire).is_some_and(|at| *at <= until),
+            Way::Udp { .. } => self.moved_between(party, from, until),
         }
     }
 
     /// Whether who asked has left its way since.
     pub fn has_moved(&self, asked: &Asked) -> bool {
-        asked.way.is_some_and(|way| self.left(asked.from, way, asked.at))
+        asked.way.is_some_and(|way| self.left(asked.from, way, asked.at, Time(u64::MAX)))
+    }
+
+    /// Until when a request can have got its final answer: what happens later excuses nothing, and at the end of a run
+    /// everybody goes.
+    fn closed_at(&self, asked: &Asked) -> Time {
+        asked.timed_out.unwrap_or(asked.at.after(RINGS_MAX + self.timer_c + TIMES.lifetime() * 2))
     }
 
     /// Whether a server was out of order at some time between these.
@@ -164,16 +181,16 @@ impl Facts {
     /// Why a request may have had no final answer.
     pub fn why_unanswered(&self, asked: &Asked, all: &BTreeMap<String, Asked>) -> Option<Cause> {
         let way = asked.way?;
-        if self.died_since(asked.from, asked.at) {
+        let until = self.closed_at(asked);
+        if self.died_between(asked.from, asked.at, until) {
             return Some(Cause::AskerDied);
         }
-        if self.left(asked.from, way, asked.at) {
+        if self.left(asked.from, way, asked.at, until) {
             return Some(Cause::AskerLeft);
         }
-        if self.restarts.iter().any(|at| *at >= asked.at) {
+        if self.has_restarted(asked.at, until) {
             return Some(Cause::Restart);
         }
-        let until = asked.timed_out.unwrap_or(Time(u64::MAX));
         if is_server(asked.from) && self.failed(asked.at, until) {
             return Some(Cause::ServerFailed);
         }
@@ -195,7 +212,8 @@ impl Facts {
             if asked.answered_at.is_some() && self.loses && self.failed(asked.at, until) {
                 return Some(Cause::ServerFailed);
             }
-            if asked.answered_at.is_some() && self.loses && asked.receivers().any(|to| self.died_since(to, asked.at)) {
+            let has_died = |to| self.died_between(to, asked.at, until);
+            if asked.answered_at.is_some() && self.loses && asked.receivers().any(has_died) {
                 return Some(Cause::AskedDied);
             }
             return (asked.answered_at.is_some() && self.lost(asked) >= LOST_MIN).then_some(Cause::Network);
@@ -205,7 +223,7 @@ impl Facts {
             return Some(Cause::ServerFailed);
         }
         let to: Vec<PartyId> = asked.receivers().collect();
-        if to.iter().any(|to| self.died_since(*to, asked.at)) {
+        if to.iter().any(|to| self.died_between(*to, asked.at, until)) {
             return Some(Cause::AskedDied);
         }
         if to.iter().any(|to| self.was_away(*to, asked.at, until)) {
@@ -255,9 +273,10 @@ impl Facts {
 
     /// Why an answer of `party` may have had no ACK.
     pub fn why_without_ack(&self, party: PartyId, asked: &Asked, served: &Served) -> Option<Cause> {
-        let concerned = |one: PartyId| {
-            self.died_since(one, asked.at) || self.moved.iter().any(|(at, mover)| *mover == one && *at >= asked.at)
-        };
+        // It is answered again, and acknowledged, for 64*T1.
+        let closed = served.answered_at.unwrap_or(asked.at).after(TIMES.lifetime());
+        let concerned =
+            |one: PartyId| self.died_between(one, asked.at, closed) || self.moved_between(one, asked.at, closed);
         if concerned(party) || concerned(asked.from) {
             return Some(Cause::AckerLeft);
         }
@@ -270,14 +289,14 @@ impl Facts {
         if [party, asked.from].into_iter().any(|one| self.was_away(one, asked.at, until)) {
             return Some(Cause::AckerAway);
         }
-        if self.restarts.iter().any(|at| *at >= asked.at) {
+        if self.has_restarted(asked.at, closed) {
             return Some(Cause::Restart);
         }
-        let has_left = asked.way.is_some_and(|way| self.left(asked.from, way, asked.at));
-        if has_left || self.left(party, served.way, asked.at) {
+        let has_left = asked.way.is_some_and(|way| self.left(asked.from, way, asked.at, closed));
+        if has_left || self.left(party, served.way, asked.at, closed) {
             return Some(Cause::AckerLeft);
         }
-        if self.failed(asked.at, Time(u64::MAX)) {
+        if self.failed(asked.at, closed) {
             return Some(Cause::ServerFailed);
         }
         if asked.answered_at.is_some_and(|at| at.since(asked.at) > self.timer_c) {

@@ -24,6 +24,7 @@ mod certificates;
 mod coverage;
 mod dialog;
 mod excuses;
+mod fields;
 mod judge;
 mod message;
 mod net;

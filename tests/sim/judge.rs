@@ -244,6 +244,7 @@ impl Judge {
         if rid.is_empty() {
             return;
         }
+        assert_ne!(message.code(), 100, "it is for the next hop only (RFC 3261 §16.7 step 5): {message:?}");
         let said = self.said.get(rid).unwrap_or_else(|| panic!("nobody has said {message:?}"));
         let below = |said: &&Msg| parameter(said.all("Via").nth(1).unwrap_or(""), "branch") == message.branch();
         let Some(said) = said.iter().find(below) else { panic!("nobody has said it so: {message:?}") };

@@ -70,6 +70,8 @@ pub enum Cause {
 #[derive(Default)]
 pub struct Facts {
     pub lost_wires: BTreeMap<WireId, Time>,
+    /// Who has lost a connection.
+    pub gone: Vec<(Time, PartyId)>,
     pub moved: Vec<(Time, PartyId)>,
     pub died: Vec<(Time, PartyId)>,
     /// The servers have names.
@@ -131,6 +133,13 @@ impl Facts {
     /// everybody goes.
     fn closed_at(&self, asked: &Asked) -> Time {
         asked.timed_out.unwrap_or(asked.at.after(RINGS_MAX + self.timer_c + TIMES.lifetime() * 2))
+    }
+
+    /// Whether a party kept its way and was there between these: a phone with its flow, a server that was well.
+    pub fn was_steady(&self, party: PartyId, from: Time, until: Time) -> bool {
+        let left = |list: &[(Time, PartyId)]| list.iter().any(|(at, one)| *one == party && (from..=until).contains(at));
+        let has_left = [&self.gone, &self.moved, &self.died, &self.unbound].into_iter().any(|list| left(list));
+        !has_left && !self.was_away(party, from, until) && !self.has_restarted(from, until) && !self.failed(from, until)
     }
 
     /// Whether a server was out of order at some time between these.

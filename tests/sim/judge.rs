@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hawser::clock::Time;
 
+use crate::duties::Duties;
 use crate::excuses::{Cause, Facts, began};
 use crate::fields;
 use crate::message::{Msg, parameter, uri_of};
@@ -84,6 +85,7 @@ pub struct Judge {
     cancelled: BTreeSet<(PartyId, String)>,
     /// ACKs that either server has got, by Call-ID and number: a pair shares its calls, and who is active hears of them.
     acks_at_servers: BTreeSet<(String, u32)>,
+    pub duties: Duties,
     /// By which phones say that they can be reached.
     contacts: BTreeMap<PartyId, String>,
 }
@@ -245,6 +247,7 @@ impl Judge {
             return;
         }
         assert_ne!(message.code(), 100, "it is for the next hop only (RFC 3261 §16.7 step 5): {message:?}");
+        self.duties.provisional_came(message);
         let said = self.said.get(rid).unwrap_or_else(|| panic!("nobody has said {message:?}"));
         let below = |said: &&Msg| parameter(said.all("Via").nth(1).unwrap_or(""), "branch") == message.branch();
         let Some(said) = said.iter().find(below) else { panic!("nobody has said it so: {message:?}") };
@@ -257,6 +260,13 @@ impl Judge {
     pub fn answered(&mut self, request: &Msg, response: &Msg, again: bool, now: Time) {
         if response.code() < 200 {
             return;
+        }
+        if request.method() == "CANCEL" && response.code() == 200 {
+            let branch = request.branch();
+            let of = self.asked.iter().find(|(_, asked)| asked.sent.iter().any(|sent| sent.branch() == branch));
+            if let Some((id, _)) = of {
+                self.duties.cancel_accepted(branch, id, now);
+            }
         }
         if response.code() >= 300 {
             self.refused.entry(request.branch().to_owned()).or_insert(now);
@@ -314,7 +324,8 @@ impl Judge {
 
     // --- what happens ---------------------------------------------------------------------------------------
 
-    pub fn wire_lost(&mut self, wire: WireId, now: Time) {
+    pub fn wire_lost(&mut self, party: PartyId, wire: WireId, now: Time) {
+        self.facts.gone.push((now, party));
         self.facts.lost_wires.entry(wire).or_insert(now);
     }
 
@@ -368,6 +379,7 @@ impl Judge {
                 *self.tally.excused.entry(cause).or_default() += 1;
             }
         }
+        self.duties.conclude(&self.asked, &self.cancelled, &self.facts);
         for (party, served) in &self.without_ack {
             let id = served.request.get("X-Id");
             // A stranger acknowledges nothing.

@@ -23,6 +23,7 @@ mod book;
 mod certificates;
 mod coverage;
 mod dialog;
+mod duties;
 mod excuses;
 mod fields;
 mod judge;

@@ -1,5 +1,5 @@
-//! What the proxy owes besides a final answer: a CANCEL that it has accepted goes on, and a provisional response
-//! comes back.
+//! What the proxy owes besides a final answer: a CANCEL that it has accepted goes on, a provisional response comes back,
+//! and a server's 503 is not passed on while its partner is there.
 //!
 //! Owns: what was cancelled and what was said on the way. Asked is only where nothing stood in the way: the excuses of a
 //! final answer are many, and these duties are watched in the runs that need none.
@@ -38,6 +38,10 @@ impl Duties {
         self.cancelled.entry(branch.to_owned()).or_insert_with(|| (now, id.to_owned()));
     }
 
+    pub fn is_cancelled(&self, branch: &str) -> bool {
+        self.cancelled.contains_key(branch)
+    }
+
     /// A party says that it rings.
     pub fn rings(&mut self, party: PartyId, id: &str, response: &Msg, now: Time) {
         let ringing = || Provisional { party, id: id.to_owned(), at: now, has_come: false };
@@ -73,4 +77,16 @@ impl Duties {
             assert!(ok, "party {} rings for {}, which nobody hears", one.party, one.id);
         }
     }
+}
+
+/// A 503 of a server that has come to an endpoint: its partner was asked too, or was not well.
+pub fn check_503(asked: &Asked, response: &Msg, facts: &Facts, was_cancelled: bool, now: Time) {
+    let Ok(by) = response.get("X-Rid").split(' ').next().unwrap_or("").parse::<PartyId>() else { return };
+    if !is_server(by) || is_server(asked.from) || was_cancelled {
+        return;
+    }
+    let partner = 1 - by;
+    let was_asked = asked.arrived.iter().any(|(party, _)| *party == partner);
+    let is_well = facts.was_always_well(partner, now);
+    assert!(was_asked || !is_well, "server {by} refuses, and {partner} was not asked: {response:?}");
 }

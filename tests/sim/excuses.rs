@@ -72,6 +72,8 @@ pub struct Facts {
     pub lost_wires: BTreeMap<WireId, Time>,
     /// Who has lost a connection.
     pub gone: Vec<(Time, PartyId)>,
+    /// An operator has chosen a server.
+    pub is_pinned: bool,
     pub moved: Vec<(Time, PartyId)>,
     pub died: Vec<(Time, PartyId)>,
     /// The servers have names.
@@ -140,6 +142,13 @@ impl Facts {
         let left = |list: &[(Time, PartyId)]| list.iter().any(|(at, one)| *one == party && (from..=until).contains(at));
         let has_left = [&self.gone, &self.moved, &self.died, &self.unbound].into_iter().any(|list| left(list));
         !has_left && !self.was_away(party, from, until) && !self.has_restarted(from, until) && !self.failed(from, until)
+    }
+
+    /// Whether a server has never been out of order until now, nor an operator chosen between the two.
+    pub fn was_always_well(&self, server: PartyId, now: Time) -> bool {
+        let has_failed =
+            self.failures.iter().any(|(at, party, failure)| *party == server && *at <= now && failure.is_some());
+        !has_failed && !self.is_pinned && !self.is_nameless(now)
     }
 
     /// Whether a server was out of order at some time between these.

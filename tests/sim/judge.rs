@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hawser::clock::Time;
 
-use crate::duties::Duties;
+use crate::duties::{Duties, check_503};
 use crate::excuses::{Cause, Facts, began};
 use crate::fields;
 use crate::message::{Msg, parameter, uri_of};
@@ -274,6 +274,9 @@ impl Judge {
         let Some(asked) = self.asked.get_mut(request.get("X-Id")) else { return };
         if is_server(asked.from) != is_server_branch(request) {
             return;
+        }
+        if response.code() == 503 {
+            check_503(asked, response, &self.facts, self.duties.is_cancelled(request.branch()), now);
         }
         let is_2xx_again = request.method() == "INVITE" && response.code() < 300;
         let is_other = !asked.finals.is_empty() && !asked.finals.contains(&response.start);

@@ -135,6 +135,7 @@ impl World {
                 self.wake_all();
             }
             Step::Pin { member } => {
+                self.ctx.judge.facts.is_pinned = true;
                 let member = [None, Some(Member::Primary), Some(Member::Backup)][usize::from(member % 3)];
                 self.pin(member);
             }

@@ -95,10 +95,15 @@ pub struct Facts {
     pub away: Vec<(PartyId, Time, Time)>,
 }
 
+/// The request that a request's call began with.
+pub fn first_of<'a>(asked: &'a Asked, all: &'a BTreeMap<String, Asked>) -> &'a Asked {
+    let is_of_call = |one: &&Asked| one.call_ids().any(|call_id| asked.call_ids().any(|own| own == call_id));
+    all.values().filter(is_of_call).min_by_key(|one| one.at).unwrap_or(asked)
+}
+
 /// When what a request belongs to began.
 pub fn began(asked: &Asked, all: &BTreeMap<String, Asked>) -> Time {
-    let is_of_call = |one: &&Asked| one.call_ids().any(|call_id| asked.call_ids().any(|own| own == call_id));
-    all.values().filter(is_of_call).map(|one| one.at).min().unwrap_or(asked.at)
+    first_of(asked, all).at
 }
 
 impl Facts {
@@ -149,6 +154,12 @@ impl Facts {
         let has_failed =
             self.failures.iter().any(|(at, party, failure)| *party == server && *at <= now && failure.is_some());
         !has_failed && !self.is_pinned && !self.is_nameless(now)
+    }
+
+    /// Whether a phone had registered by then, and never takes that back.
+    pub fn was_bound_throughout(&self, party: PartyId, by: Time) -> bool {
+        let is_bound = self.bound.iter().any(|(at, one)| *one == party && *at <= by);
+        is_bound && !self.unbound.iter().any(|(_, one)| *one == party)
     }
 
     /// Whether a server was out of order at some time between these.

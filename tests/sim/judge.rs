@@ -165,7 +165,7 @@ impl Judge {
         if message.is_request() {
             self.request_arrived(party, message, has_had, now, setup);
         } else {
-            self.response_arrived(party, message, setup);
+            self.response_arrived(party, message, now, setup);
         }
     }
 
@@ -238,12 +238,18 @@ impl Judge {
         })
     }
 
-    fn response_arrived(&mut self, party: PartyId, message: &Msg, setup: &Setup) {
+    fn response_arrived(&mut self, party: PartyId, message: &Msg, now: Time, setup: &Setup) {
         if !is_server(party) {
             fields::check_response(party, message, setup);
         }
         let rid = message.get("X-Rid");
         if rid.is_empty() {
+            let is_refusal = is_server(party) && matches!(message.code(), 430 | 480);
+            let is_its =
+                |(_, asked): &(&String, &Asked)| asked.sent.iter().any(|sent| sent.branch() == message.branch());
+            if let Some((id, _)) = self.asked.iter().filter(|_| is_refusal).find(is_its) {
+                self.duties.check_refusal(id, message, &self.asked, &self.facts, setup, now);
+            }
             return;
         }
         assert_ne!(message.code(), 100, "it is for the next hop only (RFC 3261 §16.7 step 5): {message:?}");

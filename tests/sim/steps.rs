@@ -128,6 +128,8 @@ impl World {
             }
             Step::Reload { grace_s, check_s } => {
                 self.live.flow_grace = Duration::from_secs(grace_s);
+                let duties = &mut self.ctx.judge.duties;
+                duties.flow_grace = duties.flow_grace.min(self.live.flow_grace);
                 self.live.oos_check = Duration::from_secs(check_s);
                 if let Some(handle) = &self.handle {
                     handle.set_live(&self.live);

@@ -147,6 +147,7 @@ impl World {
             strangers: 0,
         };
         world.ctx.judge.facts.timer_c = Duration::from_secs(plan.setup.timer_c_s);
+        world.ctx.judge.duties.flow_grace = Duration::from_secs(plan.setup.flow_grace_s);
         world.ctx.judge.facts.has_names = plan.setup.named;
         world.ctx.judge.facts.loses = plan.weather.loss_permille > 0;
         world.people();

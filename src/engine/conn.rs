@@ -2,6 +2,7 @@
 //! bindings it carries is known to location.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::CloseReason;
 use super::connections::ConnectionKey;
@@ -36,6 +37,8 @@ pub(super) struct Conn {
     /// Requests that came over it, less final responses that were sent on it. It errs where a request is never answered,
     /// or elsewhere, or twice; so it decides nothing but how long a connection outlives its peer's half.
     pub(super) owed: u32,
+    /// How often it was idle for its time while answers were owed over it, since one was sent.
+    pub(super) awaits: u8,
     /// Since when its peer says nothing more: see [`super::streams`].
     pub(super) half_closed: Option<Time>,
     pub(super) timer: Option<TimerId>,
@@ -59,6 +62,7 @@ impl Conn {
             last: now,
             begun: None,
             owed: 0,
+            awaits: 0,
             half_closed: None,
             timer: None,
             identities: None,
@@ -82,6 +86,17 @@ impl Conn {
     /// Whether it counts among those of its source that hold no binding.
     pub(super) fn counts_as_unregistered(&self) -> bool {
         !(self.link.is_some() || self.is_peer || self.side == Some(Side::Server) || self.is_registered())
+    }
+
+    /// It was idle for its time. Whether it stays all the same, for answers are owed over it: as long as one may be waited for
+    /// since the last was sent.
+    pub(super) fn stays_for_answers(&mut self, longest_wait: Duration, now: Time) -> bool {
+        let stays = self.owed > 0 && IDLE_UNREGISTERED_MAX * u32::from(self.awaits) < longest_wait;
+        if stays {
+            self.awaits = self.awaits.saturating_add(1);
+            self.last = now;
+        }
+        stays
     }
 
     /// Its peer says nothing more. Whether it carried a binding.

@@ -170,10 +170,14 @@ impl Engine {
 
     /// A message is sent on a connection. What was owed last ends one that is half closed, behind it.
     pub(super) fn note_sent(&mut self, id: ConnId, message: &[u8]) {
-        if !is_final(message) {
+        if !is_response(message) {
             return;
         }
         let Some(conn) = self.conns.get_mut(id) else { return };
+        conn.awaits = 0;
+        if !is_final(message) {
+            return;
+        }
         conn.owed = conn.owed.saturating_sub(1);
         if conn.owed == 0 && conn.half_closed.is_some() {
             self.update_deadline(id);

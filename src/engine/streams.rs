@@ -62,7 +62,12 @@ impl Engine {
     pub(super) fn on_conn_timer(&mut self, id: ConnId, now: Time) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         conn.timer = None;
+        // Timer C gives an INVITE up, and 64*T1 after it what is done about that (RFC 3261 §16.8).
+        let longest_wait = self.env.settings.live.timer_c + self.env.times.lifetime();
         match conn.deadline() {
+            Some((at, CloseReason::Idle)) if at <= now && conn.stays_for_answers(longest_wait, now) => {
+                self.update_deadline(id);
+            }
             Some((at, reason)) if at <= now => self.close(id, reason, now),
             _ => self.update_deadline(id),
         }

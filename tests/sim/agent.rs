@@ -176,7 +176,7 @@ impl Agent {
 
     fn on_lost(&mut self, ctx: &mut Ctx, wire: WireId) {
         ctx.note(|| format!("{} has lost wire {wire}", self.name));
-        ctx.judge.wire_lost(wire, ctx.net.now());
+        ctx.judge.wire_lost(self.id, wire, ctx.net.now());
         match &self.role {
             Role::Phone(_) => self.phone_lost(ctx, wire),
             Role::Server(_) => {}
@@ -281,8 +281,13 @@ impl Agent {
             let number = self.number();
             response.push("X-Rid", format!("{} {number}", self.id));
         }
-        if let Some(served) = self.stack.served.get(key).filter(|_| response.code() >= 200) {
-            ctx.judge.was_answered(served.request.get("X-Id"), ctx.net.now());
+        if let Some(served) = self.stack.served.get(key) {
+            let (id, now) = (served.request.get("X-Id"), ctx.net.now());
+            match response.code() {
+                100 => {}
+                101..200 => ctx.judge.duties.rings(self.id, id, &response, now),
+                _ => ctx.judge.was_answered(id, now),
+            }
         }
         let mut todo = Todo::default();
         let is_own = response.get("X-Rid").split(' ').next() == Some(&*self.id.to_string());
@@ -349,7 +354,7 @@ impl Agent {
     /// Lets go of a connection.
     pub fn close(&mut self, ctx: &mut Ctx, wire: WireId, abort: bool) {
         let Some(mut conn) = self.conns.remove(&wire) else { return };
-        ctx.judge.wire_lost(wire, ctx.net.now());
+        ctx.judge.wire_lost(self.id, wire, ctx.net.now());
         if let Some(session) = conn.session.as_mut().filter(|_| !abort) {
             session.send_close_notify();
             let mut records = Vec::new();

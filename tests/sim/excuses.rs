@@ -20,6 +20,9 @@ const LOST_MIN: u32 = 6;
 /// How long a shard that is slow may not have heard that the servers' names are known.
 const HEARSAY: Duration = Duration::from_secs(15);
 
+/// How long a party lets an INVITE wait, which starts timer C again.
+const RINGS_MAX: Duration = Duration::from_secs(12);
+
 /// How long two answers may be under way at once.
 const CROSSING: Duration = Duration::from_secs(5);
 
@@ -68,6 +71,10 @@ pub enum Cause {
 #[derive(Default)]
 pub struct Facts {
     pub lost_wires: BTreeMap<WireId, Time>,
+    /// Who has lost a connection.
+    pub gone: Vec<(Time, PartyId)>,
+    /// An operator has chosen a server.
+    pub is_pinned: bool,
     pub moved: Vec<(Time, PartyId)>,
     pub died: Vec<(Time, PartyId)>,
     /// The servers have names.
@@ -82,6 +89,8 @@ pub struct Facts {
     pub restarts: Vec<Time>,
     /// The network loses datagrams.
     pub loses: bool,
+    /// It delivers late at times, or shards stand still.
+    pub is_late: bool,
     /// How many of each Call-ID it has lost.
     pub lost_of: BTreeMap<String, u32>,
     pub timer_c: Duration,
@@ -89,13 +98,21 @@ pub struct Facts {
     pub away: Vec<(PartyId, Time, Time)>,
 }
 
+fn is_of_call(one: &Asked, other: &Asked) -> bool {
+    one.call_ids().any(|call_id| other.call_ids().any(|its| its == call_id))
+}
+
+/// The request that a request's call began with.
+pub fn first_of<'a>(asked: &'a Asked, all: &'a BTreeMap<String, Asked>) -> &'a Asked {
+    all.values().filter(|one| is_of_call(one, asked)).min_by_key(|one| one.at).unwrap_or(asked)
+}
+
 /// When what a request belongs to began: its call, or the one that a B2BUA has made that of.
 pub fn began(asked: &Asked, all: &BTreeMap<String, Asked>) -> Time {
-    let is_of_call = |one: &&Asked| one.call_ids().any(|call_id| asked.call_ids().any(|own| own == call_id));
-    let call = all.values().filter(is_of_call).map(|one| one.at).min().unwrap_or(asked.at);
+    let call = first_of(asked, all).at;
     let is_parent = |one: &&Asked| {
         let mut made = one.made.iter().filter_map(|id| all.get(id));
-        one.at < call && made.any(|made| is_of_call(&made))
+        one.at < call && made.any(|made| is_of_call(made, asked))
     };
     all.values().filter(is_parent).map(|parent| began(parent, all)).min().unwrap_or(call)
 }
@@ -105,21 +122,56 @@ impl Facts {
         self.died.iter().any(|(_, dead)| *dead == party)
     }
 
-    fn died_since(&self, party: PartyId, since: Time) -> bool {
-        self.died.iter().any(|(at, dead)| *dead == party && *at >= since)
+    fn died_between(&self, party: PartyId, from: Time, until: Time) -> bool {
+        self.died.iter().any(|(at, dead)| *dead == party && (from..=until).contains(at))
+    }
+
+    fn moved_between(&self, party: PartyId, from: Time, until: Time) -> bool {
+        self.moved.iter().any(|(at, mover)| *mover == party && (from..=until).contains(at))
+    }
+
+    fn has_restarted(&self, from: Time, until: Time) -> bool {
+        self.restarts.iter().any(|at| (from..=until).contains(at))
     }
 
     /// Whether the way that a request of this party took was lost behind it.
-    fn left(&self, party: PartyId, way: Way, since: Time) -> bool {
+    fn left(&self, party: PartyId, way: Way, from: Time, until: Time) -> bool {
         match way {
-            Way::Wire(wire) => self.lost_wires.contains_key(&wire),
-            Way::Udp { .. } => self.moved.iter().any(|(at, mover)| *mover == party && *at >= since),
+            Way::Wire(wire) => self.lost_wires.get(&wire).is_some_and(|at| *at <= until),
+            Way::Udp { .. } => self.moved_between(party, from, until),
         }
     }
 
     /// Whether who asked has left its way since.
     pub fn has_moved(&self, asked: &Asked) -> bool {
-        asked.way.is_some_and(|way| self.left(asked.from, way, asked.at))
+        asked.way.is_some_and(|way| self.left(asked.from, way, asked.at, Time(u64::MAX)))
+    }
+
+    /// Until when a request can have got its final answer: what happens later excuses nothing, and at the end of a run
+    /// everybody goes.
+    fn closed_at(&self, asked: &Asked) -> Time {
+        asked.timed_out.unwrap_or(asked.at.after(RINGS_MAX + self.timer_c + TIMES.lifetime() * 2))
+    }
+
+    /// Whether a party kept its way and was there between these: a phone with its flow, a server that was well.
+    pub fn was_steady(&self, party: PartyId, from: Time, until: Time) -> bool {
+        let left = |list: &[(Time, PartyId)]| list.iter().any(|(at, one)| *one == party && (from..=until).contains(at));
+        let has_left = [&self.gone, &self.moved, &self.died, &self.unbound].into_iter().any(|list| left(list));
+        !has_left && !self.was_away(party, from, until) && !self.has_restarted(from, until) && !self.failed(from, until)
+    }
+
+    /// Whether a server has never been out of order until now, as far as the proxy can tell, nor an operator chosen between
+    /// the two. Checks that are lost or late tell otherwise.
+    pub fn was_always_well(&self, server: PartyId, now: Time) -> bool {
+        let has_failed =
+            self.failures.iter().any(|(at, party, failure)| *party == server && *at <= now && failure.is_some());
+        !has_failed && !self.loses && !self.is_late && !self.is_pinned && !self.is_nameless(now)
+    }
+
+    /// Whether a phone had registered by then, and never takes that back.
+    pub fn was_bound_throughout(&self, party: PartyId, by: Time) -> bool {
+        let is_bound = self.bound_of(party).any(|(at, _)| at <= by);
+        is_bound && !self.unbound.iter().any(|(_, one)| *one == party)
     }
 
     /// Whether a server was out of order at some time between these.
@@ -170,18 +222,21 @@ impl Facts {
     /// Why a request may have had no final answer.
     pub fn why_unanswered(&self, asked: &Asked, all: &BTreeMap<String, Asked>) -> Option<Cause> {
         let way = asked.way?;
-        if self.died_since(asked.from, asked.at) {
+        let until = self.closed_at(asked);
+        if self.died_between(asked.from, asked.at, until) {
             return Some(Cause::AskerDied);
         }
-        if self.left(asked.from, way, asked.at) {
+        if self.left(asked.from, way, asked.at, until) {
             return Some(Cause::AskerLeft);
         }
-        if self.restarts.iter().any(|at| *at >= asked.at) {
+        if self.has_restarted(asked.at, until) {
             return Some(Cause::Restart);
         }
-        let until = asked.timed_out.unwrap_or(Time(u64::MAX));
         if is_server(asked.from) && self.failed(asked.at, until) {
             return Some(Cause::ServerFailed);
+        }
+        if is_server(asked.from) && self.is_nameless(asked.at) {
+            return Some(Cause::Nameless);
         }
         let is_late_register = |one: &Asked| {
             one.from == asked.from && one.method == "REGISTER" && one.at < asked.at && one.finals.is_empty()
@@ -207,7 +262,8 @@ impl Facts {
             if asked.answered_at.is_some() && self.loses && self.failed(asked.at, until) {
                 return Some(Cause::ServerFailed);
             }
-            if asked.answered_at.is_some() && self.loses && asked.receivers().any(|to| self.died_since(to, asked.at)) {
+            let has_died = |to| self.died_between(to, asked.at, until);
+            if asked.answered_at.is_some() && self.loses && asked.receivers().any(has_died) {
                 return Some(Cause::AskedDied);
             }
             return (asked.answered_at.is_some() && self.lost(asked) >= LOST_MIN).then_some(Cause::Network);
@@ -217,7 +273,7 @@ impl Facts {
             return Some(Cause::ServerFailed);
         }
         let to: Vec<PartyId> = asked.receivers().collect();
-        if to.iter().any(|to| self.died_since(*to, asked.at)) {
+        if to.iter().any(|to| self.died_between(*to, asked.at, until)) {
             return Some(Cause::AskedDied);
         }
         if to.iter().any(|to| self.was_away(*to, asked.at, until)) {
@@ -286,9 +342,10 @@ impl Facts {
         served: &Served,
         all: &BTreeMap<String, Asked>,
     ) -> Option<Cause> {
-        let concerned = |one: PartyId| {
-            self.died_since(one, asked.at) || self.moved.iter().any(|(at, mover)| *mover == one && *at >= asked.at)
-        };
+        // It is answered again, and acknowledged, for 64*T1.
+        let closed = served.answered_at.unwrap_or(asked.at).after(TIMES.lifetime());
+        let concerned =
+            |one: PartyId| self.died_between(one, asked.at, closed) || self.moved_between(one, asked.at, closed);
         if concerned(party) || concerned(asked.from) {
             return Some(Cause::AckerLeft);
         }
@@ -301,14 +358,14 @@ impl Facts {
         if [party, asked.from].into_iter().any(|one| self.was_away(one, asked.at, until)) {
             return Some(Cause::AckerAway);
         }
-        if self.restarts.iter().any(|at| *at >= asked.at) {
+        if self.has_restarted(asked.at, closed) {
             return Some(Cause::Restart);
         }
-        let has_left = asked.way.is_some_and(|way| self.left(asked.from, way, asked.at));
-        if has_left || self.left(party, served.way, asked.at) {
+        let has_left = asked.way.is_some_and(|way| self.left(asked.from, way, asked.at, closed));
+        if has_left || self.left(party, served.way, asked.at, closed) {
             return Some(Cause::AckerLeft);
         }
-        if self.failed(asked.at, Time(u64::MAX)) {
+        if self.failed(asked.at, closed) {
             return Some(Cause::ServerFailed);
         }
         if asked.answered_at.is_some_and(|at| at.since(asked.at) > self.timer_c) {

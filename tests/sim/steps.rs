@@ -128,6 +128,8 @@ impl World {
             }
             Step::Reload { grace_s, check_s } => {
                 self.live.flow_grace = Duration::from_secs(grace_s);
+                let duties = &mut self.ctx.judge.duties;
+                duties.flow_grace = duties.flow_grace.min(self.live.flow_grace);
                 self.live.oos_check = Duration::from_secs(check_s);
                 if let Some(handle) = &self.handle {
                     handle.set_live(&self.live);
@@ -135,6 +137,7 @@ impl World {
                 self.wake_all();
             }
             Step::Pin { member } => {
+                self.ctx.judge.facts.is_pinned = true;
                 let member = [None, Some(Member::Primary), Some(Member::Backup)][usize::from(member % 3)];
                 self.pin(member);
             }
@@ -199,7 +202,10 @@ impl World {
         // All faults are over within a minute; then transactions have their time, and bindings theirs.
         let rest = self.plan.len_ms() + 62_000;
         let leave = rest + self.plan.setup.timer_c_s * 1_000 + 75_000;
-        let empty = leave + 125_000;
+        // A call that began when a server was nobody may go from one server to the other, each time for as long as timer C
+        // lets it, and a connection stays for its answer.
+        let astray = if self.plan.setup.named { (self.plan.setup.timer_c_s + 32) * 3_000 + 360_000 } else { 0 };
+        let empty = leave + 125_000 + astray;
         self.later(rest, Undo::PhonesRest);
         self.later(leave, Undo::PhonesLeave);
         if !self.plan.drains {

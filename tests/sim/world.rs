@@ -29,7 +29,7 @@ use crate::message::Msg;
 use crate::net::{Event, Net, Owner, PartyId};
 use crate::phone::Phone;
 use crate::place::{self, Place};
-use crate::plan::{DEVICE, Kind, PHONES, Plan, Resolving, SITE, STRANGER, Setup};
+use crate::plan::{DEVICE, Kind, PHONES, Plan, Resolving, SITE, STRANGER, Setup, Step};
 use crate::server::Server;
 use crate::wire::{Arrived, Wire};
 
@@ -147,7 +147,10 @@ impl World {
             strangers: 0,
         };
         world.ctx.judge.facts.timer_c = Duration::from_secs(plan.setup.timer_c_s);
+        world.ctx.judge.duties.flow_grace = Duration::from_secs(plan.setup.flow_grace_s);
         world.ctx.judge.facts.has_names = plan.setup.named;
+        world.ctx.judge.facts.is_late = plan.weather.late_permille > 0
+            || plan.steps.iter().any(|(_, step)| matches!(step, Step::Holds { .. } | Step::Slow { .. }));
         world.ctx.judge.facts.loses = plan.weather.loss_permille > 0;
         world.people();
         // Clocks of parties differ by up to a fiftieth.

@@ -105,6 +105,36 @@ fn what_has_moved_away_gives_way_at_the_bound() {
     world.end();
 }
 
+/// Of a gateway that does not register: its call waits in a queue for longer than a connection may be idle.
+#[test]
+fn an_idle_connection_stays_as_long_as_an_answer_may_be_owed_over_it_and_no_longer() {
+    for (rings, answered) in [(false, true), (true, true), (false, false)] {
+        let mut world = World::new(&Setup::default());
+        let gateway = world.connect(0, TCP);
+        let method = if answered { "INVITE" } else { "MESSAGE" };
+        let text = check("TCP 192.0.2.7", "g").replace("OPTIONS", method).replacen(
+            "sip:127.0.0.1:5060",
+            "sip:q@example.com",
+            1,
+        );
+        world.write(gateway, &text);
+        let sent = world.read_server();
+        for _ in 0..if rings { 5 } else { 1 } {
+            world.datagram(0, SERVER, &answer(&sent, "182 Queued", "q", ""));
+            world.pass_s(170);
+        }
+        if answered {
+            world.datagram(0, SERVER, &answer(&sent, "200 OK", "q", ""));
+            let said: Vec<String> = std::iter::from_fn(|| world.try_read(gateway)).collect();
+            assert!(said.last().is_some_and(|text| text.starts_with("SIP/2.0 200")), "{said:?}");
+        }
+        world.pass_s(if answered { 121 } else { 320 });
+        assert_eq!(world.closed, [(gateway, CloseReason::Idle)]);
+        world.drain();
+        world.end();
+    }
+}
+
 #[test]
 fn pings_keep_alive_what_a_message_has_begun_and_nothing_else() {
     let mut world = World::new(&Setup::default());

@@ -295,6 +295,7 @@ impl Facts {
             self.is_reachable(*to, asked.at, until)
                 && self.is_reachable(*to, began, began)
                 && !self.became_another(*to, began, until)
+                && !self.moved_at_first(*to, first_of(asked, all))
         };
         to.iter().any(|to| !is_reachable(to)).then_some(Cause::AskedLate)
     }
@@ -325,6 +326,13 @@ impl Facts {
     fn has_lapsed(&self, party: PartyId, from: Time, until: Time) -> bool {
         let is_renewed = |at: Time, end: Time| self.bound_of(party).any(|(again, _)| again > at && again <= end);
         self.bound_of(party).any(|(at, end)| (from..=until).contains(&end) && !is_renewed(at, end))
+    }
+
+    /// Whether a party has moved before the first request of its dialog was answered: it has said that again from where it
+    /// was not registered yet, and that is what its dialog knows.
+    fn moved_at_first(&self, party: PartyId, first: &Asked) -> bool {
+        let until = first.answered_at.unwrap_or(Time(u64::MAX));
+        first.from == party && self.moved_between(party, first.at, until)
     }
 
     /// Whether a party has left its way and its registration was over meanwhile: nothing ties who registers then to who it

@@ -8,7 +8,8 @@
 //! requests towards its peer it is gone at once, for their answers could not come back.
 //!
 //! What is owed is a count, kept where bytes come and go: requests that came over the connection less final responses
-//! that were sent on it. So it is known whichever shard a context lives on, and costs a message nothing.
+//! that were sent on it. So it is known whichever shard a context lives on, and costs a message nothing. A whole connection
+//! over which something is owed is not closed for being idle, as long as that may still come.
 
 use super::connections::ConnectionKey;
 use super::location::Lost;

@@ -26,7 +26,8 @@ pub const FIXED: u64 = 1_000;
 /// And new ones.
 const FRESH: u64 = 100;
 /// Of all requests, how many may be excused.
-const EXCUSED_PERCENT_MAX: u64 = 5;
+const EXCUSED_PERMILLE_MAX: u64 = 25;
+const REQUESTS_MIN: u64 = 10_000;
 /// Lines of the trace that are printed of a run that fails.
 const LINES_SHOWN: usize = 60;
 
@@ -212,7 +213,9 @@ fn whatever_happens_every_request_is_answered_and_nothing_goes_astray() {
     let seeds: Vec<u64> = sum.failed.iter().map(|(seed, _)| *seed).collect();
     assert!(seeds.is_empty(), "seeds fail: {seeds:?}");
     let (excused, requests) = (sum.excused(), sum.outcome.tally.requests);
-    assert!(excused * 100 <= requests * EXCUSED_PERCENT_MAX, "{excused} of {requests} requests are excused");
+    // Of few seeds it says nothing.
+    let is_little = requests < REQUESTS_MIN || excused * 1_000 <= requests * EXCUSED_PERMILLE_MAX;
+    assert!(is_little, "{excused} of {requests} requests are excused");
     if is_search {
         eprintln!("counted in none of them: {}", crate::coverage::never(&sum.outcome.counters).join(", "));
     } else {

@@ -82,7 +82,8 @@ impl Duties {
         }
         for one in self.provisionals.values().filter(|one| !one.has_come) {
             let Some(asked) = all.get(&one.id) else { continue };
-            let ok = !is_late(asked, one.at) || !was_quiet(asked, one.at.after(IN_TIME));
+            let is_over = asked.refused_at.is_some_and(|at| at <= one.at);
+            let ok = is_over || !is_late(asked, one.at) || !was_quiet(asked, one.at.after(IN_TIME));
             assert!(ok, "party {} rings for {}, which nobody hears", one.party, one.id);
         }
     }
@@ -116,7 +117,8 @@ impl Duties {
         let first = first_of(asked, all);
         let is_bound =
             |party: PartyId| facts.was_bound_throughout(party, first.at) && (first.from != party || first.is_bound);
-        if got.start.ends_with("480 Phone Not Back") && asked.receivers().all(is_bound) {
+        // A home that stands still for longer is not waited for.
+        if got.start.ends_with("480 Phone Not Back") && !facts.is_late && asked.receivers().all(is_bound) {
             let waited = now.since(asked.at);
             let least = self.flow_grace.min(INVITE_LOST);
             assert!(waited >= least, "the phone had {waited:?} to come back: {got:?}");

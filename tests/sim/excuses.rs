@@ -63,6 +63,9 @@ pub enum Cause {
     AckerAway,
     /// DNS did not know the servers, or not yet: one of them was taken for an endpoint.
     Nameless,
+    /// Who was asked had come by another way, and its registration has run out before its answer was acknowledged: its dialog
+    /// knows the way before only.
+    Lapsed,
     /// The dialog's other end has gone: no ACK can come.
     AckerLeft,
 }
@@ -381,6 +384,9 @@ impl Facts {
         }
         if self.is_nameless(asked.at) || self.is_nameless(began(asked, all)) {
             return Some(Cause::Nameless);
+        }
+        if self.became_another(party, began(asked, all), closed) {
+            return Some(Cause::Lapsed);
         }
         (self.lost(asked) >= LOST_MIN).then_some(Cause::Network)
     }

@@ -105,6 +105,13 @@ fn is_of_call(one: &Asked, other: &Asked) -> bool {
     one.call_ids().any(|call_id| other.call_ids().any(|its| its == call_id))
 }
 
+/// Whether a party has sent a REGISTER by then, by another way than this, that it has never heard the answer of: it may
+/// have been accepted behind a later one.
+fn has_unheard_register(party: PartyId, way: Option<Way>, by: Time, all: &BTreeMap<String, Asked>) -> bool {
+    let is_of_party = |one: &&Asked| one.from == party && one.method == "REGISTER" && one.at < by;
+    all.values().filter(is_of_party).any(|one| one.finals.is_empty() && one.way != way)
+}
+
 /// The request that a request's call began with.
 pub fn first_of<'a>(asked: &'a Asked, all: &'a BTreeMap<String, Asked>) -> &'a Asked {
     all.values().filter(|one| is_of_call(one, asked)).min_by_key(|one| one.at).unwrap_or(asked)
@@ -241,10 +248,7 @@ impl Facts {
         if is_server(asked.from) && self.is_nameless(asked.at) {
             return Some(Cause::Nameless);
         }
-        let is_late_register = |one: &Asked| {
-            one.from == asked.from && one.method == "REGISTER" && one.at < asked.at && one.finals.is_empty()
-        };
-        if !way.is_stream() && all.values().any(|one| is_late_register(one) && one.way != asked.way) {
+        if !way.is_stream() && has_unheard_register(asked.from, Some(way), asked.at, all) {
             return Some(Cause::Overtaken);
         }
         let is_stranger = !way.is_stream() && !asked.is_bound && asked.from != DEVICE;
@@ -284,6 +288,9 @@ impl Facts {
         }
         if asked.answered_at.is_some_and(|at| at.since(asked.at) > LATE) {
             return Some(Cause::AskedLate);
+        }
+        if to.iter().any(|to| has_unheard_register(*to, None, until, all)) {
+            return Some(Cause::Overtaken);
         }
         // What a B2BUA has made of it went no better, and its end came no sooner than that of this one.
         let made = asked.made.iter().filter_map(|id| all.get(id)).filter(|made| made.finals.is_empty());
@@ -342,7 +349,7 @@ impl Facts {
     /// was, and nobody knows for long where it went.
     fn became_another(&self, party: PartyId, from: Time, until: Time) -> bool {
         let has = |list: &[(Time, PartyId)]| list.iter().any(|(at, one)| *one == party && (from..=until).contains(at));
-        has(&self.moved) && (has(&self.unbound) || self.has_lapsed(party, from, until))
+        (has(&self.moved) || has(&self.gone)) && (has(&self.unbound) || self.has_lapsed(party, from, until))
     }
 
     /// Why an answer of `party` may have had no ACK.
@@ -357,7 +364,8 @@ impl Facts {
         let closed = served.answered_at.unwrap_or(asked.at).after(TIMES.lifetime());
         let concerned =
             |one: PartyId| self.died_between(one, asked.at, closed) || self.moved_between(one, asked.at, closed);
-        if concerned(party) || concerned(asked.from) {
+        let has_gone = self.gone.iter().any(|(at, one)| *one == party && (asked.at..=closed).contains(at));
+        if concerned(party) || concerned(asked.from) || has_gone {
             return Some(Cause::AckerLeft);
         }
         // The two may have crossed.

@@ -11,8 +11,10 @@ use crate::net::{PartyId, WireId};
 use crate::plan::{DEVICE, Failure, SITE};
 use crate::stack::{Served, TIMES, Way};
 
-/// An answer that comes so late may be lost once and then be too late (timer F).
+/// An answer that comes so late has few chances until timer F, each of them lost by a network that loses; without that it
+/// may still be delayed.
 const LATE: Duration = Duration::from_secs(22);
+const LATE_AND_LOST: Duration = Duration::from_secs(16);
 
 /// So many datagrams of a call have to be lost before that is taken for the cause.
 const LOST_MIN: u32 = 6;
@@ -245,7 +247,7 @@ impl Facts {
         if is_server(asked.from) && self.failed(asked.at, until) {
             return Some(Cause::ServerFailed);
         }
-        if is_server(asked.from) && self.is_nameless(asked.at) {
+        if (is_server(asked.from) || asked.to == "s") && self.is_nameless(asked.at) {
             return Some(Cause::Nameless);
         }
         if !way.is_stream() && has_unheard_register(asked.from, Some(way), asked.at, all) {
@@ -286,7 +288,8 @@ impl Facts {
         if to.iter().any(|to| self.was_away(*to, asked.at, until)) {
             return Some(Cause::AskedAway);
         }
-        if asked.answered_at.is_some_and(|at| at.since(asked.at) > LATE) {
+        let late = if self.loses { LATE_AND_LOST } else { LATE };
+        if asked.answered_at.is_some_and(|at| at.since(asked.at) > late) {
             return Some(Cause::AskedLate);
         }
         if to.iter().any(|to| has_unheard_register(*to, None, until, all)) {

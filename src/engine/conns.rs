@@ -23,7 +23,7 @@ impl Engine {
         let is_server = self.env.names.is_server_ip(accept.peer.ip());
         let refusal = if self.draining {
             Some(Refusal::Draining)
-        } else if held >= self.env.settings.unregistered_per_source_max && !is_server {
+        } else if held >= self.env.settings.unregistered_max(accept.peer.ip()) && !is_server {
             self.count(Counter::LimitUnregisteredPerSource);
             Some(Refusal::Source)
         } else if self.conns.len() >= self.env.settings.connections_max as usize && !is_server {

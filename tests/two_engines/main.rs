@@ -16,6 +16,7 @@ mod hostile;
 mod listeners;
 mod live;
 mod moves;
+mod networks;
 mod next_hop;
 mod oversize;
 mod peers;

@@ -4,7 +4,7 @@
 //! Owns: when the next connection of a listener is taken. Between [`super::handshakes`],
 //! [`super::parked`] and the engine the core decides here.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
@@ -32,7 +32,12 @@ impl<D: Driver> Core<D> {
         if !is_tls || self.stopped {
             return Turn::Now;
         }
-        self.handshakes.turn(peer.ip(), !self.deferred.is_empty(), self.driver.now())
+        self.turn_of(peer.ip())
+    }
+
+    fn turn_of(&self, source: IpAddr) -> Turn {
+        let of_source_max = self.engine.settings().handshakes_max(source);
+        self.handshakes.turn(source, of_source_max, !self.deferred.is_empty(), self.driver.now())
     }
 
     /// Connections wait at the listener of a point, if it has one.
@@ -169,7 +174,7 @@ impl<D: Driver> Core<D> {
                 self.count(Counter::LimitHandshake);
                 self.not_begun(&late, "its source's turn did not come in time");
             }
-            while self.handshakes.turn(source, !self.deferred.is_empty(), now) == Turn::Now
+            while self.turn_of(source) == Turn::Now
                 && let Some(Arrival { point, socket, peer }) = self.parked.pop(source)
             {
                 self.accepted(point, socket, peer);

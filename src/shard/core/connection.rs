@@ -258,7 +258,8 @@ impl<D: Driver> Core<D> {
         let now = self.driver.now();
         let Some(conn) = self.conn(key) else { return };
         let source = (!conn.outbound).then_some(conn.peer.ip());
-        let Some((older, bound)) = self.handshakes.begin(key, source, now) else { return };
+        let share = source.map(|ip| (ip, self.engine.settings().handshakes_max(ip)));
+        let Some((older, bound)) = self.handshakes.begin(key, share, now) else { return };
         self.count(bound);
         let Some(conn) = self.conn(older) else { return };
         let (peer, side, outbound) = (conn.peer, conn.side, conn.outbound);

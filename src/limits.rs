@@ -38,6 +38,8 @@ pub const PINGS_PER_READ_MAX: usize = 16;
 pub const LOOKS_PER_PASS_MAX: usize = 512;
 /// Without a message and without a binding.
 pub const IDLE_UNREGISTERED_MAX: Duration = Duration::from_secs(120);
+/// A PROXY header of a load balancer, with all that it says beside addresses (TLVs).
+pub const PROXY_HEADER_LEN_MAX: usize = 1_024;
 /// Connections without a binding from one source address, unless `[[network]]` says otherwise for it.
 pub const UNREGISTERED_PER_SOURCE_MAX: u32 = 1_024;
 /// What a transaction is taken to hold: two messages and its state. `transactions_max` is found by it, and is a bound on

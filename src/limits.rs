@@ -40,6 +40,10 @@ pub const LOOKS_PER_PASS_MAX: usize = 512;
 pub const IDLE_UNREGISTERED_MAX: Duration = Duration::from_secs(120);
 /// A PROXY header of a load balancer, with all that it says beside addresses (TLVs).
 pub const PROXY_HEADER_LEN_MAX: usize = 1_024;
+/// From the start of a load balancer's connection until its PROXY header is whole.
+pub const PROXY_HEADER_MAX: Duration = Duration::from_secs(5);
+/// Connections of a shard whose PROXY header is awaited; then the oldest of the balancer that has the most gives way.
+pub const PROXY_HEADERS_AWAITED_COUNT_MAX: usize = 1_024;
 /// Connections without a binding from one source address, unless `[[network]]` says otherwise for it.
 pub const UNREGISTERED_PER_SOURCE_MAX: u32 = 1_024;
 /// What a transaction is taken to hold: two messages and its state. `transactions_max` is found by it, and is a bound on

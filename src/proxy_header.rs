@@ -12,6 +12,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use crate::limits::PROXY_HEADER_LEN_MAX;
+use crate::stats::Counter;
+
+/// What an operator is told of one that comes from where none is due.
+pub const UNEXPECTED: &str = "a PROXY header came from an address that no [[network]] with proxy-protocol holds";
 
 /// The begin of version 1.
 const V1: &[u8] = b"PROXY ";
@@ -49,6 +53,18 @@ pub enum Fault {
     Malformed,
     /// It is longer than any may be.
     TooLong,
+}
+
+impl Counter {
+    /// What was due, and is no header.
+    #[must_use]
+    pub fn proxy_header_fault(fault: Fault) -> Self {
+        match fault {
+            Fault::Missing => Self::ProxyHeaderMissing,
+            Fault::Malformed => Self::ProxyHeaderMalformed,
+            Fault::TooLong => Self::ProxyHeaderTooLong,
+        }
+    }
 }
 
 /// Reads a header from its first byte on. More bytes never make another thing of what is whole or at fault.

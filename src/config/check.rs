@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::document::Lines;
 use super::error::{ConfigError, Fault, Need};
-use super::settings::{Config, Listener, PeerProxy, PeerSetup};
+use super::settings::{Config, Listener, NetworkRule, PeerProxy, PeerSetup};
 use super::value::{ClientAor, Host, ServerAddress};
 use crate::ids::{Side, Transport};
 use crate::limits::{LISTENERS_MAX, NETWORKS_MAX, PEERS_MAX};
@@ -287,6 +287,20 @@ fn networks(config: &Config, lines: &Lines) -> Result<(), ConfigError> {
     for (index, rule) in config.networks.iter().enumerate() {
         if config.networks[..index].iter().any(|other| other.network == rule.network) {
             return Err(lines.error("network.network", index, Fault::NetworkTwice));
+        }
+    }
+    // They would be asked for a header, and then be nobody's by their address.
+    let servers = config.servers.iter().flat_map(|server| [Some(&server.primary), server.backup.as_ref()]);
+    let servers = servers.flatten().filter_map(ServerAddress::address).map(|address| address.ip());
+    let sites = config.peers.iter().filter_map(|peer| match peer.contact {
+        Host::Ip(ip) => Some(ip),
+        Host::Name(_) => None,
+    });
+    let trusted = config.sipproxy.trusted_sources.iter().map(|network| network.address);
+    for ip in servers.chain(sites).chain(trusted) {
+        let balancer = NetworkRule::at(&config.networks, ip).filter(|rule| rule.proxy_protocol);
+        if let Some(index) = balancer.and_then(|it| config.networks.iter().position(|rule| rule == it)) {
+            return Err(lines.error("network.proxy-protocol", index, Fault::BalancerIsServer(ip)));
         }
     }
     Ok(())

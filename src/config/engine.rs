@@ -186,6 +186,12 @@ impl Settings {
         NetworkRule::at(&self.live.networks, ip).map_or(HANDSHAKES_PER_SOURCE_MAX, |rule| rule.handshakes_max)
     }
 
+    /// Whether a load balancer is at an address, whose connections begin with a PROXY header.
+    #[must_use]
+    pub fn is_balancer(&self, ip: IpAddr) -> bool {
+        NetworkRule::at(&self.live.networks, ip).is_some_and(|rule| rule.proxy_protocol)
+    }
+
     /// The rule for a device at an address: that of the smallest network that holds it.
     #[must_use]
     pub fn device_at(&self, ip: IpAddr) -> Option<&Device> {

@@ -192,6 +192,11 @@ pub const KEYS: &[Key] = &[
     key("network.unregistered-max", "1024", "Connections without a binding, of each address; 1–1000000."),
     key("network.handshakes-max", "192", "TLS handshakes in the air of a shard, of each address; 1–256."),
     key(
+        "network.proxy-protocol",
+        "false",
+        "Connections from there begin with a PROXY header (v1 or v2): they are a load balancer's, and the address in it is the phone's from then on.",
+    ),
+    key(
         "security.tls-mutual",
         "0",
         "Whether client certificates are asked for and verified on every TLS port; 0 or 1.",
@@ -250,6 +255,7 @@ pub(super) const LIVE: &[&str] = &[
     "network.network",
     "network.unregistered-max",
     "network.handshakes-max",
+    "network.proxy-protocol",
     "timers.t1",
     "timers.t2",
     "timers.t4",

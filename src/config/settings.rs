@@ -268,6 +268,8 @@ pub struct NetworkRule {
     pub unregistered_max: u32,
     /// TLS handshakes in the air, of a shard.
     pub handshakes_max: usize,
+    /// What comes from here is of a load balancer, and begins with a PROXY header that says whose it is.
+    pub proxy_protocol: bool,
 }
 
 impl NetworkRule {

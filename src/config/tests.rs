@@ -265,6 +265,12 @@ fn a_bad_table_is_told_in_one_line() {
             "[[network]]\nnetwork = \"10.0.0.0/8\"\n[[network]]\nnetwork = \"10.0.0.0/8\"",
             "9: network.network: expected a network that is not used before".to_owned(),
         ),
+        (
+            "[[network]]\nnetwork = \"127.0.0.0/8\"\nproxy-protocol = true",
+            "8: network.proxy-protocol: expected false, or a network without SIP Servers, sites' proxies and \
+             trusted-sources, not with 127.0.0.1"
+                .to_owned(),
+        ),
         ("[device]\nnetwork = \"10.0.0.0/8\"", "6: device: expected one or more [[tables]]".to_owned()),
         ("[[timers]]\nt1 = 500", "6: timers: expected a [table]".to_owned()),
         ("[timers]\nt1 = 9", "7: timers.t1: expected a whole number from 10 to 10000".to_owned()),

@@ -17,6 +17,8 @@ pub struct Accept {
     pub point: PointId,
     /// The peer's address and port.
     pub peer: SocketAddr,
+    /// A load balancer has opened it, and `peer` is whose it says that it is: see [`crate::proxy::Origin::FORWARDED`].
+    pub is_forwarded: bool,
 }
 
 /// Why a new connection is not taken. The shell closes it at once, before a TLS handshake.

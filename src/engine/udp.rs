@@ -28,7 +28,7 @@ impl Engine {
                 self.heard_from(from, now);
                 let flow = FlowRef::Udp { shard: self.me(), point, remote: from };
                 let binding = self.location.binding_of(flow, &message, &self.env);
-                self.on_message(message, Source { flow, peer: from, side, is_peer, binding }, now);
+                self.on_message(message, Source { flow, peer: from, side, is_peer, is_forwarded: false, binding }, now);
             }
             Err((error, buf)) => {
                 self.ports.counters.count_with_bound(Counter::scan_error(error));

@@ -22,6 +22,8 @@ pub struct Source {
     pub side: Side,
     /// Its sender is another site's proxy.
     pub is_peer: bool,
+    /// It came by way of a load balancer, whose PROXY header has `peer`: see [`super::Origin::FORWARDED`].
+    pub is_forwarded: bool,
     /// The binding of the flow that it arrived on, if it has one.
     pub binding: Option<BindingId>,
 }
@@ -40,7 +42,7 @@ impl Source {
         !self.flow.is_stream()
             && !self.is_trusted()
             && self.binding.is_none()
-            && settings.device_at(self.peer.ip()).is_none()
+            && (self.is_forwarded || settings.device_at(self.peer.ip()).is_none())
     }
 }
 
@@ -89,7 +91,7 @@ pub fn may_answer(sent: SentTo, source: &Source) -> bool {
     if [sent.flow, sent.moved_to].into_iter().flatten().any(|flow| flow.is_same(source.flow)) {
         return true;
     }
-    let is_from = |address: SocketAddr| address.ip() == source.peer.ip();
+    let is_from = |address: SocketAddr| address.ip() == source.peer.ip() && !source.is_forwarded;
     let over_its_own = |address| sent.flow.is_none() && source.flow.is_stream() && is_from(address);
     match sent.whose {
         Whose::Server(address) => source.side == Side::Server || over_its_own(address),
@@ -131,7 +133,7 @@ mod tests {
             FlowRef::Udp { remote, .. } => remote,
             FlowRef::Stream { .. } => "192.0.2.1:40000".parse().expect("an address"),
         };
-        Source { flow, peer, side: Side::Endpoint, is_peer: false, binding: None }
+        Source { flow, peer, side: Side::Endpoint, is_peer: false, is_forwarded: false, binding: None }
     }
 
     #[test]

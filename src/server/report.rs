@@ -114,8 +114,10 @@ impl Report {
             writeln!(f)?;
         }
         for rule in networks {
-            let NetworkRule { network, unregistered_max, handshakes_max } = rule;
-            writeln!(f, "network      {network}: {unregistered_max} unregistered, {handshakes_max} handshakes")?;
+            let NetworkRule { network, unregistered_max, handshakes_max, proxy_protocol } = rule;
+            let by_header = if *proxy_protocol { ", by their PROXY header" } else { "" };
+            write!(f, "network      {network}: {unregistered_max} unregistered, ")?;
+            writeln!(f, "{handshakes_max} handshakes{by_header}")?;
         }
         Ok(())
     }
@@ -262,6 +264,7 @@ mod tests {
             network: Network { address: "198.51.100.7".parse().unwrap(), prefix_len: 32 },
             unregistered_max: 5_000,
             handshakes_max: 256,
+            proxy_protocol: true,
         });
         let target = |address: &str, priority, weight| Target {
             transport: Transport::Udp,
@@ -302,7 +305,7 @@ sip-server   sips1 at 10.0.0.3:5061 and sips2.example.com:5061 over tls (certifi
 checks       every 5 s, and every 1.5 s while none answers
 peer-proxy   site2 at site2.example.com over tls (certificate: proxy.site2.example.com), for 10.2.0.1, 10.2.0.2
 device       10.9.0.0/16 (certificate: any name)
-network      198.51.100.7/32: 5000 unregistered, 256 handshakes
+network      198.51.100.7/32: 5000 unregistered, 256 handshakes, by their PROXY header
 resolvers    10.0.0.53:53
 name         sips2.example.com:5061 over tls: does not exist
 name         site2.example.com over tls: no resolver answers

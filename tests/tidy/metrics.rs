@@ -11,7 +11,6 @@ const NOT_COUNTED: &[(&str, &str)] = &[
     ("LISTENERS_MAX", "more is refused at start"),
     ("PEERS_MAX", "more is refused at start"),
     ("NETWORKS_MAX", "more is refused at start"),
-    ("PROXY_HEADER_LEN_MAX", "nobody sends one yet"),
     ("TLS_SETUPS_MAX", "more is refused at start"),
     ("SERVER_SEND_QUEUE_LEN_MAX", "counted as send_queue_len"),
     ("UDP_REQUEST_LEN_MAX", "hawser_udp_oversize_total says what became of it"),

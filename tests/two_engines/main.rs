@@ -3,6 +3,7 @@
 
 #![allow(missing_docs, reason = "a test")]
 
+mod balancers;
 mod bounds;
 mod calls;
 mod chaos_pair;

@@ -11,7 +11,7 @@ use crate::world::{Setup, TLS, World};
 
 fn rule(network: &str, prefix_len: u8, unregistered_max: u32) -> NetworkRule {
     let network = Network { address: network.parse().expect("an address"), prefix_len };
-    NetworkRule { network, unregistered_max, handshakes_max: 192 }
+    NetworkRule { network, unregistered_max, handshakes_max: 192, proxy_protocol: false }
 }
 
 fn setup() -> Setup {
@@ -30,7 +30,8 @@ fn opened(world: &mut World, ip: [u8; 4]) -> usize {
     let before = world.counted(Counter::LimitUnregisteredPerSource);
     let now = world.now;
     let mut open = |port| {
-        let accepted = world.engines[0].accept(Accept { point: TLS, peer: SocketAddr::from((ip, port)) }, now);
+        let accepted = world.engines[0]
+            .accept(Accept { point: TLS, peer: SocketAddr::from((ip, port)), is_forwarded: false }, now);
         assert!(matches!(accepted, Ok(_) | Err(Refusal::Source)), "{accepted:?}");
         accepted.is_ok()
     };
@@ -62,7 +63,10 @@ fn a_phone_that_registers_makes_room_for_the_next_one_behind_its_address() {
     let from = |port| SocketAddr::from(([10, 2, 0, 1], port));
     let wire = world.connect_from(0, TLS, from(1));
     let now = world.now;
-    assert_eq!(world.engines[0].accept(Accept { point: TLS, peer: from(2) }, now), Err(Refusal::Source));
+    assert_eq!(
+        world.engines[0].accept(Accept { point: TLS, peer: from(2), is_forwarded: false }, now),
+        Err(Refusal::Source)
+    );
     Phone::new("alice", wire).register(&mut world, 3_600);
     let _second = world.connect_from(0, TLS, from(2));
     world.end();

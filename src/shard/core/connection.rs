@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::Core;
+use super::awaited::Awaited;
 use super::conn::{Conn, Key, Opening, Phase};
 use super::ends::{connect_failure, cuts_off, handshake_close};
 use super::parked::Parked;
@@ -162,6 +163,7 @@ impl<D: Driver> Core<D> {
         let keys: Vec<Key> = self.conns.iter().map(|(index, conn)| Key { index, serial: conn.serial }).collect();
         keys.into_iter().for_each(|key| self.remove(key));
         self.parked = Parked::default();
+        self.awaited = Awaited::default();
         self.resolving.end_all();
     }
 

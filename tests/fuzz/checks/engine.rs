@@ -79,7 +79,9 @@ impl Shard {
     fn new(internal: Transport) -> Self {
         let now = Time(1_000_000);
         let mut engine = Engine::new(place::settings(internal), now);
-        let phone = engine.accept(Accept { point: TLS, peer: address(PHONE) }, now).expect("there is room");
+        let phone = engine
+            .accept(Accept { point: TLS, peer: address(PHONE), is_forwarded: false }, now)
+            .expect("there is room");
         Self {
             engine,
             now,
@@ -198,7 +200,7 @@ impl Shard {
         let (at, point, port) = if letter == b't' { (0, TCP, 41_000) } else { (1, TLS, 42_000) };
         if self.strangers[at].is_none() {
             let peer = SocketAddr::new(address(STRANGERS[0]).ip(), port);
-            let conn = self.engine.accept(Accept { point, peer }, self.now).ok()?;
+            let conn = self.engine.accept(Accept { point, peer, is_forwarded: false }, self.now).ok()?;
             self.strangers[at] = Some(conn);
             self.strangers_had.push(conn);
             self.input(Input::Ready { conn, identities: None });
@@ -297,7 +299,10 @@ impl Shard {
         }
         let point: PointId = TCP;
         let peer = SocketAddr::new(address(SERVER).ip(), 33_333);
-        let conn = self.engine.accept(Accept { point, peer }, self.now).expect("there is room for a server");
+        let conn = self
+            .engine
+            .accept(Accept { point, peer, is_forwarded: false }, self.now)
+            .expect("there is room for a server");
         self.to_server.push(conn);
         self.input(Input::Ready { conn, identities: None });
         let text = String::from_utf8_lossy(bytes).replace("SIP/2.0/UDP", "SIP/2.0/TCP");

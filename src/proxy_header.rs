@@ -82,6 +82,20 @@ pub fn read(bytes: &[u8]) -> Result<Header, Fault> {
     }
 }
 
+/// Reads the header that a datagram begins with, which is of version 2; gives what is behind it, too.
+///
+/// # Errors
+/// See [`Fault`]; one that is cut short is malformed.
+pub fn read_datagram(bytes: &[u8]) -> Result<(Option<SocketAddr>, &[u8]), Fault> {
+    if !bytes.starts_with(V2) {
+        return Err(Fault::Missing);
+    }
+    match read_v2(bytes)? {
+        Header::Needs(_) => Err(Fault::Malformed),
+        Header::Whole { len, source } => Ok((source, &bytes[len..])),
+    }
+}
+
 /// Whether these bytes begin with a header, where none is looked for: a method may be called PROXY.
 #[must_use]
 pub fn is_one(bytes: &[u8]) -> bool {

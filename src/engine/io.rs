@@ -109,6 +109,17 @@ pub enum Input<'a> {
         /// Its payload.
         bytes: &'a [u8],
     },
+    /// A datagram of a load balancer arrived at a UDP point, without the PROXY header that was before it.
+    Forwarded {
+        #[allow(missing_docs, reason = "see Point")]
+        point: PointId,
+        /// The balancer's address and port, where answers go.
+        from: SocketAddr,
+        /// Whose it is, as the header says; or `from`, when that says nothing.
+        source: SocketAddr,
+        /// Its payload.
+        bytes: &'a [u8],
+    },
     /// A connection is ready for SIP: the accepted TLS handshake is done, or the outbound connection (and its
     /// handshake) is. For accepted TCP it follows `accept` at once.
     Ready {

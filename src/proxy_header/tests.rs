@@ -154,6 +154,20 @@ fn what_is_no_header_is_known_by_its_first_byte_that_differs() {
 }
 
 #[test]
+fn a_datagram_has_its_whole_header_of_version_2_before_it() {
+    let header = v2(0x21, 0x12, &v4_block());
+    let datagram = [&header[..], b"OPTIONS"].concat();
+    assert_eq!(read_datagram(&datagram), Ok((from("198.51.100.9:40000"), &b"OPTIONS"[..])));
+    assert_eq!(read_datagram(&header), Ok((from("198.51.100.9:40000"), &b""[..])));
+    assert_eq!(read_datagram(&v2(0x20, 0, b"")), Ok((None, &b""[..])));
+    assert_eq!(read_datagram(&header[..header.len() - 1]), Err(Fault::Malformed));
+    assert_eq!(read_datagram(&v2(0x21, 0x12, &[0; PROXY_HEADER_LEN_MAX])), Err(Fault::TooLong));
+    for text in [&b"PROXY TCP4 198.51.100.9 192.0.2.1 40000 5061\r\n"[..], b"OPTIONS", b"", &V2[..11]] {
+        assert_eq!(read_datagram(text), Err(Fault::Missing), "{text:?}");
+    }
+}
+
+#[test]
 fn a_header_where_none_is_due_is_told_from_a_method_of_its_name() {
     assert!(is_one(b"PROXY TCP4 198.51.100.9 192.0.2.1 40000 5061\r\n") && is_one(b"PROXY UNKNOWN\r\n"));
     assert!(is_one(&v2(0x21, 0x11, b"")));

@@ -4,13 +4,13 @@
 use std::net::SocketAddr;
 
 use hawser::config::{Host, Network, PeerProxy, Verify};
-use hawser::engine::{Accept, Refusal, Settings};
+use hawser::engine::{Accept, Input, Refusal, Settings};
 use hawser::ids::Transport;
 use hawser::tls::identity::Identities;
 
 use crate::registration::user_with_home;
 use crate::talk::{Phone, answer, header, headers, start_line};
-use crate::world::{SERVER, Setup, TCP, TLS, World};
+use crate::world::{SERVER, Setup, TCP, TLS, UDP, World};
 
 fn at(text: &str) -> SocketAddr {
     text.parse().expect("an address")
@@ -40,6 +40,82 @@ fn a_phone_behind_a_balancer_is_shown_and_called_by_its_own_address() {
     world.write(wire, &answer(&message, "200 OK", "p", ""));
     assert_eq!(start_line(&world.read_server()), "SIP/2.0 200 OK");
     world.end();
+}
+
+/// The balancer's port for one phone.
+const BALANCER: &str = "203.0.113.1:30001";
+
+fn forwarded(world: &mut World, shard: u8, source: &str, text: &str) {
+    let (from, source) = (at(BALANCER), at(source));
+    world.input(shard, Input::Forwarded { point: UDP, from, source, bytes: text.as_bytes() });
+}
+
+#[test]
+fn a_phone_behind_a_balancer_over_udp_is_shown_by_its_own_address_and_reached_by_the_balancers_port() {
+    let mut world = World::new(&Setup::default());
+    let spare = world.connect(0, TLS);
+    let mut phone = Phone::new(user_with_home(&world, 0), spare);
+    (phone.via, phone.params) = ("UDP", "");
+    phone.contact = format!("sip:{}@198.51.100.9:40000", phone.user);
+    let register = phone.register_text(600);
+    forwarded(&mut world, 1, "198.51.100.9:40000", &register);
+    let request = phone.accept_register(&mut world, 600);
+    assert!(headers(&request, "Via")[1].contains(";rport=40000;received=198.51.100.9"), "{request}");
+    let ok = world.read_udp(BALANCER);
+    assert!(start_line(&ok) == "SIP/2.0 200 OK" && header(&ok, "Via").contains("received=198.51.100.9"), "{ok}");
+    let aor = format!("sip:{}@example.com", phone.user);
+    let located = world.engines[0].locate(&aor, world.now);
+    assert_eq!(located.iter().map(|it| it.peer).collect::<Vec<_>>(), [at("198.51.100.9:40000")]);
+    let message = phone.server_request("MESSAGE", "m1", 1);
+    world.datagram(0, SERVER, &message);
+    let message = world.read_udp(BALANCER);
+    forwarded(&mut world, 0, "198.51.100.9:40000", &answer(&message, "200 OK", "p", ""));
+    assert_eq!(start_line(&world.read_server()), "SIP/2.0 200 OK");
+    world.hang_up(spare);
+    world.end();
+}
+
+#[test]
+fn an_answer_goes_to_the_balancers_port_that_its_request_came_by_and_to_no_other() {
+    let mut world = World::new(&Setup::default());
+    // Without rport an answer goes to the port in Via, at the source's address: there it is another phone's.
+    let text = format!(
+        "OPTIONS sip:127.0.0.1:5060 SIP/2.0\r\nVia: SIP/2.0/UDP 203.0.113.1:30002;branch=z9hG4bKo1\r\n\
+         From: <sip:m@example.com>;tag=m\r\nTo: <sip:127.0.0.1>\r\nCall-ID: o1\r\nCSeq: 1 OPTIONS\r\n\
+         Content-Length: 0\r\n\r\n"
+    );
+    world.datagram(0, BALANCER, &text);
+    assert!(world.try_read_udp("203.0.113.1:30002").is_some(), "so it is for everybody else");
+    for source in ["198.51.100.9:40000", BALANCER] {
+        forwarded(&mut world, 0, source, &text.replace("o1", &format!("o{}", source.len())));
+        assert!(world.try_read_udp(BALANCER).is_some() && world.try_read_udp("203.0.113.1:30002").is_none());
+    }
+    world.end();
+}
+
+#[test]
+fn two_phones_behind_one_balancer_may_use_the_same_branch() {
+    let mut world = World::new(&Setup { shards: 1, ..Setup::default() });
+    for (n, source) in ["198.51.100.8:40000", "198.51.100.9:40000"].iter().enumerate() {
+        let text = past_the_server("UDP", "192.168.1.2:5060", "same").replace(FAR, "example.com");
+        forwarded(&mut world, 0, source, &text);
+        let request = world.read_server();
+        assert!(headers(&request, "Via")[1].contains(&format!("received={}", &source[..12])), "{n}: {request}");
+        world.datagram(0, SERVER, &answer(&request, "200 OK", "s", ""));
+        assert_eq!(start_line(&world.read_udp(BALANCER)), "SIP/2.0 200 OK");
+    }
+    world.drain();
+    world.end();
+}
+
+#[test]
+fn an_address_in_a_datagrams_header_makes_nobody_a_server() {
+    let mut world = World::new(&Setup::default());
+    world.datagram(0, SERVER, &past_the_server("UDP", SERVER, "d1"));
+    assert!(world.try_read_udp(FAR).is_some());
+    forwarded(&mut world, 0, SERVER, &past_the_server("UDP", SERVER, "d2"));
+    assert!(world.try_read_udp(FAR).is_none());
+    assert!(world.read_server().starts_with("MESSAGE"), "it is an endpoint's");
 }
 
 const FAR: &str = "198.51.100.7:5060";

@@ -13,6 +13,7 @@ mod datagrams;
 mod draining;
 mod ends;
 mod exchanges;
+mod forwarded;
 mod handshakes;
 mod parked;
 mod pass;

@@ -26,6 +26,7 @@ pub fn check(data: &[u8]) {
         }
     }
     as_a_stream(data, all);
+    as_a_datagram(data, all);
     if proxy_header::is_one(data) {
         assert_ne!(all, Err(Fault::Missing), "what is taken for one is one, or was meant to be");
     }
@@ -43,5 +44,18 @@ fn as_a_stream(data: &[u8], all: Result<Header, Fault>) {
             return assert!(matches!(all, Ok(Header::Needs(_))) || all.is_err(), "{all:?} without its last bytes");
         }
         come += more;
+    }
+}
+
+/// A datagram is read as a stream is, but that all of its header is there, and of version 2.
+fn as_a_datagram(data: &[u8], all: Result<Header, Fault>) {
+    match (proxy_header::read_datagram(data), all) {
+        (Ok((source, payload)), Ok(Header::Whole { len, source: of_stream })) => {
+            assert_eq!((source, payload), (of_stream, &data[len..]));
+        }
+        (Ok(_), other) => panic!("{other:?}"),
+        (Err(Fault::Missing), _) => {}
+        (Err(Fault::Malformed), Ok(Header::Needs(_))) => {}
+        (Err(fault), other) => assert_eq!(other, Err(fault)),
     }
 }

@@ -2,7 +2,7 @@
 
 use fastrand::Rng;
 
-use super::peers::{Stage, TCP, TLS, answers};
+use super::peers::{Stage, TCP, TLS, UDP, answers};
 use super::sim::End;
 use super::*;
 use crate::config::{Network, NetworkRule};
@@ -248,6 +248,76 @@ fn a_header_from_where_none_is_due_ends_the_connection_and_is_counted() {
 /// Whether no SIP was heard: a TLS alert may be.
 fn answers_none(heard: &[u8]) -> bool {
     !heard.windows(3).any(|part| part == b"SIP")
+}
+
+/// The answers to a datagram, and whom they went to.
+fn answered(stage: &mut Stage, from: SocketAddr, datagram: &[u8]) -> Vec<(SocketAddr, Vec<u8>)> {
+    stage.world.send_datagram(UDP, from, datagram);
+    stage.rest();
+    stage.world.take_sent(UDP)
+}
+
+fn udp_request(branch: &str) -> Vec<u8> {
+    options(([192, 0, 2, 1], 5060).into(), "UDP", branch).into_bytes()
+}
+
+#[test]
+fn a_datagram_of_a_balancer_is_of_the_address_in_its_header_and_is_answered_by_the_balancer() {
+    let mut stage = stage(13, Tls::default());
+    let header = v2([198, 51, 100, 9]);
+    let sent = answered(&mut stage, balancer(1, 7), &[&header[..], &udp_request("one")].concat());
+    let [(to, text)] = &sent[..] else { panic!("{sent:?}") };
+    assert_eq!((*to, answers(text)), (balancer(1, 7), vec!["one".to_owned()]));
+    let text = String::from_utf8_lossy(text);
+    assert!(text.contains("received=198.51.100.9") && !text.contains("203.0.113"), "{text}");
+    // Keep-alives as well: a phone is told its own address.
+    let sent = answered(&mut stage, balancer(1, 7), &[&header[..], b"\r\n\r\n"].concat());
+    assert_eq!(sent, [(balancer(1, 7), b"\r\n".to_vec())]);
+    let binding = [&[0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42][..], &[7; 12]].concat();
+    let sent = answered(&mut stage, balancer(1, 7), &[&header[..], &binding].concat());
+    let mapped = [198 ^ 0x21, 51 ^ 0x12, 100 ^ 0xa4, 9 ^ 0x42];
+    assert!(sent.len() == 1 && sent[0].0 == balancer(1, 7) && sent[0].1.ends_with(&mapped), "{sent:?}");
+    assert_eq!(counted(&stage, Counter::ProxyHeaderSource), 3);
+    assert_eq!(answered(&mut stage, balancer(1, 7), &header), [], "nothing is behind it");
+}
+
+#[test]
+fn a_datagram_without_a_header_or_with_one_from_elsewhere_is_dropped_and_counted() {
+    let mut stage = stage(14, Tls::default());
+    let header = v2([198, 51, 100, 9]);
+    let request = udp_request("one");
+    let cut = [V2, &[0x21, 0x12, 0, 12, 1]].concat();
+    let long = [V2, &[0x21, 0x12, 4, 0], &[0; 1_024][..]].concat();
+    let elsewhere = SocketAddr::from(([198, 51, 100, 1], 5060));
+    for (from, datagram, reason) in [
+        (balancer(1, 7), request.clone(), Counter::ProxyHeaderMissing),
+        (balancer(1, 7), v1("198.51.100.9"), Counter::ProxyHeaderMissing),
+        (balancer(1, 7), b"\r\n\r\n".to_vec(), Counter::ProxyHeaderMissing),
+        (balancer(1, 7), cut, Counter::ProxyHeaderMalformed),
+        (balancer(1, 7), long, Counter::ProxyHeaderTooLong),
+        (elsewhere, [&header[..], &request].concat(), Counter::ProxyHeaderUnexpected),
+        (balancer(1, 7), [&header[..], &header, &request].concat(), Counter::ProxyHeaderUnexpected),
+    ] {
+        let before = counted(&stage, reason);
+        assert_eq!(answered(&mut stage, from, &datagram), [], "{datagram:?}");
+        assert_eq!(counted(&stage, reason), before + 1, "{datagram:?}");
+    }
+    assert_eq!(answered(&mut stage, elsewhere, &request).len(), 1, "who needs none is answered");
+}
+
+#[test]
+fn a_balancer_checks_health_by_options_over_udp_and_says_nothing_else_for_itself() {
+    let mut stage = stage(15, Tls::default());
+    for header in [[V2, &[0x20, 0, 0, 0]].concat(), [V2, &[0x21, 0, 0, 0]].concat()] {
+        let sent = answered(&mut stage, balancer(1, 7), &[&header[..], &udp_request("check")].concat());
+        assert!(sent.len() == 1 && sent[0].0 == balancer(1, 7), "{sent:?}");
+        assert!(String::from_utf8_lossy(&sent[0].1).contains("received=203.0.113.1"));
+        let register = String::from_utf8(udp_request("bind")).unwrap().replace("OPTIONS", "REGISTER");
+        for other in [register.as_bytes(), b"\r\n\r\n", b""] {
+            assert_eq!(answered(&mut stage, balancer(1, 7), &[&header[..], other].concat()), []);
+        }
+    }
+    assert_eq!(counted(&stage, Counter::ProxyHeaderNobody), 8);
 }
 
 #[test]

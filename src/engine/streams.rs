@@ -236,6 +236,8 @@ impl Engine {
         let level = match reason {
             _ if is_unopened => Level::Debug,
             CloseReason::Peer if !conn.is_registered() => Level::Debug,
+            // A balancer's health check ends so, each second.
+            CloseReason::Reset if conn.is_forwarded && !conn.heard => Level::Debug,
             CloseReason::Peer | CloseReason::Idle => Level::Info,
             _ => Level::Warn,
         };

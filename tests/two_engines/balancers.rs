@@ -79,12 +79,10 @@ fn a_phone_behind_a_balancer_over_udp_is_shown_by_its_own_address_and_reached_by
 fn an_answer_goes_to_the_balancers_port_that_its_request_came_by_and_to_no_other() {
     let mut world = World::new(&Setup::default());
     // Without rport an answer goes to the port in Via, at the source's address: there it is another phone's.
-    let text = format!(
-        "OPTIONS sip:127.0.0.1:5060 SIP/2.0\r\nVia: SIP/2.0/UDP 203.0.113.1:30002;branch=z9hG4bKo1\r\n\
-         From: <sip:m@example.com>;tag=m\r\nTo: <sip:127.0.0.1>\r\nCall-ID: o1\r\nCSeq: 1 OPTIONS\r\n\
-         Content-Length: 0\r\n\r\n"
-    );
-    world.datagram(0, BALANCER, &text);
+    let text = "OPTIONS sip:127.0.0.1:5060 SIP/2.0\r\nVia: SIP/2.0/UDP 203.0.113.1:30002;branch=z9hG4bKo1\r\n\
+                From: <sip:m@example.com>;tag=m\r\nTo: <sip:127.0.0.1>\r\nCall-ID: o1\r\nCSeq: 1 OPTIONS\r\n\
+                Content-Length: 0\r\n\r\n";
+    world.datagram(0, BALANCER, text);
     assert!(world.try_read_udp("203.0.113.1:30002").is_some(), "so it is for everybody else");
     for source in ["198.51.100.9:40000", BALANCER] {
         forwarded(&mut world, 0, source, &text.replace("o1", &format!("o{}", source.len())));

@@ -82,7 +82,24 @@ fn a_balancer_that_speaks_for_itself_keeps_its_own_address() {
     }
 }
 
-/// What a balancer says that is no header, and how it is counted.
+#[test]
+fn the_address_in_a_header_makes_no_server_of_who_comes_by_a_balancer() {
+    for is_forwarded in [false, true] {
+        let mut stage = stage(16, Tls::default());
+        let live = Live { trusted: vec![([198, 51, 100, 9].into(), 32)], ..stage.core.engine.settings().live.clone() };
+        assert!(stage.core.input(Input::Live(Box::new(live))));
+        let from = if is_forwarded { balancer(1, 7) } else { SocketAddr::from(([198, 51, 100, 9], 7)) };
+        let mut end = stage.world.open(TCP, from, ROOM);
+        let header = if is_forwarded { v1("198.51.100.9") } else { Vec::new() };
+        end.say_at_once(&[header, request("one")].concat());
+        stage.rest();
+        let of = |counter| counted(&stage, counter);
+        let server = of(Counter::ServiceCheckServer200) + of(Counter::ServiceCheckServer503);
+        let endpoint = of(Counter::ServiceCheckEndpoint200) + of(Counter::ServiceCheckEndpoint503);
+        assert_eq!((server, endpoint), if is_forwarded { (0, 1) } else { (1, 0) });
+    }
+}
+
 #[test]
 fn a_connection_without_a_header_that_is_one_is_closed_and_counted_by_reason() {
     let too_long = [V2, &[0x21, 0x11], &u16::try_from(PROXY_HEADER_LEN_MAX - 15).unwrap().to_be_bytes()].concat();

@@ -118,6 +118,7 @@ pub fn may_cancel(asked: &Source, source: &Source) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Device, Network, Verify};
     use crate::ids::{ConnId, PointId, ShardId};
 
     fn udp(remote: &str) -> FlowRef {
@@ -200,5 +201,18 @@ mod tests {
         let datagram = SentTo { flow: Some(udp("192.0.2.1:5060")), ..over };
         assert!(may_answer(datagram, &source(udp("192.0.2.1:49152"))));
         assert!(!may_answer(datagram, &source(udp("192.0.2.2:5060"))));
+    }
+
+    #[test]
+    fn a_device_over_udp_is_no_stranger_unless_a_balancer_has_forwarded_who_says_that_it_is_one() {
+        let network = Network { address: [192, 0, 2, 1].into(), prefix_len: 32 };
+        let device = Device { network, tls_name: None, verify: Verify::Name, setup: None };
+        let settings = Settings { devices: vec![device], ..Settings::plain(Vec::new(), Vec::new()) };
+        let device = source(udp("192.0.2.1:5060"));
+        assert!(!device.is_stranger(&settings) && source(udp("192.0.2.2:5060")).is_stranger(&settings));
+        assert!(Source { is_forwarded: true, ..device }.is_stranger(&settings));
+        let sent = SentTo { flow: None, moved_to: None, whose: Whose::Device(device.peer) };
+        let stream = source(stream(2));
+        assert!(may_answer(sent, &stream) && !may_answer(sent, &Source { is_forwarded: true, ..stream }));
     }
 }

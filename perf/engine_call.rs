@@ -99,7 +99,7 @@ fn settings() -> Settings {
 /// A registered phone: its connection, and the Path that the server stored.
 fn register(bench: &mut Bench, at: usize) -> (ConnId, String) {
     let peer = SocketAddr::from(([10, 0, 0, 1], u16::try_from(10_000 + at).expect("few phones")));
-    let conn = bench.engine.accept(Accept { point: PointId(2), peer }, bench.now).expect("room");
+    let conn = bench.engine.accept(Accept { point: PointId(2), peer, is_forwarded: false }, bench.now).expect("room");
     bench.feed(Input::Ready { conn, identities: None });
     let request = format!(
         "REGISTER sip:example.com SIP/2.0\r\nVia: SIP/2.0/TLS 192.0.2.7:5060;branch=z9hG4bKr{at};rport\r\n\

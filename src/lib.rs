@@ -84,7 +84,7 @@
 //! | [`flow`] | yes | connection table, directory part, tokens |
 //! | [`server_pool`], [`dns`] | yes | HA pairs and their health; RFC 3263 |
 //! | [`transaction`] | yes | four state machines, keys, branches |
-//! | [`sip`] | yes | scanner, framer, spans, edits, responses |
+//! | [`sip`], [`proxy_header`] | yes | scanner, framer, spans, edits, responses; whose a balancer says that it is |
 //! | [`limits`], [`config`], [`stats`] | yes | named bounds; settings; counters |
 //! | [`wheel`], [`clock`], [`rng`], [`ids`], [`planted`] | yes | timers; injected time and chance; newtypes; faults that a test plants |
 //!
@@ -122,6 +122,7 @@ pub mod ids;
 pub mod limits;
 pub mod planted;
 pub mod proxy;
+pub mod proxy_header;
 pub mod rng;
 mod server;
 pub mod server_pool;

@@ -38,7 +38,13 @@ pub const PINGS_PER_READ_MAX: usize = 16;
 pub const LOOKS_PER_PASS_MAX: usize = 512;
 /// Without a message and without a binding.
 pub const IDLE_UNREGISTERED_MAX: Duration = Duration::from_secs(120);
-/// Connections without a binding from one source address.
+/// A PROXY header of a load balancer, with all that it says beside addresses (TLVs).
+pub const PROXY_HEADER_LEN_MAX: usize = 1_024;
+/// From the start of a load balancer's connection until its PROXY header is whole.
+pub const PROXY_HEADER_MAX: Duration = Duration::from_secs(5);
+/// Connections of a shard whose PROXY header is awaited; then the oldest of the balancer that has the most gives way.
+pub const PROXY_HEADERS_AWAITED_COUNT_MAX: usize = 1_024;
+/// Connections without a binding from one source address, unless `[[network]]` says otherwise for it.
 pub const UNREGISTERED_PER_SOURCE_MAX: u32 = 1_024;
 /// What a transaction is taken to hold: two messages and its state. `transactions_max` is found by it, and is a bound on
 /// memory only as long as all transactions together hold no more than so much for each that there may be: from then on
@@ -54,6 +60,8 @@ pub const PEERS_MAX: usize = 64;
 pub const TLS_SETUPS_MAX: usize = 1_024;
 /// Listeners, each with up to three listening points; a point's number has eight bits in a flow token.
 pub const LISTENERS_MAX: usize = 64;
+/// Networks with shares of their own; each new connection looks for its own among them.
+pub const NETWORKS_MAX: usize = 256;
 /// Bindings of one AOR.
 pub const BINDINGS_PER_AOR_MAX: usize = 128;
 /// Bindings of one flow; a gateway or a session border controller registers many.
@@ -136,8 +144,8 @@ pub const BATCHES_PER_PASS_MAX: usize = 4;
 pub const HANDSHAKE_STEPS_PER_PASS_MAX: usize = 16;
 /// TLS handshakes in the air of one shard; more wait to be accepted, and those that stall give way.
 pub const HANDSHAKES_COUNT_MAX: usize = 256;
-/// Of those, from one source address; more of it wait apart, and the oldest of that source gives way. Many phones may
-/// share an address.
+/// Of those, from one source address, unless `[[network]]` says otherwise for it; more of it wait apart, and the oldest of
+/// that source gives way. Many phones may share an address.
 pub const HANDSHAKES_PER_SOURCE_MAX: usize = HANDSHAKES_COUNT_MAX / 4 * 3;
 /// Connections of a shard that wait for their source's turn to shake hands; then the newest of the source that has the
 /// most is let go.

@@ -4,16 +4,17 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::document::Lines;
 use super::error::{ConfigError, Fault, Need};
-use super::settings::{Config, Listener, PeerProxy, PeerSetup};
+use super::settings::{Config, Listener, NetworkRule, PeerProxy, PeerSetup};
 use super::value::{ClientAor, Host, ServerAddress};
 use crate::ids::{Side, Transport};
-use crate::limits::{LISTENERS_MAX, PEERS_MAX};
+use crate::limits::{LISTENERS_MAX, NETWORKS_MAX, PEERS_MAX};
 
 pub(super) fn check(config: &Config, lines: &Lines) -> Result<(), ConfigError> {
     let counts = [
         ("listener", config.listeners.len(), LISTENERS_MAX),
         ("sip-server", config.servers.len(), PEERS_MAX),
         ("peer-proxy", config.peers.len(), PEERS_MAX),
+        ("network", config.networks.len(), NETWORKS_MAX),
     ];
     for (table, count, max) in counts {
         if count > max {
@@ -26,6 +27,7 @@ pub(super) fn check(config: &Config, lines: &Lines) -> Result<(), ConfigError> {
     servers(config, lines)?;
     peers(config, lines)?;
     devices(config, lines)?;
+    networks(config, lines)?;
     if config.timers.t2 < config.timers.t1 {
         return Err(lines.error("timers.t2", 0, Fault::TimerOrder));
     }
@@ -276,6 +278,29 @@ fn devices(config: &Config, lines: &Lines) -> Result<(), ConfigError> {
         // What these rules say is how certificates are verified.
         if !trust_of_peer(config, lines, ("device", index), Side::Endpoint, device.setup)? {
             return Err(lines.error("device", index, Fault::Needs(Need::Roots)));
+        }
+    }
+    Ok(())
+}
+
+fn networks(config: &Config, lines: &Lines) -> Result<(), ConfigError> {
+    for (index, rule) in config.networks.iter().enumerate() {
+        if config.networks[..index].iter().any(|other| other.network == rule.network) {
+            return Err(lines.error("network.network", index, Fault::NetworkTwice));
+        }
+    }
+    // They would be asked for a header, and then be nobody's by their address.
+    let servers = config.servers.iter().flat_map(|server| [Some(&server.primary), server.backup.as_ref()]);
+    let servers = servers.flatten().filter_map(ServerAddress::address).map(|address| address.ip());
+    let sites = config.peers.iter().filter_map(|peer| match peer.contact {
+        Host::Ip(ip) => Some(ip),
+        Host::Name(_) => None,
+    });
+    let trusted = config.sipproxy.trusted_sources.iter().map(|network| network.address);
+    for ip in servers.chain(sites).chain(trusted) {
+        let balancer = NetworkRule::at(&config.networks, ip).filter(|rule| rule.proxy_protocol);
+        if let Some(index) = balancer.and_then(|it| config.networks.iter().position(|rule| rule == it)) {
+            return Err(lines.error("network.proxy-protocol", index, Fault::BalancerIsServer(ip)));
         }
     }
     Ok(())

@@ -4,12 +4,13 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-pub use super::settings::{Expected, TlsPeer};
+pub use super::settings::{Expected, NetworkRule, TlsPeer};
 pub use super::value::{Sticky, UdpOversize};
 
 use super::settings::{Device, PeerProxy, Server};
 use super::value::{ClientAor, LogLevel};
 use crate::ids::{PointId, ShardId, Side, Transport};
+use crate::limits::HANDSHAKES_PER_SOURCE_MAX;
 
 /// A local listening point. Its index in [`Settings::points`] is its `PointId`.
 #[derive(Clone, Debug)]
@@ -54,6 +55,8 @@ pub struct Live {
     pub oos_force: Duration,
     /// `trusted-sources`: (network address, prefix length).
     pub trusted: Vec<(IpAddr, u8)>,
+    /// `[[network]]`.
+    pub networks: Vec<NetworkRule>,
     /// `domains`, in lower case.
     pub domains: Vec<String>,
     /// `path-add-supported`.
@@ -112,7 +115,7 @@ pub struct Settings {
     pub connections_max: u32,
     /// Transactions that this shard may hold.
     pub transactions_max: u32,
-    /// Unregistered connections from one source address.
+    /// Unregistered connections from one source address that no `[[network]]` holds.
     pub unregistered_per_source_max: u32,
 }
 
@@ -125,6 +128,7 @@ impl Settings {
             oos_check: Duration::ZERO,
             oos_force: Duration::from_secs(5),
             trusted: Vec::new(),
+            networks: Vec::new(),
             domains: vec!["example.com".to_owned()],
             path_add_supported: true,
             flow_grace: Duration::from_secs(3),
@@ -168,6 +172,24 @@ impl Settings {
     #[must_use]
     pub fn point_for(&self, transport: Transport, side: Side, remote: IpAddr) -> Option<PointId> {
         pick(&self.points, transport, side, remote)
+    }
+
+    /// Unregistered connections that an address may have.
+    #[must_use]
+    pub fn unregistered_max(&self, ip: IpAddr) -> u32 {
+        NetworkRule::at(&self.live.networks, ip).map_or(self.unregistered_per_source_max, |rule| rule.unregistered_max)
+    }
+
+    /// TLS handshakes in the air that an address may have, of a shard.
+    #[must_use]
+    pub fn handshakes_max(&self, ip: IpAddr) -> usize {
+        NetworkRule::at(&self.live.networks, ip).map_or(HANDSHAKES_PER_SOURCE_MAX, |rule| rule.handshakes_max)
+    }
+
+    /// Whether a load balancer is at an address, whose connections begin with a PROXY header.
+    #[must_use]
+    pub fn is_balancer(&self, ip: IpAddr) -> bool {
+        NetworkRule::at(&self.live.networks, ip).is_some_and(|rule| rule.proxy_protocol)
     }
 
     /// The rule for a device at an address: that of the smallest network that holds it.

@@ -70,6 +70,8 @@ pub enum Fault {
     ServerOfTwoPeers(IpAddr),
     /// The same network twice.
     NetworkTwice,
+    /// A SIP Server, another site's proxy or a trusted source in a load balancer's network.
+    BalancerIsServer(IpAddr),
 }
 
 /// What a key needs to go with it.
@@ -230,6 +232,10 @@ impl fmt::Display for Fault {
             Self::ServerOfTwoPeers(address) => {
                 write!(f, "expected addresses that no other [[peer-proxy]] has, not {address}")
             }
+            Self::BalancerIsServer(address) => write!(
+                f,
+                "expected false, or a network without SIP Servers, sites' proxies and trusted-sources, not with {address}"
+            ),
             Self::NetworkTwice => f.write_str("expected a network that is not used before"),
         }
     }

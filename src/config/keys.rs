@@ -185,6 +185,18 @@ pub const KEYS: &[Key] = &[
         "File with the revocation lists that count for these devices; absent = that of the endpoint side, \"\" = none.",
     ),
     key(
+        "network.network",
+        "",
+        "Network whose addresses have shares of their own, for a site or a load balancer stands behind one; the smallest that holds an address counts.",
+    ),
+    key("network.unregistered-max", "1024", "Connections without a binding, of each address; 1–1000000."),
+    key("network.handshakes-max", "192", "TLS handshakes in the air of a shard, of each address; 1–256."),
+    key(
+        "network.proxy-protocol",
+        "false",
+        "Connections from there begin with a PROXY header (v1 or v2): they are a load balancer's, and the address in it is the phone's from then on.",
+    ),
+    key(
         "security.tls-mutual",
         "0",
         "Whether client certificates are asked for and verified on every TLS port; 0 or 1.",
@@ -240,6 +252,10 @@ pub(super) const LIVE: &[&str] = &[
     "sipproxy.oos-force",
     "sipproxy.trusted-sources",
     "sipproxy.udp-oversize-action",
+    "network.network",
+    "network.unregistered-max",
+    "network.handshakes-max",
+    "network.proxy-protocol",
     "timers.t1",
     "timers.t2",
     "timers.t4",
@@ -265,7 +281,7 @@ const ENDPOINT_ONLY: [&str; 1] = ["security.server.client-aor"];
 
 /// Tables that stand once, and those that may stand several times.
 const TABLES: [&str; 7] = ["sipproxy", "security", SIDE_TABLES[0], SIDE_TABLES[1], "dns", "timers", "log"];
-const LISTS: [&str; 5] = ["listener", "sip-server", "peer-proxy", "device", "security.sni"];
+const LISTS: [&str; 6] = ["listener", "sip-server", "peer-proxy", "device", "network", "security.sni"];
 
 /// What a name in the document stands for.
 pub(super) enum Kind {

@@ -24,8 +24,8 @@ pub use change::{Change, InUse};
 pub use error::{ConfigError, Expected, Fault, Need};
 pub use keys::{KEYS, Key, markdown};
 pub use settings::{
-    Config, Device, Dns, Listener, Log, PeerProxy, PeerSecurity, PeerSetup, Security, Server, SideSecurity, SipProxy,
-    Sni, Timers, TlsPeer, TrustFiles,
+    Config, Device, Dns, Listener, Log, NetworkRule, PeerProxy, PeerSecurity, PeerSetup, Security, Server,
+    SideSecurity, SipProxy, Sni, Timers, TlsPeer, TrustFiles,
 };
 pub use value::{
     ClientAor, ClientEku, Cores, CoresFault, DriverChoice, Host, LogLevel, Network, ServerAddress, Sticky, UdpOversize,

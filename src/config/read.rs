@@ -7,14 +7,14 @@ use std::time::Duration;
 use super::document::{Document, Section};
 use super::error::{ConfigError, Expected, Fault};
 use super::settings::{
-    Config, Device, Dns, Listener, Log, PeerProxy, PeerSecurity, PeerSetup, Security, Server, SideSecurity, SipProxy,
-    Sni, Timers, TrustFiles,
+    Config, Device, Dns, Listener, Log, NetworkRule, PeerProxy, PeerSecurity, PeerSetup, Security, Server,
+    SideSecurity, SipProxy, Sni, Timers, TrustFiles,
 };
 use super::value::{
     ClientAor, ClientEku, Cores, DriverChoice, Host, LogLevel, Network, ServerAddress, Sticky, UdpOversize, Verify,
 };
 use crate::ids::{SetupId, Side, Transport};
-use crate::limits::TLS_SETUPS_MAX;
+use crate::limits::{HANDSHAKES_COUNT_MAX, HANDSHAKES_PER_SOURCE_MAX, TLS_SETUPS_MAX, UNREGISTERED_PER_SOURCE_MAX};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// `sip-ip-tos` with this value leaves the byte to the system.
@@ -47,6 +47,7 @@ pub(super) fn config(document: &Document<'_>) -> Result<Config, ConfigError> {
         servers,
         peers: document.tables("peer-proxy").map(|t| peer_proxy(&t, &mut security)).collect::<Result<_, _>>()?,
         devices: document.tables("device").map(|t| device(&t, &mut security)).collect::<Result<_, _>>()?,
+        networks: document.tables("network").map(|t| network(&t)).collect::<Result<_, _>>()?,
         security,
         dns: dns(&document.table("dns"))?,
         timers: timers(&document.table("timers"))?,
@@ -147,6 +148,17 @@ fn device(table: &Section<'_>, security: &mut Security) -> Result<Device, Config
         tls_name: table.host("tls-name")?,
         verify: table.word("verify")?.unwrap_or(Verify::Name),
         setup: setup(table, Side::Endpoint, security)?,
+    })
+}
+
+fn network(table: &Section<'_>) -> Result<NetworkRule, ConfigError> {
+    let network = table.read("network", Expected::Network, |v| Network::parse(v.as_str()?));
+    let handshakes_max = table.integer("handshakes-max", 1, HANDSHAKES_COUNT_MAX as i64)?;
+    Ok(NetworkRule {
+        network: table.require("network", Expected::Network, network)?,
+        unregistered_max: table.integer("unregistered-max", 1, 1_000_000)?.unwrap_or(UNREGISTERED_PER_SOURCE_MAX),
+        handshakes_max: handshakes_max.unwrap_or(HANDSHAKES_PER_SOURCE_MAX),
+        proxy_protocol: table.boolean("proxy-protocol")?.unwrap_or(false),
     })
 }
 

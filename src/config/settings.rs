@@ -22,6 +22,8 @@ pub struct Config {
     pub peers: Vec<PeerProxy>,
     /// `[[device]]`.
     pub devices: Vec<Device>,
+    /// `[[network]]`.
+    pub networks: Vec<NetworkRule>,
     /// `[security]`.
     pub security: Security,
     /// `[dns]`.
@@ -255,6 +257,28 @@ pub struct Device {
     pub verify: Verify,
     /// What is their own of TLS; `None`: all is as for the endpoint side.
     pub setup: Option<PeerSetup>,
+}
+
+/// What the addresses of a network may have, each of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NetworkRule {
+    /// The smallest one that holds an address counts.
+    pub network: Network,
+    /// Connections without a binding.
+    pub unregistered_max: u32,
+    /// TLS handshakes in the air, of a shard.
+    pub handshakes_max: usize,
+    /// What comes from here is of a load balancer, and begins with a PROXY header that says whose it is.
+    pub proxy_protocol: bool,
+}
+
+impl NetworkRule {
+    /// The one that counts for an address, if there is any.
+    #[must_use]
+    pub fn at(rules: &[Self], ip: IpAddr) -> Option<&Self> {
+        let hold = rules.iter().filter(|rule| rule.network.contains(ip));
+        hold.max_by_key(|rule| rule.network.prefix_len)
+    }
 }
 
 /// Which set-up of TLS is a peer's own.

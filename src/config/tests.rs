@@ -248,6 +248,29 @@ fn a_bad_table_is_told_in_one_line() {
             "7: device.network: expected a network such as \"10.1.0.0/16\", without host bits, or an address"
                 .to_owned(),
         ),
+        (
+            "[[network]]\nnetwork = \"10.0.0.1/8\"",
+            "7: network.network: expected a network such as \"10.1.0.0/16\", without host bits, or an address".to_owned(),
+        ),
+        ("[[network]]\nunregistered-max = 5", "6: network.network: missing, expected a network such as \"10.1.0.0/16\", without host bits, or an address".to_owned()),
+        (
+            "[[network]]\nnetwork = \"10.0.0.0/8\"\nunregistered-max = 0",
+            "8: network.unregistered-max: expected a whole number from 1 to 1000000".to_owned(),
+        ),
+        (
+            "[[network]]\nnetwork = \"10.0.0.0/8\"\nhandshakes-max = 257",
+            "8: network.handshakes-max: expected a whole number from 1 to 256".to_owned(),
+        ),
+        (
+            "[[network]]\nnetwork = \"10.0.0.0/8\"\n[[network]]\nnetwork = \"10.0.0.0/8\"",
+            "9: network.network: expected a network that is not used before".to_owned(),
+        ),
+        (
+            "[[network]]\nnetwork = \"127.0.0.0/8\"\nproxy-protocol = true",
+            "8: network.proxy-protocol: expected false, or a network without SIP Servers, sites' proxies and \
+             trusted-sources, not with 127.0.0.1"
+                .to_owned(),
+        ),
         ("[device]\nnetwork = \"10.0.0.0/8\"", "6: device: expected one or more [[tables]]".to_owned()),
         ("[[timers]]\nt1 = 500", "6: timers: expected a [table]".to_owned()),
         ("[timers]\nt1 = 9", "7: timers.t1: expected a whole number from 10 to 10000".to_owned()),
@@ -465,11 +488,11 @@ fn table_with(name: &str, key: &str, value: &str) -> String {
         "listener" => &[("address", "\"127.0.0.1\"")],
         "sip-server" => &[("name", "\"a\""), ("primary", "\"127.0.0.1:7000\"")],
         "peer-proxy" => &[("name", "\"p\""), ("servers", "[\"10.0.0.1\"]"), ("peer-proxy-contact", "\"p\"")],
-        "device" => &[("network", "\"10.0.0.0/8\"")],
+        "device" | "network" => &[("network", "\"10.0.0.0/8\"")],
         "security.sni" => &[("domain", "\"a\""), ("certificate", "\"a\""), ("certificate-key", "\"b\"")],
         _ => &[],
     };
-    let repeated = matches!(name, "listener" | "sip-server" | "peer-proxy" | "device" | "security.sni");
+    let repeated = matches!(name, "listener" | "sip-server" | "peer-proxy" | "device" | "network" | "security.sni");
     let mut text = if repeated { format!("[[{name}]]\n") } else { format!("[{name}]\n") };
     for (other, value) in required.iter().filter(|(other, _)| *other != key) {
         text.push_str(&format!("{other} = {value}\n"));
@@ -559,7 +582,7 @@ fn the_example_has_every_key_once() {
 }
 
 /// Tables that the example shows as comments, for they name what not everybody has.
-const OPTIONAL: [&str; 4] = ["listener", "peer-proxy", "device", "security.sni"];
+const OPTIONAL: [&str; 5] = ["listener", "peer-proxy", "device", "network", "security.sni"];
 
 #[test]
 fn the_example_comments_out_what_comes_later() {

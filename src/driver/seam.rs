@@ -22,6 +22,8 @@ pub enum Token {
     },
     /// The socket or listener of a point.
     Point(PointId),
+    /// A connection whose PROXY header is awaited.
+    Header(u32),
     /// A DNS exchange.
     Question(u32),
 }
@@ -69,7 +71,8 @@ pub trait Driver {
     /// What the system says at once.
     fn connect(&mut self, from: SocketAddr, to: SocketAddr) -> io::Result<Self::Stream>;
 
-    /// Tells of this connection's readiness from now on, what is there already included.
+    /// Tells of this connection's readiness from now on, what is there already included. One that is watched already is
+    /// told of under its new token.
     ///
     /// # Errors
     /// What the system says.

@@ -19,6 +19,7 @@ const EVENTS_COUNT_MAX: usize = 512;
 const POINT: u32 = u32::MAX;
 const QUESTION: u32 = u32::MAX - 1;
 const WAKE: u32 = u32::MAX - 2;
+const HEADER: u32 = u32::MAX - 3;
 
 /// The readiness of a shard's sockets.
 #[derive(Debug)]
@@ -101,7 +102,7 @@ impl AsRawFd for Waits {
     }
 }
 
-/// Adds a socket to a set. Its close takes it out again.
+/// Adds a socket to a set, or gives one that is in it another token. Its close takes it out again.
 pub(super) fn add(registry: &Registry, socket: &impl AsRawFd, token: Token, writes: bool) -> io::Result<()> {
     let fd: RawFd = socket.as_raw_fd();
     let interest = if writes { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
@@ -109,8 +110,15 @@ pub(super) fn add(registry: &Registry, socket: &impl AsRawFd, token: Token, writ
         Token::Conn { index, serial } => pack(index, serial),
         Token::Point(point) => pack(POINT, point.0.into()),
         Token::Question(exchange) => pack(QUESTION, exchange),
+        Token::Header(number) => pack(HEADER, number),
     };
-    registry.register(&mut SourceFd(&fd), mio::Token(token), interest)
+    let token = mio::Token(token);
+    match registry.register(&mut SourceFd(&fd), token, interest) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            registry.reregister(&mut SourceFd(&fd), token, interest)
+        }
+        added => added,
+    }
 }
 
 fn pack(low: u32, high: u32) -> usize {
@@ -125,6 +133,7 @@ fn unpack(token: usize) -> Option<Token> {
         WAKE => None,
         POINT => Some(Token::Point(PointId(high as u8))),
         QUESTION => Some(Token::Question(high)),
+        HEADER => Some(Token::Header(high)),
         index => Some(Token::Conn { index, serial: high }),
     }
 }
@@ -160,6 +169,25 @@ mod tests {
     }
 
     #[test]
+    fn a_socket_that_is_given_another_token_is_told_of_again_with_what_is_there() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (ours, _) = listener.accept().unwrap();
+        let mut waits = Waits::new().unwrap();
+        add(&waits.registry().unwrap(), &ours, Token::Header(1), true).unwrap();
+        peer.write_all(b"x").unwrap();
+        let is_readable = |ready: &[Ready]| ready.iter().any(|one| one.readable);
+        while !is_readable(waits.ready()) {
+            assert!(waits.look(Some(LONG)).unwrap());
+        }
+        assert!(!waits.look(Some(Duration::ZERO)).unwrap(), "once");
+        let token = Token::Conn { index: 7, serial: 1 };
+        add(&waits.registry().unwrap(), &ours, token, true).unwrap();
+        assert!(waits.look(Some(LONG)).unwrap());
+        assert_eq!(waits.ready(), [Ready { token, readable: true, writable: true, ended: false }]);
+    }
+
+    #[test]
     fn a_wake_from_another_thread_ends_the_wait_and_says_nothing() {
         let mut waits = Waits::new().unwrap();
         let waker = waits.waker().unwrap();
@@ -177,15 +205,17 @@ mod tests {
     fn every_token_comes_back_as_it_was() {
         let all = [
             Token::Conn { index: 0, serial: 0 },
-            Token::Conn { index: u32::MAX - 3, serial: u32::MAX },
+            Token::Conn { index: u32::MAX - 4, serial: u32::MAX },
             Token::Point(PointId(u8::MAX)),
             Token::Question(u32::MAX),
+            Token::Header(u32::MAX),
         ];
         for token in all {
             let packed = match token {
                 Token::Conn { index, serial } => pack(index, serial),
                 Token::Point(point) => pack(POINT, point.0.into()),
                 Token::Question(exchange) => pack(QUESTION, exchange),
+                Token::Header(number) => pack(HEADER, number),
             };
             assert_eq!(unpack(packed), Some(token));
         }

@@ -4,8 +4,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::CloseReason;
 use super::connections::ConnectionKey;
+use super::{Accept, CloseReason};
 use crate::clock::Time;
 use crate::ids::{PointId, Side};
 use crate::limits::{FIRST_MESSAGE_MAX, HALF_CLOSED_MAX, HANDSHAKE_MAX, IDLE_UNREGISTERED_MAX, MESSAGE_BEGUN_MAX};
@@ -18,6 +18,8 @@ use crate::wheel::TimerId;
 pub(super) struct Conn {
     pub(super) point: PointId,
     pub(super) peer: SocketAddr,
+    /// It came by way of a load balancer: see [`crate::proxy::Origin::FORWARDED`].
+    pub(super) is_forwarded: bool,
     /// Found by its first request; an outbound connection has it from the start.
     pub(super) side: Option<Side>,
     /// Another site's proxy is at its other end.
@@ -47,11 +49,12 @@ pub(super) struct Conn {
 }
 
 impl Conn {
-    /// One that was accepted, and of whose peer nothing is known yet.
+    /// One of whose peer nothing is known yet.
     pub(super) fn new(point: PointId, peer: SocketAddr, now: Time) -> Self {
         Self {
             point,
             peer,
+            is_forwarded: false,
             side: None,
             is_peer: false,
             link: None,
@@ -67,6 +70,11 @@ impl Conn {
             timer: None,
             identities: None,
         }
+    }
+
+    /// One that a listener has accepted.
+    pub(super) fn accepted(accept: Accept, now: Time) -> Self {
+        Self { is_forwarded: accept.is_forwarded, ..Self::new(accept.point, accept.peer, now) }
     }
 
     pub(super) fn has_timer(&self) -> bool {

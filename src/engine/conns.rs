@@ -20,10 +20,10 @@ impl Engine {
     pub fn accept(&mut self, accept: Accept, now: Time) -> Result<ConnId, Refusal> {
         let held = self.unregistered.get(&accept.peer.ip()).copied().unwrap_or(0);
         // A server or proxy that opens its connections from one address is not held to a phone's measure.
-        let is_server = self.env.names.is_server_ip(accept.peer.ip());
+        let is_server = !accept.is_forwarded && self.env.names.is_server_ip(accept.peer.ip());
         let refusal = if self.draining {
             Some(Refusal::Draining)
-        } else if held >= self.env.settings.unregistered_per_source_max && !is_server {
+        } else if held >= self.env.settings.unregistered_max(accept.peer.ip()) && !is_server {
             self.count(Counter::LimitUnregisteredPerSource);
             Some(Refusal::Source)
         } else if self.conns.len() >= self.env.settings.connections_max as usize && !is_server {
@@ -35,7 +35,7 @@ impl Engine {
         };
         let refusal = match refusal {
             Some(refusal) => refusal,
-            None => match self.conns.insert(Conn::new(accept.point, accept.peer, now)) {
+            None => match self.conns.insert(Conn::accepted(accept, now)) {
                 Some(id) => {
                     let transport = self.env.settings.point(accept.point).transport;
                     self.kept.conn_came(transport);

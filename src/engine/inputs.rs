@@ -65,7 +65,10 @@ impl Engine {
     /// Takes one input.
     pub fn handle(&mut self, input: Input<'_>, now: Time) {
         match input {
-            Input::Datagram { point, from, bytes } => self.on_datagram(point, from, bytes, now),
+            Input::Datagram { point, from, bytes } => self.on_datagram(point, from, None, bytes, now),
+            Input::Forwarded { point, from, source, bytes } => {
+                self.on_datagram(point, from, Some(source), bytes, now);
+            }
             Input::Ready { conn, identities } => self.on_ready(conn, identities, now),
             Input::Bytes { conn, bytes } => self.on_bytes(conn, bytes, now),
             Input::HalfClosed { conn } => self.on_half_closed(conn, now),

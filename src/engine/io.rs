@@ -17,6 +17,8 @@ pub struct Accept {
     pub point: PointId,
     /// The peer's address and port.
     pub peer: SocketAddr,
+    /// A load balancer has opened it, and `peer` is whose it says that it is: see [`crate::proxy::Origin::FORWARDED`].
+    pub is_forwarded: bool,
 }
 
 /// Why a new connection is not taken. The shell closes it at once, before a TLS handshake.
@@ -104,6 +106,17 @@ pub enum Input<'a> {
         point: PointId,
         /// Its source.
         from: SocketAddr,
+        /// Its payload.
+        bytes: &'a [u8],
+    },
+    /// A datagram of a load balancer arrived at a UDP point, without the PROXY header that was before it.
+    Forwarded {
+        #[allow(missing_docs, reason = "see Point")]
+        point: PointId,
+        /// The balancer's address and port, where answers go.
+        from: SocketAddr,
+        /// Whose it is, as the header says; or `from`, when that says nothing.
+        source: SocketAddr,
         /// Its payload.
         bytes: &'a [u8],
     },

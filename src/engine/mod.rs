@@ -304,7 +304,11 @@ mod tests {
         let plain = Settings::plain(vec![point], Vec::new());
         let mut engine = Engine::new(Settings { connections_max, unregistered_per_source_max, ..plain }, Time(0));
         let come = |engine: &mut Engine, count: u16| -> Vec<ConnId> {
-            let accept = |port| Accept { point: PointId(0), peer: SocketAddr::new([198, 51, 100, 1].into(), port) };
+            let accept = |port| Accept {
+                point: PointId(0),
+                peer: SocketAddr::new([198, 51, 100, 1].into(), port),
+                is_forwarded: false,
+            };
             (1..=count).map(|port| engine.accept(accept(port), Time(0)).expect("there is room")).collect()
         };
         for conn in come(&mut engine, 1_000) {

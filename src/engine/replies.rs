@@ -105,10 +105,13 @@ impl Engine {
 
     /// Where responses to a request go: back over its connection; over UDP to its source when it asked for
     /// rport or an endpoint's Via names another host (NAT), else to the Via's port at the source's address
-    /// (RFC 3261 §18.2.2).
+    /// (RFC 3261 §18.2.2). Behind a load balancer another port is another phone's.
     pub(super) fn reply_flow(&self, request: &Message, source: &Source) -> FlowRef {
         let FlowRef::Udp { shard, point, mut remote } = source.flow else { return source.flow };
         let via = request.top_via();
+        if source.is_forwarded {
+            return source.flow;
+        }
         if via.rport.is_none() && (source.side == Side::Server || via.host.matches_ip(remote.ip())) {
             remote.set_port(via.port.unwrap_or(5060));
         }

@@ -47,7 +47,7 @@ fn sender_of(source: &Source) -> SmallVec<[u8; 16]> {
             sender.extend_from_slice(&conn.slot.to_be_bytes());
             sender.extend_from_slice(&conn.generation.to_be_bytes());
         }
-        (Side::Endpoint, FlowRef::Udp { remote, .. }) => push_ip(&mut sender, remote.ip()),
+        (Side::Endpoint, FlowRef::Udp { .. }) => push_ip(&mut sender, source.peer.ip()),
     }
     sender
 }

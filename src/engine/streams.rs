@@ -19,6 +19,7 @@ use crate::clock::Time;
 use crate::ids::{ConnId, FlowRef, PointId, Side};
 use crate::limits::PINGS_PER_READ_MAX;
 use crate::proxy::Origin;
+use crate::proxy_header;
 use crate::sip::{FrameFault, Framed, Message, Method, Scanned};
 use crate::stats::Counter;
 use crate::tls::identity::Identities;
@@ -79,6 +80,12 @@ impl Engine {
         let Some(conn) = self.conns.get_mut(id) else { return };
         let transport = self.env.settings.point(conn.point).transport;
         let was_begun = conn.begun.is_some();
+        if !conn.heard && !was_begun && proxy_header::is_one(bytes) {
+            let peer = conn.peer;
+            self.count(Counter::ProxyHeaderUnexpected);
+            self.event(proxy_header::UNEXPECTED, Some(peer), b"");
+            return self.close(id, CloseReason::Framing, now);
+        }
         // Taken out while its messages are handled: what a message causes may close the connection.
         let mut framer = std::mem::take(&mut conn.framer);
         self.ports.counters.add(Counter::bytes_in(transport), bytes.len() as u64);
@@ -141,7 +148,7 @@ impl Engine {
         let flow = FlowRef::Stream { shard: self.me(), conn: id, point: conn.point };
         let binding = self.location.binding_of(flow, message, &self.env);
         let side = conn.side.unwrap_or(Side::Endpoint);
-        Some(Source { flow, peer: conn.peer, side, is_peer: conn.is_peer, binding })
+        Some(Source { flow, peer: conn.peer, side, is_peer: conn.is_peer, is_forwarded: conn.is_forwarded, binding })
     }
 
     fn on_stream_message(&mut self, id: ConnId, scanned: Scanned, now: Time) {
@@ -175,7 +182,10 @@ impl Engine {
         }
         let transport = self.env.settings.point(conn.point).transport;
         let shown = conn.identities.as_deref();
-        let mut origin = self.env.names.origin_of_stream(conn.peer, transport, shown, message.top_via(), message.buf());
+        let mut origin = match conn.is_forwarded {
+            true => Origin::FORWARDED,
+            false => self.env.names.origin_of_stream(conn.peer, transport, shown, message.top_via(), message.buf()),
+        };
         if !self.env.settings.point(conn.point).serves(Side::Server) && origin.side == Side::Server {
             origin = Origin::ENDPOINT;
         }
@@ -226,6 +236,8 @@ impl Engine {
         let level = match reason {
             _ if is_unopened => Level::Debug,
             CloseReason::Peer if !conn.is_registered() => Level::Debug,
+            // A balancer's health check ends so, each second.
+            CloseReason::Reset if conn.is_forwarded && !conn.heard => Level::Debug,
             CloseReason::Peer | CloseReason::Idle => Level::Info,
             _ => Level::Warn,
         };

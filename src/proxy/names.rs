@@ -28,6 +28,13 @@ impl Origin {
     pub const PEER: Self = Self { side: Side::Endpoint, is_peer: true };
     /// Everybody else.
     pub const ENDPOINT: Self = Self { side: Side::Endpoint, is_peer: false };
+    /// Who comes by way of a load balancer (`[[network]]` with `proxy-protocol`), for all that addresses say. The address
+    /// in a PROXY header is believed for who waits, is counted, shown and written into Via; it makes nobody a server, a
+    /// site's proxy or a trusted source. A balancer forwards strangers, and over UDP writes down what source they forge;
+    /// and any host of its network could write what it likes. Nor does the balancer's own address, which is all that is
+    /// known of who is behind an `UNKNOWN`. A verified certificate does, for TLS passes through a balancer
+    /// ([`Names::origin_of_identity`]). Servers and sites reach us straight.
+    pub const FORWARDED: Self = Self::ENDPOINT;
 }
 
 /// One pair: its names as they stand in the settings, and where they are now.

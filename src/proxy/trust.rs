@@ -22,6 +22,8 @@ pub struct Source {
     pub side: Side,
     /// Its sender is another site's proxy.
     pub is_peer: bool,
+    /// It came by way of a load balancer, whose PROXY header has `peer`: see [`super::Origin::FORWARDED`].
+    pub is_forwarded: bool,
     /// The binding of the flow that it arrived on, if it has one.
     pub binding: Option<BindingId>,
 }
@@ -40,7 +42,7 @@ impl Source {
         !self.flow.is_stream()
             && !self.is_trusted()
             && self.binding.is_none()
-            && settings.device_at(self.peer.ip()).is_none()
+            && (self.is_forwarded || settings.device_at(self.peer.ip()).is_none())
     }
 }
 
@@ -89,7 +91,7 @@ pub fn may_answer(sent: SentTo, source: &Source) -> bool {
     if [sent.flow, sent.moved_to].into_iter().flatten().any(|flow| flow.is_same(source.flow)) {
         return true;
     }
-    let is_from = |address: SocketAddr| address.ip() == source.peer.ip();
+    let is_from = |address: SocketAddr| address.ip() == source.peer.ip() && !source.is_forwarded;
     let over_its_own = |address| sent.flow.is_none() && source.flow.is_stream() && is_from(address);
     match sent.whose {
         Whose::Server(address) => source.side == Side::Server || over_its_own(address),
@@ -116,6 +118,7 @@ pub fn may_cancel(asked: &Source, source: &Source) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Device, Network, Verify};
     use crate::ids::{ConnId, PointId, ShardId};
 
     fn udp(remote: &str) -> FlowRef {
@@ -131,7 +134,7 @@ mod tests {
             FlowRef::Udp { remote, .. } => remote,
             FlowRef::Stream { .. } => "192.0.2.1:40000".parse().expect("an address"),
         };
-        Source { flow, peer, side: Side::Endpoint, is_peer: false, binding: None }
+        Source { flow, peer, side: Side::Endpoint, is_peer: false, is_forwarded: false, binding: None }
     }
 
     #[test]
@@ -198,5 +201,18 @@ mod tests {
         let datagram = SentTo { flow: Some(udp("192.0.2.1:5060")), ..over };
         assert!(may_answer(datagram, &source(udp("192.0.2.1:49152"))));
         assert!(!may_answer(datagram, &source(udp("192.0.2.2:5060"))));
+    }
+
+    #[test]
+    fn a_device_over_udp_is_no_stranger_unless_a_balancer_has_forwarded_who_says_that_it_is_one() {
+        let network = Network { address: [192, 0, 2, 1].into(), prefix_len: 32 };
+        let device = Device { network, tls_name: None, verify: Verify::Name, setup: None };
+        let settings = Settings { devices: vec![device], ..Settings::plain(Vec::new(), Vec::new()) };
+        let device = source(udp("192.0.2.1:5060"));
+        assert!(!device.is_stranger(&settings) && source(udp("192.0.2.2:5060")).is_stranger(&settings));
+        assert!(Source { is_forwarded: true, ..device }.is_stranger(&settings));
+        let sent = SentTo { flow: None, moved_to: None, whose: Whose::Device(device.peer) };
+        let stream = source(stream(2));
+        assert!(may_answer(sent, &stream) && !may_answer(sent, &Source { is_forwarded: true, ..stream }));
     }
 }

@@ -38,6 +38,7 @@ pub fn live(config: &Config) -> Live {
         oos_check: sipproxy.oos_check,
         oos_force: sipproxy.oos_force,
         trusted: sipproxy.trusted_sources.iter().map(|network| (network.address, network.prefix_len)).collect(),
+        networks: config.networks.clone(),
         domains: sipproxy.domains.clone(),
         path_add_supported: sipproxy.path_add_supported,
         flow_grace: sipproxy.flow_grace,

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::lookup::{Name, Whose};
 use super::tls_report;
-use crate::config::{Config, Host, Verify};
+use crate::config::{Config, Host, NetworkRule, Verify};
 use crate::dns::{Answer, Failure};
 use crate::ids::{Side, Transport};
 use crate::tls::inventory::Inventory;
@@ -80,7 +80,7 @@ impl Report {
     }
 
     fn peers(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Config { servers, peers, devices, sipproxy, .. } = &self.config;
+        let Config { servers, peers, devices, networks, sipproxy, .. } = &self.config;
         for server in servers {
             write!(f, "sip-server   {} at {}", server.name, server.primary)?;
             if let Some(backup) = &server.backup {
@@ -112,6 +112,12 @@ impl Report {
             write!(f, "device       {}", device.network)?;
             certificate_of(f, device.tls_name.as_ref(), device.verify)?;
             writeln!(f)?;
+        }
+        for rule in networks {
+            let NetworkRule { network, unregistered_max, handshakes_max, proxy_protocol } = rule;
+            let by_header = if *proxy_protocol { ", by their PROXY header" } else { "" };
+            write!(f, "network      {network}: {unregistered_max} unregistered, ")?;
+            writeln!(f, "{handshakes_max} handshakes{by_header}")?;
         }
         Ok(())
     }
@@ -254,6 +260,12 @@ mod tests {
             verify: Verify::Chain,
             setup: None,
         });
+        config.networks.push(NetworkRule {
+            network: Network { address: "198.51.100.7".parse().unwrap(), prefix_len: 32 },
+            unregistered_max: 5_000,
+            handshakes_max: 256,
+            proxy_protocol: true,
+        });
         let target = |address: &str, priority, weight| Target {
             transport: Transport::Udp,
             address: address.parse().unwrap(),
@@ -293,6 +305,7 @@ sip-server   sips1 at 10.0.0.3:5061 and sips2.example.com:5061 over tls (certifi
 checks       every 5 s, and every 1.5 s while none answers
 peer-proxy   site2 at site2.example.com over tls (certificate: proxy.site2.example.com), for 10.2.0.1, 10.2.0.2
 device       10.9.0.0/16 (certificate: any name)
+network      198.51.100.7/32: 5000 unregistered, 256 handshakes, by their PROXY header
 resolvers    10.0.0.53:53
 name         sips2.example.com:5061 over tls: does not exist
 name         site2.example.com over tls: no resolver answers

@@ -231,7 +231,8 @@ mod tests {
         );
         let remote = "192.0.2.1:5060".parse().unwrap();
         let flow = FlowRef::Udp { shard: ShardId(0), point: PointId(0), remote };
-        let source = Source { flow, peer: remote, side: Side::Endpoint, is_peer: false, binding: None };
+        let source =
+            Source { flow, peer: remote, side: Side::Endpoint, is_peer: false, is_forwarded: false, binding: None };
         Mail::Message { message: Message::scan(text.into_bytes(), false).unwrap(), source }
     }
 

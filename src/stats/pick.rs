@@ -137,6 +137,12 @@ impl Counter {
         }
     }
 
+    /// A PROXY header that was read; whether it names a source.
+    #[must_use]
+    pub fn proxy_header(names_source: bool) -> Self {
+        if names_source { Self::ProxyHeaderSource } else { Self::ProxyHeaderNobody }
+    }
+
     /// A TLS handshake that succeeded.
     #[must_use]
     pub fn handshake(side: Side, resumed: bool) -> Self {
@@ -203,6 +209,9 @@ impl Counter {
             Self::ClosedSendStalled => Some(Self::LimitSendStall),
             Self::ClosedSendSlow => Some(Self::LimitSendAge),
             Self::ClosedHalfClosed => Some(Self::LimitHalfClosed),
+            Self::ProxyHeaderTooLong => Some(Self::LimitProxyHeaderLen),
+            Self::ProxyHeaderTimeout => Some(Self::LimitProxyHeader),
+            Self::ProxyHeaderGaveWay => Some(Self::LimitProxyHeadersAwaitedCount),
             Self::ClosedPings => Some(Self::LimitPingsPerRead),
             _ => None,
         }

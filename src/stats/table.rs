@@ -310,6 +310,19 @@ Counter, COUNTERS;
     AcceptRefusedSource { reason = "source" }
     AcceptRefusedDraining { reason = "draining" };
 
+"hawser_proxy_headers_total", "PROXY headers of load balancers, by what they say: whose connection or datagram it is, or that the balancer speaks for itself (LOCAL, UNKNOWN).":
+    ProxyHeaderSource { says = "source" }
+    ProxyHeaderNobody { says = "nobody" };
+
+"hawser_proxy_header_faults_total", "Connections and datagrams let go for a PROXY header, by reason: none where one is due, one that is none, one that does not come, or one where none is due.":
+    ProxyHeaderMissing { reason = "missing" }
+    ProxyHeaderMalformed { reason = "malformed" }
+    ProxyHeaderTooLong { reason = "too_long" }
+    ProxyHeaderTimeout { reason = "timeout" }
+    ProxyHeaderEnded { reason = "ended" }
+    ProxyHeaderGaveWay { reason = "gave_way" }
+    ProxyHeaderUnexpected { reason = "unexpected" };
+
 "hawser_connections_closed_total", "Connections closed, by reason.":
     ClosedPeer { reason = "peer" }
     ClosedReset { reason = "reset" }
@@ -479,6 +492,9 @@ Counter, COUNTERS;
     LimitHalfClosed { limit = "half_closed" }
     LimitPingsPerRead { limit = "pings_per_read" }
     LimitIdleUnregistered { limit = "idle_unregistered" }
+    LimitProxyHeaderLen { limit = "proxy_header_len" }
+    LimitProxyHeader { limit = "proxy_header" }
+    LimitProxyHeadersAwaitedCount { limit = "proxy_headers_awaited_count" }
     LimitUnregisteredPerSource { limit = "unregistered_per_source" }
     LimitMailboxCount { limit = "mailbox_count" }
     LimitMailboxNewWorkCount { limit = "mailbox_new_work_count" }
@@ -548,8 +564,10 @@ Gauge, GAUGES;
     ConnectionsLimit {};
 "hawser_tls_handshakes_in_progress", "TLS handshakes begun and not finished.":
     HandshakesInProgress {};
-"hawser_tls_handshakes_waiting", "Connections whose source address has as many handshakes in the air as it may have: they wait for its next.":
+"hawser_tls_handshakes_waiting", "Connections whose source address has as many handshakes in the air as it may have, or whose PROXY header came while there were as many as may be: they wait for their turn.":
     HandshakesParked {};
+"hawser_proxy_headers_awaited", "Connections of load balancers whose PROXY header has not come.":
+    ProxyHeadersAwaited {};
 "hawser_registered_flows", "Flows that hold at least one binding, by transport.":
     RegisteredFlowsUdp { transport = "udp" }
     RegisteredFlowsTcp { transport = "tcp" }

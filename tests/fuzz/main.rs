@@ -106,6 +106,7 @@ targets! {
     http 1_000,
     message 2_000,
     name_addr 2_000,
+    proxy_header 5_000,
     register 1_000,
     route_set 2_000,
     settings 500,

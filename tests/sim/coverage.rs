@@ -4,7 +4,7 @@ use hawser::stats::{Counters, Row};
 
 /// Name without `hawser_` and `_total`, a label's value (empty: all), and why it does not count here. It may: some are
 /// only rare.
-const NOT_HERE: [(&str, &str, &str); 49] = [
+const NOT_HERE: [(&str, &str, &str); 50] = [
     ("requests", "REGISTER", "a server registers nowhere; those of phones count every time"),
     ("requests", "PRACK", "a method as any other here; integration tests play it"),
     ("retransmissions_absorbed", "ack", "rare: it takes an ACK that the network doubles and a phone that has moved"),
@@ -31,6 +31,7 @@ const NOT_HERE: [(&str, &str, &str); 49] = [
     ("acks_dropped", "mailbox", "rare: a mailbox that is full to the last place"),
     ("udp_oversize", "reject", "udp-oversize-action is tcp here"),
     ("connections_refused", "", "bounds are wide here; src/engine/mod.rs and tests/two_engines/bounds.rs"),
+    ("proxy_", "", "there is no balancer here; src/shard/core/tests/balancers.rs"),
     ("connections_closed", "error", "the systems of this world fail by reset and silence only"),
     ("connections_closed", "tls_fault", "nobody breaks TLS here: it would be the proxy's own fault"),
     ("connections_closed", "handshake", "all certificates are good here"),

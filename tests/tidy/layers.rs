@@ -15,7 +15,7 @@ pub const LAYERS: &[(&[&str], bool)] = &[
     (&["flow"], true),
     (&["server_pool", "dns", "dns::plan", "tls::identity"], true),
     (&["transaction"], true),
-    (&["sip"], true),
+    (&["sip", "proxy_header"], true),
     (&["overload", "limits", "config", "stats"], true),
     (&["wheel", "clock", "rng", "ids", "planted"], true),
 ];

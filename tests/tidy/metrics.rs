@@ -10,6 +10,7 @@ const NOT_COUNTED: &[(&str, &str)] = &[
     ("SHARDS_MAX", "more is refused at start"),
     ("LISTENERS_MAX", "more is refused at start"),
     ("PEERS_MAX", "more is refused at start"),
+    ("NETWORKS_MAX", "more is refused at start"),
     ("TLS_SETUPS_MAX", "more is refused at start"),
     ("SERVER_SEND_QUEUE_LEN_MAX", "counted as send_queue_len"),
     ("UDP_REQUEST_LEN_MAX", "hawser_udp_oversize_total says what became of it"),

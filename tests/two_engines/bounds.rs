@@ -382,7 +382,7 @@ fn a_shard_full_of_phones_still_reaches_its_server() {
     let mut world = World::new(&setup);
     let wires = [(); 3].map(|()| world.connect(0, TLS));
     let now = world.now;
-    let accept = Accept { point: TLS, peer: "10.0.0.2:1".parse().expect("an address") };
+    let accept = Accept { point: TLS, peer: "10.0.0.2:1".parse().expect("an address"), is_forwarded: false };
     assert_eq!(world.engines[0].accept(accept, now), Err(Refusal::Connections));
     let mut phone = Phone::new("alice", wires[0]);
     let text = phone.register_text(60);
@@ -393,7 +393,8 @@ fn a_shard_full_of_phones_still_reaches_its_server() {
     let request = world.read(server);
     world.write(server, &answer(&request, "403 Forbidden", "s", ""));
     assert!(world.read(wires[0]).starts_with("SIP/2.0 403"));
-    let accept = Accept { point: crate::world::TCP, peer: "127.0.0.1:1".parse().expect("an address") };
+    let accept =
+        Accept { point: crate::world::TCP, peer: "127.0.0.1:1".parse().expect("an address"), is_forwarded: false };
     assert!(world.engines[0].accept(accept, now).is_ok(), "nor is the server's own refused");
     world.end();
 }

@@ -3,6 +3,7 @@
 
 #![allow(missing_docs, reason = "a test")]
 
+mod balancers;
 mod bounds;
 mod calls;
 mod chaos_pair;
@@ -16,6 +17,7 @@ mod hostile;
 mod listeners;
 mod live;
 mod moves;
+mod networks;
 mod next_hop;
 mod oversize;
 mod peers;

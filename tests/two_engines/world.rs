@@ -164,20 +164,30 @@ impl World {
     }
 
     pub fn connect_from(&mut self, shard: u8, point: PointId, peer: SocketAddr) -> Wire {
-        let shard = self.shard(shard);
-        let engine = &mut self.engines[usize::from(shard)];
-        let conn = engine.accept(Accept { point, peer }, self.now).expect("accepted");
-        engine.handle(Input::Ready { conn, identities: None }, self.now);
-        self.settle();
-        Wire { shard, conn }
+        self.accept(shard, Accept { point, peer, is_forwarded: false }, None)
     }
 
     /// A connection whose peer has shown a certificate with these names.
     pub fn connect_mutual(&mut self, shard: u8, point: PointId, peer: SocketAddr, identities: Identities) -> Wire {
+        self.accept(shard, Accept { point, peer, is_forwarded: false }, Some(identities))
+    }
+
+    /// A connection of a load balancer, in whose PROXY header `peer` stands.
+    pub fn connect_forwarded(
+        &mut self,
+        shard: u8,
+        point: PointId,
+        peer: SocketAddr,
+        identities: Option<Identities>,
+    ) -> Wire {
+        self.accept(shard, Accept { point, peer, is_forwarded: true }, identities)
+    }
+
+    fn accept(&mut self, shard: u8, accept: Accept, identities: Option<Identities>) -> Wire {
         let shard = self.shard(shard);
         let engine = &mut self.engines[usize::from(shard)];
-        let conn = engine.accept(Accept { point, peer }, self.now).expect("accepted");
-        engine.handle(Input::Ready { conn, identities: Some(Box::new(identities)) }, self.now);
+        let conn = engine.accept(accept, self.now).expect("accepted");
+        engine.handle(Input::Ready { conn, identities: identities.map(Box::new) }, self.now);
         self.settle();
         Wire { shard, conn }
     }

@@ -1,6 +1,7 @@
 //! Who is faced by which listener: several listeners, other sites, and devices.
 
 use super::*;
+use crate::limits::{HANDSHAKES_PER_SOURCE_MAX, NETWORKS_MAX, UNREGISTERED_PER_SOURCE_MAX};
 
 const SERVER: &str = "[[sip-server]]\nname = \"a\"\nprimary = \"10.0.0.1:5060\"\n";
 
@@ -163,4 +164,35 @@ fn rules_for_devices_are_told_apart_and_have_something_to_verify_with() {
     assert!(checked(&format!("{first}{SERVER}{device}{within}{ca}")).is_ok());
     let twice = format!("{first}{SERVER}{device}{within}{device}{ca}");
     assert_eq!(key_and_fault(&twice), keyed("device.network", Fault::NetworkTwice));
+}
+
+#[test]
+fn of_several_networks_the_smallest_counts_and_others_have_the_usual_shares() {
+    let rule = |network: &str, lines: &str| format!("[[network]]\nnetwork = \"{network}\"\n{lines}\n");
+    let text = [
+        "[sipproxy]\ntls-port = 0\n",
+        SERVER,
+        &rule("10.0.0.0/8", "unregistered-max = 5000"),
+        &rule("10.1.0.0/16", "handshakes-max = 7"),
+        &rule("2001:db8::/32", "unregistered-max = 9"),
+    ];
+    let networks = checked(&text.concat()).unwrap().networks;
+    let of = |ip: &str| {
+        let rule = NetworkRule::at(&networks, ip.parse().unwrap());
+        rule.map(|rule| (rule.unregistered_max, rule.handshakes_max))
+    };
+    assert_eq!(of("10.2.0.1"), Some((5_000, HANDSHAKES_PER_SOURCE_MAX)));
+    assert_eq!(of("10.1.255.255"), Some((UNREGISTERED_PER_SOURCE_MAX, 7)), "nothing is handed down");
+    assert_eq!(of("2001:db8::1"), Some((9, HANDSHAKES_PER_SOURCE_MAX)));
+    assert_eq!(of("11.0.0.1"), None);
+}
+
+#[test]
+fn there_may_be_so_many_networks_and_no_more() {
+    let of = |count: usize| {
+        let network = |n: usize| format!("[[network]]\nnetwork = \"10.{}.{}.0/24\"\n", n / 256, n % 256);
+        format!("[sipproxy]\ntls-port = 0\n{SERVER}{}", (0..count).map(network).collect::<String>())
+    };
+    assert!(checked(&of(NETWORKS_MAX)).is_ok());
+    assert_eq!(key_and_fault(&of(NETWORKS_MAX + 1)), keyed("network", Fault::TooMany(NETWORKS_MAX)));
 }

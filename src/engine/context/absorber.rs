@@ -213,7 +213,7 @@ impl Absorber {
             method: self.method,
             in_dialog: false,
             arrived: Time(0),
-            source: Source { flow, peer, side, is_peer, binding },
+            source: Source { flow, peer, side, is_peer, is_forwarded: false, binding },
             reply,
             stays,
         }

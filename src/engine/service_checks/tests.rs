@@ -94,7 +94,8 @@ impl Bench {
         );
         let message = Message::scan(text.into_bytes(), false).expect("a response");
         let side = if from == PRIMARY { Side::Server } else { Side::Endpoint };
-        let source = Source { flow: udp(from), peer: at(from), side, is_peer: false, binding: None };
+        let source =
+            Source { flow: udp(from), peer: at(from), side, is_peer: false, is_forwarded: false, binding: None };
         self.checks.on_response(branch.nonce, &message, &source, &mut self.ports, self.now)
     }
 

@@ -110,10 +110,13 @@ impl<S> Conn<S> {
     }
 }
 
-/// A connection whose handshake is still to begin.
+/// A connection that the engine has not heard of.
 #[derive(Debug)]
 pub(super) struct Arrival<S> {
     pub(super) point: PointId,
     pub(super) socket: S,
+    /// Whose it is: who has opened it, or the address in its PROXY header.
     pub(super) peer: SocketAddr,
+    /// See [`crate::engine::Accept`].
+    pub(super) is_forwarded: bool,
 }

@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::Core;
+use super::awaited::Awaited;
 use super::conn::{Conn, Key, Opening, Phase};
 use super::ends::{connect_failure, cuts_off, handshake_close};
 use super::parked::Parked;
@@ -162,6 +163,7 @@ impl<D: Driver> Core<D> {
         let keys: Vec<Key> = self.conns.iter().map(|(index, conn)| Key { index, serial: conn.serial }).collect();
         keys.into_iter().for_each(|key| self.remove(key));
         self.parked = Parked::default();
+        self.awaited = Awaited::default();
         self.resolving.end_all();
     }
 
@@ -258,7 +260,8 @@ impl<D: Driver> Core<D> {
         let now = self.driver.now();
         let Some(conn) = self.conn(key) else { return };
         let source = (!conn.outbound).then_some(conn.peer.ip());
-        let Some((older, bound)) = self.handshakes.begin(key, source, now) else { return };
+        let share = source.map(|ip| (ip, self.engine.settings().handshakes_max(ip)));
+        let Some((older, bound)) = self.handshakes.begin(key, share, now) else { return };
         self.count(bound);
         let Some(conn) = self.conn(older) else { return };
         let (peer, side, outbound) = (conn.peer, conn.side, conn.outbound);

@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 
 use super::Core;
+use super::forwarded::Payload;
 use crate::driver::Driver;
 use crate::engine::Input;
 use crate::ids::PointId;
@@ -57,6 +58,7 @@ impl<D: Driver> Core<D> {
     }
 
     fn datagram(&mut self, point: PointId, from: SocketAddr, bytes: &[u8]) {
+        let Some(Payload { source, bytes }) = self.payload(from, bytes) else { return };
         match bytes {
             b"\r\n\r\n" => {
                 self.count(Counter::KeepalivePing);
@@ -66,9 +68,12 @@ impl<D: Driver> Core<D> {
             b"\r\n" | b"" => {}
             _ => {
                 let mut answer = Vec::new();
-                match stun::respond(bytes, from, &mut answer) {
+                match stun::respond(bytes, source.unwrap_or(from), &mut answer) {
                     Stun::No => {
-                        self.input(Input::Datagram { point, from, bytes });
+                        self.input(match source {
+                            None => Input::Datagram { point, from, bytes },
+                            Some(source) => Input::Forwarded { point, from, source, bytes },
+                        });
                     }
                     Stun::Answered => {
                         self.count(Counter::KeepaliveStun);

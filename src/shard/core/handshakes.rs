@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::conn::Key;
 use crate::clock::Time;
-use crate::limits::{HANDSHAKES_COUNT_MAX, HANDSHAKES_PER_SOURCE_MAX};
+use crate::limits::HANDSHAKES_COUNT_MAX;
 use crate::stats::Counter;
 
 /// A handshake may take so long before it gives way to newer ones while this shard has others to reckon: what it waits
@@ -57,10 +57,11 @@ impl Handshakes {
         self.all.len()
     }
 
-    /// Whether a handshake with this source may begin now; if not, it may soon. `busy`: some wait for their turn.
-    pub(super) fn turn(&self, source: IpAddr, busy: bool, now: Time) -> Turn {
+    /// Whether a handshake with this source, which may have so many, may begin now; if not, it may soon. `busy`: some wait
+    /// for their turn.
+    pub(super) fn turn(&self, source: IpAddr, of_source_max: usize, busy: bool, now: Time) -> Turn {
         let patience = if busy { PATIENCE_BUSY } else { PATIENCE_IDLE };
-        let (in_the_way, otherwise) = if self.of(source) >= HANDSHAKES_PER_SOURCE_MAX {
+        let (in_the_way, otherwise) = if self.of(source) >= of_source_max {
             (self.oldest_of(source), Turn::Parks)
         } else if self.all.len() >= HANDSHAKES_COUNT_MAX {
             (self.all.front(), Turn::Waits)
@@ -70,12 +71,13 @@ impl Handshakes {
         if in_the_way.is_none_or(|entry| entry.begun.after(patience) <= now) { Turn::Now } else { otherwise }
     }
 
-    /// One has begun. Says which one gives way to it, and the bound by which it does.
-    pub(super) fn begin(&mut self, key: Key, source: Option<IpAddr>, now: Time) -> Option<(Key, Counter)> {
-        self.all.push_back(Entry { begun: now, source, key });
-        if let Some(source) = source {
+    /// One has begun; with its source, if it counts for one, and how many that may have. Says which one gives way to it, and
+    /// the bound by which it does.
+    pub(super) fn begin(&mut self, key: Key, share: Option<(IpAddr, usize)>, now: Time) -> Option<(Key, Counter)> {
+        self.all.push_back(Entry { begun: now, source: share.map(|(source, _)| source), key });
+        if let Some((source, of_source_max)) = share {
             *self.by_source.entry(source).or_insert(0) += 1;
-            if self.of(source) > HANDSHAKES_PER_SOURCE_MAX {
+            if self.of(source) > of_source_max {
                 return Some((self.oldest_of(source)?.key, Counter::LimitHandshakesPerSource));
             }
         }
@@ -107,7 +109,9 @@ impl Handshakes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::HANDSHAKES_PER_SOURCE_MAX;
 
+    const SHARE: usize = HANDSHAKES_PER_SOURCE_MAX;
     const START: Time = Time(1_000_000);
 
     fn source(last: u8) -> IpAddr {
@@ -117,7 +121,7 @@ mod tests {
     /// So many of one source, from the first number on.
     fn burst(all: &mut Handshakes, first: usize, count: usize, from: IpAddr) {
         for at in first..first + count {
-            assert_eq!(all.begin(Key::of_test(at), Some(from), START), None, "{at}");
+            assert_eq!(all.begin(Key::of_test(at), Some((from, SHARE)), START), None, "{at}");
         }
     }
 
@@ -127,33 +131,46 @@ mod tests {
         burst(&mut all, 0, HANDSHAKES_COUNT_MAX / 2, source(1));
         burst(&mut all, 1_000, HANDSHAKES_COUNT_MAX - HANDSHAKES_COUNT_MAX / 2, source(2));
         for (busy, patience) in [(true, PATIENCE_BUSY), (false, PATIENCE_IDLE)] {
-            assert_eq!(all.turn(source(3), busy, START), Turn::Waits, "at the bound");
-            assert_eq!(all.turn(source(3), busy, START.after(patience - Duration::from_micros(1))), Turn::Waits);
-            assert_eq!(all.turn(source(3), busy, START.after(patience)), Turn::Now);
+            assert_eq!(all.turn(source(3), SHARE, busy, START), Turn::Waits, "at the bound");
+            assert_eq!(all.turn(source(3), SHARE, busy, START.after(patience - Duration::from_micros(1))), Turn::Waits);
+            assert_eq!(all.turn(source(3), SHARE, busy, START.after(patience)), Turn::Now);
         }
-        let gives_way = all.begin(Key::of_test(9_999), Some(source(3)), START.after(PATIENCE_IDLE));
+        let gives_way = all.begin(Key::of_test(9_999), Some((source(3), SHARE)), START.after(PATIENCE_IDLE));
         assert_eq!(gives_way, Some((Key::of_test(0), Counter::LimitHandshakesCount)));
         all.end(Key::of_test(0));
         assert_eq!(all.len(), HANDSHAKES_COUNT_MAX);
         all.end(Key::of_test(1));
-        assert_eq!(all.turn(source(3), true, START), Turn::Now, "one below it");
+        assert_eq!(all.turn(source(3), SHARE, true, START), Turn::Now, "one below it");
     }
 
     #[test]
     fn a_source_waits_and_gives_way_among_its_own() {
         let mut all = Handshakes::default();
         burst(&mut all, 5_000, 1, source(2));
-        burst(&mut all, 0, HANDSHAKES_PER_SOURCE_MAX, source(1));
-        assert_eq!(all.turn(source(1), true, START), Turn::Parks);
-        assert_eq!(all.turn(source(2), true, START), Turn::Now, "others are not held up");
-        burst(&mut all, 6_000, HANDSHAKES_COUNT_MAX - HANDSHAKES_PER_SOURCE_MAX - 1, source(3));
-        assert_eq!(all.turn(source(2), true, START), Turn::Waits);
-        assert_eq!(all.turn(source(1), true, START), Turn::Parks, "nor by it, when there is room for nobody");
-        let gives_way = all.begin(Key::of_test(9_999), Some(source(1)), START.after(PATIENCE_BUSY));
+        burst(&mut all, 0, SHARE, source(1));
+        assert_eq!(all.turn(source(1), SHARE, true, START), Turn::Parks);
+        assert_eq!(all.turn(source(2), SHARE, true, START), Turn::Now, "others are not held up");
+        burst(&mut all, 6_000, HANDSHAKES_COUNT_MAX - SHARE - 1, source(3));
+        assert_eq!(all.turn(source(2), SHARE, true, START), Turn::Waits);
+        assert_eq!(all.turn(source(1), SHARE, true, START), Turn::Parks, "nor by it, when there is room for nobody");
+        let gives_way = all.begin(Key::of_test(9_999), Some((source(1), SHARE)), START.after(PATIENCE_BUSY));
         assert_eq!(gives_way, Some((Key::of_test(0), Counter::LimitHandshakesPerSource)), "not the oldest of all");
-        for at in (0..HANDSHAKES_PER_SOURCE_MAX).chain(6_000..6_100).chain([5_000, 9_999]) {
+        for at in (0..SHARE).chain(6_000..6_100).chain([5_000, 9_999]) {
             all.end(Key::of_test(at));
         }
         assert_eq!((all.len(), all.by_source.len()), (0, 0), "nothing is left behind");
+    }
+
+    #[test]
+    fn each_source_has_the_share_of_its_own_network() {
+        let mut all = Handshakes::default();
+        for at in 0..2 {
+            assert_eq!(all.turn(source(1), 2, true, START), Turn::Now, "{at}");
+            assert_eq!(all.begin(Key::of_test(at), Some((source(1), 2)), START), None);
+        }
+        assert_eq!(all.turn(source(1), 2, true, START), Turn::Parks, "at its bound");
+        assert_eq!(all.turn(source(2), 3, true, START), Turn::Now, "which is nobody else's");
+        let gives_way = all.begin(Key::of_test(2), Some((source(1), 2)), START);
+        assert_eq!(gives_way, Some((Key::of_test(0), Counter::LimitHandshakesPerSource)), "one past it");
     }
 }

@@ -6,12 +6,14 @@
 //! turn, by its `pass`.
 
 mod arrivals;
+mod awaited;
 mod conn;
 mod connection;
 mod datagrams;
 mod draining;
 mod ends;
 mod exchanges;
+mod forwarded;
 mod handshakes;
 mod parked;
 mod pass;
@@ -33,6 +35,7 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender};
 use slab::Slab;
 
+use self::awaited::Awaited;
 use self::conn::{Arrival, Conn, Key};
 use self::draining::Draining;
 use self::exchanges::Exchanges;
@@ -89,6 +92,7 @@ pub struct Core<D: Driver> {
     handshakes: Handshakes,
     /// Connections whose source has as many of them as it may have.
     parked: Parked<Arrival<D::Stream>>,
+    awaited: Awaited<D::Stream>,
     handshake_steps_left: usize,
     /// Handshakes that wait for a later turn.
     deferred: VecDeque<Key>,
@@ -195,6 +199,7 @@ impl<D: Driver> Core<D> {
             lingers: VecDeque::new(),
             handshakes: Handshakes::default(),
             parked: Parked::default(),
+            awaited: Awaited::default(),
             handshake_steps_left: HANDSHAKE_STEPS_PER_PASS_MAX,
             deferred: VecDeque::new(),
             bulk_reads_left: BULK_READS_PER_PASS_MAX,
@@ -224,7 +229,7 @@ impl<D: Driver> Core<D> {
 
     /// What it holds beside its engine, by name: all is zero when no connection is there and nothing waits.
     #[must_use]
-    pub fn holds(&self) -> [(&'static str, usize); 14] {
+    pub fn holds(&self) -> [(&'static str, usize); 15] {
         [
             ("connections", self.conns.len()),
             ("to read", self.to_read.len()),
@@ -235,6 +240,7 @@ impl<D: Driver> Core<D> {
             ("watches", usize::from(self.watches.due().is_some())),
             ("handshakes", self.handshakes.len()),
             ("parked", self.parked.len()),
+            ("headers awaited", self.awaited.len()),
             ("bytes to send", self.waiting.len()),
             ("listeners that hold one", self.listeners.iter().filter(|one| one.held.is_some()).count()),
             ("listeners that rest", self.listeners.iter().filter(|one| one.rests_until.is_some()).count()),

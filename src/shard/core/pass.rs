@@ -113,6 +113,7 @@ impl<D: Driver> Core<D> {
         snapshot.gauges.set_len(Gauge::MailboxLength, self.inbox.len());
         snapshot.gauges.set_len(Gauge::HandshakesInProgress, self.handshakes.len());
         snapshot.gauges.set_len(Gauge::HandshakesParked, self.parked.len());
+        snapshot.gauges.set_len(Gauge::ProxyHeadersAwaited, self.awaited.len());
         snapshot.gauges.set_len(Gauge::SendQueueBytes, self.waiting.len());
         snapshot
     }

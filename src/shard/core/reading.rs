@@ -17,6 +17,7 @@ use crate::driver::{Driver, Ready};
 use crate::engine::{CloseReason, Engine, Input};
 use crate::ids::ConnId;
 use crate::limits::{BULK_READS_PER_PASS_MAX, HANDSHAKE_STEPS_PER_PASS_MAX, READS_PER_PASS_MAX};
+use crate::proxy_header;
 use crate::stats::Counter;
 use crate::tls::failure::{self, Failed};
 use crate::tls::hello::{Offer, plain};
@@ -257,6 +258,10 @@ impl<D: Driver> Core<D> {
         let reason = if phase == Phase::Handshaking {
             let offer = if outbound { None } else { Offer::read(&self.scratch[..end]) };
             let refused = trust::take_refused();
+            if !outbound && proxy_header::is_one(&self.scratch[..end]) {
+                self.count(Counter::ProxyHeaderUnexpected);
+                self.say(proxy_header::UNEXPECTED, Some(peer), String::new());
+            }
             let plain =
                 if matches!(fault, rustls::Error::InvalidMessage(_)) { plain(&self.scratch[..end]) } else { None };
             let files = self.tls.files(side, setup);

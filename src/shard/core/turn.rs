@@ -24,6 +24,7 @@ impl<D: Driver> Turns for Core<D> {
                     let key = Key { index: index as usize, serial };
                     self.guarded(key, |core| core.on_conn(key, one));
                 }
+                Token::Header(number) => self.caught(|core| core.on_header(number)),
                 Token::Question(exchange) => self.caught(|core| core.on_question(exchange)),
                 Token::Point(point) => {
                     self.datagrams_wait(point);

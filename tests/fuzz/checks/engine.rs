@@ -4,6 +4,7 @@
 //! | letter | what happens |
 //! | --- | --- |
 //! | `u`, `v` | a datagram from one of two strangers |
+//! | `f` | a datagram that a load balancer has forwarded, with the server's own address in its PROXY header |
 //! | `t`, `s` | bytes on a stranger's TCP or TLS connection, which is opened when it is not there |
 //! | `c`, `h` | that of TCP is closed, or half of it |
 //! | `r` | the server answers what it was sent last; the part is the status line's end, such as `486 Busy Here` |
@@ -25,6 +26,8 @@ use super::parts::{Front, filled, texts};
 use super::place::{self, SERVER, TCP, TLS, UDP, address};
 
 const STRANGERS: [&str; 2] = ["198.51.100.66:40000", "198.51.100.67:5060"];
+/// A load balancer's port for one stranger: what it is sent goes there and to no other.
+const BALANCER: &str = "198.51.100.99:30001";
 const PHONE: &str = "203.0.113.7:50001";
 const PARTS_MAX: usize = 48;
 const WAIT_MS_MAX: u64 = 40_000;
@@ -79,7 +82,9 @@ impl Shard {
     fn new(internal: Transport) -> Self {
         let now = Time(1_000_000);
         let mut engine = Engine::new(place::settings(internal), now);
-        let phone = engine.accept(Accept { point: TLS, peer: address(PHONE) }, now).expect("there is room");
+        let phone = engine
+            .accept(Accept { point: TLS, peer: address(PHONE), is_forwarded: false }, now)
+            .expect("there is room");
         Self {
             engine,
             now,
@@ -125,7 +130,7 @@ impl Shard {
                 if to == address(SERVER) {
                     self.server_heard.push(bytes);
                 } else {
-                    let is_its = STRANGERS.iter().any(|one| address(one).ip() == to.ip());
+                    let is_its = to == address(BALANCER) || STRANGERS.iter().any(|one| address(one).ip() == to.ip());
                     assert!(is_its, "{to} is sent {}", String::from_utf8_lossy(&bytes));
                     self.sent_by_udp += bytes.len();
                 }
@@ -152,12 +157,20 @@ impl Shard {
 
     fn play(&mut self, letter: u8, about: &[u8]) {
         match letter {
-            b'u' | b'v' => {
-                let from = address(STRANGERS[usize::from(letter == b'v')]);
+            b'u' | b'v' | b'f' => {
+                let point = UDP;
                 let bytes = self.filled(about);
                 self.sent_by_udp = 0;
                 let heard = self.server_heard.len();
-                self.input(Input::Datagram { point: UDP, from, bytes: &bytes });
+                self.input(match letter {
+                    b'f' => {
+                        let (from, source) = (address(BALANCER), address(SERVER));
+                        Input::Forwarded { point, from, source, bytes: &bytes }
+                    }
+                    _ => {
+                        Input::Datagram { point, from: address(STRANGERS[usize::from(letter == b'v')]), bytes: &bytes }
+                    }
+                });
                 // Its address may be forged: what is not the server's answer is bounded by what was sent.
                 let is_ours = self.server_heard.len() == heard;
                 assert!(
@@ -198,7 +211,7 @@ impl Shard {
         let (at, point, port) = if letter == b't' { (0, TCP, 41_000) } else { (1, TLS, 42_000) };
         if self.strangers[at].is_none() {
             let peer = SocketAddr::new(address(STRANGERS[0]).ip(), port);
-            let conn = self.engine.accept(Accept { point, peer }, self.now).ok()?;
+            let conn = self.engine.accept(Accept { point, peer, is_forwarded: false }, self.now).ok()?;
             self.strangers[at] = Some(conn);
             self.strangers_had.push(conn);
             self.input(Input::Ready { conn, identities: None });
@@ -297,7 +310,10 @@ impl Shard {
         }
         let point: PointId = TCP;
         let peer = SocketAddr::new(address(SERVER).ip(), 33_333);
-        let conn = self.engine.accept(Accept { point, peer }, self.now).expect("there is room for a server");
+        let conn = self
+            .engine
+            .accept(Accept { point, peer, is_forwarded: false }, self.now)
+            .expect("there is room for a server");
         self.to_server.push(conn);
         self.input(Input::Ready { conn, identities: None });
         let text = String::from_utf8_lossy(bytes).replace("SIP/2.0/UDP", "SIP/2.0/TCP");

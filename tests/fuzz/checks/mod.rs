@@ -11,6 +11,7 @@
 //! | [`route_set`] | an endpoint's request | nobody but servers, and its dialog's partner, is its target |
 //! | [`register`] | a REGISTER and its 2xx | no two Contacts share a binding; the phone gets its own Contacts back |
 //! | [`dns`] | resolvers' answers | targets are what was asked for; each waiter hears once; strangers are not heard |
+//! | [`proxy_header`] | a balancer's header in any chunks | the chunks change nothing; no byte too many is asked for |
 //! | [`client_hello`] | a first TLS record | what rustls reads of it is what is said of it |
 //! | [`settings`] | a configuration text | a fault on one line that names a line of the text, or a stable configuration |
 //! | [`http`] | a request line and head | nothing changes but by POST of our own; what goes on is clean |
@@ -27,6 +28,7 @@ pub mod message;
 pub mod name_addr;
 mod parts;
 mod place;
+pub mod proxy_header;
 pub mod register;
 pub mod route_set;
 pub mod settings;

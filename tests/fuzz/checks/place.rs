@@ -53,11 +53,11 @@ pub fn udp(from: SocketAddr) -> FlowRef {
 pub fn stranger(over_stream: bool) -> Source {
     let peer = address("198.51.100.66:40000");
     let flow = if over_stream { stream(66) } else { udp(peer) };
-    Source { flow, peer, side: Side::Endpoint, is_peer: false, binding: None }
+    Source { flow, peer, side: Side::Endpoint, is_peer: false, is_forwarded: false, binding: None }
 }
 
 /// The SIP Server, over UDP.
 pub fn server() -> Source {
     let peer = address(SERVER);
-    Source { flow: udp(peer), peer, side: Side::Server, is_peer: false, binding: None }
+    Source { flow: udp(peer), peer, side: Side::Server, is_peer: false, is_forwarded: false, binding: None }
 }

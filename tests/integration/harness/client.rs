@@ -1,13 +1,14 @@
 //! A phone's or a device's end of a connection that a test drives message by message.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, Connection, RootCertStore, ServerConfig, ServerConnection};
+use socket2::{Domain, Socket, Type};
 
 use super::certs::Certificates;
 use super::datagrams::uninterrupted;
@@ -30,6 +31,14 @@ impl Client {
         Self::over(TcpStream::connect(to).expect("the proxy listens"))
     }
 
+    /// The same from an address of this host.
+    pub fn tcp_from(own: IpAddr, to: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::new(own, 0).into()).expect("an address of loopback");
+        socket.connect(&to.into()).expect("the proxy listens");
+        Self::over(socket.into())
+    }
+
     fn over(tcp: TcpStream) -> Self {
         tcp.set_nodelay(true).expect("a socket option");
         tcp.set_read_timeout(Some(ANSWER_MAX)).expect("a timeout above zero");
@@ -38,17 +47,21 @@ impl Client {
 
     /// Connected to the proxy, whose certificate must carry the address.
     pub fn tls(to: SocketAddr, certificates: &Certificates) -> Self {
+        Self::tcp(to).secured(to.ip(), certificates)
+    }
+
+    /// Speaks TLS from now on, to who has a certificate with that address.
+    pub fn secured(mut self, ip: IpAddr, certificates: &Certificates) -> Self {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(&certificates.ca).expect("PEM")).expect("a certificate");
         let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-        let name = ServerName::from(to.ip());
-        let mut client = Self::tcp(to);
+        let name = ServerName::from(ip);
         let mut tls = ClientConnection::new(Arc::new(config), name).expect("a client");
         while tls.is_handshaking() {
-            tls.complete_io(&mut client.tcp).expect("a handshake");
+            tls.complete_io(&mut self.tcp).expect("a handshake");
         }
-        client.tls = Some(tls.into());
-        client
+        self.tls = Some(tls.into());
+        self
     }
 
     /// A device's end of the connection that the proxy opens to it. With certificates it speaks TLS.
@@ -91,6 +104,11 @@ impl Client {
             assert!(Instant::now() < deadline, "the proxy does not read");
             std::thread::yield_now();
         }
+    }
+
+    /// The connection alone.
+    pub fn into_tcp(self) -> TcpStream {
+        self.tcp
     }
 
     /// The phone's address and port.

@@ -7,6 +7,7 @@ pub mod certs;
 pub mod client;
 pub mod datagrams;
 pub mod dnsmasq;
+pub mod haproxy;
 pub mod linphone;
 pub mod ports;
 pub mod process;

@@ -1,5 +1,6 @@
 //! A core that is turned by hand: here over real sockets, in the rest over a world in memory.
 
+mod balancers;
 mod floods;
 mod peers;
 mod sim;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::config::engine::Point as PointSettings;
 use crate::driver::{Clock, Sockets, Turns, Waits};
+use crate::engine::Live;
 use crate::limits::READ_LEN_MAX;
 use crate::shard::tests::{
     Certificates, DEADLINE, loopback, nobody, options, settings, stream::connect, stream::responses, uninterrupted,
@@ -70,7 +72,8 @@ fn core_for(listener: &TcpListener) -> (Core<Sockets>, Waits) {
 fn take(core: &mut Core<Sockets>, listener: &TcpListener) {
     let (socket, from) = listener.accept().unwrap();
     socket.set_nonblocking(true).unwrap();
-    core.accepted(PointId(0), TcpSocket::new(socket.into()), from);
+    let socket = TcpSocket::new(socket.into());
+    core.accepted(Arrival { point: PointId(0), socket, peer: from, is_forwarded: false });
 }
 
 fn connected(core: &mut Core<Sockets>, listener: &TcpListener) -> TcpStream {

@@ -373,11 +373,12 @@ impl Agent {
                 // It may have been overtaken by the end of the registration.
                 let is_over = ctx.judge.has_unbound_since(client.request.get("X-Id"));
                 let granted = if is_over { 0 } else { asked };
-                if granted > 0 {
+                // Nor is the proxy that bound it always the one that is there now.
+                let is_forgotten = ctx.judge.has_restarted_since(client.request.get("X-Id"));
+                if granted > 0 && !is_forgotten {
                     let until = ctx.net.now().after(Duration::from_secs(granted));
                     ctx.judge.facts.bound.push((ctx.net.now(), self.id, until));
                 }
-                let is_forgotten = ctx.judge.has_restarted_since(client.request.get("X-Id"));
                 self.phone().bound_way = Some(client.way).filter(|_| granted > 0 && !is_forgotten);
                 self.phone().bound_until = ctx.net.now().after(Duration::from_secs(granted));
                 self.later(ctx, Duration::from_millis(expires_s * 600), Later::Register { nth });

@@ -36,6 +36,8 @@ pub enum Cause {
     /// Who asked had sent a REGISTER from where it was before, which a slow shard has had accepted after the one from where
     /// it is: what is for it goes there.
     Overtaken,
+    /// A mailbox was full.
+    Mailbox,
     /// Nothing reached who asked.
     AskerAway,
     /// Who asked has died.
@@ -92,6 +94,8 @@ pub struct Facts {
     pub unbound: Vec<(Time, PartyId)>,
     pub failures: Vec<(Time, PartyId, Option<Failure>)>,
     pub restarts: Vec<Time>,
+    /// When a mail of a shard found no room: an answer may have been in it, and over a stream nobody asks again.
+    pub mails_refused: Vec<Time>,
     /// The network loses datagrams.
     pub loses: bool,
     /// It delivers late at times, or shards stand still.
@@ -249,6 +253,10 @@ impl Facts {
         }
         if (is_server(asked.from) || asked.to == "s") && self.is_nameless(asked.at) {
             return Some(Cause::Nameless);
+        }
+        let is_full = |at: &Time| (asked.at..=until).contains(at);
+        if way.is_stream() && self.mails_refused.iter().any(is_full) {
+            return Some(Cause::Mailbox);
         }
         if !way.is_stream() && has_unheard_register(asked.from, Some(way), asked.at, all) {
             return Some(Cause::Overtaken);

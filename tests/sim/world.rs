@@ -38,6 +38,8 @@ pub const RESOLVERS: [([u8; 4], u16); 2] = [([192, 0, 2, 53], 53), ([192, 0, 2, 
 /// Where the device is, and another site's proxy.
 const DEVICE_AT: [u8; 4] = [192, 0, 2, 21];
 const SITE_AT: [u8; 4] = [192, 0, 2, 99];
+/// No mailbox of so many is ever full here.
+const MAILS_ENOUGH: usize = 1_024;
 /// Turns in a row that nothing was ready for, and that want another one at once.
 const RESTLESS_TURNS_MAX: u32 = 256;
 /// Events of one moment.
@@ -61,6 +63,8 @@ struct Shard {
     /// It waits to be woken, for news or for its time.
     waits: bool,
     restless: u32,
+    /// Mails of its own that found no room, so far.
+    refused: u64,
 }
 
 /// What came of a run.
@@ -214,7 +218,7 @@ impl World {
                 let settings = Settings { live: self.live.clone(), ..settings(setup, shard, self.boot, self.key) };
                 let parts = Parts { settings, tls: tls.clone(), ends };
                 let core = Core::new(Place::new(&self.ctx.net, shard), parts);
-                Some(Shard { core, flag: Arc::default(), waits: false, restless: 0 })
+                Some(Shard { core, flag: Arc::default(), waits: false, restless: 0, refused: 0 })
             })
             .collect();
         self.handle = Some(handle);
@@ -391,6 +395,12 @@ impl World {
         let next = shard.core.turn(&ready).next;
         self.outcome.turns += 1;
         shard.core.engine().check();
+        if self.plan.setup.mails_max < MAILS_ENOUGH {
+            let refused = shard.core.engine().snapshot().counters.of(Counter::MailRefused);
+            if std::mem::replace(&mut shard.refused, refused) < refused {
+                self.ctx.judge.facts.mails_refused.push(now);
+            }
+        }
         let is_restless = ready.is_empty() && next == Next::Again;
         shard.restless = if is_restless { shard.restless + 1 } else { 0 };
         assert!(shard.restless < RESTLESS_TURNS_MAX, "it burns a core: {:?}", shard.core.holds());

@@ -217,13 +217,13 @@ impl Judge {
     }
 
     /// Whether the ACK to an error may not have found its transaction at the proxy, which passes it on without state then
-    /// (RFC 3261 §16.11): who asked has another port by now, the proxy has started anew, or timer H has fired.
+    /// (RFC 3261 §16.11): who asked has another port by now, the proxy has started anew, or timer H or I has fired.
     fn may_be_passed_on(&self, ack: &Msg, now: Time) -> bool {
         let call_id = ack.get("Call-ID");
         let mut of = self.asked.values().filter(|asked| asked.call_ids().any(|one| one == call_id));
         // Or the proxy had refused it where it landed, for want of room in a mailbox, without a state and a tag of its own.
         let was_refused = |asked: &Asked| asked.in_dialog && asked.finals.iter().any(|line| line.contains(" 503 "));
-        let is_late = |asked: &Asked| asked.answered_at.is_some_and(|at| now.since(at) >= TIMES.lifetime());
+        let is_late = |asked: &Asked| asked.answered_at.is_some_and(|at| now.since(at) >= TIMES.t4);
         !self.facts.restarts.is_empty()
             || of.any(|asked| self.facts.has_moved(asked) || was_refused(asked) || is_late(asked))
     }

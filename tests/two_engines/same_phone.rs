@@ -82,6 +82,19 @@ fn in_dialog(world: &mut World, server: &mut Dialog, method: &str, way: Way) {
     world.expect_server("SIP/2.0 200");
 }
 
+/// The server calls again within the dialog, and both the request and the ACK reach the phone.
+#[track_caller]
+fn re_invited(world: &mut World, phone: &Phone, server: &mut Dialog, way: Way) {
+    let invite = server.request("INVITE", &format!("UDP {SERVER}"));
+    world.datagram(0, SERVER, &invite);
+    let invite = way.hear(world, "INVITE ");
+    way.say(world, &answer(&invite, "200 OK", "", &format!("Contact: <{}>\r\n", phone.contact)));
+    world.expect_server("SIP/2.0 200");
+    let ack = server.request("ACK", &format!("UDP {SERVER}"));
+    world.datagram(1, SERVER, &ack);
+    way.hear(world, "ACK ");
+}
+
 fn everywhere(story: impl Fn(World, bool)) {
     for sticky in MODES {
         for shards in [1, 2] {
@@ -117,14 +130,7 @@ fn a_phone_that_un_registers_keeps_its_calls() {
         register(&mut world, &mut phone, way, 0);
         assert_eq!(world.counted(Counter::BindingRemoved), 1);
         in_dialog(&mut world, &mut server, "INFO", way);
-        let invite = server.request("INVITE", &format!("UDP {SERVER}"));
-        world.datagram(0, SERVER, &invite);
-        let invite = way.hear(&mut world, "INVITE ");
-        way.say(&mut world, &answer(&invite, "200 OK", "", &format!("Contact: <{}>\r\n", phone.contact)));
-        world.expect_server("SIP/2.0 200");
-        let ack = server.request("ACK", &format!("UDP {SERVER}"));
-        world.datagram(1, SERVER, &ack);
-        way.hear(&mut world, "ACK ");
+        re_invited(&mut world, &phone, &mut server, way);
         in_dialog(&mut world, &mut server, "BYE", way);
         world.assert_silent();
         assert_eq!(world.counted(Counter::GraceBegun), 0);
@@ -258,14 +264,7 @@ fn a_udp_phone_that_moved_keeps_its_calls_though_its_registration_is_over() {
             true => world.pass_s(62),
             false => register(&mut world, &mut phone, way, 0),
         }
-        let invite = server.request("INVITE", &format!("UDP {SERVER}"));
-        world.datagram(0, SERVER, &invite);
-        let invite = way.hear(&mut world, "INVITE ");
-        way.say(&mut world, &answer(&invite, "200 OK", "", &format!("Contact: <{}>\r\n", phone.contact)));
-        world.expect_server("SIP/2.0 200");
-        let ack = server.request("ACK", &format!("UDP {SERVER}"));
-        world.datagram(1, SERVER, &ack);
-        way.hear(&mut world, "ACK ");
+        re_invited(&mut world, &phone, &mut server, way);
         in_dialog(&mut world, &mut server, "BYE", way);
         world.assert_silent();
         world.end();

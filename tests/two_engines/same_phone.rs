@@ -4,7 +4,7 @@
 use hawser::engine::Sticky;
 use hawser::stats::{Counter, Gauge};
 
-use crate::stage::cancel;
+use crate::stage::{ask, cancel};
 use crate::talk::{Dialog, Phone, answer, header, start_line};
 use crate::world::{SERVER, Setup, TLS, Wire, World};
 
@@ -245,6 +245,30 @@ fn a_dialog_finds_a_udp_phone_that_came_back_elsewhere_when_its_registration_was
         in_dialog(&mut world, &mut server, "INFO", way);
         in_dialog(&mut world, &mut server, "BYE", way);
         world.assert_silent();
+        world.end();
+    }
+}
+
+/// Its first address is forgotten by then where its request came in.
+#[test]
+fn an_answer_finds_a_udp_phone_that_moved_when_its_registration_at_the_address_that_it_asked_from_is_over() {
+    for first in [0, 1] {
+        let mut world = World::new(&Setup::default());
+        let (mut phone, _) = plain(&mut world, true);
+        let way = Way::Udp(UDP_PHONE, first);
+        register(&mut world, &mut phone, way, 60);
+        let invite = ask("INVITE", "late").replace("TLS 192.0.2.7", "UDP 192.0.2.7");
+        way.say(&mut world, &invite);
+        let invite = world.expect_server("INVITE ");
+        world.datagram(0, SERVER, &answer(&invite, "180 Ringing", "s", ""));
+        way.hear(&mut world, "SIP/2.0 180");
+        world.pass_s(40);
+        let way = Way::Udp("10.9.9.9:40001", 1 - first);
+        register(&mut world, &mut phone, way, 60);
+        world.pass_s(30);
+        world.drain();
+        world.datagram(0, SERVER, &answer(&invite, "200 OK", "s", &format!("Contact: <sip:{SERVER}>\r\n")));
+        way.hear(&mut world, "SIP/2.0 200");
         world.end();
     }
 }

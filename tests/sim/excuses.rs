@@ -19,6 +19,9 @@ const LATE_AND_LOST: Duration = Duration::from_secs(16);
 /// So many datagrams of a call have to be lost before that is taken for the cause.
 const LOST_MIN: u32 = 6;
 
+/// A 2xx to an INVITE that is said again for less than so long may be lost each time.
+const LATE_AGAIN: Duration = Duration::from_secs(12);
+
 /// How long a shard that is slow may not have heard that the servers' names are known.
 const HEARSAY: Duration = Duration::from_secs(15);
 
@@ -50,6 +53,9 @@ pub enum Cause {
     AskedAway,
     /// Who was asked has died with it.
     AskedDied,
+    /// An INVITE, whose 2xx the network has lost, and who would say it again has left the way that it was asked over and
+    /// has not registered over another.
+    AskedLeft,
     /// No INVITE, and the server that had it was out of order.
     ServerFailed,
     /// An INVITE of a UDP source that nothing is known of: its final answer is not repeated past a bound
@@ -283,6 +289,12 @@ impl Facts {
             if asked.answered_at.is_some() && self.loses && asked.receivers().any(has_died) {
                 return Some(Cause::AskedDied);
             }
+            let heard_again = TIMES.lifetime().saturating_sub(LATE_AGAIN);
+            let by = asked.answered_at.map_or(Time(u64::MAX), |at| at.after(heard_again));
+            let mut receivers = asked.receivers();
+            if asked.answered_at.is_some() && self.loses && receivers.any(|to| self.left_for_good(to, asked.at, by)) {
+                return Some(Cause::AskedLeft);
+            }
             return (asked.answered_at.is_some() && self.lost(asked) >= LOST_MIN).then_some(Cause::Network);
         }
         let until = asked.timed_out?;
@@ -336,6 +348,13 @@ impl Facts {
         let bound = self.bound_of(party).filter(is_current).map(|(bound, _)| bound).max();
         let stays = !leaves.iter().any(|left| *left > at && *left <= until);
         bound.is_some_and(|bound| left.is_none_or(|left| *left < bound)) && stays
+    }
+
+    /// Whether a party has left its way, and has not heard since that it is registered over another.
+    fn left_for_good(&self, party: PartyId, from: Time, until: Time) -> bool {
+        let left = self.gone.iter().chain(&self.moved);
+        let left = left.filter(|(at, one)| *one == party && (from..=until).contains(at)).map(|(at, _)| *at).max();
+        left.is_some_and(|left| !self.bound_of(party).any(|(at, _)| (left..=until).contains(&at)))
     }
 
     /// When a party has heard that it is registered, and until when.

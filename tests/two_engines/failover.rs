@@ -288,6 +288,32 @@ fn a_cancelled_invite_at_a_dead_server_ends_with_the_verdict_and_is_never_moved(
 }
 
 #[test]
+fn a_server_that_was_only_late_is_told_that_the_invite_was_cancelled() {
+    everywhere(paired, |mut stage| {
+        let wire = stage.phone();
+        let invite = ask("INVITE", "i");
+        stage.write(wire, &invite);
+        let first = stage.read_request(SERVER, "INVITE");
+        stage.set(SERVER, Mode::Silent);
+        stage.write(wire, &cancel(&invite));
+        stage.read_status(wire, "200");
+        stage.pass_ms(6_100);
+        stage.read_final(wire, "487");
+        stage.write(wire, &cancel(&invite).replace("CANCEL", "ACK"));
+        stage.set(SERVER, Mode::Up);
+        stage.forget(SERVER);
+        stage.pass_s(10);
+        stage.reply(SERVER, &first, "180 Ringing");
+        let taken_back = stage.read_request(SERVER, "CANCEL");
+        assert_eq!(branch(&taken_back), branch(&first));
+        stage.reply(SERVER, &taken_back, "200 OK");
+        stage.reply(SERVER, &first, "487 Request Terminated");
+        stage.read_request(SERVER, "ACK");
+        stage.end();
+    });
+}
+
+#[test]
 fn a_late_2xx_of_the_former_server_goes_back_and_what_was_asked_of_the_next_is_taken_back() {
     everywhere(paired, |mut stage| {
         let wire = stage.phone();

@@ -427,6 +427,8 @@ impl Turn<'_> {
     /// The request leaves the target that it was sent to.
     fn leave(&mut self) {
         let client = &mut self.context.client;
+        // What comes with the branch of before is not for the next target's.
+        let nonce = std::mem::replace(&mut client.nonce, self.ports.rng.next());
         let Some(flow) = client.flow.take() else { return };
         if self.context.earlier.len() >= TARGETS_COUNT_MAX {
             return;
@@ -435,9 +437,13 @@ impl Turn<'_> {
         let sent = if is_invite { std::mem::take(&mut client.sent) } else { Vec::new() };
         // One that was heard of is cancelled at once, the others when they are heard of (RFC 3261 §9.1).
         let is_heard = client.machine.is_pending() && !client.machine.is_unanswered();
-        self.context.earlier.push(Earlier { nonce: client.nonce, flow, hop: client.hop, sent });
+        self.context.earlier.push(Earlier { nonce, flow, hop: client.hop, sent });
         if is_invite && is_heard {
             self.cancel_earlier(self.context.earlier.len() - 1);
+        }
+        if is_invite {
+            // It may be alive, and late: nobody else would stop it ringing.
+            self.arm(TxnTimer::Earlier, self.env.times.lifetime());
         }
     }
 
@@ -503,7 +509,6 @@ impl Turn<'_> {
         client.ack = Vec::new();
         client.machine = ClientMachine::Waiting;
         client.cancel = Cancel::No;
-        client.nonce = self.ports.rng.next();
         self.context.seeking = None;
         self.context.attempts = 0;
         self.count(why.counter());

@@ -86,6 +86,8 @@ impl Turn<'_> {
             TxnTimer::Trying => self.on_trying(),
             TxnTimer::TimerC => self.on_timer_c(),
             TxnTimer::Location => self.on_location_timer(),
+            // Nothing was waiting but the context's end.
+            TxnTimer::Earlier => {}
         }
     }
 }

@@ -36,6 +36,8 @@ pub enum TxnTimer {
     TimerC,
     /// Where the request goes has not been answered in time.
     Location,
+    /// B of the INVITE that was last given up for another target: what it still says may have to be cancelled.
+    Earlier,
 }
 
 impl TxnTimer {
@@ -50,11 +52,12 @@ impl TxnTimer {
         Self::Trying,
         Self::TimerC,
         Self::Location,
+        Self::Earlier,
     ];
 }
 
 /// How many there are.
-pub const TIMERS: usize = 9;
+pub const TIMERS: usize = 10;
 
 /// Who asked for what, and where the responses go: known when the request comes.
 #[derive(Clone, Copy, Debug)]
@@ -421,7 +424,8 @@ impl ResponseContext {
     }
 
     pub fn is_over(&self) -> bool {
-        self.server.is_over && matches!(self.client.machine, ClientMachine::Over) && !self.client.cancel.is_sent()
+        let is_client_over = matches!(self.client.machine, ClientMachine::Over) && !self.client.cancel.is_sent();
+        self.server.is_over && is_client_over && self.timers[TxnTimer::Earlier as usize].is_none()
     }
 
     /// Bytes of memory that it holds: its own, and all that grows with what peers send. What it knows of its targets and

@@ -329,6 +329,7 @@ impl Facts {
                 && self.is_reachable(*to, began, began)
                 && !self.became_another(*to, began, until)
                 && !self.moved_at_first(*to, first_of(asked, all))
+                && !self.restarted_at_first(first_of(asked, all))
         };
         to.iter().any(|to| !is_reachable(to)).then_some(Cause::AskedLate)
     }
@@ -373,6 +374,12 @@ impl Facts {
     fn moved_at_first(&self, party: PartyId, first: &Asked) -> bool {
         let until = first.answered_at.unwrap_or(Time(u64::MAX));
         first.from == party && self.moved_between(party, first.at, until)
+    }
+
+    /// Whether the proxy was killed before the first request of a dialog was answered: that was said again to one that knew
+    /// nobody, and the way of then is all that its dialog knows.
+    fn restarted_at_first(&self, first: &Asked) -> bool {
+        self.has_restarted(first.at, first.answered_at.unwrap_or(Time(u64::MAX)))
     }
 
     /// Whether a party has left its way and its registration was over meanwhile: nothing ties who registers then to who it

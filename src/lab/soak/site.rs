@@ -180,6 +180,8 @@ fn settings(dir: &Path, first_port: u16, internal: Transport, domain: &str, nth:
          oos-check = 1\noos-force = {force}\nflow-grace = {grace}\n\
          [[sip-server]]\nname = \"server\"\nprimary = \"127.0.0.1:{primary}\"\nbackup = \"127.0.0.1:{backup}\"\n\
          [security]\ncertificate = \"{dir}/live.pem\"\ncertificate-key = \"{dir}/live.key\"\n\
-         trusted-ca = \"{dir}/ca.pem\"\n"
+         trusted-ca = \"{dir}/ca.pem\"\n\
+         # What a phone that is lost meanwhile has ring at a server would go from one that is killed to the next for ever.\n\
+         [timers]\nc = 60000\n"
     )
 }

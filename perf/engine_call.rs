@@ -49,12 +49,13 @@ impl Bench {
 
     fn server_sends(&mut self, text: &str) -> Vec<String> {
         let from = self.server_address;
-        let outputs = self.feed(Input::Datagram { point: PointId(0), from, bytes: text.as_bytes() });
+        let outputs =
+            self.feed(Input::Datagram { point: PointId(0), from, bytes: text.as_bytes(), waited: Duration::ZERO });
         self.texts(outputs)
     }
 
     fn phone_sends(&mut self, conn: ConnId, text: &str) -> Vec<String> {
-        let outputs = self.feed(Input::Bytes { conn, bytes: text.as_bytes() });
+        let outputs = self.feed(Input::Bytes { conn, bytes: text.as_bytes(), waited: Duration::ZERO });
         self.texts(outputs)
     }
 }

@@ -13,6 +13,12 @@ impl Time {
         Self(self.0.saturating_add(u64::try_from(after.as_micros()).unwrap_or(u64::MAX)))
     }
 
+    /// The moment `before` earlier; the start when there is none.
+    #[must_use]
+    pub fn before(self, before: Duration) -> Self {
+        Self(self.0.saturating_sub(u64::try_from(before.as_micros()).unwrap_or(u64::MAX)))
+    }
+
     /// How long ago `earlier` was; zero when it lies in the future.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {

@@ -120,6 +120,7 @@ pub mod engine;
 pub mod flow;
 pub mod ids;
 pub mod limits;
+pub mod overload;
 pub mod planted;
 pub mod proxy;
 pub mod proxy_header;

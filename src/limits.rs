@@ -50,6 +50,20 @@ pub const UNREGISTERED_PER_SOURCE_MAX: u32 = 1_024;
 /// memory only as long as all transactions together hold no more than so much for each that there may be: from then on
 /// new requests are refused.
 pub const TRANSACTION_LEN: usize = 8 * 1024;
+/// For how long a message may have waited for its turn before new work gives way: that of a request outside a dialog.
+pub const QUEUE_WAIT_MAX: Duration = Duration::from_millis(25);
+/// The same for a TLS handshake in an overload.
+pub const HANDSHAKE_WAIT_MAX: Duration = Duration::from_millis(10);
+/// The same for a REGISTER of who has no binding.
+pub const REGISTER_WAIT_MAX: Duration = Duration::from_millis(15);
+/// The same for a request in a dialog, and a REGISTER of who has a binding.
+pub const KNOWN_WAIT_MAX: Duration = Duration::from_millis(150);
+/// For how long all messages have to wait too long before that is an overload.
+pub const OVERLOAD_STANDS: Duration = Duration::from_millis(100);
+/// For how long none may, before it is over.
+pub const OVERLOAD_QUIET: Duration = Duration::from_secs(1);
+/// By how much dialogs may begin earlier than at the even rate of `overload-ctrl-dialog-rate`.
+pub const DIALOG_RATE_BURST: Duration = Duration::from_millis(100);
 /// Mails that wait for one shard from one other.
 pub const MAILBOX_COUNT_MAX: usize = 16 * 1024;
 /// From so many mails on, new requests are refused where they landed.

@@ -2,6 +2,7 @@
 //! `config` use its types too, and imports only go down.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use super::settings::{Expected, NetworkRule, TlsPeer};
@@ -11,6 +12,7 @@ use super::settings::{Device, PeerProxy, Server};
 use super::value::{ClientAor, LogLevel};
 use crate::ids::{PointId, ShardId, Side, Transport};
 use crate::limits::HANDSHAKES_PER_SOURCE_MAX;
+use crate::overload::DialogRate;
 
 /// A local listening point. Its index in [`Settings::points`] is its `PointId`.
 #[derive(Clone, Debug)]
@@ -73,6 +75,8 @@ pub struct Live {
     pub timer_c: Duration,
     /// `udp-oversize-action = "reject"`, `"udp"` or `"tcp"`.
     pub udp_oversize: UdpOversize,
+    /// `overload-ctrl-dialog-rate`; 0 for off.
+    pub dialog_rate: u32,
     /// `log.level`: at debug and trace there is more to tell.
     pub log_level: LogLevel,
 }
@@ -96,6 +100,8 @@ pub struct Settings {
     pub peers: Vec<PeerProxy>,
     /// `[[device]]`.
     pub devices: Vec<Device>,
+    /// What begins dialogs, in all shards of the process together.
+    pub dialog_rate: Arc<DialogRate>,
     /// `client-aor`.
     pub client_aor: ClientAor,
     /// `sticky`.
@@ -137,6 +143,7 @@ impl Settings {
             t4: Duration::from_secs(5),
             timer_c: Duration::from_secs(180),
             udp_oversize: UdpOversize::Tcp,
+            dialog_rate: 0,
             log_level: LogLevel::Info,
         };
         Self {
@@ -148,6 +155,7 @@ impl Settings {
             serving: 0,
             peers: Vec::new(),
             devices: Vec::new(),
+            dialog_rate: Arc::default(),
             client_aor: ClientAor::Off,
             sticky: Sticky::Path,
             dns: DnsSettings::default(),

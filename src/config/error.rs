@@ -148,6 +148,8 @@ pub enum Expected {
     Networks,
     /// A list of addresses with ports.
     Sockets,
+    /// An address with a port, or nothing.
+    Socket,
     /// The name of a pair or of a site.
     Name,
 }
@@ -184,6 +186,7 @@ impl fmt::Display for Expected {
             Self::Networks => {
                 f.write_str("a list of addresses and of networks such as \"10.1.0.0/16\", without host bits")
             }
+            Self::Socket => f.write_str("an address with a port such as \"192.0.2.9:9060\", or \"\""),
             Self::Sockets => f.write_str("a list of addresses with ports such as \"127.0.0.1:53\""),
             Self::Name => f.write_str("a name of 1 to 64 letters, digits, '.', '_' or '-'"),
         }

@@ -81,7 +81,11 @@ pub const KEYS: &[Key] = &[
     ),
     key("sipproxy.oos-check", "5", "Seconds between OPTIONS to the active SIP Server; 0–300, 0 = off."),
     key("sipproxy.oos-force", "5", "Seconds between OPTIONS while no SIP Server answers; 1–32, fractions allowed."),
-    key("sipproxy.overload-ctrl-dialog-rate", "0", "Hard cap on INVITEs each second; 0–1000000, 0 = off."),
+    key(
+        "sipproxy.overload-ctrl-dialog-rate",
+        "0",
+        "Hard cap on INVITEs that begin a dialog, each second, in the whole process; 0–1000000, 0 = off.",
+    ),
     key(
         "sipproxy.sip-ip-tos",
         "256",
@@ -240,7 +244,11 @@ pub const KEYS: &[Key] = &[
     key("timers.t2", "4000", "Milliseconds, at least t1; 10–60000."),
     key("timers.t4", "5000", "Milliseconds; 10–60000."),
     key("timers.c", "180000", "Milliseconds, may be less than 3 minutes; 100–86400000."),
+    key("hep.address", "\"\"", "The Homer collector that messages are sent to, as \"192.0.2.9:9060\"; \"\" = off."),
+    key("hep.capture-id", "0", "What this proxy is known by there; 0–4294967295."),
+    key("hep.what", "\"traced\"", "What is sent there: traced or all."),
     key("log.level", "\"info\"", "off, error, warn, info, debug or trace."),
+    key("log.format", "\"text\"", "text or json."),
 ];
 
 /// What a running proxy takes up when it is told to read its settings again; all else counts from the next start on.
@@ -250,6 +258,7 @@ pub(super) const LIVE: &[&str] = &[
     "sipproxy.flow-grace",
     "sipproxy.oos-check",
     "sipproxy.oos-force",
+    "sipproxy.overload-ctrl-dialog-rate",
     "sipproxy.trusted-sources",
     "sipproxy.udp-oversize-action",
     "network.network",
@@ -280,7 +289,7 @@ pub(super) const SIDE_TABLES: [&str; 2] = ["security.server", "security.endpoint
 const ENDPOINT_ONLY: [&str; 1] = ["security.server.client-aor"];
 
 /// Tables that stand once, and those that may stand several times.
-const TABLES: [&str; 7] = ["sipproxy", "security", SIDE_TABLES[0], SIDE_TABLES[1], "dns", "timers", "log"];
+const TABLES: [&str; 8] = ["sipproxy", "security", SIDE_TABLES[0], SIDE_TABLES[1], "dns", "timers", "hep", "log"];
 const LISTS: [&str; 6] = ["listener", "sip-server", "peer-proxy", "device", "network", "security.sni"];
 
 /// What a name in the document stands for.

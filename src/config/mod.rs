@@ -24,12 +24,12 @@ pub use change::{Change, InUse};
 pub use error::{ConfigError, Expected, Fault, Need};
 pub use keys::{KEYS, Key, markdown};
 pub use settings::{
-    Config, Device, Dns, Listener, Log, NetworkRule, PeerProxy, PeerSecurity, PeerSetup, Security, Server,
+    Config, Device, Dns, Hep, Listener, Log, NetworkRule, PeerProxy, PeerSecurity, PeerSetup, Security, Server,
     SideSecurity, SipProxy, Sni, Timers, TlsPeer, TrustFiles,
 };
 pub use value::{
-    ClientAor, ClientEku, Cores, CoresFault, DriverChoice, Host, LogLevel, Network, ServerAddress, Sticky, UdpOversize,
-    Verify,
+    ClientAor, ClientEku, Cores, CoresFault, DriverChoice, HepWhat, Host, LogFormat, LogLevel, Network, ServerAddress,
+    Sticky, UdpOversize, Verify,
 };
 
 use document::Document;

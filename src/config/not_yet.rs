@@ -6,6 +6,7 @@ use super::document::Lines;
 use super::error::{ConfigError, Fault};
 use super::keys::Key;
 use super::settings::Config;
+use super::value::LogFormat;
 
 /// A key or `[[table]]`, and the index of the first table that asks for its feature.
 struct Row {
@@ -15,11 +16,10 @@ struct Row {
     asks: fn(&Config, &Lines) -> Option<usize>,
 }
 
-const ROWS: &[Row] = &[Row {
-    key: "sipproxy.overload-ctrl-dialog-rate",
-    partly: false,
-    asks: |config, _| first(config.sipproxy.overload_ctrl_dialog_rate != 0),
-}];
+const ROWS: &[Row] = &[
+    Row { key: "hep.address", partly: false, asks: |config, _| first(config.hep.address.is_some()) },
+    Row { key: "log.format", partly: true, asks: |config, _| first(config.log.format == LogFormat::Json) },
+];
 
 pub(super) fn refuse(config: &Config, lines: &Lines) -> Result<(), ConfigError> {
     for row in ROWS {

@@ -7,11 +7,12 @@ use std::time::Duration;
 use super::document::{Document, Section};
 use super::error::{ConfigError, Expected, Fault};
 use super::settings::{
-    Config, Device, Dns, Listener, Log, NetworkRule, PeerProxy, PeerSecurity, PeerSetup, Security, Server,
+    Config, Device, Dns, Hep, Listener, Log, NetworkRule, PeerProxy, PeerSecurity, PeerSetup, Security, Server,
     SideSecurity, SipProxy, Sni, Timers, TrustFiles,
 };
 use super::value::{
-    ClientAor, ClientEku, Cores, DriverChoice, Host, LogLevel, Network, ServerAddress, Sticky, UdpOversize, Verify,
+    ClientAor, ClientEku, Cores, DriverChoice, HepWhat, Host, LogFormat, LogLevel, Network, ServerAddress, Sticky,
+    UdpOversize, Verify,
 };
 use crate::ids::{SetupId, Side, Transport};
 use crate::limits::{HANDSHAKES_COUNT_MAX, HANDSHAKES_PER_SOURCE_MAX, TLS_SETUPS_MAX, UNREGISTERED_PER_SOURCE_MAX};
@@ -51,7 +52,8 @@ pub(super) fn config(document: &Document<'_>) -> Result<Config, ConfigError> {
         security,
         dns: dns(&document.table("dns"))?,
         timers: timers(&document.table("timers"))?,
-        log: Log { level: document.table("log").word("level")?.unwrap_or(LogLevel::Info) },
+        hep: hep(&document.table("hep"))?,
+        log: log(&document.table("log"))?,
         sipproxy,
     })
 }
@@ -252,6 +254,25 @@ fn dns(table: &Section<'_>) -> Result<Dns, ConfigError> {
     Ok(Dns {
         servers: table.list("servers", Expected::Sockets, server)?.unwrap_or_default(),
         ttl_stale: Duration::from_secs(table.integer("ttl-stale", 0, 604_800)?.unwrap_or(3600)),
+    })
+}
+
+fn hep(table: &Section<'_>) -> Result<Hep, ConfigError> {
+    let address = |text: &str| match text {
+        "" => Some(None),
+        text => text.parse().ok().filter(|address: &SocketAddr| address.port() != 0).map(Some),
+    };
+    Ok(Hep {
+        address: table.read("address", Expected::Socket, |value| address(value.as_str()?))?.flatten(),
+        capture_id: table.integer("capture-id", 0, i64::from(u32::MAX))?.unwrap_or(0),
+        what: table.word("what")?.unwrap_or(HepWhat::Traced),
+    })
+}
+
+fn log(table: &Section<'_>) -> Result<Log, ConfigError> {
+    Ok(Log {
+        level: table.word("level")?.unwrap_or(LogLevel::Info),
+        format: table.word("format")?.unwrap_or(LogFormat::Text),
     })
 }
 

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::value::{
-    ClientAor, ClientEku, Cores, DriverChoice, Host, LogLevel, Network, ServerAddress, Sticky, UdpOversize, Verify,
+    ClientAor, ClientEku, Cores, DriverChoice, HepWhat, Host, LogFormat, LogLevel, Network, ServerAddress, Sticky,
+    UdpOversize, Verify,
 };
 use crate::ids::{SetupId, Side, Transport};
 
@@ -30,6 +31,8 @@ pub struct Config {
     pub dns: Dns,
     /// `[timers]`.
     pub timers: Timers,
+    /// `[hep]`.
+    pub hep: Hep,
     /// `[log]`.
     pub log: Log,
 }
@@ -431,6 +434,19 @@ pub struct Timers {
 pub struct Log {
     /// The least important that is written.
     pub level: LogLevel,
+    /// How.
+    pub format: LogFormat,
+}
+
+/// `[hep]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hep {
+    /// The collector; `None`: off.
+    pub address: Option<SocketAddr>,
+    /// What this proxy is known by there.
+    pub capture_id: u32,
+    /// What is sent there.
+    pub what: HepWhat,
 }
 
 impl Config {

@@ -47,6 +47,24 @@ pub enum LogLevel {
     Trace,
 }
 
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+/// What a collector is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HepWhat {
+    /// The messages of those who are traced.
+    Traced,
+    /// All messages.
+    All,
+}
+
 /// A value that is written as one of some words.
 pub(super) trait Words: Copy + PartialEq + 'static {
     /// The words and what they stand for, in the same order.
@@ -95,9 +113,11 @@ words! {
         "off" => Self::Off, "error" => Self::Error, "warn" => Self::Warn,
         "info" => Self::Info, "debug" => Self::Debug, "trace" => Self::Trace,
     }
+    LogFormat { "text" => Self::Text, "json" => Self::Json }
+    HepWhat { "traced" => Self::Traced, "all" => Self::All }
     crate::ids::Transport { "udp" => Self::Udp, "tcp" => Self::Tcp, "tls" => Self::Tls }
 }
-display_words!(DriverChoice, Sticky, UdpOversize, Verify, ClientEku, ClientAor, LogLevel);
+display_words!(DriverChoice, Sticky, UdpOversize, Verify, ClientEku, ClientAor, LogLevel, LogFormat, HepWhat);
 
 /// How the SIP Server finds the way back to a phone (DESIGN.md, What it does on the wire, 3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -20,7 +20,7 @@ impl Engine {
             |id: TxnId| self.contexts.get(id).is_some_and(|slot| trust::may_cancel(&slot.asked().source, source));
         let Some((id, key)) = found.filter(|(id, _)| is_its_senders(*id)) else {
             if let Some(shard) = self.next_to_ask(&cancel, source) {
-                return self.place(shard, cancel, *source);
+                return self.place(shard, cancel, *source, now);
             }
             self.count(Counter::request(source.side, Method::Cancel));
             let refusal = if routes.malformed {

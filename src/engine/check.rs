@@ -37,7 +37,8 @@ impl Engine {
         assert_eq!(walked, self.kept, "a count is not what a walk finds");
         let of_checks = checks.map_or(0, |checks| checks.timers());
         let of_dns = usize::from(self.dns_timer.is_some());
-        let held = of_contexts + self.location.timers_len() + of_conns + of_checks + of_dns;
+        let of_overload = usize::from(self.admission.overload().is_some());
+        let held = of_contexts + self.location.timers_len() + of_conns + of_checks + of_dns + of_overload;
         assert_eq!(self.ports.wheel.len(), held, "a timer runs for nobody");
     }
 }

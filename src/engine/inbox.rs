@@ -37,6 +37,7 @@ impl Engine {
 
     /// A message that another shard has placed here.
     fn on_placed(&mut self, message: Box<Message>, source: Source, now: Time) {
+        self.note_wait(message.waited(now), now);
         if message.is_request() {
             let routes = route::read(&message, &source, &self.env.names, &self.env.keys, self.env.here);
             self.on_request(message, source, &routes, now);

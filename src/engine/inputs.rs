@@ -17,6 +17,7 @@ use crate::dns;
 use crate::flow::table::Slots;
 use crate::ids::ConnId;
 use crate::limits::SERVER_CONNECTIONS_RESERVE;
+use crate::overload::Admission;
 use crate::rng::Rng;
 use crate::server_pool::{Member, PinFault};
 use crate::stats::Counter;
@@ -41,6 +42,7 @@ impl Engine {
             contexts: Contexts::new(settings.transactions_max as usize, &state),
             dns: dns::Dns::new(settings.dns.clone(), rng.seed()),
             dns_timer: None,
+            admission: Admission::default(),
             draining: false,
             ports: Ports::new(settings.shard, rng, Wheel::new(now)),
             env,
@@ -65,12 +67,14 @@ impl Engine {
     /// Takes one input.
     pub fn handle(&mut self, input: Input<'_>, now: Time) {
         match input {
-            Input::Datagram { point, from, bytes } => self.on_datagram(point, from, None, bytes, now),
-            Input::Forwarded { point, from, source, bytes } => {
-                self.on_datagram(point, from, Some(source), bytes, now);
+            Input::Datagram { point, from, bytes, waited } => {
+                self.on_datagram(point, from, None, bytes, now.before(waited), now);
+            }
+            Input::Forwarded { point, from, source, bytes, waited } => {
+                self.on_datagram(point, from, Some(source), bytes, now.before(waited), now);
             }
             Input::Ready { conn, identities } => self.on_ready(conn, identities, now),
-            Input::Bytes { conn, bytes } => self.on_bytes(conn, bytes, now),
+            Input::Bytes { conn, bytes, waited } => self.on_bytes(conn, bytes, now.before(waited), now),
             Input::HalfClosed { conn } => self.on_half_closed(conn, now),
             Input::Closed { conn, reason } => self.on_closed(conn, reason, now),
             Input::Unreachable { to } => {

@@ -108,6 +108,8 @@ pub enum Input<'a> {
         from: SocketAddr,
         /// Its payload.
         bytes: &'a [u8],
+        /// For how long it had waited to be read.
+        waited: Duration,
     },
     /// A datagram of a load balancer arrived at a UDP point, without the PROXY header that was before it.
     Forwarded {
@@ -119,6 +121,8 @@ pub enum Input<'a> {
         source: SocketAddr,
         /// Its payload.
         bytes: &'a [u8],
+        /// For how long it had waited to be read.
+        waited: Duration,
     },
     /// A connection is ready for SIP: the accepted TLS handshake is done, or the outbound connection (and its
     /// handshake) is. For accepted TCP it follows `accept` at once.
@@ -134,6 +138,8 @@ pub enum Input<'a> {
         conn: ConnId,
         /// The bytes.
         bytes: &'a [u8],
+        /// For how long the last of them had waited to be read.
+        waited: Duration,
     },
     /// The peer of a connection says nothing more, and may still read: its FIN, or over TLS its close_notify. Comes once.
     /// Ends in an [`Output::Close`], unless the connection is gone before.

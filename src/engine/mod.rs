@@ -83,6 +83,7 @@
 
 mod ack;
 mod ack_out;
+mod admission;
 mod cancel;
 mod check;
 mod conn;
@@ -139,6 +140,7 @@ use crate::clock::Time;
 use crate::dns;
 use crate::flow::table::Slots;
 use crate::ids::ShardId;
+use crate::overload::Admission;
 use crate::stats::{Counter, Counters, Gauge, Snapshot};
 use crate::wheel::TimerId;
 
@@ -167,6 +169,7 @@ pub struct Engine {
 
     contexts: Contexts,
 
+    admission: Admission,
     draining: bool,
 }
 

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use super::context::Asked;
 use super::mail::{By, Letter};
 use super::{Engine, Mail, Output, Source};
+use crate::clock::Time;
 use crate::ids::{BindingId, ConnId, FlowRef, PointId, ShardId};
 use crate::limits::UDP_DATAGRAM_LEN_MAX;
 use crate::sip::Message;
@@ -143,7 +144,8 @@ impl Engine {
         self.recycle_message(message);
     }
 
-    pub(super) fn place(&mut self, to: ShardId, message: Box<Message>, source: Source) {
+    pub(super) fn place(&mut self, to: ShardId, mut message: Box<Message>, source: Source, now: Time) {
+        message.set_posted(now, self.admission.overload().is_some());
         self.count(Counter::Placed);
         self.ports.outputs.push_back(Output::Mail { to, mail: Mail::Message { message, source } });
     }

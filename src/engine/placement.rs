@@ -23,7 +23,9 @@ impl Engine {
             }
             match Branch::read(message.text(message.top_via().branch)).map(|branch| self.astray(branch)) {
                 Some(branch) if branch.shard == self.me() => self.on_response(message, source, branch, now),
-                Some(branch) if branch.shard.0 < self.env.settings.shards => self.place(branch.shard, message, source),
+                Some(branch) if branch.shard.0 < self.env.settings.shards => {
+                    self.place(branch.shard, message, source, now)
+                }
                 _ => self.drop_response(message, Counter::ResponseStray),
             }
             return;
@@ -38,7 +40,7 @@ impl Engine {
             return self.refuse_impostor(message, &source, &refusal);
         }
         match self.placement(&message, &routes, source.side) {
-            Some(shard) if shard != self.me() => self.place(shard, message, source),
+            Some(shard) if shard != self.me() => self.place(shard, message, source, now),
             _ => self.on_request(message, source, &routes, now),
         }
     }

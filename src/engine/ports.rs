@@ -49,6 +49,8 @@ pub(super) enum Timer {
     Ping(u64),
     /// A question to the DNS is asked again or given up.
     Dns,
+    /// The overload may be over.
+    Overload,
 }
 
 /// Hasher state from injected keys, for maps whose keys come from the network.

@@ -47,7 +47,10 @@ mod tests {
                     From: <sip:a@example.com>;tag=a\r\nTo: <sip:bob@example.com>\r\nCall-ID: c\r\nCSeq: 1 INVITE\r\n\
                     Content-Length: 0\r\n\r\n";
         let from = "192.0.2.9:5060".parse().expect("an address");
-        engine.handle(Input::Datagram { point: PointId(0), from, bytes: text.as_bytes() }, Time(0));
+        engine.handle(
+            Input::Datagram { point: PointId(0), from, bytes: text.as_bytes(), waited: std::time::Duration::ZERO },
+            Time(0),
+        );
         let sent = std::iter::from_fn(|| engine.poll_output());
         sent.filter(|output| matches!(output, Output::Datagram { bytes, .. } if bytes.starts_with(b"INVITE "))).count()
     }

@@ -43,6 +43,9 @@ impl Engine {
             return self.recycle_message(request);
         }
         self.count(Counter::request(source.side, method));
+        if !self.admits(&request, &source, key, now) {
+            return self.recycle_message(request);
+        }
         if source.side == Side::Server && method != Method::Options {
             self.note_server_request(&request, source.peer);
         }
@@ -99,7 +102,7 @@ impl Engine {
             lasting_key: if is_invite { self.lasting_key_of(&request, &source) } else { None },
             method,
             in_dialog,
-            arrived: now,
+            arrived: request.came().min(now),
             source: match method {
                 // Its answer belongs to the connection that it came by: a phone that comes back to this one would
                 // hear it over the other, which it has left.

@@ -75,8 +75,9 @@ impl Engine {
         }
     }
 
-    pub(super) fn on_bytes(&mut self, id: ConnId, bytes: &[u8], now: Time) {
+    pub(super) fn on_bytes(&mut self, id: ConnId, bytes: &[u8], came: Time, now: Time) {
         let mut input = bytes;
+        self.note_wait(now.since(came), now);
         let Some(conn) = self.conns.get_mut(id) else { return };
         let transport = self.env.settings.point(conn.point).transport;
         let was_begun = conn.begun.is_some();
@@ -96,7 +97,7 @@ impl Engine {
                 Ok(Some(Framed::Message(scanned))) => {
                     heard = true;
                     self.count(Counter::messages_in(transport));
-                    self.on_stream_message(id, scanned, now);
+                    self.on_stream_message(id, scanned, came, now);
                 }
                 Ok(Some(Framed::Ping)) => {
                     pings += 1;
@@ -151,9 +152,10 @@ impl Engine {
         Some(Source { flow, peer: conn.peer, side, is_peer: conn.is_peer, is_forwarded: conn.is_forwarded, binding })
     }
 
-    fn on_stream_message(&mut self, id: ConnId, scanned: Scanned, now: Time) {
+    fn on_stream_message(&mut self, id: ConnId, scanned: Scanned, came: Time, now: Time) {
         match scanned {
-            Ok(message) => {
+            Ok(mut message) => {
+                message.set_came(came);
                 self.settle_side(id, &message);
                 let Some(source) = self.stream_source(id, &message) else { return };
                 if message.is_request() && message.method() != Some(Method::Ack) {

@@ -16,6 +16,7 @@ impl Engine {
             Timer::Names => self.on_names_timer(now),
             Timer::Ping(ping) => self.on_ping_timer(ping, now),
             Timer::Dns => self.on_dns_timer(now),
+            Timer::Overload => self.on_overload_timer(now),
         }
     }
 }

@@ -18,10 +18,12 @@ impl Engine {
         from: SocketAddr,
         source: Option<SocketAddr>,
         bytes: &[u8],
+        came: Time,
         now: Time,
     ) {
         let (peer, is_forwarded) = (source.unwrap_or(from), source.is_some());
         self.count(Counter::MessagesInUdp);
+        self.note_wait(now.since(came), now);
         self.ports.counters.add(Counter::BytesInUdp, bytes.len() as u64);
         if bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
             // What phones send to keep a NAT open; a datagram that says nothing gets no answer.
@@ -33,7 +35,8 @@ impl Engine {
         }
         let buf = self.ports.pool.copy(bytes);
         match Message::scan(buf, false) {
-            Ok(message) => {
+            Ok(mut message) => {
+                message.set_came(came);
                 let mut origin = if is_forwarded { Origin::FORWARDED } else { self.env.names.origin_of_datagram(from) };
                 if !self.env.settings.point(point).serves(Side::Server) && origin.side == Side::Server {
                     origin = Origin::ENDPOINT;

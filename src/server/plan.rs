@@ -1,5 +1,7 @@
 //! From settings to what each shard is made with.
 
+use std::sync::Arc;
+
 use super::checks::{Capacity, PortWait};
 use super::error::StartError;
 use super::resolvers;
@@ -47,6 +49,7 @@ pub fn live(config: &Config) -> Live {
         t4: config.timers.t4,
         timer_c: config.timers.c,
         udp_oversize: sipproxy.udp_oversize_action,
+        dialog_rate: sipproxy.overload_ctrl_dialog_rate,
         log_level: config.log.level,
     }
 }
@@ -68,6 +71,7 @@ pub fn settings(config: &Config, shards: u8, capacity: Capacity) -> Result<Vec<S
         serving: sipproxy.serving_sipserver.and_then(|at| u8::try_from(at).ok()).unwrap_or(0),
         peers: config.peers.clone(),
         devices: config.devices.clone(),
+        dialog_rate: Arc::default(),
         client_aor: config.security.client_aor,
         sticky: sipproxy.sticky,
         dns: resolvers::settings(&config.dns),

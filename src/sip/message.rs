@@ -9,6 +9,9 @@ use smallvec::SmallVec;
 use super::scan::{Extent, scan};
 use super::value::{ViaError, parse_u32, split_values};
 use super::{Name, NameAddr, Span, Uri, Via};
+use std::time::Duration;
+
+use crate::clock::Time;
 use crate::limits::HEADER_BLOCK_LEN_MAX;
 
 /// A request method (RFC 3261 §7.1 and its extensions); `Other` is forwarded as it is.
@@ -219,6 +222,10 @@ pub struct Message {
     pub(super) request_uri: Option<Uri>,
     pub(super) route_uris: SmallVec<[Span; 4]>,
     pub(super) fault: Option<Fault>,
+    pub(super) came: Time,
+    /// When its wait for the shard that has it began.
+    pub(super) posted: Time,
+    pub(super) was_in_overload: bool,
 }
 
 impl std::fmt::Debug for Message {
@@ -285,6 +292,34 @@ impl Message {
         let fields = if self.fields.spilled() { self.fields.capacity() * size_of::<Field>() } else { 0 };
         let routes = if self.route_uris.spilled() { self.route_uris.capacity() * size_of::<Span>() } else { 0 };
         size_of::<Self>() + self.buf.capacity() + fields + routes
+    }
+
+    /// When it came; in the future when that is not known.
+    #[must_use]
+    pub fn came(&self) -> Time {
+        self.came
+    }
+
+    /// It came then.
+    pub fn set_came(&mut self, came: Time) {
+        (self.came, self.posted) = (came, came);
+    }
+
+    /// The shard where it landed sends it on, which is overloaded or not.
+    pub fn set_posted(&mut self, now: Time, overloaded: bool) {
+        (self.posted, self.was_in_overload) = (now, overloaded);
+    }
+
+    /// For how long it has waited for the shard that has it now.
+    #[must_use]
+    pub fn waited(&self, now: Time) -> Duration {
+        now.since(self.posted)
+    }
+
+    /// For how long it had waited where it landed, when that shard was overloaded and has sent it on.
+    #[must_use]
+    pub fn waited_before(&self) -> Option<Duration> {
+        self.was_in_overload.then(|| self.posted.since(self.came))
     }
 
     /// The whole message.

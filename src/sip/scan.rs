@@ -12,6 +12,7 @@ use super::lines::{ContentLength, FieldLines, head_len, measure};
 use super::message::{Cseq, Fault, Field, Message, Method, ScanError, Start};
 use super::value::{NameAddr, Via, parse_u32, split_values};
 use super::{Name, Scheme, Span, Uri, UriError};
+use crate::clock::Time;
 use crate::limits::{FIELDS_MAX, HEADER_BLOCK_LEN_MAX, VALUES_MAX};
 
 /// How the end of the message is known.
@@ -120,6 +121,9 @@ fn blank(start: Start, line_end: usize) -> Box<Message> {
         request_uri: None,
         route_uris: SmallVec::new(),
         fault: None,
+        came: Time(u64::MAX),
+        posted: Time(u64::MAX),
+        was_in_overload: false,
     })
 }
 

@@ -222,6 +222,10 @@ Counter, COUNTERS;
     Refused482Loop { code = "482", reason = "loop" }
     Refused483Hops { code = "483", reason = "hops" }
     Refused500Endpoint503 { code = "500", reason = "endpoint_503" }
+    Refused503OverloadRegister { code = "503", reason = "overload_register" }
+    Refused503OverloadDialog { code = "503", reason = "overload_dialog" }
+    Refused503OverloadKnown { code = "503", reason = "overload_known" }
+    Refused503DialogRate { code = "503", reason = "dialog_rate" }
     Refused503Mailbox { code = "503", reason = "mailbox" }
     Refused503Transactions { code = "503", reason = "transactions" }
     Refused502Certificate { code = "502", reason = "certificate" }

@@ -4,6 +4,9 @@ use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::RawFd;
+use std::time::Duration;
+
+use super::stamp::{self, CONTROL_LEN, Control};
 
 /// Datagrams for each call.
 pub const BATCH_COUNT_MAX: usize = 64;
@@ -79,12 +82,25 @@ fn zeroed_header() -> libc::mmsghdr {
     unsafe { MaybeUninit::zeroed().assume_init() }
 }
 
+/// One that was received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Datagram<'a> {
+    /// Its source.
+    pub from: SocketAddr,
+    /// Its payload.
+    pub bytes: &'a [u8],
+    /// For how long it had waited when its batch was taken; zero for a socket that was not asked ([`stamp::ask`]).
+    pub waited: Duration,
+}
+
 /// Room for one batch of received datagrams; one for each shard, shared by its sockets. Pages that no datagram
 /// reaches are never touched.
 pub struct RecvBatch {
     bytes: Vec<u8>,
     addrs: [RawAddr; BATCH_COUNT_MAX],
     lens: [usize; BATCH_COUNT_MAX],
+    controls: [Control; BATCH_COUNT_MAX],
+    waits: [Duration; BATCH_COUNT_MAX],
 }
 
 impl std::fmt::Debug for RecvBatch {
@@ -99,6 +115,8 @@ impl Default for RecvBatch {
             bytes: vec![0; BATCH_COUNT_MAX * DATAGRAM_LEN_MAX],
             addrs: [RawAddr::zeroed(); BATCH_COUNT_MAX],
             lens: [0; BATCH_COUNT_MAX],
+            controls: [Control::empty(); BATCH_COUNT_MAX],
+            waits: [Duration::ZERO; BATCH_COUNT_MAX],
         }
     }
 }
@@ -113,16 +131,18 @@ impl RecvBatch {
     pub fn recv(&mut self, fd: RawFd) -> io::Result<usize> {
         let mut slices = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; BATCH_COUNT_MAX];
         let mut headers = [zeroed_header(); BATCH_COUNT_MAX];
-        let parts = self.bytes.chunks_exact_mut(DATAGRAM_LEN_MAX).zip(&mut self.addrs);
-        for ((slice, header), (buffer, addr)) in slices.iter_mut().zip(&mut headers).zip(parts) {
+        let parts = self.bytes.chunks_exact_mut(DATAGRAM_LEN_MAX).zip(&mut self.addrs).zip(&mut self.controls);
+        for ((slice, header), ((buffer, addr), control)) in slices.iter_mut().zip(&mut headers).zip(parts) {
             *slice = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
             header.msg_hdr.msg_name = std::ptr::from_mut(addr).cast();
             header.msg_hdr.msg_namelen = RAW_ADDR_LEN;
             header.msg_hdr.msg_iov = slice;
             header.msg_hdr.msg_iovlen = 1;
+            header.msg_hdr.msg_control = std::ptr::from_mut(control).cast();
+            header.msg_hdr.msg_controllen = CONTROL_LEN;
         }
-        // SAFETY: each header points to one slice over a part of `self.bytes` and to one place of `self.addrs`,
-        // none shared with another, with their lengths; all outlive the call and nothing else uses them
+        // SAFETY: each header points to one slice over a part of `self.bytes` and to one place of `self.addrs` and of
+        // `self.controls`, none shared with another, with their lengths; all outlive the call and nothing else uses them
         // meanwhile.
         let n = unsafe {
             libc::recvmmsg(
@@ -134,31 +154,35 @@ impl RecvBatch {
             )
         };
         let n = usize::try_from(n).map_err(|_| io::Error::last_os_error())?;
-        for (len, header) in self.lens.iter_mut().zip(&headers[..n]) {
+        let now = stamp::now();
+        let places = self.lens.iter_mut().zip(&mut self.waits).zip(&self.controls);
+        for (((len, waited), control), header) in places.zip(&headers[..n]) {
             *len = header.msg_len as usize;
+            *waited = control.waited(header.msg_hdr.msg_controllen, now);
         }
         Ok(n)
     }
 
     /// Takes these in as a call to the system would, for a world without one: as many of the first as there is room for,
-    /// each of at most `DATAGRAM_LEN_MAX` bytes.
-    pub fn fill(&mut self, datagrams: &[(SocketAddr, Vec<u8>)]) {
+    /// each of at most `DATAGRAM_LEN_MAX` bytes, and with how long it has waited.
+    pub fn fill(&mut self, datagrams: &[(SocketAddr, Vec<u8>, Duration)]) {
         let parts = self.bytes.chunks_exact_mut(DATAGRAM_LEN_MAX).zip(&mut self.addrs).zip(&mut self.lens);
-        for ((from, bytes), ((buffer, addr), len)) in datagrams.iter().zip(parts) {
+        for ((from, bytes, waited), (((buffer, addr), len), wait)) in datagrams.iter().zip(parts.zip(&mut self.waits)) {
             let kept = bytes.len().min(DATAGRAM_LEN_MAX);
             buffer[..kept].copy_from_slice(&bytes[..kept]);
             addr.set(*from);
-            *len = kept;
+            (*len, *wait) = (kept, *waited);
         }
     }
 
     /// A datagram of the last batch, below the number that `recv` gave. `None` for a source that is neither
     /// IPv4 nor IPv6.
     #[must_use]
-    pub fn datagram(&self, at: usize) -> Option<(SocketAddr, &[u8])> {
+    pub fn datagram(&self, at: usize) -> Option<Datagram<'_>> {
         let start = at * DATAGRAM_LEN_MAX;
         let from = self.addrs.get(at)?.get()?;
-        Some((from, &self.bytes[start..start + self.lens[at].min(DATAGRAM_LEN_MAX)]))
+        let bytes = &self.bytes[start..start + self.lens[at].min(DATAGRAM_LEN_MAX)];
+        Some(Datagram { from, bytes, waited: self.waits[at] })
     }
 }
 
@@ -213,7 +237,7 @@ mod tests {
         let mut got = Vec::new();
         for want in [64, 6] {
             assert_eq!(batch.recv(b.as_raw_fd()).unwrap(), want);
-            got.extend((0..want).map(|i| batch.datagram(i).unwrap()).map(|(from, p)| (from, p.to_vec())));
+            got.extend((0..want).map(|i| batch.datagram(i).unwrap()).map(|d| (d.from, d.bytes.to_vec())));
         }
         assert!(got.iter().all(|(from, _)| *from == a.local_addr().unwrap()));
         assert_eq!(got.into_iter().map(|(_, p)| p).collect::<Vec<_>>(), payloads);
@@ -235,14 +259,15 @@ mod tests {
     #[test]
     fn addresses_of_both_families_and_lengths_come_back() {
         let sources = ["192.0.2.7:5060", "[2001:db8::7]:65535", "0.0.0.0:0", "[fe80::1%3]:1"];
-        let filled: Vec<(SocketAddr, Vec<u8>)> =
-            (1..).zip(sources).map(|(len, from)| (from.parse().unwrap(), vec![7; len])).collect();
+        let wait = |len| Duration::from_millis(len as u64);
+        let filled: Vec<(SocketAddr, Vec<u8>, Duration)> =
+            (1..).zip(sources).map(|(len, from)| (from.parse().unwrap(), vec![7; len], wait(len))).collect();
         let mut batch = RecvBatch::default();
         // Each place holds the other family before.
         for datagrams in [filled.iter().cloned().rev().collect::<Vec<_>>(), filled] {
             batch.fill(&datagrams);
-            for (at, (from, bytes)) in datagrams.iter().enumerate() {
-                assert_eq!(batch.datagram(at), Some((*from, bytes.as_slice())));
+            for (at, (from, bytes, waited)) in datagrams.iter().enumerate() {
+                assert_eq!(batch.datagram(at), Some(Datagram { from: *from, bytes, waited: *waited }));
             }
         }
         assert_eq!(batch.datagram(BATCH_COUNT_MAX - 1), None, "of no family");
@@ -262,6 +287,6 @@ mod tests {
         assert_eq!(send(a.as_raw_fd(), std::iter::once((b.local_addr().unwrap(), payload.as_slice()))).unwrap(), 1);
         let mut batch = RecvBatch::default();
         assert_eq!(batch.recv(b.as_raw_fd()).unwrap(), 1);
-        assert_eq!(batch.datagram(0).unwrap().1, payload);
+        assert_eq!(batch.datagram(0).unwrap().bytes, payload);
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Owns: batched datagram calls ([`batch`]), the error queue of a UDP socket ([`errqueue`]) and what it has
 //! dropped ([`incoming`]), resource limits ([`limits`]), whether io_uring may be used ([`ring`]), memory and the
-//! allocator's part of it ([`memory`]), what a TCP peer has taken ([`outgoing`]), and the handing over of descriptors
-//! to glommio. This is the one module where `unsafe` may stand; each block has its argument and a test. Must not
+//! allocator's part of it ([`memory`]), what a TCP peer has taken ([`outgoing`]), when something came ([`stamp`]), and the
+//! handing over of descriptors to glommio. This is the one module where `unsafe` may stand; each block has its argument and a test. Must not
 //! touch: SIP, TLS, state.
 
 pub mod batch;
@@ -13,6 +13,7 @@ pub mod limits;
 pub mod memory;
 pub mod outgoing;
 pub mod ring;
+pub mod stamp;
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};

@@ -80,6 +80,7 @@ pub fn listen(address: SocketAddr, tos: u32) -> io::Result<Socket> {
     // Accepted connections have all of these from their listener.
     set_tos(&SockRef::from(&socket), address.is_ipv6(), tos)?;
     set_stream_options(&SockRef::from(&socket))?;
+    ask_for_stamps(&socket);
     socket.set_send_buffer_size(SEND_BUFFER_LEN)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
@@ -109,6 +110,7 @@ pub fn udp(address: SocketAddr, tos: u32) -> io::Result<Socket> {
     socket.set_recv_buffer_size(UDP_BUFFER_LEN)?;
     socket.set_send_buffer_size(UDP_BUFFER_LEN)?;
     sys::errqueue::enable(socket.as_raw_fd(), address.is_ipv6())?;
+    ask_for_stamps(&socket);
     socket.bind(&address.into())?;
     Ok(socket)
 }
@@ -123,6 +125,11 @@ pub fn cut_down(udp: &Socket) -> io::Result<impl Iterator<Item = (&'static str, 
     let given =
         [("net.core.rmem_max", udp.recv_buffer_size()? / 2), ("net.core.wmem_max", udp.send_buffer_size()? / 2)];
     Ok(given.into_iter().filter(|(_, len)| *len < UDP_BUFFER_LEN))
+}
+
+/// Wants to hear for how long what is read had waited. A system that does not say it has no time in queue then.
+fn ask_for_stamps(socket: &Socket) {
+    let _ = sys::stamp::ask(socket.as_raw_fd());
 }
 
 /// Options of every stream connection, accepted or opened.
@@ -143,6 +150,7 @@ pub fn connect(from: SocketAddr, to: SocketAddr, tos: u32) -> io::Result<Socket>
     let socket = build(to, Type::STREAM, Protocol::TCP)?;
     let options = SockRef::from(&socket);
     set_stream_options(&options)?;
+    ask_for_stamps(&socket);
     set_tos(&options, to.is_ipv6(), tos)?;
     socket.set_send_buffer_size(SEND_BUFFER_LEN)?;
     if !from.ip().is_unspecified() && from.is_ipv4() == to.is_ipv4() {

@@ -25,11 +25,11 @@ pub trait StreamSocket {
     /// `WouldBlock` while it is under way; why it did not come about.
     fn connected(&mut self) -> io::Result<()>;
 
-    /// One read. 0 is the peer's FIN.
+    /// One read: its length, and for how long the last of it had waited. A length of 0 is the peer's FIN.
     ///
     /// # Errors
     /// `WouldBlock` when there is nothing; what the system says.
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize>;
+    fn read(&mut self, into: &mut [u8]) -> io::Result<(usize, Duration)>;
 
     /// One send; says how much was taken.
     ///
@@ -57,6 +57,8 @@ pub struct Read {
     pub part_len: usize,
     /// Where the read ends: equal to `part_len` for the peer's FIN.
     pub end: usize,
+    /// For how long the last of it had waited to be read.
+    pub waited: Duration,
 }
 
 impl Read {
@@ -187,8 +189,8 @@ impl<S: StreamSocket> Stream<S> {
     /// What the socket says.
     pub fn read(&mut self, scratch: &mut [u8]) -> io::Result<Read> {
         let part_len = self.session.as_mut().map_or(0, |session| session.lay_part(scratch));
-        let len = self.socket.read(&mut scratch[part_len..part_len + READ_LEN_MAX])?;
-        Ok(Read { part_len, end: part_len + len })
+        let (len, waited) = self.socket.read(&mut scratch[part_len..part_len + READ_LEN_MAX])?;
+        Ok(Read { part_len, end: part_len + len, waited })
     }
 
     /// Makes records of the text that waits (not before the handshake is done) and sends what the socket takes.
@@ -287,11 +289,11 @@ mod tests {
             Ok(())
         }
 
-        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<(usize, Duration)> {
             let len = self.says.len().min(into.len());
             into[..len].copy_from_slice(&self.says[..len]);
             self.says.drain(..len);
-            Ok(len)
+            Ok((len, Duration::ZERO))
         }
 
         fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -343,8 +345,8 @@ mod tests {
         let mut stream = Stream::new(fake, None, Waiting::default());
         let mut scratch = vec![0; SCRATCH_LEN];
         let full = stream.read(&mut scratch).unwrap();
-        assert!(full.is_full() && full == Read { part_len: 0, end: READ_LEN_MAX });
-        assert_eq!(stream.read(&mut scratch).unwrap(), Read { part_len: 0, end: 1 });
+        assert!(full.is_full() && full == Read { part_len: 0, end: READ_LEN_MAX, waited: Duration::ZERO });
+        assert_eq!(stream.read(&mut scratch).unwrap(), Read { part_len: 0, end: 1, waited: Duration::ZERO });
         assert!(stream.read(&mut scratch).unwrap().is_fin());
     }
 

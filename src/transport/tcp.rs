@@ -1,6 +1,6 @@
 //! The system's stream sockets.
 
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
@@ -38,13 +38,8 @@ impl StreamSocket for TcpSocket {
         }
     }
 
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match self.0.read(into) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => return result,
-            }
-        }
+    fn read(&mut self, into: &mut [u8]) -> io::Result<(usize, Duration)> {
+        sys::stamp::read(self.0.as_raw_fd(), into)
     }
 
     fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {

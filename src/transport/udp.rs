@@ -12,7 +12,7 @@ use crate::limits::DATAGRAMS_WAITING_COUNT_MAX;
 use crate::sys::batch;
 use crate::sys::{errqueue, incoming};
 
-pub use crate::sys::batch::{BATCH_COUNT_MAX, RecvBatch};
+pub use crate::sys::batch::{BATCH_COUNT_MAX, Datagram, RecvBatch};
 
 /// The socket of one UDP point, as the rest of the program sees it. Nothing in it waits.
 pub trait DatagramSocket {

@@ -37,10 +37,14 @@ fn blocks(world: &mut World, input: Input<'_>) -> u64 {
 fn call(world: &mut World, phone: &Phone, serial: usize) -> [u64; 6] {
     let server = SERVER.parse().expect("an address");
     let datagram = |world: &mut World, text: &str| {
-        blocks(world, Input::Datagram { point: UDP, from: server, bytes: text.as_bytes() })
+        blocks(
+            world,
+            Input::Datagram { point: UDP, from: server, bytes: text.as_bytes(), waited: std::time::Duration::ZERO },
+        )
     };
-    let from_phone =
-        |world: &mut World, text: &str| blocks(world, Input::Bytes { conn: phone.wire.conn, bytes: text.as_bytes() });
+    let from_phone = |world: &mut World, text: &str| {
+        blocks(world, Input::Bytes { conn: phone.wire.conn, bytes: text.as_bytes(), waited: std::time::Duration::ZERO })
+    };
     let request = phone.server_request("INVITE", &format!("call{serial}"), 1);
     let invite = datagram(world, &request);
     let at_phone = world.read(phone.wire);

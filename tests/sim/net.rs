@@ -83,7 +83,8 @@ impl Ord for Due {
 #[derive(Default)]
 pub struct Port {
     pub news: bool,
-    pub came: VecDeque<(SocketAddr, Rc<[u8]>)>,
+    /// With when it came.
+    pub came: VecDeque<(SocketAddr, Rc<[u8]>, Time)>,
     /// Destinations of which datagrams came back; the first makes the next call fail.
     pub back: VecDeque<SocketAddr>,
     pub fails: bool,
@@ -305,13 +306,13 @@ impl Inside {
             let (to, _) = self.points[usize::from(point)];
             return self.refuse(from, to);
         }
-        let shard = self.shard_of(from);
+        let (shard, now) = (self.shard_of(from), self.now);
         let Some(port) = self.seats[usize::from(shard)].ports.get_mut(&point) else { return };
         if port.came.len() >= SOCKET_COUNT_MAX {
             port.dropped += 1;
             return;
         }
-        port.came.push_back((from, bytes));
+        port.came.push_back((from, bytes, now));
         port.news = true;
         self.wake(shard);
     }

@@ -170,21 +170,22 @@ impl StreamSocket for Stream {
         }
     }
 
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<(usize, Duration)> {
         let inside = &mut *self.net.0.borrow_mut();
+        let now = inside.now;
         let cuts = inside.chance_of(inside.weather.cut_permille);
         let end = &mut inside.wires[self.wire].ends[self.end];
         if end.came.is_empty() {
             return match &mut end.fault {
                 Some((kind, told)) => match std::mem::replace(told, true) {
                     false => Err((*kind).into()),
-                    true => Ok(0),
+                    true => Ok((0, Duration::ZERO)),
                 },
-                None if end.fin_came => Ok(0),
+                None if end.fin_came => Ok((0, Duration::ZERO)),
                 None => Err(ErrorKind::WouldBlock.into()),
             };
         }
-        let most = into.len().min(end.came.len());
+        let (most, waited) = (into.len().min(end.came.len()), now.since(end.came_at));
         let len = if cuts && most > 1 { inside.chance.usize(1..most) } else { most };
         for (place, byte) in into.iter_mut().zip(end.came.drain(..len)) {
             *place = byte;
@@ -194,7 +195,7 @@ impl StreamSocket for Stream {
             inside.news(self.wire, self.end);
         }
         inside.give_room(self.wire, 1 - self.end, len);
-        Ok(len)
+        Ok((len, waited))
     }
 
     fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -258,9 +259,10 @@ impl DatagramSocket for Datagrams {
         if fails {
             return Err(ErrorKind::ConnectionRefused.into());
         }
+        let now = self.net.now();
         let some: Vec<_> = self.port(|port| {
             let count = port.came.len().min(BATCH_COUNT_MAX);
-            port.came.drain(..count).map(|(from, bytes)| (from, bytes.to_vec())).collect()
+            port.came.drain(..count).map(|(from, bytes, at)| (from, bytes.to_vec(), now.since(at))).collect()
         });
         if some.is_empty() {
             return Err(ErrorKind::WouldBlock.into());

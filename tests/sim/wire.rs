@@ -47,6 +47,8 @@ pub struct End {
     pub opening: Opening,
     /// Come, and not read.
     pub came: VecDeque<u8>,
+    /// When the last of it came.
+    pub came_at: Time,
     pub fin_came: bool,
     /// The connection is gone; why is told once.
     pub fault: Option<(ErrorKind, bool)>,
@@ -87,6 +89,7 @@ impl End {
             news: false,
             opening: Opening::Up,
             came: VecDeque::new(),
+            came_at: Time(0),
             fin_came: false,
             fault: None,
             room,
@@ -284,6 +287,7 @@ impl Inside {
             return Some((party, Arrived::Bytes(bytes)));
         }
         receiver.came.extend(bytes);
+        receiver.came_at = self.now;
         self.news(wire, to);
         None
     }

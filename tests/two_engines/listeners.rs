@@ -127,7 +127,15 @@ fn a_second_listener_of_a_side_writes_its_own_ipv6_address() {
             _ => {
                 assert!(headers(&sent, "Via")[0].starts_with("SIP/2.0/UDP [2001:db8::5]:5060;"), "{sent}");
                 let from = "[2001:db8::9]:5099".parse().expect("an address");
-                world.input(0, Input::Datagram { point: PHONES_UDP_V6, from, bytes: ok.as_bytes() });
+                world.input(
+                    0,
+                    Input::Datagram {
+                        point: PHONES_UDP_V6,
+                        from,
+                        bytes: ok.as_bytes(),
+                        waited: std::time::Duration::ZERO,
+                    },
+                );
             }
         }
         assert_eq!(start_line(&world.read_server()), "SIP/2.0 200 OK");
@@ -143,7 +151,10 @@ fn a_phone_over_udp_and_ipv6_is_called_where_its_datagrams_come_from() {
     let mut phone = Phone::new(user_with_home(&world, 0), wire);
     (phone.via, phone.contact) = ("UDP", format!("sip:{}@[2001:db8::99]:5077", phone.user));
     let register = phone.register_text(3_600).replace("192.0.2.7:5060", "[2001:db8::99]:5060");
-    world.input(1, Input::Datagram { point: PHONES_UDP_V6, from, bytes: register.as_bytes() });
+    world.input(
+        1,
+        Input::Datagram { point: PHONES_UDP_V6, from, bytes: register.as_bytes(), waited: std::time::Duration::ZERO },
+    );
     phone.accept_register(&mut world, 3_600);
     let ok = world.read_udp("[2001:db8::99]:5077");
     assert!(header(&ok, "Via").contains(";rport=5077;received=2001:db8::99"), "{ok}");
@@ -153,7 +164,10 @@ fn a_phone_over_udp_and_ipv6_is_called_where_its_datagrams_come_from() {
     assert!(headers(&invite, "Via")[0].starts_with("SIP/2.0/UDP [2001:db8::5]:5060;"), "{invite}");
     assert!(uri(headers(&invite, "Record-Route")[0]).ends_with("@[2001:db8::5]:5060;lr"), "{invite}");
     let busy = answer(&invite, "486 Busy Here", "p", "");
-    world.input(1, Input::Datagram { point: PHONES_UDP_V6, from, bytes: busy.as_bytes() });
+    world.input(
+        1,
+        Input::Datagram { point: PHONES_UDP_V6, from, bytes: busy.as_bytes(), waited: std::time::Duration::ZERO },
+    );
     assert_eq!(start_line(&world.read_server()), "SIP/2.0 486 Busy Here");
     world.drain();
     world.end();
@@ -226,7 +240,10 @@ fn at_a_listener_of_the_endpoint_side_nobody_counts_as_a_server() {
     let from = SERVER.parse().expect("an address");
     let invite = phone.server_request("INVITE", "c1", 1);
     // Whoever can send from the server's address to the phones' listener rings nobody past the server.
-    world.input(0, Input::Datagram { point: PHONES_UDP, from, bytes: invite.as_bytes() });
+    world.input(
+        0,
+        Input::Datagram { point: PHONES_UDP, from, bytes: invite.as_bytes(), waited: std::time::Duration::ZERO },
+    );
     assert_eq!(world.try_read(phone.wire), None);
     let sent = world.read_server();
     assert!(start_line(&sent).starts_with("INVITE "), "an endpoint's request goes to the server: {sent}");
@@ -276,14 +293,25 @@ fn a_udp_phone_and_a_udp_server_at_two_listeners_get_two_values() {
     let from = "10.9.9.9:5060".parse().expect("an address");
     let invite = message("sip:9000@example.com", "u1", "").replace("MESSAGE", "INVITE");
     let invite = invite.replace("Content-Length", "Contact: <sip:eve@10.9.9.9:5060>\r\nContent-Length");
-    world.input(1, Input::Datagram { point: PHONES_UDP, from, bytes: invite.as_bytes() });
+    world.input(
+        1,
+        Input::Datagram { point: PHONES_UDP, from, bytes: invite.as_bytes(), waited: std::time::Duration::ZERO },
+    );
     let sent = world.read_server();
     let routes = headers(&sent, "Record-Route");
     assert_eq!(routes.len(), 2, "{sent}");
     assert!(uri(routes[0]).ends_with("@Inside.example.net:5060;lr"), "{}", routes[0]);
     assert!(uri(routes[1]).ends_with("@10.1.0.1:5060;lr"), "{}", routes[1]);
     let input = answer(&sent, "486 Busy Here", "s", "");
-    world.input(0, Input::Datagram { point: UDP, from: SERVER.parse().expect("an address"), bytes: input.as_bytes() });
+    world.input(
+        0,
+        Input::Datagram {
+            point: UDP,
+            from: SERVER.parse().expect("an address"),
+            bytes: input.as_bytes(),
+            waited: std::time::Duration::ZERO,
+        },
+    );
     assert_eq!(start_line(&world.read_server()).split(' ').next(), Some("ACK"));
     assert_eq!(start_line(&world.read_udp("10.9.9.9:5060")), "SIP/2.0 486 Busy Here");
     world.drain();

@@ -19,6 +19,7 @@ mod live;
 mod moves;
 mod networks;
 mod next_hop;
+mod overload;
 mod oversize;
 mod peers;
 mod record;

@@ -345,7 +345,7 @@ fn a_device_over_ipv6_leaves_from_a_listener_of_its_family_and_without_one_there
     assert!(headers(&sent, "Via")[0].starts_with("SIP/2.0/UDP [2001:db8::1]:5060;"), "{sent}");
     let ok = answer(&sent, "200 OK", "d", "");
     let from = "[2001:db8::9]:5077".parse().expect("an address");
-    world.input(1, Input::Datagram { point: UDP6, from, bytes: ok.as_bytes() });
+    world.input(1, Input::Datagram { point: UDP6, from, bytes: ok.as_bytes(), waited: Duration::ZERO });
     assert_eq!(start_line(&world.read_server()), "SIP/2.0 200 OK");
     world.end();
 

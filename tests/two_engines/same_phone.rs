@@ -1,6 +1,8 @@
 //! A phone without an instance-id that registers under a new Call-ID, and one that un-registers during a call: it is
 //! the same binding, and its calls go on (RFC 3261 §10.3; DESIGN.md, What it does on the wire, 3).
 
+use std::time::Duration;
+
 use hawser::engine::Sticky;
 use hawser::stats::{Counter, Gauge};
 
@@ -291,6 +293,28 @@ fn a_udp_phone_that_moved_keeps_its_calls_though_its_registration_is_over() {
         re_invited(&mut world, &phone, &mut server, way);
         in_dialog(&mut world, &mut server, "BYE", way);
         world.assert_silent();
+        world.end();
+    }
+}
+
+/// What counts is when the two came, not when their turn was.
+#[test]
+fn a_register_that_lay_in_a_slow_shard_does_not_take_a_phone_back_that_has_registered_since() {
+    for shards in [1, 2] {
+        let mut world = World::new(&Setup { shards, ..Setup::default() });
+        let (phone, former) = plain(&mut world, true);
+        let mut phone = Phone { params: Phone::new("alice", phone.wire).params, ..phone };
+        let before = phone.register_text(600);
+        world.pass(Duration::from_millis(10));
+        "after-a-reboot".clone_into(&mut phone.call_id);
+        let way = Way::Udp("10.9.9.9:40001", 0);
+        register(&mut world, &mut phone, way, 600);
+        world.waited = Duration::from_millis(10);
+        former.say(&mut world, &before);
+        phone.accept_register(&mut world, 600);
+        world.waited = Duration::ZERO;
+        former.hear(&mut world, "SIP/2.0 200");
+        answered(&mut world, &phone, way);
         world.end();
     }
 }

@@ -25,7 +25,7 @@ fn send(bytes: &[u8], stream: bool) -> (Outcome, bool) {
         world.write_bytes(wire, bytes);
     } else {
         let from = PHONE.parse().expect("an address");
-        world.input(0, Input::Datagram { point: UDP, from, bytes });
+        world.input(0, Input::Datagram { point: UDP, from, bytes, waited: std::time::Duration::ZERO });
     }
     let mut outcome = Outcome::Nothing;
     if world.try_read_udp(SERVER).is_some() {

@@ -51,6 +51,8 @@ pub struct World {
     pub events: Vec<String>,
     /// Mail stays where it is until `deliver_mail`.
     pub hold_mail: bool,
+    /// For how long what comes has waited for its turn.
+    pub waited: Duration,
     next_port: u16,
     record: Option<Record>,
 }
@@ -134,6 +136,7 @@ impl World {
             answers: VecDeque::new(),
             events: Vec::new(),
             hold_mail: false,
+            waited: Duration::ZERO,
             next_port: 40_000,
             record: Record::begin(),
         }
@@ -198,7 +201,7 @@ impl World {
 
     pub fn write_bytes(&mut self, wire: Wire, bytes: &[u8]) {
         let now = self.now;
-        self.engines[usize::from(wire.shard)].handle(Input::Bytes { conn: wire.conn, bytes }, now);
+        self.engines[usize::from(wire.shard)].handle(Input::Bytes { conn: wire.conn, bytes, waited: self.waited }, now);
         self.settle();
     }
 
@@ -231,7 +234,7 @@ impl World {
     pub fn datagram(&mut self, shard: u8, from: &str, text: &str) {
         let from = from.parse().expect("an address");
         let now = self.now;
-        let input = Input::Datagram { point: UDP, from, bytes: text.as_bytes() };
+        let input = Input::Datagram { point: UDP, from, bytes: text.as_bytes(), waited: self.waited };
         let shard = usize::from(shard) % self.engines.len();
         self.engines[shard].handle(input, now);
         self.settle();

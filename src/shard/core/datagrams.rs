@@ -14,7 +14,7 @@ use crate::limits::BATCHES_PER_PASS_MAX;
 use crate::stats::Counter;
 use crate::sys::batch::RecvBatch;
 use crate::transport::stun::{self, Stun};
-use crate::transport::udp::{DatagramSocket, Unsent};
+use crate::transport::udp::{Datagram, DatagramSocket, Unsent};
 
 impl<D: Driver> Core<D> {
     /// The socket of a UDP point has something, if it is one.
@@ -40,8 +40,8 @@ impl<D: Driver> Core<D> {
             let (count, more) = *result.as_ref().unwrap_or(&(0, true));
             let point = self.udp[at].id;
             for datagram in 0..count {
-                if let Some((from, bytes)) = batch.datagram(datagram) {
-                    self.datagram(point, from, bytes);
+                if let Some(datagram) = batch.datagram(datagram) {
+                    self.datagram(point, datagram);
                 }
             }
             match result {
@@ -57,7 +57,8 @@ impl<D: Driver> Core<D> {
         true
     }
 
-    fn datagram(&mut self, point: PointId, from: SocketAddr, bytes: &[u8]) {
+    fn datagram(&mut self, point: PointId, datagram: Datagram<'_>) {
+        let Datagram { from, bytes, waited } = datagram;
         let Some(Payload { source, bytes }) = self.payload(from, bytes) else { return };
         match bytes {
             b"\r\n\r\n" => {
@@ -71,8 +72,8 @@ impl<D: Driver> Core<D> {
                 match stun::respond(bytes, source.unwrap_or(from), &mut answer) {
                     Stun::No => {
                         self.input(match source {
-                            None => Input::Datagram { point, from, bytes },
-                            Some(source) => Input::Forwarded { point, from, source, bytes },
+                            None => Input::Datagram { point, from, bytes, waited },
+                            Some(source) => Input::Forwarded { point, from, source, bytes, waited },
                         });
                     }
                     Stun::Answered => {

@@ -8,6 +8,7 @@
 //! not, however much it has to say.
 
 use std::io;
+use std::time::Duration;
 
 use super::conn::{Conn, Key, Phase, Share};
 use super::ends::{close_reason, connect_failure, handshake_close};
@@ -24,7 +25,7 @@ use crate::tls::hello::{Offer, plain};
 use crate::tls::key_log;
 use crate::tls::session::{Progress, Session};
 use crate::tls::trust;
-use crate::transport::stream::StreamSocket;
+use crate::transport::stream::{Read, StreamSocket};
 
 /// What a read has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,7 +131,7 @@ impl<D: Driver> Core<D> {
             conn.phase = Phase::Handshaking;
             self.handshake_begun(key);
             // The session's first message.
-            self.records(key, 0);
+            self.records(key, 0, Duration::ZERO);
         } else {
             self.open(key);
         }
@@ -160,10 +161,10 @@ impl<D: Driver> Core<D> {
         } else if conn.half_closed || matches!(conn.phase, Phase::Leaving { .. }) {
             // Nobody reads it any more.
         } else if conn.stream.session.is_some() {
-            self.records(key, read.end);
+            self.records(key, read.end, read.waited);
         } else {
             let id = conn.id;
-            if !self.bytes(id, 0, read.end) {
+            if !self.bytes(id, read) {
                 self.lost(key, CloseReason::Panic);
             }
         }
@@ -171,14 +172,15 @@ impl<D: Driver> Core<D> {
     }
 
     /// Hands a part of the scratch buffer to the engine.
-    fn bytes(&mut self, id: ConnId, start: usize, end: usize) -> bool {
+    fn bytes(&mut self, id: ConnId, read: Read) -> bool {
         let Self { engine, scratch, driver, .. } = self;
-        let handled = hand(engine, Input::Bytes { conn: id, bytes: &scratch[start..end] }, driver.now());
+        let input = Input::Bytes { conn: id, bytes: &scratch[..read.end], waited: read.waited };
+        let handled = hand(engine, input, driver.now());
         self.handled(handled)
     }
 
     /// Feeds the session with the scratch buffer up to `end`.
-    fn records(&mut self, key: Key, end: usize) {
+    fn records(&mut self, key: Key, end: usize, waited: Duration) {
         let now = self.driver.now();
         let mut panicked = None;
         let Self { conns, engine, scratch, lent, dirty, .. } = self;
@@ -188,7 +190,7 @@ impl<D: Driver> Core<D> {
         let Conn { id, stream, phase, .. } = conn;
         let Some(session) = stream.session.as_mut() else { return };
         let opened = *phase == Phase::Open;
-        let result = feed(session, &mut scratch[..end], lent, engine, *id, opened, now, &mut panicked);
+        let result = feed(session, &mut scratch[..end], lent, engine, *id, opened, waited, now, &mut panicked);
         stream.push_wire(lent);
         if let Some((lines, why)) = key_log::take_lost() {
             self.engine.counters_mut().add(Counter::TlsKeyLogLost, lines);
@@ -199,12 +201,12 @@ impl<D: Driver> Core<D> {
             return self.lost(key, CloseReason::Panic);
         }
         match result {
-            Ok((progress, early)) => self.fed(key, progress, &early),
+            Ok((progress, early)) => self.fed(key, progress, &early, waited),
             Err(fault) => self.tls_fault(key, &fault, end),
         }
     }
 
-    fn fed(&mut self, key: Key, progress: Progress, early: &[u8]) {
+    fn fed(&mut self, key: Key, progress: Progress, early: &[u8], waited: Duration) {
         let Some(conn) = self.conn(key) else { return };
         let handshaking = conn.phase == Phase::Handshaking;
         let done = conn.stream.session.as_ref().is_some_and(|session| !session.is_handshaking());
@@ -218,7 +220,7 @@ impl<D: Driver> Core<D> {
                 self.count(counter);
             }
             self.open(key);
-            if !early.is_empty() && !self.input(Input::Bytes { conn: id, bytes: early }) {
+            if !early.is_empty() && !self.input(Input::Bytes { conn: id, bytes: early, waited }) {
                 self.lost(key, CloseReason::Panic);
             }
         } else if handshaking {
@@ -322,6 +324,7 @@ fn feed(
     engine: &mut Engine,
     id: ConnId,
     opened: bool,
+    waited: Duration,
     now: Time,
     panicked: &mut Option<Panic>,
 ) -> Result<(Progress, Vec<u8>), rustls::Error> {
@@ -333,7 +336,7 @@ fn feed(
         if !opened {
             early.extend_from_slice(text);
         } else if panicked.is_none() {
-            *panicked = hand(engine, Input::Bytes { conn: id, bytes: text }, now).err();
+            *panicked = hand(engine, Input::Bytes { conn: id, bytes: text, waited }, now).err();
         }
     })?;
     Ok((progress, early))

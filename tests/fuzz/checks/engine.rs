@@ -102,7 +102,7 @@ impl Shard {
 
     fn phone_registers(&mut self) {
         self.input(Input::Ready { conn: self.phone, identities: None });
-        self.input(Input::Bytes { conn: self.phone, bytes: REGISTER });
+        self.input(Input::Bytes { conn: self.phone, bytes: REGISTER, waited: Duration::ZERO });
         let register = Message::scan(self.server_heard.last().expect("a REGISTER").clone(), true).expect("it is one");
         let path = register.first(Name::Path).expect("we add one");
         self.path = register.text(path.value).to_vec();
@@ -162,13 +162,15 @@ impl Shard {
                 let bytes = self.filled(about);
                 self.sent_by_udp = 0;
                 let heard = self.server_heard.len();
+                let waited = Duration::ZERO;
                 self.input(match letter {
                     b'f' => {
                         let (from, source) = (address(BALANCER), address(SERVER));
-                        Input::Forwarded { point, from, source, bytes: &bytes }
+                        Input::Forwarded { point, from, source, bytes: &bytes, waited }
                     }
                     _ => {
-                        Input::Datagram { point, from: address(STRANGERS[usize::from(letter == b'v')]), bytes: &bytes }
+                        let from = address(STRANGERS[usize::from(letter == b'v')]);
+                        Input::Datagram { point, from, bytes: &bytes, waited }
                     }
                 });
                 // Its address may be forged: what is not the server's answer is bounded by what was sent.
@@ -183,7 +185,7 @@ impl Shard {
             b't' | b's' => {
                 let bytes = self.filled(about);
                 if let Some(conn) = self.stranger(letter) {
-                    self.input(Input::Bytes { conn, bytes: &bytes });
+                    self.input(Input::Bytes { conn, bytes: &bytes, waited: Duration::ZERO });
                 }
             }
             b'c' | b'h' => {
@@ -265,8 +267,10 @@ impl Shard {
 
     fn server_says(&mut self, bytes: &[u8]) {
         match (self.internal, self.to_server.last()) {
-            (Transport::Udp, _) => self.input(Input::Datagram { point: UDP, from: address(SERVER), bytes }),
-            (_, Some(&conn)) => self.input(Input::Bytes { conn, bytes }),
+            (Transport::Udp, _) => {
+                self.input(Input::Datagram { point: UDP, from: address(SERVER), bytes, waited: Duration::ZERO })
+            }
+            (_, Some(&conn)) => self.input(Input::Bytes { conn, bytes, waited: Duration::ZERO }),
             (_, None) => {}
         }
     }
@@ -317,6 +321,6 @@ impl Shard {
         self.to_server.push(conn);
         self.input(Input::Ready { conn, identities: None });
         let text = String::from_utf8_lossy(bytes).replace("SIP/2.0/UDP", "SIP/2.0/TCP");
-        self.input(Input::Bytes { conn, bytes: text.as_bytes() });
+        self.input(Input::Bytes { conn, bytes: text.as_bytes(), waited: Duration::ZERO });
     }
 }

@@ -125,10 +125,14 @@ fn a_slot_that_is_used_again_before_the_next_pass_leaves_the_old_connection_its_
     let mut old = connected(&mut core, &listener);
     let text = options(address, "TCP", "bad").replace("Content-Length: 0", "Content-Length: 5\r\nContent-Length: 7");
     let first = ConnId { slot: 0, generation: 1 };
-    assert!(core.input(Input::Bytes { conn: first, bytes: text.as_bytes() }));
+    assert!(core.input(Input::Bytes { conn: first, bytes: text.as_bytes(), waited: Duration::ZERO }));
     let mut new = connected(&mut core, &listener);
     let second = ConnId { slot: 0, generation: 2 };
-    assert!(core.input(Input::Bytes { conn: second, bytes: options(address, "TCP", "new").as_bytes() }));
+    assert!(core.input(Input::Bytes {
+        conn: second,
+        bytes: options(address, "TCP", "new").as_bytes(),
+        waited: Duration::ZERO
+    }));
     core.turn(&[]);
     let mut answer = String::new();
     old.read_to_string(&mut answer).unwrap();
@@ -163,7 +167,11 @@ fn a_panic_while_a_connection_is_flushed_closes_it_and_all_others_get_what_waits
             let peer = connected(&mut core, &listener);
             let conn = ConnId { slot, generation: 1 };
             let branch = if slot == 1 { word.clone() } else { format!("b{slot}") };
-            assert!(core.input(Input::Bytes { conn, bytes: options(address, "TCP", &branch).as_bytes() }));
+            assert!(core.input(Input::Bytes {
+                conn,
+                bytes: options(address, "TCP", &branch).as_bytes(),
+                waited: Duration::ZERO
+            }));
             peer
         })
         .collect();

@@ -55,7 +55,7 @@ struct Listener {
 #[derive(Default)]
 struct Port {
     news: News,
-    came: VecDeque<(SocketAddr, Vec<u8>)>,
+    came: VecDeque<(SocketAddr, Vec<u8>, Duration)>,
     sent: Vec<(SocketAddr, Vec<u8>)>,
 }
 
@@ -251,7 +251,7 @@ impl World {
     pub fn send_datagram(&self, point: PointId, from: SocketAddr, bytes: &[u8]) {
         let mut inside = self.0.borrow_mut();
         let port = inside.ports.get_mut(&point.0).expect("a port of this world");
-        port.came.push_back((from, bytes.to_vec()));
+        port.came.push_back((from, bytes.to_vec(), Duration::ZERO));
         port.news = true;
     }
 
@@ -328,10 +328,14 @@ impl StreamSocket for Stream {
         Ok(())
     }
 
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<(usize, Duration)> {
         let wire = &mut *self.0.borrow_mut();
         if let (true, Some(news)) = (wire.came.is_empty(), &mut wire.reset) {
-            return if std::mem::take(news) { Err(io::ErrorKind::ConnectionReset.into()) } else { Ok(0) };
+            return if std::mem::take(news) {
+                Err(io::ErrorKind::ConnectionReset.into())
+            } else {
+                Ok((0, Duration::ZERO))
+            };
         }
         if wire.came.is_empty() && !wire.fin_came {
             wire.arrive();
@@ -344,7 +348,7 @@ impl StreamSocket for Stream {
         if wire.chance.bool() {
             wire.arrive();
         }
-        Ok(len)
+        Ok((len, Duration::ZERO))
     }
 
     fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {

@@ -47,7 +47,10 @@ const BALANCER: &str = "203.0.113.1:30001";
 
 fn forwarded(world: &mut World, shard: u8, source: &str, text: &str) {
     let (from, source) = (at(BALANCER), at(source));
-    world.input(shard, Input::Forwarded { point: UDP, from, source, bytes: text.as_bytes(), waited: std::time::Duration::ZERO });
+    world.input(
+        shard,
+        Input::Forwarded { point: UDP, from, source, bytes: text.as_bytes(), waited: std::time::Duration::ZERO },
+    );
 }
 
 #[test]

@@ -106,9 +106,9 @@ impl<S: StreamSocket> Awaited<S> {
             let before = come.len();
             come.resize(before + more, 0);
             let read = socket.read(&mut come[before..]);
-            come.truncate(before + read.as_ref().copied().unwrap_or(0));
+            come.truncate(before + read.as_ref().map_or(0, |(len, _)| *len));
             match read {
-                Ok(0) => return Found::Fault(Counter::ProxyHeaderEnded),
+                Ok((0, _)) => return Found::Fault(Counter::ProxyHeaderEnded),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Found::Nothing,
                 Err(_) => return Found::Fault(Counter::ProxyHeaderEnded),

@@ -36,9 +36,6 @@ const CROSSING: Duration = Duration::from_secs(5);
 pub enum Cause {
     /// Who asked has lost the connection that it asked over, or the port.
     AskerLeft,
-    /// Who asked had sent a REGISTER from where it was before, which a slow shard has had accepted after the one from where
-    /// it is: what is for it goes there.
-    Overtaken,
     /// A mailbox was full.
     Mailbox,
     /// Nothing reached who asked.
@@ -115,13 +112,6 @@ pub struct Facts {
 
 fn is_of_call(one: &Asked, other: &Asked) -> bool {
     one.call_ids().any(|call_id| other.call_ids().any(|its| its == call_id))
-}
-
-/// Whether a party has sent a REGISTER by then, by another way than this, that it has never heard the answer of: it may
-/// have been accepted behind a later one.
-fn has_unheard_register(party: PartyId, way: Option<Way>, by: Time, all: &BTreeMap<String, Asked>) -> bool {
-    let is_of_party = |one: &&Asked| one.from == party && one.method == "REGISTER" && one.at < by;
-    all.values().filter(is_of_party).any(|one| one.finals.is_empty() && one.way != way)
 }
 
 /// The request that a request's call began with.
@@ -264,9 +254,6 @@ impl Facts {
         if way.is_stream() && self.mails_refused.iter().any(is_full) {
             return Some(Cause::Mailbox);
         }
-        if !way.is_stream() && has_unheard_register(asked.from, Some(way), asked.at, all) {
-            return Some(Cause::Overtaken);
-        }
         let is_stranger = !way.is_stream() && !asked.is_bound && asked.from != DEVICE;
         if is_stranger && asked.method == "INVITE" && asked.answered_at.is_some() && self.loses {
             return Some(Cause::StrangersBound);
@@ -311,9 +298,6 @@ impl Facts {
         let late = if self.loses { LATE_AND_LOST } else { LATE };
         if asked.answered_at.is_some_and(|at| at.since(asked.at) > late) {
             return Some(Cause::AskedLate);
-        }
-        if to.iter().any(|to| has_unheard_register(*to, None, until, all)) {
-            return Some(Cause::Overtaken);
         }
         // What a B2BUA has made of it went no better, and its end came no sooner than that of this one.
         let made = asked.made.iter().filter_map(|id| all.get(id)).filter(|made| made.finals.is_empty());

@@ -58,6 +58,9 @@ pub const HANDSHAKE_WAIT_MAX: Duration = Duration::from_millis(10);
 pub const REGISTER_WAIT_MAX: Duration = Duration::from_millis(15);
 /// The same for a request in a dialog, and a REGISTER of who has a binding.
 pub const KNOWN_WAIT_MAX: Duration = Duration::from_millis(150);
+/// From one step of a handshake to the next in an overload: who has lost its connection can be reached by nobody until it
+/// has another, so they go on, at a cost of a few hundredths of a core.
+pub const HANDSHAKE_TRICKLE_EVERY: Duration = Duration::from_millis(5);
 /// For how long all messages have to wait too long before that is an overload.
 pub const OVERLOAD_STANDS: Duration = Duration::from_millis(100);
 /// For how long none may, before it is over.

@@ -56,6 +56,8 @@ pub struct Overload {
     pub last: Time,
     /// The longest that one has waited.
     pub longest: Duration,
+    /// For how long the one before has.
+    pub latest: Duration,
     /// What was refused, by class.
     pub refused: [u64; 4],
 }
@@ -71,6 +73,9 @@ pub struct Admission {
 impl Admission {
     /// A message's turn has come. Says whether an overload begins with it.
     pub fn note(&mut self, waited: Duration, now: Time) -> bool {
+        if let Some(overload) = &mut self.overload {
+            overload.latest = waited;
+        }
         if waited < QUEUE_WAIT_MAX {
             self.stands = None;
             return false;
@@ -87,7 +92,7 @@ impl Admission {
         self.stands = Some((since, now));
         let begins = now.since(since) >= OVERLOAD_STANDS || waited >= QUEUE_WAIT_MAX * 4;
         if begins {
-            self.overload = Some(Overload { since: now, last: now, longest: waited, refused: [0; 4] });
+            self.overload = Some(Overload { since: now, last: now, longest: waited, latest: waited, refused: [0; 4] });
         }
         begins
     }
@@ -97,6 +102,19 @@ impl Admission {
         let Some(overload) = self.overload.as_mut().filter(|_| waited >= class.wait_max()) else { return true };
         overload.refused[class as usize] += 1;
         false
+    }
+
+    /// Whether work without a message of its own gives way, by how long the last message has waited.
+    #[must_use]
+    pub fn puts_off(&self, class: Class) -> bool {
+        self.overload.is_some_and(|overload| overload.latest >= class.wait_max())
+    }
+
+    /// Some was put off.
+    pub fn note_put_off(&mut self, class: Class) {
+        if let Some(overload) = &mut self.overload {
+            overload.refused[class as usize] += 1;
+        }
     }
 
     /// The overload that there is.

@@ -1,6 +1,7 @@
 //! New work that gives way when messages wait too long: whose, and what an operator hears of it. How long that is, is for
 //! [`crate::overload`].
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::ports::Timer;
@@ -26,6 +27,24 @@ impl Engine {
         }
     }
 
+    /// Whether TLS handshakes give way now.
+    #[must_use]
+    pub fn puts_off_handshakes(&self) -> bool {
+        self.admission.puts_off(Class::Handshake)
+    }
+
+    /// A step of a handshake waits for that.
+    pub fn handshake_put_off(&mut self) {
+        self.count(Counter::HandshakesPutOff);
+        self.admission.note_put_off(Class::Handshake);
+    }
+
+    /// Whether a phone is bound here that has connected from this address.
+    #[must_use]
+    pub fn is_bound_at(&self, ip: IpAddr) -> bool {
+        self.sources.is_bound(ip)
+    }
+
     fn await_end_of_overload(&mut self) {
         if let Some(at) = self.admission.ends_at() {
             self.ports.wheel.arm(at, Timer::Overload);
@@ -44,7 +63,7 @@ impl Engine {
         let lasted = overload.last.since(overload.since);
         let [handshakes, registers, dialogs, known] = overload.refused;
         let about = format!(
-            "it lasted {:.1} s, messages waited up to {} ms; put off or refused were {handshakes} TLS handshakes, \
+            "it lasted {:.1} s, messages waited up to {} ms; put off or refused were {handshakes} steps of TLS handshakes, \
              {registers} registrations, {dialogs} requests outside dialogs, {known} in dialogs",
             lasted.as_secs_f64(),
             overload.longest.as_millis(),

@@ -4,11 +4,11 @@ use super::conn::Conn;
 use super::connections::{ConnectionKey, Element};
 use super::location::is_response;
 use super::ports::Timer;
+use super::sources::Counted;
 use super::{Accept, Engine, Level, Output, Refusal};
 use crate::clock::Time;
 use crate::dns::NextHop;
 use crate::ids::{ConnId, PointId, Side};
-use crate::planted::{Plant, planted};
 use crate::stats::Counter;
 use crate::tls::identity::TlsPeer;
 
@@ -18,7 +18,7 @@ impl Engine {
     /// # Errors
     /// A [`Refusal`], counted already.
     pub fn accept(&mut self, accept: Accept, now: Time) -> Result<ConnId, Refusal> {
-        let held = self.unregistered.get(&accept.peer.ip()).copied().unwrap_or(0);
+        let held = self.sources.unregistered(accept.peer.ip());
         // A server or proxy that opens its connections from one address is not held to a phone's measure.
         let is_server = !accept.is_forwarded && self.env.names.is_server_ip(accept.peer.ip());
         let refusal = if self.draining {
@@ -40,7 +40,7 @@ impl Engine {
                     let transport = self.env.settings.point(accept.point).transport;
                     self.kept.conn_came(transport);
                     self.location.open(id, accept.point, accept.peer, Some(transport));
-                    *self.unregistered.entry(accept.peer.ip()).or_insert(0) += 1;
+                    self.sources.came(accept.peer.ip(), Counted::Unregistered);
                     self.update_deadline(id);
                     return Ok(id);
                 }
@@ -124,18 +124,6 @@ impl Engine {
         }
     }
 
-    pub(super) fn uncount_source(&mut self, ip: std::net::IpAddr) {
-        if planted(Plant::ShareNotCounted) {
-            return;
-        }
-        if let Some(count) = self.unregistered.get_mut(&ip) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                self.unregistered.remove(&ip);
-            }
-        }
-    }
-
     /// Location says that a connection has its first binding now, or none any more.
     pub(super) fn on_registered(&mut self, id: ConnId, is_registered: bool, now: Time) {
         let Some(conn) = self.conns.get_mut(id) else { return };
@@ -147,9 +135,13 @@ impl Engine {
         }
         self.kept.conn_bound(self.env.settings.point(point).transport, is_registered);
         match (counted, counts) {
-            (true, false) => self.uncount_source(ip),
-            (false, true) => *self.unregistered.entry(ip).or_insert(0) += 1,
+            (true, false) => self.sources.went(ip, Counted::Unregistered),
+            (false, true) => self.sources.came(ip, Counted::Unregistered),
             (true, true) | (false, false) => {}
+        }
+        match is_registered {
+            true => self.sources.came(ip, Counted::Bound),
+            false => self.sources.went(ip, Counted::Bound),
         }
         self.update_deadline(id);
     }

@@ -1,7 +1,5 @@
 //! The loop's way in: an engine is made, takes inputs and fires timers.
 
-use std::collections::HashMap;
-
 use super::connections::Connections;
 use super::context::Contexts;
 use super::io::Input;
@@ -9,6 +7,7 @@ use super::kept::Kept;
 use super::location::Location;
 use super::ports::{Env, KeyedState, Ports};
 use super::service_checks::{OWNER, ServiceChecks};
+use super::sources::Sources;
 use crate::config::engine::{Live, Settings};
 
 use super::{CloseReason, Engine};
@@ -35,7 +34,7 @@ impl Engine {
         let mut engine = Self {
             kept: Kept::default(),
             conns: Slots::new(settings.connections_max as usize + SERVER_CONNECTIONS_RESERVE),
-            unregistered: HashMap::with_hasher(state.clone()),
+            sources: Sources::new(state.clone()),
             location: Location::new(settings, &env.keys, state.clone()),
             connections: Connections::new(service_checks.upstream(), state.clone()),
             service_checks: (settings.shard == OWNER).then(|| Box::new(service_checks)),

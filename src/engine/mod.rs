@@ -116,6 +116,7 @@ mod seek;
 mod sender;
 mod service_checks;
 mod shown;
+mod sources;
 mod streams;
 mod timers;
 mod udp;
@@ -124,17 +125,15 @@ mod upstream;
 mod verdict;
 mod words;
 
-use std::collections::HashMap;
-use std::net::IpAddr;
-
 use conn::Conn;
 use connections::Connections;
 use context::Contexts;
 use kept::Kept;
 use location::Location;
 use pool::Pool;
-use ports::{Env, KeyedState, Ports, halve};
+use ports::{Env, Ports};
 use service_checks::ServiceChecks;
+use sources::Sources;
 
 use crate::clock::Time;
 use crate::dns;
@@ -156,8 +155,7 @@ pub struct Engine {
 
     kept: Kept,
     conns: Slots<Conn>,
-    /// Connections without a binding, by source address.
-    unregistered: HashMap<IpAddr, u32, KeyedState>,
+    sources: Sources,
     location: Location,
     /// To servers, peers and devices.
     connections: Connections,
@@ -203,7 +201,7 @@ impl Engine {
         self.ports.outputs.shrink_to_fit();
         self.ports.local.shrink_to_fit();
         self.location.shrink();
-        halve(&mut self.unregistered);
+        self.sources.shrink();
         self.contexts.shrink();
     }
 
@@ -256,7 +254,7 @@ impl Engine {
         self.is_quiet()
             && self.conns.is_empty()
             && self.kept == Kept::default()
-            && self.unregistered.is_empty()
+            && self.sources.is_empty()
             && self.location.is_empty()
             && self.connections.is_idle()
             && self.ports.wheel.len() == self.service_checks.as_ref().map_or(0, |checks| checks.timers())

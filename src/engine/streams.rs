@@ -14,6 +14,7 @@
 use super::connections::ConnectionKey;
 use super::location::Lost;
 use super::location::notice::Notice;
+use super::sources::Counted;
 use super::{CloseReason, Engine, Level, Mail, Output, Source};
 use crate::clock::Time;
 use crate::ids::{ConnId, FlowRef, PointId, Side};
@@ -44,7 +45,7 @@ impl Engine {
         if let (None, Some(origin)) = (conn.side, origin) {
             let ip = conn.peer.ip();
             (conn.side, conn.is_peer) = (Some(origin.side), origin.is_peer);
-            self.uncount_source(ip);
+            self.sources.went(ip, Counted::Unregistered);
         }
         self.show_side(id);
         if let Some(key) = link {
@@ -196,7 +197,7 @@ impl Engine {
         let (uncounts, ip) = (counted && !conn.counts_as_unregistered(), conn.peer.ip());
         self.show_side(id);
         if uncounts {
-            self.uncount_source(ip);
+            self.sources.went(ip, Counted::Unregistered);
             self.update_deadline(id);
         }
     }
@@ -231,7 +232,10 @@ impl Engine {
         self.kept.conn_went(self.env.settings.point(conn.point).transport, conn.is_registered());
         self.ports.counters.count_with_bound(Counter::closed(reason));
         if conn.counts_as_unregistered() {
-            self.uncount_source(conn.peer.ip());
+            self.sources.went(conn.peer.ip(), Counted::Unregistered);
+        }
+        if conn.is_registered() {
+            self.sources.went(conn.peer.ip(), Counted::Bound);
         }
         // What could not be opened is said of its address, once.
         let is_unopened = conn.link.is_some() && matches!(reason, CloseReason::Connect(_));
@@ -291,9 +295,10 @@ impl Engine {
         let was_registered = conn.part(now);
         let (point, peer, link) = (conn.point, conn.peer.ip(), conn.link());
         if conn.counts_as_unregistered() && !counted {
-            *self.unregistered.entry(peer).or_insert(0) += 1;
+            self.sources.came(peer, Counted::Unregistered);
         }
         if was_registered {
+            self.sources.went(peer, Counted::Bound);
             self.kept.conn_bound(self.env.settings.point(point).transport, false);
         }
         let lost = self.location.half_close(id);

@@ -379,6 +379,9 @@ Counter, COUNTERS;
     HandshakeEndpointFull { side = "endpoint", kind = "full" }
     HandshakeEndpointResumed { side = "endpoint", kind = "resumed" };
 
+"hawser_tls_handshakes_put_off_total", "Steps of TLS handshakes that had to wait in an overload.":
+    HandshakesPutOff {};
+
 "hawser_tls_versions_total", "TLS handshakes that succeeded, by protocol version.":
     TlsVersion12 { version = "1.2" }
     TlsVersion13 { version = "1.3" };

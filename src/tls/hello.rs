@@ -1,7 +1,8 @@
 //! What a client offers in its first message (RFC 8446 §4.1.2), for the operator who wants to know why it cannot
-//! connect. Pure: read from the bytes again after the handshake has failed, for rustls says only what it missed.
+//! connect. Pure: read from the bytes again after the handshake has failed, for rustls says only what it missed; and before,
+//! in an overload.
 //!
-//! Nothing of this decides anything.
+//! Nothing of this decides anything but who goes first.
 
 use std::fmt;
 
@@ -10,6 +11,8 @@ const CLIENT_HELLO: u8 = 1;
 const SERVER_NAME: u16 = 0;
 const SIGNATURE_ALGORITHMS: u16 = 13;
 const ALPN: u16 = 16;
+const SESSION_TICKET: u16 = 35;
+const PRE_SHARED_KEY: u16 = 41;
 const SUPPORTED_VERSIONS: u16 = 43;
 
 /// How many entries of a list are written.
@@ -32,6 +35,8 @@ pub struct Offer {
     pub protocols: Vec<String>,
     /// The name that it asks for.
     pub name: Option<String>,
+    /// It has a ticket of an earlier session (RFC 5077 §3.2, RFC 8446 §4.2.11), good or not.
+    pub resumes: bool,
 }
 
 impl Offer {
@@ -59,6 +64,8 @@ impl Offer {
                         offer.protocols.push(text(name));
                     }
                 }
+                SESSION_TICKET => offer.resumes |= !body.0.is_empty(),
+                PRE_SHARED_KEY => offer.resumes = true,
                 SUPPORTED_VERSIONS => offer.versions = body.short()?.u16s(),
                 _ => {}
             }
@@ -234,6 +241,14 @@ mod tests {
         let (first, second) = whole[5..].split_at(20);
         let cut = [&[22, 3, 1][..], &long(first), &[22, 3, 1], &long(second)].concat();
         assert_eq!(Offer::read(&cut), Some(offer));
+    }
+
+    #[test]
+    fn who_has_a_ticket_says_so_in_either_version() {
+        let resumes = |extensions: Vec<u8>| Offer::read(&hello(0x0303, &[0x13, 1], Some(extensions))).unwrap().resumes;
+        assert!(resumes(extension(35, b"ticket")) && resumes(extension(41, b"identities and binders")));
+        assert!(!resumes(extension(35, b"")), "it would take one");
+        assert!(!resumes(extension(43, &[2, 3, 4])));
     }
 
     #[test]

@@ -31,6 +31,12 @@ pub trait StreamSocket {
     /// `WouldBlock` when there is nothing; what the system says.
     fn read(&mut self, into: &mut [u8]) -> io::Result<(usize, Duration)>;
 
+    /// What a read would give, which is left there: its length.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is nothing; what the system says.
+    fn peek(&self, into: &mut [u8]) -> io::Result<usize>;
+
     /// One send; says how much was taken.
     ///
     /// # Errors
@@ -294,6 +300,12 @@ mod tests {
             into[..len].copy_from_slice(&self.says[..len]);
             self.says.drain(..len);
             Ok((len, Duration::ZERO))
+        }
+
+        fn peek(&self, into: &mut [u8]) -> io::Result<usize> {
+            let len = self.says.len().min(into.len());
+            into[..len].copy_from_slice(&self.says[..len]);
+            Ok(len)
         }
 
         fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {

@@ -42,6 +42,10 @@ impl StreamSocket for TcpSocket {
         sys::stamp::read(self.0.as_raw_fd(), into)
     }
 
+    fn peek(&self, into: &mut [u8]) -> io::Result<usize> {
+        sys::peek(self.0.as_raw_fd(), into)
+    }
+
     fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
         sys::send(self.0.as_raw_fd(), bytes)
     }

@@ -170,6 +170,12 @@ impl StreamSocket for Stream {
         }
     }
 
+    fn peek(&self, into: &mut [u8]) -> io::Result<usize> {
+        let inside = self.net.0.borrow();
+        let came = inside.wires[self.wire].ends[self.end].came.iter();
+        Ok(into.iter_mut().zip(came).map(|(place, byte)| *place = *byte).count())
+    }
+
     fn read(&mut self, into: &mut [u8]) -> io::Result<(usize, Duration)> {
         let inside = &mut *self.net.0.borrow_mut();
         let now = inside.now;

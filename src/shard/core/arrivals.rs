@@ -12,7 +12,7 @@ use super::Core;
 use super::awaited::{Awaiting, Found};
 use super::conn::{Arrival, Phase};
 use super::ends::{AcceptFailure, accept_failure};
-use super::handshakes::Turn;
+use super::handshakes::{Pace, Turn};
 use super::points::Listening;
 use crate::clock::Time;
 use crate::driver::{Driver, Token};
@@ -39,7 +39,12 @@ impl<D: Driver> Core<D> {
 
     fn turn_of(&self, source: IpAddr) -> Turn {
         let of_source_max = self.engine.settings().handshakes_max(source);
-        self.handshakes.turn(source, of_source_max, !self.deferred.is_empty(), self.driver.now())
+        let pace = match self.deferred.len() {
+            0 => Pace::Idle,
+            _ if self.engine.puts_off_handshakes() => Pace::Overloaded,
+            _ => Pace::Busy,
+        };
+        self.handshakes.turn(source, of_source_max, pace, self.driver.now())
     }
 
     /// Connections wait at the listener of a point, if it has one.

@@ -53,7 +53,7 @@ pub(super) struct Opening {
 pub(super) enum Share {
     /// Nothing.
     Free,
-    /// The steps of all handshakes.
+    /// The steps of all handshakes but those with servers, which all calls wait for.
     Handshakes,
     /// The reads of all who send more than one takes.
     Bulk,
@@ -95,13 +95,19 @@ impl<S> Conn<S> {
 
     /// What its next read counts for. All calls go through a server's connection, however many phones send too much.
     pub(super) fn share(&self) -> Share {
-        if self.phase == Phase::Handshaking {
+        let is_ours = self.outbound && self.side == Side::Server;
+        if self.phase == Phase::Handshaking && !is_ours {
             Share::Handshakes
         } else if self.is_bulky && self.side == Side::Endpoint {
             Share::Bulk
         } else {
             Share::Free
         }
+    }
+
+    /// Whether its first message was answered: half of the handshake's work is done.
+    pub(super) fn is_answered(&self) -> bool {
+        self.stream.session.as_ref().is_some_and(|session| session.agreed().is_some())
     }
 
     /// What may wait to be sent: a server is trusted with more than a peer whom anybody can play.

@@ -279,7 +279,7 @@ impl<D: Driver> Core<D> {
         self.by_slot.truncate(end);
         self.by_slot.shrink_to_fit();
         self.to_flush.shrink_to_fit();
-        self.deferred.shrink_to_fit();
+        self.deferred.shrink();
         self.bulky.shrink_to_fit();
         self.lingers.shrink_to_fit();
     }

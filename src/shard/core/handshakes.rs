@@ -20,6 +20,8 @@ use crate::stats::Counter;
 /// A handshake may take so long before it gives way to newer ones while this shard has others to reckon: what it waits
 /// for may be its turn.
 const PATIENCE_BUSY: Duration = Duration::from_millis(500);
+/// The same in an overload, in which handshakes give way: whose turn does not come is not to blame.
+const PATIENCE_OVERLOADED: Duration = Duration::from_secs(5);
 /// How long a handshake may take while this shard waits for its peers: two round trips. Short, for nobody is let in
 /// meanwhile, and whoever fills the places with connections that say nothing must not keep others out.
 const PATIENCE_IDLE: Duration = Duration::from_millis(250);
@@ -30,6 +32,27 @@ struct Entry {
     /// `None` for one that we have begun, which counts for no source.
     source: Option<IpAddr>,
     key: Key,
+}
+
+/// What handshakes wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// Their peers.
+    Idle,
+    /// This shard: some wait for their turn.
+    Busy,
+    /// An overload.
+    Overloaded,
+}
+
+impl Pace {
+    fn patience(self) -> Duration {
+        match self {
+            Self::Idle => PATIENCE_IDLE,
+            Self::Busy => PATIENCE_BUSY,
+            Self::Overloaded => PATIENCE_OVERLOADED,
+        }
+    }
 }
 
 /// Whether a handshake may begin.
@@ -57,10 +80,9 @@ impl Handshakes {
         self.all.len()
     }
 
-    /// Whether a handshake with this source, which may have so many, may begin now; if not, it may soon. `busy`: some wait
-    /// for their turn.
-    pub(super) fn turn(&self, source: IpAddr, of_source_max: usize, busy: bool, now: Time) -> Turn {
-        let patience = if busy { PATIENCE_BUSY } else { PATIENCE_IDLE };
+    /// Whether a handshake with this source, which may have so many, may begin now; if not, it may soon.
+    pub(super) fn turn(&self, source: IpAddr, of_source_max: usize, pace: Pace, now: Time) -> Turn {
+        let patience = pace.patience();
         let (in_the_way, otherwise) = if self.of(source) >= of_source_max {
             (self.oldest_of(source), Turn::Parks)
         } else if self.all.len() >= HANDSHAKES_COUNT_MAX {
@@ -130,17 +152,19 @@ mod tests {
         let mut all = Handshakes::default();
         burst(&mut all, 0, HANDSHAKES_COUNT_MAX / 2, source(1));
         burst(&mut all, 1_000, HANDSHAKES_COUNT_MAX - HANDSHAKES_COUNT_MAX / 2, source(2));
-        for (busy, patience) in [(true, PATIENCE_BUSY), (false, PATIENCE_IDLE)] {
-            assert_eq!(all.turn(source(3), SHARE, busy, START), Turn::Waits, "at the bound");
-            assert_eq!(all.turn(source(3), SHARE, busy, START.after(patience - Duration::from_micros(1))), Turn::Waits);
-            assert_eq!(all.turn(source(3), SHARE, busy, START.after(patience)), Turn::Now);
+        for (pace, patience) in
+            [(Pace::Overloaded, PATIENCE_OVERLOADED), (Pace::Busy, PATIENCE_BUSY), (Pace::Idle, PATIENCE_IDLE)]
+        {
+            assert_eq!(all.turn(source(3), SHARE, pace, START), Turn::Waits, "at the bound");
+            assert_eq!(all.turn(source(3), SHARE, pace, START.after(patience - Duration::from_micros(1))), Turn::Waits);
+            assert_eq!(all.turn(source(3), SHARE, pace, START.after(patience)), Turn::Now);
         }
         let gives_way = all.begin(Key::of_test(9_999), Some((source(3), SHARE)), START.after(PATIENCE_IDLE));
         assert_eq!(gives_way, Some((Key::of_test(0), Counter::LimitHandshakesCount)));
         all.end(Key::of_test(0));
         assert_eq!(all.len(), HANDSHAKES_COUNT_MAX);
         all.end(Key::of_test(1));
-        assert_eq!(all.turn(source(3), SHARE, true, START), Turn::Now, "one below it");
+        assert_eq!(all.turn(source(3), SHARE, Pace::Busy, START), Turn::Now, "one below it");
     }
 
     #[test]
@@ -148,11 +172,15 @@ mod tests {
         let mut all = Handshakes::default();
         burst(&mut all, 5_000, 1, source(2));
         burst(&mut all, 0, SHARE, source(1));
-        assert_eq!(all.turn(source(1), SHARE, true, START), Turn::Parks);
-        assert_eq!(all.turn(source(2), SHARE, true, START), Turn::Now, "others are not held up");
+        assert_eq!(all.turn(source(1), SHARE, Pace::Busy, START), Turn::Parks);
+        assert_eq!(all.turn(source(2), SHARE, Pace::Busy, START), Turn::Now, "others are not held up");
         burst(&mut all, 6_000, HANDSHAKES_COUNT_MAX - SHARE - 1, source(3));
-        assert_eq!(all.turn(source(2), SHARE, true, START), Turn::Waits);
-        assert_eq!(all.turn(source(1), SHARE, true, START), Turn::Parks, "nor by it, when there is room for nobody");
+        assert_eq!(all.turn(source(2), SHARE, Pace::Busy, START), Turn::Waits);
+        assert_eq!(
+            all.turn(source(1), SHARE, Pace::Busy, START),
+            Turn::Parks,
+            "nor by it, when there is room for nobody"
+        );
         let gives_way = all.begin(Key::of_test(9_999), Some((source(1), SHARE)), START.after(PATIENCE_BUSY));
         assert_eq!(gives_way, Some((Key::of_test(0), Counter::LimitHandshakesPerSource)), "not the oldest of all");
         for at in (0..SHARE).chain(6_000..6_100).chain([5_000, 9_999]) {
@@ -165,11 +193,11 @@ mod tests {
     fn each_source_has_the_share_of_its_own_network() {
         let mut all = Handshakes::default();
         for at in 0..2 {
-            assert_eq!(all.turn(source(1), 2, true, START), Turn::Now, "{at}");
+            assert_eq!(all.turn(source(1), 2, Pace::Busy, START), Turn::Now, "{at}");
             assert_eq!(all.begin(Key::of_test(at), Some((source(1), 2)), START), None);
         }
-        assert_eq!(all.turn(source(1), 2, true, START), Turn::Parks, "at its bound");
-        assert_eq!(all.turn(source(2), 3, true, START), Turn::Now, "which is nobody else's");
+        assert_eq!(all.turn(source(1), 2, Pace::Busy, START), Turn::Parks, "at its bound");
+        assert_eq!(all.turn(source(2), 3, Pace::Busy, START), Turn::Now, "which is nobody else's");
         let gives_way = all.begin(Key::of_test(2), Some((source(1), 2)), START);
         assert_eq!(gives_way, Some((Key::of_test(0), Counter::LimitHandshakesPerSource)), "one past it");
     }

@@ -10,6 +10,7 @@ mod awaited;
 mod conn;
 mod connection;
 mod datagrams;
+mod deferred;
 mod draining;
 mod ends;
 mod exchanges;
@@ -37,6 +38,7 @@ use slab::Slab;
 
 use self::awaited::Awaited;
 use self::conn::{Arrival, Conn, Key};
+use self::deferred::Deferred;
 use self::draining::Draining;
 use self::exchanges::Exchanges;
 use self::handshakes::Handshakes;
@@ -50,7 +52,7 @@ use crate::clock::Time;
 use crate::driver::{Clock, Driver};
 use crate::engine::{CloseReason, Engine, Event, Input, Level, Mail, Settings};
 use crate::ids::{ConnId, PointId, ShardId, Transport};
-use crate::limits::{BULK_READS_PER_PASS_MAX, HANDSHAKE_STEPS_PER_PASS_MAX, PANIC_WINDOW, PANICS_COUNT_MAX};
+use crate::limits::{BULK_READS_PER_PASS_MAX, PANIC_WINDOW, PANICS_COUNT_MAX};
 use crate::stats::Counter;
 use crate::sys::batch::RecvBatch;
 use crate::tls::Tls;
@@ -93,9 +95,8 @@ pub struct Core<D: Driver> {
     /// Connections whose source has as many of them as it may have.
     parked: Parked<Arrival<D::Stream>>,
     awaited: Awaited<D::Stream>,
-    handshake_steps_left: usize,
     /// Handshakes that wait for a later turn.
-    deferred: VecDeque<Key>,
+    deferred: Deferred,
     bulk_reads_left: usize,
     /// Connections that send more than a read takes, and wait for a later turn.
     bulky: VecDeque<Key>,
@@ -200,8 +201,7 @@ impl<D: Driver> Core<D> {
             handshakes: Handshakes::default(),
             parked: Parked::default(),
             awaited: Awaited::default(),
-            handshake_steps_left: HANDSHAKE_STEPS_PER_PASS_MAX,
-            deferred: VecDeque::new(),
+            deferred: Deferred::default(),
             bulk_reads_left: BULK_READS_PER_PASS_MAX,
             bulky: VecDeque::new(),
             reporter,

@@ -157,7 +157,8 @@ impl<D: Driver> Core<D> {
         let retry = (waits || self.dirty).then(|| now.after(RETRY_AFTER));
         let told = self.reporter.due();
         let accepts = self.accepts_at(now);
-        let due = [self.engine.poll_timeout(), self.next_expiry(), retry, drained, unparks, told, accepts];
+        let (engine, shakes) = (self.engine.poll_timeout(), self.deferred.due());
+        let due = [engine, self.next_expiry(), retry, drained, unparks, told, accepts, shakes];
         let due = due.into_iter().flatten().min();
         self.shared.set_due(due.map(|due| due.0));
         if let Some((answering, all)) = self.engine.pairs_answering() {

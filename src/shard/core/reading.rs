@@ -11,13 +11,14 @@ use std::io;
 use std::time::Duration;
 
 use super::conn::{Conn, Key, Phase, Share};
+use super::deferred::Rank;
 use super::ends::{close_reason, connect_failure, handshake_close};
 use super::{Core, Panic, hand};
 use crate::clock::Time;
 use crate::driver::{Driver, Ready};
 use crate::engine::{CloseReason, Engine, Input};
 use crate::ids::ConnId;
-use crate::limits::{BULK_READS_PER_PASS_MAX, HANDSHAKE_STEPS_PER_PASS_MAX, READS_PER_PASS_MAX};
+use crate::limits::{BULK_READS_PER_PASS_MAX, READS_PER_PASS_MAX};
 use crate::proxy_header;
 use crate::stats::Counter;
 use crate::tls::failure::{self, Failed};
@@ -26,6 +27,9 @@ use crate::tls::key_log;
 use crate::tls::session::{Progress, Session};
 use crate::tls::trust;
 use crate::transport::stream::{Read, StreamSocket};
+
+/// How much of a handshake's first message is looked at.
+const HELLO_LEN_MAX: usize = 4 * 1024;
 
 /// What a read has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,36 +96,59 @@ impl<D: Driver> Core<D> {
     /// Whether a read may be made in this turn. So the length of a turn, and with it how long everybody waits, is bounded
     /// while thousands shake hands or send all that they can.
     fn has_turn(&mut self, key: Key) -> bool {
-        let Self { conns, handshake_steps_left, bulk_reads_left, .. } = self;
+        let Self { conns, deferred, bulk_reads_left, .. } = self;
         let Some(conn) = conns.get_mut(key.index).filter(|conn| conn.serial == key.serial) else { return true };
-        let left = match conn.share() {
-            Share::Free => return true,
-            Share::Handshakes => handshake_steps_left,
-            Share::Bulk => bulk_reads_left,
-        };
-        let less = left.checked_sub(1);
-        *left = less.unwrap_or(0);
-        less.is_some()
+        match conn.share() {
+            Share::Free => true,
+            Share::Handshakes => deferred.take_step(),
+            Share::Bulk => {
+                let less = bulk_reads_left.checked_sub(1);
+                *bulk_reads_left = less.unwrap_or(0);
+                less.is_some()
+            }
+        }
     }
 
     /// The connection is read on later.
     fn put_down(&mut self, key: Key) {
-        let Self { conns, to_read, deferred, bulky, .. } = self;
+        let Self { conns, to_read, bulky, .. } = self;
         let Some(conn) = conns.get_mut(key.index).filter(|conn| conn.serial == key.serial) else { return };
         if std::mem::replace(&mut conn.is_put_down, true) {
             return;
         }
         match conn.share() {
             Share::Free => to_read.push(key),
-            Share::Handshakes => deferred.push_back(key),
+            Share::Handshakes => self.defer(key),
             Share::Bulk => bulky.push_back(key),
         }
+    }
+
+    /// A handshake goes on in a later turn. In an overload it is looked at who that is: at what it has sent, without taking
+    /// it from the socket.
+    fn defer(&mut self, key: Key) {
+        let gives_way = self.engine.puts_off_handshakes();
+        let Self { conns, deferred, engine, scratch, .. } = self;
+        deferred.tidy(|key| conns.get(key.index).is_some_and(|conn| conn.is(key)));
+        let Some(conn) = conns.get_mut(key.index).filter(|_| gives_way) else { return deferred.push(key, Rank::New) };
+        engine.handshake_put_off();
+        let is_known = conn.outbound || conn.is_answered() || engine.is_bound_at(conn.peer.ip());
+        let came = if is_known { 0 } else { conn.stream.socket.peek(&mut scratch[..HELLO_LEN_MAX]).unwrap_or(0) };
+        let resumes = Offer::read(&scratch[..came]).is_some_and(|offer| offer.resumes);
+        deferred.push(
+            key,
+            match (is_known, resumes) {
+                (true, _) => Rank::Known,
+                (false, true) => Rank::Resumes,
+                (false, false) => Rank::New,
+            },
+        );
     }
 
     /// Whether connections are to be read on in the next turn. Of those that wait for their share, as many as were looked
     /// at may be gone.
     pub(super) fn has_left(&self) -> bool {
-        !(self.to_read.is_empty() && self.deferred.is_empty() && self.bulky.is_empty())
+        let may_shake = self.deferred.len() > 0 && self.deferred.steps_left() > 0;
+        may_shake || !(self.to_read.is_empty() && self.bulky.is_empty())
     }
 
     /// The peer took our SYN.
@@ -294,10 +321,10 @@ impl<D: Driver> Core<D> {
 
     /// Lets those go on that had to wait for the next turn.
     pub(super) fn resume_deferred(&mut self) {
-        self.handshake_steps_left = HANDSHAKE_STEPS_PER_PASS_MAX;
+        self.deferred.begin_pass(self.engine.puts_off_handshakes(), self.driver.now());
         self.bulk_reads_left = BULK_READS_PER_PASS_MAX;
-        for _ in 0..HANDSHAKE_STEPS_PER_PASS_MAX {
-            let Some(key) = self.deferred.pop_front() else { break };
+        for _ in 0..self.deferred.steps_left() {
+            let Some(key) = self.deferred.pop() else { break };
             self.resume(key);
         }
         // Each has several reads in its turn.

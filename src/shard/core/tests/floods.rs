@@ -6,7 +6,10 @@ use super::sim::End;
 use super::*;
 use crate::driver::{Driver as _, Next, Ready, Token};
 use crate::ids::Side;
-use crate::limits::{ACCEPTS_IN_A_ROW_MAX, BATCHES_PER_PASS_MAX, HANDSHAKES_COUNT_MAX, READS_PER_PASS_MAX};
+use crate::limits::{
+    ACCEPTS_IN_A_ROW_MAX, BATCHES_PER_PASS_MAX, HANDSHAKE_STEPS_PER_PASS_MAX, HANDSHAKE_TRICKLE_EVERY,
+    HANDSHAKES_COUNT_MAX, OVERLOAD_QUIET, QUEUE_WAIT_MAX, READS_PER_PASS_MAX,
+};
 use crate::sys::batch::BATCH_COUNT_MAX;
 
 /// What a peer's window takes of answers without a read.
@@ -104,11 +107,37 @@ fn handshakes_that_wait_for_their_turn_get_it_when_those_before_them_are_gone() 
         stage.turn();
     }
     assert!(stage.core.deferred.len() > 2 * HANDSHAKE_STEPS_PER_PASS_MAX, "{}", stage.leftovers());
-    let first: Vec<Key> = stage.core.deferred.iter().take(HANDSHAKE_STEPS_PER_PASS_MAX).copied().collect();
+    let first: Vec<Key> = stage.core.deferred.iter().take(HANDSHAKE_STEPS_PER_PASS_MAX).collect();
     first.into_iter().for_each(|key| stage.core.remove(key));
     stage.rest();
     assert_eq!(stage.core.deferred.len(), 0);
     assert!(peers.iter().all(|peer| peer.is_closed() || peer.unread_len() == 0));
+}
+
+#[test]
+fn in_an_overload_handshakes_go_on_now_and_then() {
+    let certificates = Certificates::new("overload");
+    let mut stage = Stage::new(3, certificates.tls("proxy.example.com"));
+    let count = 2 * HANDSHAKE_STEPS_PER_PASS_MAX;
+    let mut peers: Vec<End> = (0..count).map(|host| open(&mut stage, TLS, host)).collect();
+    while stage.core.conns.len() < count {
+        stage.turn();
+    }
+    let late = options(([192, 0, 2, 1], 5060).into(), "UDP", "late");
+    stage.world.send_late(UDP, ([198, 51, 100, 1], 5060).into(), late.as_bytes(), QUEUE_WAIT_MAX * 4);
+    stage.rest();
+    // The begin of a first message.
+    peers.iter_mut().for_each(|peer| peer.say_at_once(&[22, 3, 1, 2, 0, 1]));
+    let waiting = |stage: &mut Stage, time: Duration| {
+        stage.pass(time);
+        peers.iter().filter(|peer| peer.unread_len() > 0).count()
+    };
+    let at_first = waiting(&mut stage, HANDSHAKE_TRICKLE_EVERY);
+    assert!(at_first >= count - 2, "{at_first} of {count} wait");
+    assert_eq!(waiting(&mut stage, HANDSHAKE_TRICKLE_EVERY * 4), at_first - 4);
+    let put_off = stage.core.engine.snapshot().counters.of(Counter::HandshakesPutOff);
+    assert!(put_off >= at_first as u64, "{put_off}");
+    assert_eq!(waiting(&mut stage, OVERLOAD_QUIET), 0, "it is over");
 }
 
 #[test]

@@ -249,9 +249,14 @@ impl World {
     }
 
     pub fn send_datagram(&self, point: PointId, from: SocketAddr, bytes: &[u8]) {
+        self.send_late(point, from, bytes, Duration::ZERO);
+    }
+
+    /// The system has had a datagram for so long.
+    pub fn send_late(&self, point: PointId, from: SocketAddr, bytes: &[u8], waited: Duration) {
         let mut inside = self.0.borrow_mut();
         let port = inside.ports.get_mut(&point.0).expect("a port of this world");
-        port.came.push_back((from, bytes.to_vec(), Duration::ZERO));
+        port.came.push_back((from, bytes.to_vec(), waited));
         port.news = true;
     }
 
@@ -326,6 +331,12 @@ impl Drop for Stream {
 impl StreamSocket for Stream {
     fn connected(&mut self) -> io::Result<()> {
         Ok(())
+    }
+
+    fn peek(&self, into: &mut [u8]) -> io::Result<usize> {
+        let wire = self.0.borrow();
+        let came = wire.came.iter();
+        Ok(into.iter_mut().zip(came).map(|(place, byte)| *place = *byte).count())
     }
 
     fn read(&mut self, into: &mut [u8]) -> io::Result<(usize, Duration)> {

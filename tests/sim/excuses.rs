@@ -28,6 +28,9 @@ const HEARSAY: Duration = Duration::from_secs(15);
 /// How long a party lets an INVITE wait, which starts timer C again.
 const RINGS_MAX: Duration = Duration::from_secs(12);
 
+/// By how much the network may deliver one datagram later than another.
+const OVERTAKES: Duration = Duration::from_millis(2_500);
+
 /// How long two answers may be under way at once.
 const CROSSING: Duration = Duration::from_secs(5);
 
@@ -36,6 +39,9 @@ const CROSSING: Duration = Duration::from_secs(5);
 pub enum Cause {
     /// Who asked has lost the connection that it asked over, or the port.
     AskerLeft,
+    /// Who asked, or was asked, had sent two REGISTERs from two places at nearly the same time, and the network has delivered
+    /// the second one first: what is for it goes where it was.
+    Overtaken,
     /// A mailbox was full.
     Mailbox,
     /// Nothing reached who asked.
@@ -112,6 +118,16 @@ pub struct Facts {
 
 fn is_of_call(one: &Asked, other: &Asked) -> bool {
     one.call_ids().any(|call_id| other.call_ids().any(|its| its == call_id))
+}
+
+/// Whether a party has sent a REGISTER by then that it has never heard the answer of, and shortly after it one from another
+/// place that it has: the network may have delivered them in the other order.
+fn was_overtaken(party: PartyId, by: Time, all: &BTreeMap<String, Asked>) -> bool {
+    let registers = || all.values().filter(|one| one.from == party && one.method == "REGISTER" && one.at < by);
+    registers().filter(|one| one.finals.is_empty()).any(|one| {
+        let passes = |next: &&Asked| next.at >= one.at && next.at.since(one.at) < OVERTAKES && next.way != one.way;
+        registers().filter(passes).any(|next| !next.finals.is_empty())
+    })
 }
 
 /// The request that a request's call began with.
@@ -254,6 +270,9 @@ impl Facts {
         if way.is_stream() && self.mails_refused.iter().any(is_full) {
             return Some(Cause::Mailbox);
         }
+        if !way.is_stream() && was_overtaken(asked.from, asked.at, all) {
+            return Some(Cause::Overtaken);
+        }
         let is_stranger = !way.is_stream() && !asked.is_bound && asked.from != DEVICE;
         if is_stranger && asked.method == "INVITE" && asked.answered_at.is_some() && self.loses {
             return Some(Cause::StrangersBound);
@@ -298,6 +317,9 @@ impl Facts {
         let late = if self.loses { LATE_AND_LOST } else { LATE };
         if asked.answered_at.is_some_and(|at| at.since(asked.at) > late) {
             return Some(Cause::AskedLate);
+        }
+        if to.iter().any(|to| was_overtaken(*to, until, all)) {
+            return Some(Cause::Overtaken);
         }
         // What a B2BUA has made of it went no better, and its end came no sooner than that of this one.
         let made = asked.made.iter().filter_map(|id| all.get(id)).filter(|made| made.finals.is_empty());

@@ -23,6 +23,9 @@ impl Engine {
         let is_server = !accept.is_forwarded && self.env.names.is_server_ip(accept.peer.ip());
         let refusal = if self.draining {
             Some(Refusal::Draining)
+        } else if self.shuts_out(accept.peer.ip(), now) {
+            self.note_turned_away(accept.peer.ip());
+            Some(Refusal::ShutOut)
         } else if held >= self.env.settings.unregistered_max(accept.peer.ip()) && !is_server {
             self.count(Counter::LimitUnregisteredPerSource);
             Some(Refusal::Source)
@@ -51,7 +54,11 @@ impl Engine {
             },
         };
         self.count(Counter::accept_refused(refusal));
-        self.ports.tell_why(Level::Warn, "connection refused", refusal.name(), Some(accept.peer), b"");
+        // That an address is shut out has been told, once.
+        let level = if refusal == Refusal::ShutOut { Level::Debug } else { Level::Warn };
+        if self.tells(level) {
+            self.ports.tell_why(level, "connection refused", refusal.name(), Some(accept.peer), b"");
+        }
         Err(refusal)
     }
 
@@ -146,6 +153,7 @@ impl Engine {
             conn.last = now;
         }
         self.kept.conn_bound(self.env.settings.point(point).transport, is_registered);
+        self.note_bound(ip, is_registered);
         match (counted, counts) {
             (true, false) => self.uncount_source(ip),
             (false, true) => *self.unregistered.entry(ip).or_insert(0) += 1,

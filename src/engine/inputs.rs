@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::abuse::Abuse;
 use super::connections::Connections;
 use super::context::Contexts;
 use super::io::Input;
@@ -12,6 +13,7 @@ use super::service_checks::{OWNER, ServiceChecks};
 use crate::config::engine::{Live, Settings};
 
 use super::{CloseReason, Engine};
+use crate::abuse::Failure;
 use crate::clock::Time;
 use crate::dns;
 use crate::flow::table::Slots;
@@ -43,6 +45,7 @@ impl Engine {
             dns: dns::Dns::new(settings.dns.clone(), rng.seed()),
             dns_timer: None,
             admission: Admission::default(),
+            abuse: Abuse::new(settings.shard == OWNER, state),
             draining: false,
             ports: Ports::new(settings.shard, rng, Wheel::new(now)),
             env,
@@ -61,6 +64,7 @@ impl Engine {
         }
         let (check, force) = (live.oos_check, live.oos_force);
         self.env.set_live(live);
+        self.review_sentences();
         self.as_owner(now, |checks| checks.set_times(check, force, now));
     }
 
@@ -76,7 +80,12 @@ impl Engine {
             Input::Ready { conn, identities } => self.on_ready(conn, identities, now),
             Input::Bytes { conn, bytes, waited } => self.on_bytes(conn, bytes, now.before(waited), now),
             Input::HalfClosed { conn } => self.on_half_closed(conn, now),
-            Input::Closed { conn, reason } => self.on_closed(conn, reason, now),
+            Input::Closed { conn, reason } => {
+                if reason == CloseReason::Handshake {
+                    self.note_failed_conn(conn, Failure::Connection);
+                }
+                self.on_closed(conn, reason, now);
+            }
             Input::Unreachable { to } => {
                 self.count(Counter::DatagramUnreachable);
                 self.on_unreachable(to, now);
@@ -100,7 +109,7 @@ impl Engine {
     }
 
     /// Mail of this shard to itself, and what the resolver has to say: either may bring more of the other.
-    fn settle(&mut self, now: Time) {
+    pub(super) fn settle(&mut self, now: Time) {
         loop {
             while let Some(mail) = self.ports.local.pop_front() {
                 self.on_mail(self.env.settings.shard, mail, now);

@@ -81,6 +81,7 @@
 //! 4. [`Engine::on_resolved`] tells the waiting contexts `Located`, and each goes on over the new flow. What comes later
 //!    with a token of the old one asks [`Location::moved_from`], and follows at once.
 
+mod abuse;
 mod ack;
 mod ack_out;
 mod admission;
@@ -127,6 +128,7 @@ mod words;
 use std::collections::HashMap;
 use std::net::IpAddr;
 
+use abuse::Abuse;
 use conn::Conn;
 use connections::Connections;
 use context::Contexts;
@@ -170,6 +172,7 @@ pub struct Engine {
     contexts: Contexts,
 
     admission: Admission,
+    abuse: Abuse,
     draining: bool,
 }
 
@@ -205,6 +208,7 @@ impl Engine {
         self.location.shrink();
         halve(&mut self.unregistered);
         self.contexts.shrink();
+        self.abuse.shrink();
     }
 
     /// The counters, which the shell adds its own to.
@@ -240,6 +244,7 @@ impl Engine {
         gauges.set_len(Gauge::DnsNamesKnown, known);
         gauges.set_len(Gauge::DnsNamesAsking, asking);
         gauges.set_len(Gauge::DnsWaiting, waiting);
+        self.abuse.show(gauges);
         gauges.set(Gauge::Draining, u64::from(self.draining));
         snapshot
     }
@@ -259,7 +264,9 @@ impl Engine {
             && self.unregistered.is_empty()
             && self.location.is_empty()
             && self.connections.is_idle()
-            && self.ports.wheel.len() == self.service_checks.as_ref().map_or(0, |checks| checks.timers())
+            && self.abuse.bound_len() == 0
+            && self.ports.wheel.len()
+                == self.service_checks.as_ref().map_or(0, |checks| checks.timers()) + self.abuse.timers_len()
     }
 
     fn me(&self) -> ShardId {

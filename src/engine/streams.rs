@@ -15,6 +15,7 @@ use super::connections::ConnectionKey;
 use super::location::Lost;
 use super::location::notice::Notice;
 use super::{CloseReason, Engine, Level, Mail, Output, Source};
+use crate::abuse::Failure;
 use crate::clock::Time;
 use crate::ids::{ConnId, FlowRef, PointId, Side};
 use crate::limits::PINGS_PER_READ_MAX;
@@ -36,6 +37,7 @@ impl Engine {
         let origin = origin.filter(|origin| origin.is_peer || point.serves(origin.side));
         // Nobody of a peer's CA becomes a phone, not even when the settings' files have changed since it was let in.
         if link.is_none() && origin.is_none() && identities.as_ref().is_some_and(|shown| shown.of_peers_only) {
+            self.note_failed_conn(id, Failure::Connection);
             self.event("connection refused: its certificate is of a peer's CA, and not the peer's", Some(peer), b"");
             return self.close(id, CloseReason::Handshake, now);
         }
@@ -70,7 +72,13 @@ impl Engine {
             Some((at, CloseReason::Idle)) if at <= now && conn.stays_for_answers(longest_wait, now) => {
                 self.update_deadline(id);
             }
-            Some((at, reason)) if at <= now => self.close(id, reason, now),
+            Some((at, reason)) if at <= now => {
+                use CloseReason::{FirstMessageTimeout, HandshakeTimeout, SlowMessage};
+                if matches!(reason, HandshakeTimeout | FirstMessageTimeout | SlowMessage) {
+                    self.note_failed_conn(id, Failure::Connection);
+                }
+                self.close(id, reason, now);
+            }
             _ => self.update_deadline(id),
         }
     }
@@ -78,6 +86,9 @@ impl Engine {
     pub(super) fn on_bytes(&mut self, id: ConnId, bytes: &[u8], came: Time, now: Time) {
         let mut input = bytes;
         self.note_wait(now.since(came), now);
+        if self.must_go(id, now) {
+            return self.close(id, CloseReason::ShutOut, now);
+        }
         let Some(conn) = self.conns.get_mut(id) else { return };
         let transport = self.env.settings.point(conn.point).transport;
         let was_begun = conn.begun.is_some();
@@ -85,6 +96,7 @@ impl Engine {
             let peer = conn.peer;
             self.count(Counter::ProxyHeaderUnexpected);
             self.event(proxy_header::UNEXPECTED, Some(peer), b"");
+            self.note_failed_conn(id, Failure::Garbage);
             return self.close(id, CloseReason::Framing, now);
         }
         // Taken out while its messages are handled: what a message causes may close the connection.
@@ -171,6 +183,7 @@ impl Engine {
                 self.ports.counters.count_with_bound(Counter::scan_error(error));
                 let peer = self.conns.get(id).map(|conn| conn.peer);
                 self.event("message dropped: it cannot be answered", peer, buf.get(..64).unwrap_or(&buf));
+                self.note_failed_conn(id, Failure::Garbage);
                 self.ports.pool.give(buf);
             }
         }
@@ -211,6 +224,7 @@ impl Engine {
             self.refuse_fault(&message, &source);
         } else {
             self.ports.counters.count_with_bound(Counter::fault(what));
+            self.note_failed_conn(id, Failure::Garbage);
         }
         self.close(id, CloseReason::Framing, now);
     }
@@ -232,6 +246,9 @@ impl Engine {
         self.ports.counters.count_with_bound(Counter::closed(reason));
         if conn.counts_as_unregistered() {
             self.uncount_source(conn.peer.ip());
+        }
+        if conn.is_registered() {
+            self.note_bound(conn.peer.ip(), false);
         }
         // What could not be opened is said of its address, once.
         let is_unopened = conn.link.is_some() && matches!(reason, CloseReason::Connect(_));
@@ -295,6 +312,7 @@ impl Engine {
         }
         if was_registered {
             self.kept.conn_bound(self.env.settings.point(point).transport, false);
+            self.note_bound(peer, false);
         }
         let lost = self.location.half_close(id);
         self.part_from(id, point, link, &lost, CloseReason::Peer, now);

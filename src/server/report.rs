@@ -114,10 +114,11 @@ impl Report {
             writeln!(f)?;
         }
         for rule in networks {
-            let NetworkRule { network, unregistered_max, handshakes_max, proxy_protocol } = rule;
+            let NetworkRule { network, unregistered_max, handshakes_max, proxy_protocol, bans } = rule;
             let by_header = if *proxy_protocol { ", by their PROXY header" } else { "" };
             write!(f, "network      {network}: {unregistered_max} unregistered, ")?;
-            writeln!(f, "{handshakes_max} handshakes{by_header}")?;
+            let no_bans = if *bans || *proxy_protocol { "" } else { ", never shut out" };
+            writeln!(f, "{handshakes_max} handshakes{by_header}{no_bans}")?;
         }
         Ok(())
     }
@@ -265,6 +266,7 @@ mod tests {
             unregistered_max: 5_000,
             handshakes_max: 256,
             proxy_protocol: true,
+            bans: true,
         });
         let target = |address: &str, priority, weight| Target {
             transport: Transport::Udp,

@@ -12,6 +12,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use crate::abuse::{LET_IN, SHUT_OUT};
 use crate::clock::Time;
 use crate::engine::{Event, Level};
 use crate::ids::ShardId;
@@ -168,7 +169,9 @@ impl Reporter {
     }
 
     fn admits(&mut self, event: &Event, now: Time) -> bool {
-        if matches!(event.level, Level::Debug | Level::Trace) {
+        // Those who read bans must not miss one; what it takes to be shut out bounds their rate.
+        let is_ban = matches!(event.what, SHUT_OUT | LET_IN);
+        if is_ban || matches!(event.level, Level::Debug | Level::Trace) {
             return true;
         }
         self.fire(now);

@@ -32,7 +32,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use crate::clock::Time;
@@ -69,6 +69,15 @@ impl Source {
         match ip.to_canonical() {
             IpAddr::V6(ip) => Self(IpAddr::V6((ip.to_bits() & !u128::from(u64::MAX)).into())),
             ip => Self(ip),
+        }
+    }
+
+    /// As it is shown, or any address of it.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.strip_suffix("/64") {
+            Some(text) => text.parse::<Ipv6Addr>().ok().map(|ip| Self::of(ip.into())),
+            None => text.parse().ok().map(Self::of),
         }
     }
 

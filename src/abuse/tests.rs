@@ -1,3 +1,5 @@
+//! The judge at each of its edges, and what a shard keeps of it.
+
 use super::*;
 
 const START: Time = Time(1_000_000_000);
@@ -184,6 +186,11 @@ fn an_ipv6_address_counts_with_its_64_and_a_mapped_one_as_what_it_is() {
     assert_eq!(of("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::/64");
     assert_eq!(of("2001:db8:1:2::9"), "2001:db8:1:2::/64");
     assert_eq!(of("2001:db8:1:3::9"), "2001:db8:1:3::/64");
+    let parsed = |text: &str| Source::parse(text).map(|source| source.to_string());
+    for text in ["2001:db8:1:2::/64", "2001:db8:1:2::9", "192.0.2.7"] {
+        assert_eq!(parsed(text), Some(of(text.trim_end_matches("/64"))));
+    }
+    assert_eq!(["", "192.0.2.7/64", "2001:db8::/48", "host"].map(parsed), [const { None }; 4]);
     assert_eq!((of("192.0.2.7"), of("::ffff:192.0.2.7")), ("192.0.2.7".into(), "192.0.2.7".into()));
 }
 

@@ -108,7 +108,7 @@ impl Engine {
     pub(super) fn note_failure(&mut self, ip: IpAddr, failure: Failure) {
         let source = Source::of(ip);
         if !self.abuse.bound.contains_key(&source) && self.is_judged(ip) {
-            self.mail(OWNER, Mail::Failure { source, failure });
+            self.ports.mail(OWNER, Mail::Failure { source, failure });
         }
     }
 
@@ -135,7 +135,9 @@ impl Engine {
         }
         let ip = asked.source.peer.ip();
         match answer.code {
-            200..300 if self.abuse.sentences.has(ip) => self.mail(OWNER, Mail::Succeeded { source: Source::of(ip) }),
+            200..300 if self.abuse.sentences.has(ip) => {
+                self.ports.mail(OWNER, Mail::Succeeded { source: Source::of(ip) })
+            }
             403 | 404 if asked.method == Method::Register => {
                 let registration = context.request.as_ref().and_then(|request| request.registration.as_ref());
                 let aor = registration.map_or(&[][..], |registration| &registration.aor);
@@ -151,7 +153,7 @@ impl Engine {
     pub(super) fn note_bound(&mut self, ip: IpAddr, is_bound: bool) {
         self.abuse.note_bound(ip, is_bound);
         if is_bound && self.abuse.sentences.has(ip) {
-            self.mail(OWNER, Mail::Succeeded { source: Source::of(ip) });
+            self.ports.mail(OWNER, Mail::Succeeded { source: Source::of(ip) });
         }
     }
 
@@ -189,22 +191,8 @@ impl Engine {
         self.judging(|_| {});
     }
 
-    /// The proxy shows other certificates: who has failed by the old ones begins anew.
-    pub fn pardon_all(&mut self, now: Time) {
-        self.judging(|judge| judge.pardon_where(|_| true));
-        self.settle(now);
-    }
-
-    /// Lets an address in again. Says whether it was shut out. To be asked of the first shard.
-    pub fn pardon(&mut self, ip: IpAddr, now: Time) -> bool {
-        let mut was_out = false;
-        self.judging(|judge| was_out = judge.pardon(Source::of(ip)));
-        self.settle(now);
-        was_out
-    }
-
     /// Tells the judge something, on its shard, and carries out what follows.
-    fn judging(&mut self, tell: impl FnOnce(&mut Judge)) {
+    pub(super) fn judging(&mut self, tell: impl FnOnce(&mut Judge)) {
         let Some(judge) = &mut self.abuse.judge else { return };
         tell(judge);
         let mut has_changed = false;
@@ -252,7 +240,7 @@ impl Engine {
     /// The judge has decided. Where the address holds a binding, it is acquitted.
     pub(super) fn on_verdict(&mut self, source: Source, verdict: Verdict) {
         if verdict != Verdict::Free && self.abuse.bound.contains_key(&source) {
-            return self.mail(OWNER, Mail::Succeeded { source });
+            return self.ports.mail(OWNER, Mail::Succeeded { source });
         }
         self.abuse.sentences.set(source, verdict);
     }

@@ -13,7 +13,7 @@ use super::service_checks::{OWNER, ServiceChecks};
 use crate::config::engine::{Live, Settings};
 
 use super::{CloseReason, Engine};
-use crate::abuse::Failure;
+use crate::abuse::{self, Failure};
 use crate::clock::Time;
 use crate::dns;
 use crate::flow::table::Slots;
@@ -109,7 +109,7 @@ impl Engine {
     }
 
     /// Mail of this shard to itself, and what the resolver has to say: either may bring more of the other.
-    pub(super) fn settle(&mut self, now: Time) {
+    fn settle(&mut self, now: Time) {
         loop {
             while let Some(mail) = self.ports.local.pop_front() {
                 self.on_mail(self.env.settings.shard, mail, now);
@@ -130,6 +130,20 @@ impl Engine {
         self.as_owner(now, |checks| result = checks.pin(pair, member, now));
         self.settle(now);
         result
+    }
+
+    /// Lets an address in again. Says whether it was shut out. To be asked of the first shard.
+    pub fn pardon(&mut self, source: abuse::Source, now: Time) -> bool {
+        let mut was_out = false;
+        self.judging(|judge| was_out = judge.pardon(source));
+        self.settle(now);
+        was_out
+    }
+
+    /// The proxy shows other certificates: who has failed by the old ones begins anew.
+    pub fn pardon_all(&mut self, now: Time) {
+        self.judging(|judge| judge.pardon_where(|_| true));
+        self.settle(now);
     }
 
     /// Ends every connection, as if each had been idle for too long: for tests of what is left then. A shard that stops

@@ -27,7 +27,7 @@
 //!           contexts, seek      what a context wants, put to the other parts
 //!             locating, connecting, known
 //!               ack_out, outbox what leaves
-//!                 conns, sender
+//!                 conns, sender, abuse
 //! ```
 //!
 //! [`Engine::check`] says what holds between any two inputs; every test asks it after each of them.

@@ -86,19 +86,12 @@ impl Engine {
     pub(super) fn on_bytes(&mut self, id: ConnId, bytes: &[u8], came: Time, now: Time) {
         let mut input = bytes;
         self.note_wait(now.since(came), now);
-        if self.must_go(id, now) {
-            return self.close(id, CloseReason::ShutOut, now);
+        if let Some(reason) = self.not_read(id, bytes, now) {
+            return self.close(id, reason, now);
         }
         let Some(conn) = self.conns.get_mut(id) else { return };
         let transport = self.env.settings.point(conn.point).transport;
         let was_begun = conn.begun.is_some();
-        if !conn.heard && !was_begun && proxy_header::is_one(bytes) {
-            let peer = conn.peer;
-            self.count(Counter::ProxyHeaderUnexpected);
-            self.event(proxy_header::UNEXPECTED, Some(peer), b"");
-            self.note_failed_conn(id, Failure::Garbage);
-            return self.close(id, CloseReason::Framing, now);
-        }
         // Taken out while its messages are handled: what a message causes may close the connection.
         let mut framer = std::mem::take(&mut conn.framer);
         self.ports.counters.add(Counter::bytes_in(transport), bytes.len() as u64);
@@ -144,6 +137,22 @@ impl Engine {
         if was_begun != now_begun || (heard && conn.timer.is_some() && !conn.is_registered() && now_begun) {
             self.update_deadline(id);
         }
+    }
+
+    /// Why what comes over a connection is not even read, if so.
+    fn not_read(&mut self, id: ConnId, bytes: &[u8], now: Time) -> Option<CloseReason> {
+        if self.must_go(id, now) {
+            return Some(CloseReason::ShutOut);
+        }
+        let conn = self.conns.get(id)?;
+        if conn.heard || conn.begun.is_some() || !proxy_header::is_one(bytes) {
+            return None;
+        }
+        let peer = conn.peer;
+        self.count(Counter::ProxyHeaderUnexpected);
+        self.event(proxy_header::UNEXPECTED, Some(peer), b"");
+        self.note_failed_conn(id, Failure::Garbage);
+        Some(CloseReason::Framing)
     }
 
     /// Answers the pings of a read: all that was read is known to have come, whatever their number. One that is still

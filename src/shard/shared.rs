@@ -1,7 +1,6 @@
 //! What other threads may see and do of a shard: wake it, watch it, ask it.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
@@ -221,7 +220,7 @@ pub(super) enum Control {
     /// Addresses that are shut out, and how many of their connections were refused.
     Bans(Sender<Shown>),
     /// Of the first shard: let an address in again.
-    Unban(IpAddr, Sender<bool>),
+    Unban(abuse::Source, Sender<bool>),
     /// Of the first shard: fix the active server of the pair of this name, or let the rules decide again.
     Pin(Box<str>, Option<Member>, Sender<Result<(), PinFault>>),
 }
@@ -337,8 +336,8 @@ impl Handle {
 
     /// Lets an address in again, and says whether it was shut out; `None` when the shard that judges did not answer. Blocks.
     #[must_use]
-    pub fn unban(&self, ip: IpAddr) -> Option<bool> {
-        self.ask_owner(|reply| Control::Unban(ip, reply))
+    pub fn unban(&self, source: abuse::Source) -> Option<bool> {
+        self.ask_owner(|reply| Control::Unban(source, reply))
     }
 
     /// Asks to pin or to release, and waits for no answer.

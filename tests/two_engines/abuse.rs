@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use hawser::abuse::{CONNECTION, GARBAGE, REFUSED, REGISTER};
+use hawser::abuse::{CONNECTION, GARBAGE, REFUSED, REGISTER, Source};
 use hawser::config::{Device, Network, NetworkRule, Verify};
 use hawser::engine::{Accept, CloseReason, Input, Refusal, Settings};
 use hawser::limits::{
@@ -385,11 +385,11 @@ fn an_ipv6_host_is_shut_out_with_its_64_but_for_who_is_excepted_there() {
 fn an_operator_and_new_certificates_let_in_who_is_shut_out() {
     let mut world = World::new(&Setup::default());
     shut_out(&mut world, SCANNER);
-    let (ip, now) = (SCANNER.parse().expect("an address"), world.now);
-    assert!(world.engines[0].pardon(ip, now));
+    let (source, now) = (Source::parse(SCANNER).expect("an address"), world.now);
+    assert!(world.engines[0].pardon(source, now));
     world.settle();
     assert!(is_out(&world, SCANNER).iter().all(|is_out| !is_out));
-    assert!(!world.engines[0].pardon(ip, now), "not twice");
+    assert!(!world.engines[0].pardon(source, now), "not twice");
     shut_out_from_here(&mut world);
     assert!(is_out(&world, SCANNER).iter().all(|is_out| *is_out));
     world.engines[0].pardon_all(now);

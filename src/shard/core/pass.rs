@@ -72,9 +72,9 @@ impl<D: Driver> Core<D> {
                 let _ = reply.try_send(pinned);
             }
             Control::Bans(reply) => drop(reply.try_send(self.engine.bans(self.driver.now()))),
-            Control::Unban(ip, reply) => {
+            Control::Unban(source, reply) => {
                 self.dirty = true;
-                let was_out = self.engine.pardon(ip, self.driver.now());
+                let was_out = self.engine.pardon(source, self.driver.now());
                 let _ = reply.try_send(was_out);
             }
             Control::Certificates(flows, reply) => {

@@ -49,7 +49,10 @@ fn who_is_slowed_has_few_handshakes_in_the_air_and_who_is_shut_out_is_let_go_at_
     let silent: Vec<End> = (0..2 * ABUSE_HANDSHAKES_MAX).map(|_| open(&mut stage, TLS, 66)).collect();
     let other = open(&mut stage, TLS, 67);
     stage.rest();
-    assert_eq!((stage.core.handshakes.len(), stage.core.parked.len()), (ABUSE_HANDSHAKES_MAX + 1, ABUSE_HANDSHAKES_MAX));
+    assert_eq!(
+        (stage.core.handshakes.len(), stage.core.parked.len()),
+        (ABUSE_HANDSHAKES_MAX + 1, ABUSE_HANDSHAKES_MAX)
+    );
     silent.into_iter().for_each(|end| leave(&mut stage, end));
     stage.pass(Duration::from_secs(1));
 

@@ -416,7 +416,10 @@ impl Sentences {
     /// The judge has decided.
     pub fn set(&mut self, source: Source, verdict: Verdict) {
         let out_until = match verdict {
-            Verdict::Free => return drop(self.all.remove(&source)),
+            Verdict::Free => {
+                self.all.remove(&source);
+                return;
+            }
             Verdict::Slowed => None,
             Verdict::ShutOut(until) => Some(until),
         };

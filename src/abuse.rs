@@ -166,7 +166,7 @@ impl Why {
     pub fn words(self) -> &'static str {
         match self {
             Self::Time => "its time is over",
-            Self::Success => "it has registered",
+            Self::Success => "it has had success",
             Self::Operator => "an operator says so",
             Self::Settings => "settings or certificates have changed",
             Self::GaveWay => "it gave way to others",

@@ -239,6 +239,15 @@ mod tests {
     }
 
     #[test]
+    fn no_ban_is_left_out_however_many_there_are() {
+        let mut reporter = Reporter::new(ShardId(0));
+        for what in [SHUT_OUT, LET_IN] {
+            let ban = Event { what, peer: None, ..event("", "203.0.113.1") };
+            assert_eq!(written(&mut reporter, &ban, 3, 1_000), 1_000, "{what}");
+        }
+    }
+
+    #[test]
     fn a_scanner_does_not_hide_the_one_phone_that_fails() {
         let mut reporter = Reporter::new(ShardId(0));
         for second in 0..5 {

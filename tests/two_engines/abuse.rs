@@ -305,7 +305,7 @@ fn a_binding_that_is_told_late_lifts_a_ban_and_its_own_shard_never_refuses() {
     world.hold_mail = false;
     world.settle();
     assert_eq!(is_out(&world, SCANNER), [false, false]);
-    assert_eq!(lines(&world, "address let in again"), ["address let in again: 203.0.113.66: it has registered"]);
+    assert_eq!(lines(&world, "address let in again"), ["address let in again: 203.0.113.66: it has had success"]);
     world.end();
 }
 

@@ -22,7 +22,8 @@
 //! - A challenge (401, 407) is no failure, for digest begins with it. Nor is a connection that is closed before a word
 //!   was said: monitors and balancers look in so, each second.
 //! - A connection that comes to nothing (a failed TLS handshake, no message in time) weighs [`CONNECTION`]. One
-//!   broken phone that tries every two seconds stays where it is, and so do fifteen that try every thirty.
+//!   broken phone that tries every two seconds stays where it is, and so do fifteen that try every thirty. None does
+//!   while the shard is overloaded, nor when it gave way to others: that may be our fault.
 //! - Garbage, and a 403, weigh [`GARBAGE`] and [`REFUSED`]: no phone sends much of it, a scanner nothing else. A trunk that
 //!   never registers and is refused some calls has success with others.
 //! - A refused REGISTER weighs [`REGISTER`], but once for each address of record: phones repeat theirs for ever, who guesses

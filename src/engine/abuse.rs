@@ -107,7 +107,9 @@ impl Engine {
     /// Something has failed that came over a connection from this address.
     pub(super) fn note_failure(&mut self, ip: IpAddr, failure: Failure) {
         let source = Source::of(ip);
-        if !self.abuse.bound.contains_key(&source) && self.is_judged(ip) {
+        // A peer that gives up on a shard that is overloaded has not failed by itself.
+        let may_be_ours = failure == Failure::Connection && self.admission.overload().is_some();
+        if !may_be_ours && !self.abuse.bound.contains_key(&source) && self.is_judged(ip) {
             self.ports.mail(OWNER, Mail::Failure { source, failure });
         }
     }

@@ -8,10 +8,11 @@ use hawser::config::{Device, Network, NetworkRule, Verify};
 use hawser::engine::{Accept, CloseReason, Input, Refusal, Settings};
 use hawser::limits::{
     ABUSE_HANDSHAKES_MAX, ABUSE_SHUT_OUT_FROM, ABUSE_SLOWED_FROM, ABUSE_SLOWED_LEAST, BAN_TIME, HANDSHAKE_MAX,
-    HANDSHAKES_PER_SOURCE_MAX,
+    HANDSHAKES_PER_SOURCE_MAX, OVERLOAD_QUIET,
 };
 use hawser::stats::{Counter, Gauge};
 
+use crate::overload::overload;
 use crate::registration::user_with_home;
 use crate::talk::{Phone, answer, start_line};
 use crate::world::{SERVER, Setup, TCP, TLS, Wire, World};
@@ -396,6 +397,20 @@ fn an_operator_and_new_certificates_let_in_who_is_shut_out() {
     world.settle();
     assert!(is_out(&world, SCANNER).iter().all(|is_out| !is_out));
     assert_eq!(lines(&world, "address").len(), 4, "{:?}", world.events);
+    world.end();
+}
+
+#[test]
+fn a_handshake_that_fails_while_the_shard_is_overloaded_is_held_against_nobody() {
+    let mut world = World::new(&Setup::default());
+    overload(&mut world);
+    for n in 0..200 {
+        fail_handshake(&mut world, n % 2, SCANNER);
+    }
+    assert_eq!(world.counted(Counter::AbuseConnection), 0);
+    world.pass(OVERLOAD_QUIET + Duration::from_millis(10));
+    fail_handshake(&mut world, 1, SCANNER);
+    assert_eq!(world.counted(Counter::AbuseConnection), 1);
     world.end();
 }
 

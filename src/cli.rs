@@ -5,6 +5,7 @@
 //! variable is read, so that the file says everything.
 
 mod ask;
+mod bans;
 mod file;
 mod locate;
 mod pool_zone;
@@ -67,6 +68,18 @@ enum Command {
         #[command(flatten)]
         running: Running,
     },
+    /// Ask a running proxy which addresses it has shut out for they only failed, since when, until when and why.
+    Bans {
+        #[command(flatten)]
+        running: Running,
+    },
+    /// Let an address in again that is shut out.
+    Unban {
+        /// The address, as bans shows it.
+        address: String,
+        #[command(flatten)]
+        running: Running,
+    },
     /// Let service checks decide again which SIP Server of a pair is active.
     Release {
         /// The pair, by its name in [[sip-server]].
@@ -98,6 +111,7 @@ enum CliError {
     Ask(ask::AskError),
     Locate(locate::LocateError),
     Pin(servers::PinError),
+    Unban(bans::UnbanError),
     Zone(pool_zone::ZoneError),
     Write(io::Error),
 }
@@ -113,6 +127,7 @@ impl fmt::Display for CliError {
             Self::Ask(fault) => fault.fmt(f),
             Self::Locate(fault) => fault.fmt(f),
             Self::Pin(fault) => fault.fmt(f),
+            Self::Unban(fault) => fault.fmt(f),
             Self::Zone(fault) => fault.fmt(f),
             Self::Write(fault) => write!(f, "stdout: cannot be written: {fault}"),
         }
@@ -158,6 +173,10 @@ fn run(cli: Cli) -> Result<(), CliError> {
         }
         (Some(Command::Release { name, running }), _) => {
             say(&servers::pin(&name, None, &running.proxy()?).map_err(CliError::Pin)?)
+        }
+        (Some(Command::Bans { running }), _) => say(&bans::bans(&running.proxy()?).map_err(CliError::Ask)?),
+        (Some(Command::Unban { address, running }), _) => {
+            say(&bans::unban(&address, &running.proxy()?).map_err(CliError::Unban)?)
         }
         (None, Some(path)) => {
             let file = file::read(&path).map_err(CliError::File)?;

@@ -85,6 +85,7 @@
 //! | [`server_pool`], [`dns`] | yes | HA pairs and their health; RFC 3263 |
 //! | [`transaction`] | yes | four state machines, keys, branches |
 //! | [`sip`], [`proxy_header`] | yes | scanner, framer, spans, edits, responses; whose a balancer says that it is |
+//! | [`overload`], [`abuse`] | yes | who gives way when messages wait too long; addresses that only fail |
 //! | [`limits`], [`config`], [`stats`] | yes | named bounds; settings; counters |
 //! | [`wheel`], [`clock`], [`rng`], [`ids`], [`planted`] | yes | timers; injected time and chance; newtypes; faults that a test plants |
 //!
@@ -110,6 +111,7 @@
 //! [`flow::token`] for what makes a way back authentic, [`driver`] and [`shard`] for the loop.
 
 // Public is what the program, the tests and the benches name.
+pub mod abuse;
 pub mod admin;
 pub mod cli;
 pub mod clock;

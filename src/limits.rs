@@ -46,6 +46,25 @@ pub const PROXY_HEADER_MAX: Duration = Duration::from_secs(5);
 pub const PROXY_HEADERS_AWAITED_COUNT_MAX: usize = 1_024;
 /// Connections without a binding from one source address, unless `[[network]]` says otherwise for it.
 pub const UNREGISTERED_PER_SOURCE_MAX: u32 = 1_024;
+/// Points from which on an address that only fails is slowed: see `abuse`.
+pub const ABUSE_SLOWED_FROM: u32 = 60;
+/// Points from which on it is shut out, and beyond which it gets none.
+pub const ABUSE_SHUT_OUT_FROM: u32 = 300;
+/// From the moment that it is slowed until it may be shut out: the time for a shard to say that it holds a binding.
+pub const ABUSE_SLOWED_LEAST: Duration = Duration::from_secs(5);
+/// TLS handshakes in the air of a shard that an address has while it is slowed.
+pub const ABUSE_HANDSHAKES_MAX: usize = 4;
+/// Addresses that a process remembers failures of; then the quarter with the least guilt is forgotten.
+pub const ABUSE_SOURCES_COUNT_MAX: usize = 4_096;
+/// Addresses of record that are known to have been refused to one address, so that each counts once; no fewer than it takes
+/// to be shut out.
+pub const ABUSE_AORS_COUNT_MAX: usize = 16;
+/// For how long an address is shut out the first time; each further time for twice as long.
+pub const BAN_TIME: Duration = Duration::from_secs(600);
+/// The longest that it is.
+pub const BAN_TIME_MAX: Duration = Duration::from_secs(24 * 3_600);
+/// After it was shut out, the next time is the first again.
+pub const BAN_REMEMBERED: Duration = Duration::from_secs(24 * 3_600);
 /// What a transaction is taken to hold: two messages and its state. `transactions_max` is found by it, and is a bound on
 /// memory only as long as all transactions together hold no more than so much for each that there may be: from then on
 /// new requests are refused.

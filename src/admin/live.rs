@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use super::{About, Readiness, Source, TlsFiles};
+use crate::abuse::{self, BanRow};
 use crate::engine::Located;
 use crate::server_pool::{Member, PinFault};
 use crate::shard::Handle;
@@ -45,6 +46,14 @@ impl Source for Live {
 
     fn pin(&self, pair: &str, member: Option<Member>) -> Option<Result<(), PinFault>> {
         self.handle.pin(pair, member)
+    }
+
+    fn bans(&self) -> Option<Vec<BanRow>> {
+        self.handle.bans()
+    }
+
+    fn unban(&self, address: abuse::Source) -> Option<bool> {
+        self.handle.unban(address)
     }
 
     fn readiness(&self) -> Readiness {

@@ -1,4 +1,4 @@
-//! Statistics over HTTP: `/metrics`, `/stats`, `/where`, `/healthz`, `/readyz` and a page for people.
+//! Statistics over HTTP: `/metrics`, `/stats`, `/where`, `/bans`, `/healthz`, `/readyz` and a page for people.
 //!
 //! Owns: one plain thread with an HTTP server on it, and what the answers look like. It reads the shards only
 //! through [`Source`], whose questions may block: they run on threads of their own, a bounded number at once and
@@ -17,14 +17,15 @@
 //! | `/servers` | the state of each pair of SIP Servers as a JSON array |
 //! | `POST /servers/NAME/pin?member=` | makes `primary` or `backup` the active one of its pair, whatever happens |
 //! | `POST /servers/NAME/release` | leaves it to the rules again |
+//! | `/bans` | the addresses that are shut out, as a JSON array |
+//! | `POST /unban?address=` | lets one in again |
 //! | `/where?aor=` | the bindings of an AOR as a JSON array; 404 and `[]` when there is none |
 //! | `/healthz` | 200 while every shard runs |
 //! | `/readyz` | 200 while new work is taken, else 503 with the reason; and how many pairs of SIP Servers answer |
 //! | `/` | a page that shows the numbers and renews them |
 //!
 //! Left out on purpose: keep-alive (one request for each connection, so that nobody can hold one for ever),
-//! request bodies, and everything that changes state but for the pin, which an operator may need when nothing else
-//! helps.
+//! request bodies, and everything that changes state but for what an operator may need when nothing else helps.
 
 mod access;
 mod control;
@@ -43,6 +44,7 @@ mod upstreams;
 
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::abuse::{self, BanRow};
 use crate::engine::Located;
 use crate::server_pool::{Member, PinFault};
 use crate::stats::{PairRow, Snapshot};
@@ -67,6 +69,12 @@ pub trait Source: Send + Sync + 'static {
     /// Fixes the active server of a pair; with no member the rules decide again. `None` when the shard that owns the
     /// verdict did not answer.
     fn pin(&self, pair: &str, member: Option<Member>) -> Option<Result<(), PinFault>>;
+
+    /// The addresses that are shut out, those of late first; `None` when a shard did not answer.
+    fn bans(&self) -> Option<Vec<BanRow>>;
+
+    /// Lets an address in again, and says whether it was shut out; `None` when the shard that judges did not answer.
+    fn unban(&self, address: abuse::Source) -> Option<bool>;
 
     /// How many shards run, and how many there are. Must not block.
     fn running(&self) -> (usize, usize);

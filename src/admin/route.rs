@@ -11,7 +11,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use serde_json::json;
 use tokio::sync::Semaphore;
 
-use super::control::{self, Action};
+use super::control::{self, Action, percent_decoded};
 use super::metrics::{self, Format, Scrape};
 use super::process::Process;
 use super::{Access, Readiness, Source, page, stats, upstreams};
@@ -67,8 +67,12 @@ impl<S: Source> Router<S> {
         if let Some((pair, action)) = control::of_path(path) {
             return self.control(request, pair, action).await;
         }
-        if !matches!(path, "/" | "/metrics" | "/stats" | "/servers" | "/where" | "/healthz" | "/readyz") {
-            return plain(StatusCode::NOT_FOUND, "no such page: / /metrics /stats /servers /where /healthz /readyz\n");
+        if path == "/unban" {
+            return self.unban(request).await;
+        }
+        if !matches!(path, "/" | "/metrics" | "/stats" | "/servers" | "/where" | "/bans" | "/healthz" | "/readyz") {
+            let pages = "no such page: / /metrics /stats /servers /where /bans /healthz /readyz\n";
+            return plain(StatusCode::NOT_FOUND, pages);
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let answer = plain(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD\n");
@@ -88,6 +92,7 @@ impl<S: Source> Router<S> {
             }
             "/stats" => self.stats().await,
             "/servers" => self.servers().await,
+            "/bans" => self.bans().await,
             "/where" => self.bindings(request.uri().query()).await,
             "/healthz" => self.health(),
             _ => self.readiness(),
@@ -105,17 +110,42 @@ impl<S: Source> Router<S> {
         (!self.access.is_meant(headers)).then(|| plain(StatusCode::MISDIRECTED_REQUEST, stranger))
     }
 
-    /// Pins and releases. Answers are JSON, with `error` when nothing was done.
-    async fn control<B>(&self, request: &Request<B>, pair: &str, action: Action) -> Answer {
-        let fault = |status, what: &str| answer(status, JSON, json!({ "error": what }).to_string());
+    /// Why this request changes nothing, if so.
+    fn refused_change<B>(&self, request: &Request<B>) -> Option<Answer> {
         if *request.method() != Method::POST {
-            return with(fault(StatusCode::METHOD_NOT_ALLOWED, "POST"), ALLOW, "POST");
+            return Some(with(fault(StatusCode::METHOD_NOT_ALLOWED, "POST"), ALLOW, "POST"));
         }
-        if let Some(refused) = self.refused(request.headers()) {
+        let is_own = self.access.is_own(request.headers());
+        let foreign = || fault(StatusCode::FORBIDDEN, "a page of another origin may not ask for this");
+        self.refused(request.headers()).or_else(|| (!is_own).then(foreign))
+    }
+
+    /// Lets an address in again.
+    async fn unban<B>(&self, request: &Request<B>) -> Answer {
+        if let Some(refused) = self.refused_change(request) {
             return refused;
         }
-        if !self.access.is_own(request.headers()) {
-            return fault(StatusCode::FORBIDDEN, "a page of another origin may not ask for this");
+        let Some(address) = control::address_of(request.uri().query().unwrap_or_default()) else {
+            return fault(StatusCode::BAD_REQUEST, "which? /unban?address=192.0.2.1");
+        };
+        match self.ask(move |source| source.unban(address)).await.flatten() {
+            Some(true) => answer(StatusCode::OK, JSON, json!({ "address": address.to_string() }).to_string()),
+            Some(false) => fault(StatusCode::NOT_FOUND, "it is not shut out"),
+            None => no_answer(),
+        }
+    }
+
+    async fn bans(&self) -> Answer {
+        match self.ask(Source::bans).await.flatten() {
+            Some(bans) => answer(StatusCode::OK, JSON, stats::bans(&bans).to_string()),
+            None => no_answer(),
+        }
+    }
+
+    /// Pins and releases. Answers are JSON, with `error` when nothing was done.
+    async fn control<B>(&self, request: &Request<B>, pair: &str, action: Action) -> Answer {
+        if let Some(refused) = self.refused_change(request) {
+            return refused;
         }
         let Some(pair) = percent_decoded(pair) else {
             return fault(StatusCode::BAD_REQUEST, "the name of the pair is not well escaped");
@@ -223,6 +253,11 @@ fn no_answer() -> Answer {
     plain(StatusCode::SERVICE_UNAVAILABLE, "a shard did not answer in time\n")
 }
 
+/// Why nothing was done.
+fn fault(status: StatusCode, what: &str) -> Answer {
+    answer(status, JSON, json!({ "error": what }).to_string())
+}
+
 fn plain(status: StatusCode, text: impl Into<Bytes>) -> Answer {
     answer(status, TEXT, text)
 }
@@ -256,23 +291,6 @@ fn aor_of(query: &str) -> Option<String> {
         Some(scheme) => format!("{scheme}{}", &aor[scheme.len()..]),
         None => format!("sip:{aor}"),
     })
-}
-
-fn percent_decoded(raw: &str) -> Option<String> {
-    let mut out = Vec::with_capacity(raw.len());
-    let mut rest = raw.as_bytes();
-    while let [byte, tail @ ..] = rest {
-        rest = tail;
-        if *byte == b'%' {
-            let [high, low, tail @ ..] = rest else { return None };
-            let digit = |b: &u8| char::from(*b).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-            out.push(digit(high)? << 4 | digit(low)?);
-            rest = tail;
-        } else {
-            out.push(*byte);
-        }
-    }
-    String::from_utf8(out).ok()
 }
 
 #[cfg(test)]

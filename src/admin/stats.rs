@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{About, Readiness, upstreams};
+use crate::abuse::BanRow;
 use crate::engine::Located;
 use crate::ids::FlowRef;
 use crate::stats::{Counters, Gauges, Row, Snapshot};
@@ -73,6 +74,27 @@ fn rows(rows: impl Iterator<Item = (&'static Row, u64)>) -> Value {
         }
     }
     Value::Object(out)
+}
+
+/// The addresses that are shut out.
+pub(super) fn bans(rows: &[BanRow]) -> Value {
+    let row = |row: &BanRow| {
+        let BanRow { source, since, left, nth, failed, turned_away } = row;
+        json!({
+            "address": source.to_string(),
+            "since_s": since.as_secs(),
+            "left_s": left.as_secs(),
+            "time": nth,
+            "failed": {
+                "connections": failed.connections,
+                "malformed": failed.garbage,
+                "refused": failed.refused,
+                "registers": failed.registers,
+            },
+            "turned_away": turned_away,
+        })
+    };
+    rows.iter().map(row).collect()
 }
 
 /// The bindings of an AOR.

@@ -1,5 +1,6 @@
 //! The server through a real socket, over a source that a test holds.
 
+mod bans;
 mod pins;
 mod upstreams;
 
@@ -9,6 +10,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::{About, Access, Admin, Certificate, Crl, Readiness, Source, TlsFiles, Token, days_until, start};
+use crate::abuse::{self, BanRow, Failed};
 use crate::engine::Located;
 use crate::ids::{ConnId, FlowRef, PointId, ShardId, Transport};
 use crate::limits::{
@@ -29,6 +31,10 @@ pub(super) struct Fake {
     pins: Arc<Mutex<Vec<Option<Member>>>>,
     /// DNS names that each shard holds.
     names: usize,
+}
+
+fn banned() -> abuse::Source {
+    abuse::Source::of([203, 0, 113, 66].into())
 }
 
 #[derive(Default)]
@@ -100,6 +106,18 @@ impl Source for Fake {
             ("alone", Some(Member::Backup)) => Some(Err(PinFault::Member)),
             _ => Some(Err(PinFault::Pair)),
         }
+    }
+
+    fn bans(&self) -> Option<Vec<BanRow>> {
+        self.gate.pass();
+        let failed = Failed { connections: 153, garbage: 2, refused: 0, registers: 1 };
+        let (since, left) = (Duration::from_secs(60), Duration::from_secs(540));
+        let row = BanRow { source: banned(), since, left, nth: 2, failed, turned_away: 4_312 };
+        (!self.silent.contains(&0)).then(|| vec![row])
+    }
+
+    fn unban(&self, address: abuse::Source) -> Option<bool> {
+        (!self.silent.contains(&0)).then(|| address == banned())
     }
 
     fn running(&self) -> (usize, usize) {

@@ -100,6 +100,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::abuse::{self, BanRow};
     use crate::admin::{self, About, Readiness, Source};
     use crate::engine::Located;
     use crate::ids::{ConnId, FlowRef, PointId, ShardId, Transport};
@@ -160,6 +161,14 @@ mod tests {
         }
 
         fn pin(&self, _: &str, _: Option<Member>) -> Option<Result<(), PinFault>> {
+            None
+        }
+
+        fn bans(&self) -> Option<Vec<BanRow>> {
+            None
+        }
+
+        fn unban(&self, _: abuse::Source) -> Option<bool> {
             None
         }
 

@@ -98,7 +98,7 @@ fn pair(pair: &Value) -> String {
 }
 
 /// A number of seconds in words.
-fn span(seconds: &Value) -> String {
+pub(super) fn span(seconds: &Value) -> String {
     let s = seconds.as_u64().unwrap_or(0);
     match (s / 86_400, s / 3_600 % 24, s / 60 % 60, s % 60) {
         (0, 0, 0, s) => format!("{s} s"),
@@ -115,6 +115,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::abuse::{self, BanRow};
     use crate::admin::{self, About, Readiness, Source};
     use crate::engine::Located;
     use crate::server_pool::{Member, PinFault};
@@ -143,6 +144,14 @@ mod tests {
                 ("silent", _) => None,
                 _ => Some(Err(PinFault::Pair)),
             }
+        }
+
+        fn bans(&self) -> Option<Vec<BanRow>> {
+            None
+        }
+
+        fn unban(&self, _: abuse::Source) -> Option<bool> {
+            None
         }
 
         fn running(&self) -> (usize, usize) {

@@ -200,6 +200,12 @@ impl Settings {
         NetworkRule::at(&self.live.networks, ip).is_some_and(|rule| rule.proxy_protocol)
     }
 
+    /// Whether an address that only fails is slowed and shut out. Behind a load balancer's is everybody.
+    #[must_use]
+    pub fn bans(&self, ip: IpAddr) -> bool {
+        NetworkRule::at(&self.live.networks, ip).is_none_or(|rule| rule.bans && !rule.proxy_protocol)
+    }
+
     /// The rule for a device at an address: that of the smallest network that holds it.
     #[must_use]
     pub fn device_at(&self, ip: IpAddr) -> Option<&Device> {

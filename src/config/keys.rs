@@ -201,6 +201,11 @@ pub const KEYS: &[Key] = &[
         "Connections from there begin with a PROXY header (v1 or v2): they are a load balancer's, and the address in it is the phone's from then on.",
     ),
     key(
+        "network.bans",
+        "true",
+        "An address that only fails is slowed, then shut out for a time; never a load balancer's (proxy-protocol).",
+    ),
+    key(
         "security.tls-mutual",
         "0",
         "Whether client certificates are asked for and verified on every TLS port; 0 or 1.",
@@ -265,6 +270,7 @@ pub(super) const LIVE: &[&str] = &[
     "network.unregistered-max",
     "network.handshakes-max",
     "network.proxy-protocol",
+    "network.bans",
     "timers.t1",
     "timers.t2",
     "timers.t4",

@@ -161,6 +161,7 @@ fn network(table: &Section<'_>) -> Result<NetworkRule, ConfigError> {
         unregistered_max: table.integer("unregistered-max", 1, 1_000_000)?.unwrap_or(UNREGISTERED_PER_SOURCE_MAX),
         handshakes_max: handshakes_max.unwrap_or(HANDSHAKES_PER_SOURCE_MAX),
         proxy_protocol: table.boolean("proxy-protocol")?.unwrap_or(false),
+        bans: table.boolean("bans")?.unwrap_or(true),
     })
 }
 

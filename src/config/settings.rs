@@ -273,6 +273,8 @@ pub struct NetworkRule {
     pub handshakes_max: usize,
     /// What comes from here is of a load balancer, and begins with a PROXY header that says whose it is.
     pub proxy_protocol: bool,
+    /// Who only fails is slowed and shut out; never a load balancer.
+    pub bans: bool,
 }
 
 impl NetworkRule {

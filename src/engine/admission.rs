@@ -42,7 +42,7 @@ impl Engine {
     /// Whether a phone is bound here that has connected from this address.
     #[must_use]
     pub fn is_bound_at(&self, ip: IpAddr) -> bool {
-        self.sources.is_bound(ip)
+        self.abuse.is_bound(ip)
     }
 
     fn await_end_of_overload(&mut self) {

@@ -20,7 +20,7 @@ impl Engine {
         if let Err(what) = self.location.check(&self.env) {
             panic!("location: it does not hold that {what}");
         }
-        let (mut walked, mut of_conns, mut shares) = (Kept::default(), 0, (0, 0));
+        let (mut walked, mut of_conns, mut unregistered, mut bound) = (Kept::default(), 0, 0, 0);
         self.contexts.iter().for_each(|(_, slot)| walked.add(slot));
         for (id, conn) in self.conns.iter() {
             assert_eq!(conn.is_registered(), self.location.is_registered(id), "a connection and its flow differ");
@@ -30,15 +30,18 @@ impl Engine {
                 walked.conn_bound(transport, true);
             }
             of_conns += usize::from(conn.has_timer());
-            shares.0 += u32::from(conn.counts_as_unregistered());
-            shares.1 += u32::from(conn.is_registered());
+            unregistered += u32::from(conn.counts_as_unregistered());
+            bound += u32::from(conn.is_registered());
         }
-        assert_eq!(self.sources.sums(), shares, "the shares of sources are not what a walk finds");
+        let shares: u32 = self.unregistered.values().sum();
+        assert_eq!(unregistered, shares, "the shares of sources are not what a walk finds");
+        assert_eq!(bound, self.abuse.bound_len(), "the bindings of sources are not what a walk finds");
         assert_eq!(walked, self.kept, "a count is not what a walk finds");
         let of_checks = checks.map_or(0, |checks| checks.timers());
         let of_dns = usize::from(self.dns_timer.is_some());
         let of_overload = usize::from(self.admission.overload().is_some());
-        let held = of_contexts + self.location.timers_len() + of_conns + of_checks + of_dns + of_overload;
+        let of_abuse = self.abuse.timers_len();
+        let held = of_contexts + self.location.timers_len() + of_conns + of_checks + of_dns + of_overload + of_abuse;
         assert_eq!(self.ports.wheel.len(), held, "a timer runs for nobody");
     }
 }

@@ -4,11 +4,11 @@ use super::conn::Conn;
 use super::connections::{ConnectionKey, Element};
 use super::location::is_response;
 use super::ports::Timer;
-use super::sources::Counted;
 use super::{Accept, Engine, Level, Output, Refusal};
 use crate::clock::Time;
 use crate::dns::NextHop;
 use crate::ids::{ConnId, PointId, Side};
+use crate::planted::{Plant, planted};
 use crate::stats::Counter;
 use crate::tls::identity::TlsPeer;
 
@@ -18,11 +18,14 @@ impl Engine {
     /// # Errors
     /// A [`Refusal`], counted already.
     pub fn accept(&mut self, accept: Accept, now: Time) -> Result<ConnId, Refusal> {
-        let held = self.sources.unregistered(accept.peer.ip());
+        let held = self.unregistered.get(&accept.peer.ip()).copied().unwrap_or(0);
         // A server or proxy that opens its connections from one address is not held to a phone's measure.
         let is_server = !accept.is_forwarded && self.env.names.is_server_ip(accept.peer.ip());
         let refusal = if self.draining {
             Some(Refusal::Draining)
+        } else if self.shuts_out(accept.peer.ip(), now) {
+            self.note_turned_away(accept.peer.ip());
+            Some(Refusal::ShutOut)
         } else if held >= self.env.settings.unregistered_max(accept.peer.ip()) && !is_server {
             self.count(Counter::LimitUnregisteredPerSource);
             Some(Refusal::Source)
@@ -40,7 +43,7 @@ impl Engine {
                     let transport = self.env.settings.point(accept.point).transport;
                     self.kept.conn_came(transport);
                     self.location.open(id, accept.point, accept.peer, Some(transport));
-                    self.sources.came(accept.peer.ip(), Counted::Unregistered);
+                    *self.unregistered.entry(accept.peer.ip()).or_insert(0) += 1;
                     self.update_deadline(id);
                     return Ok(id);
                 }
@@ -51,7 +54,11 @@ impl Engine {
             },
         };
         self.count(Counter::accept_refused(refusal));
-        self.ports.tell_why(Level::Warn, "connection refused", refusal.name(), Some(accept.peer), b"");
+        // That an address is shut out has been told, once.
+        let level = if refusal == Refusal::ShutOut { Level::Debug } else { Level::Warn };
+        if self.tells(level) {
+            self.ports.tell_why(level, "connection refused", refusal.name(), Some(accept.peer), b"");
+        }
         Err(refusal)
     }
 
@@ -124,6 +131,18 @@ impl Engine {
         }
     }
 
+    pub(super) fn uncount_source(&mut self, ip: std::net::IpAddr) {
+        if planted(Plant::ShareNotCounted) {
+            return;
+        }
+        if let Some(count) = self.unregistered.get_mut(&ip) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.unregistered.remove(&ip);
+            }
+        }
+    }
+
     /// Location says that a connection has its first binding now, or none any more.
     pub(super) fn on_registered(&mut self, id: ConnId, is_registered: bool, now: Time) {
         let Some(conn) = self.conns.get_mut(id) else { return };
@@ -134,14 +153,11 @@ impl Engine {
             conn.last = now;
         }
         self.kept.conn_bound(self.env.settings.point(point).transport, is_registered);
+        self.note_bound(ip, is_registered);
         match (counted, counts) {
-            (true, false) => self.sources.went(ip, Counted::Unregistered),
-            (false, true) => self.sources.came(ip, Counted::Unregistered),
+            (true, false) => self.uncount_source(ip),
+            (false, true) => *self.unregistered.entry(ip).or_insert(0) += 1,
             (true, true) | (false, false) => {}
-        }
-        match is_registered {
-            true => self.sources.came(ip, Counted::Bound),
-            false => self.sources.went(ip, Counted::Bound),
         }
         self.update_deadline(id);
     }

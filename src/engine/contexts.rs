@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::connections::Element;
 use super::context::{
-    Action, Actions, Answer, Asked, ContactOf, Event, ResponseContext, Saw, Seeking, Slot, Turn, TxnTimer, Why,
+    Action, Actions, Answer, Asked, ContactOf, Event, ResponseContext, Saw, Seeking, Slot, Turn, TxnTimer, Which, Why,
     response, waiter_of,
 };
 use super::mail::{By, Letter};
@@ -62,7 +62,12 @@ impl Engine {
     /// One event, and all that follows from it.
     pub(super) fn turn(&mut self, id: TxnId, context: &mut ResponseContext, event: Event<'_>, now: Time) {
         let answer = match &event {
-            Event::Response { answer, .. } => Some(*answer),
+            Event::Response { answer, which, .. } => {
+                if *which == Which::Last && context.client.machine.is_pending() {
+                    self.note_answered(context, *answer);
+                }
+                Some(*answer)
+            }
             _ => None,
         };
         let mut actions = Actions::new();

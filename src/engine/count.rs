@@ -24,6 +24,7 @@ impl Counter {
             CloseReason::SendSlow => Self::ClosedSendSlow,
             CloseReason::HalfClosed => Self::ClosedHalfClosed,
             CloseReason::Pings => Self::ClosedPings,
+            CloseReason::ShutOut => Self::ClosedShutOut,
             CloseReason::Panic => Self::ClosedPanic,
             CloseReason::Connect(ConnectFailure::Refused) => Self::ConnectRefused,
             CloseReason::Connect(ConnectFailure::Unreachable) => Self::ConnectUnreachable,
@@ -39,6 +40,7 @@ impl Counter {
         match refusal {
             Refusal::Connections => Self::AcceptRefusedConnections,
             Refusal::Source => Self::AcceptRefusedSource,
+            Refusal::ShutOut => Self::AcceptRefusedShutOut,
             Refusal::Draining => Self::AcceptRefusedDraining,
         }
     }

@@ -29,6 +29,9 @@ impl Engine {
             Mail::ToDevice { hop, tls, bytes } => self.on_to_device(hop, tls.as_deref(), bytes, now),
             Mail::Evidence { pair, address, evidence } => self.on_evidence(pair, address, evidence, now),
             Mail::View { upstream } => self.on_view(*upstream, now),
+            Mail::Failure { source, failure } => self.on_failure(source, failure, now),
+            Mail::Succeeded { source } => self.on_success(source),
+            Mail::Verdict { source, verdict } => self.on_verdict(source, verdict),
             Mail::Ack(ack) => self.on_ack_mail(*ack, now),
             Mail::Deliver { binding, not, letter } => self.on_deliver(binding, not, *letter, now),
             Mail::Notice(notice) => self.locating(now, |location, env, ports| location.on_notice(notice, env, ports)),
@@ -110,6 +113,9 @@ impl Engine {
             | Mail::Unreachable { .. }
             | Mail::Evidence { .. }
             | Mail::View { .. }
+            | Mail::Failure { .. }
+            | Mail::Succeeded { .. }
+            | Mail::Verdict { .. }
             | Mail::Notice(_) => self.count(Counter::LimitMailboxCount),
         }
     }

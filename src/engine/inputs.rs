@@ -1,5 +1,8 @@
 //! The loop's way in: an engine is made, takes inputs and fires timers.
 
+use std::collections::HashMap;
+
+use super::abuse::Abuse;
 use super::connections::Connections;
 use super::context::Contexts;
 use super::io::Input;
@@ -7,10 +10,10 @@ use super::kept::Kept;
 use super::location::Location;
 use super::ports::{Env, KeyedState, Ports};
 use super::service_checks::{OWNER, ServiceChecks};
-use super::sources::Sources;
 use crate::config::engine::{Live, Settings};
 
 use super::{CloseReason, Engine};
+use crate::abuse::{self, Failure};
 use crate::clock::Time;
 use crate::dns;
 use crate::flow::table::Slots;
@@ -34,7 +37,7 @@ impl Engine {
         let mut engine = Self {
             kept: Kept::default(),
             conns: Slots::new(settings.connections_max as usize + SERVER_CONNECTIONS_RESERVE),
-            sources: Sources::new(state.clone()),
+            unregistered: HashMap::with_hasher(state.clone()),
             location: Location::new(settings, &env.keys, state.clone()),
             connections: Connections::new(service_checks.upstream(), state.clone()),
             service_checks: (settings.shard == OWNER).then(|| Box::new(service_checks)),
@@ -42,6 +45,7 @@ impl Engine {
             dns: dns::Dns::new(settings.dns.clone(), rng.seed()),
             dns_timer: None,
             admission: Admission::default(),
+            abuse: Abuse::new(settings.shard == OWNER, state),
             draining: false,
             ports: Ports::new(settings.shard, rng, Wheel::new(now)),
             env,
@@ -60,6 +64,7 @@ impl Engine {
         }
         let (check, force) = (live.oos_check, live.oos_force);
         self.env.set_live(live);
+        self.review_sentences();
         self.as_owner(now, |checks| checks.set_times(check, force, now));
     }
 
@@ -75,7 +80,12 @@ impl Engine {
             Input::Ready { conn, identities } => self.on_ready(conn, identities, now),
             Input::Bytes { conn, bytes, waited } => self.on_bytes(conn, bytes, now.before(waited), now),
             Input::HalfClosed { conn } => self.on_half_closed(conn, now),
-            Input::Closed { conn, reason } => self.on_closed(conn, reason, now),
+            Input::Closed { conn, reason } => {
+                if reason == CloseReason::Handshake {
+                    self.note_failed_conn(conn, Failure::Connection);
+                }
+                self.on_closed(conn, reason, now);
+            }
             Input::Unreachable { to } => {
                 self.count(Counter::DatagramUnreachable);
                 self.on_unreachable(to, now);
@@ -120,6 +130,20 @@ impl Engine {
         self.as_owner(now, |checks| result = checks.pin(pair, member, now));
         self.settle(now);
         result
+    }
+
+    /// Lets an address in again. Says whether it was shut out. To be asked of the first shard.
+    pub fn pardon(&mut self, source: abuse::Source, now: Time) -> bool {
+        let mut was_out = false;
+        self.judging(|judge| was_out = judge.pardon(source));
+        self.settle(now);
+        was_out
+    }
+
+    /// The proxy shows other certificates: who has failed by the old ones begins anew.
+    pub fn pardon_all(&mut self, now: Time) {
+        self.judging(|judge| judge.pardon_where(|_| true));
+        self.settle(now);
     }
 
     /// Ends every connection, as if each had been idle for too long: for tests of what is left then. A shard that stops

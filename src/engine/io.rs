@@ -28,6 +28,8 @@ pub enum Refusal {
     Connections,
     /// Too many unregistered connections from this source address.
     Source,
+    /// Its address only fails, and is shut out for a time.
+    ShutOut,
     /// Shutting down.
     Draining,
 }
@@ -67,6 +69,8 @@ pub enum CloseReason {
     HalfClosed,
     /// More pings in one read than any phone sends.
     Pings,
+    /// Its address only fails, and has been shut out since.
+    ShutOut,
     /// A panic was caught while its message was handled.
     Panic,
     /// It could not be opened.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use super::io::ConnectFailure;
 use super::location::notice::{Notice, Whereabouts};
+use crate::abuse::{self, Failure};
 use crate::dns::{NextHop, Target};
 use crate::ids::{BindingId, ConnId, FlowRef, Transport};
 use crate::proxy::Source;
@@ -212,6 +213,25 @@ pub enum Mail {
         /// Where servers and peers are, and which of them answer.
         upstream: Box<Upstream>,
     },
+    /// To the shard that judges: an address has failed.
+    Failure {
+        /// Whose.
+        source: abuse::Source,
+        /// In what.
+        failure: Failure,
+    },
+    /// To the shard that judges: an address that something is held against has had success, or holds a binding.
+    Succeeded {
+        /// Whose.
+        source: abuse::Source,
+    },
+    /// To every other shard: what is held against an address.
+    Verdict {
+        /// Whose.
+        source: abuse::Source,
+        /// What.
+        verdict: abuse::Verdict,
+    },
     /// To a binding's home: an ACK to a 2xx whose flow is gone.
     Ack(Box<AckMail>),
     /// To a binding's home: a message whose flow is gone, or has been left by the binding.
@@ -228,10 +248,19 @@ pub enum Mail {
 }
 
 impl Mail {
-    /// Whether it must wait for room instead of being dropped when the mailbox is full.
+    /// Whether it must wait for room instead of being dropped when the mailbox is full. As many verdicts can wait as there
+    /// may be suspects, and of success one for each verdict and binding.
     #[must_use]
     pub fn is_directory(&self) -> bool {
-        matches!(self, Self::ConnGone { .. } | Self::Notice(_) | Self::Evidence { .. } | Self::View { .. })
+        matches!(
+            self,
+            Self::ConnGone { .. }
+                | Self::Notice(_)
+                | Self::Evidence { .. }
+                | Self::View { .. }
+                | Self::Succeeded { .. }
+                | Self::Verdict { .. }
+        )
     }
 
     /// Whether only the newest word counts: it waits in one place for each thing that it is about.

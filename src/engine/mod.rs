@@ -27,7 +27,7 @@
 //!           contexts, seek      what a context wants, put to the other parts
 //!             locating, connecting, known
 //!               ack_out, outbox what leaves
-//!                 conns, sender
+//!                 conns, sender, abuse
 //! ```
 //!
 //! [`Engine::check`] says what holds between any two inputs; every test asks it after each of them.
@@ -81,6 +81,7 @@
 //! 4. [`Engine::on_resolved`] tells the waiting contexts `Located`, and each goes on over the new flow. What comes later
 //!    with a token of the old one asks [`Location::moved_from`], and follows at once.
 
+mod abuse;
 mod ack;
 mod ack_out;
 mod admission;
@@ -116,7 +117,6 @@ mod seek;
 mod sender;
 mod service_checks;
 mod shown;
-mod sources;
 mod streams;
 mod timers;
 mod udp;
@@ -125,15 +125,18 @@ mod upstream;
 mod verdict;
 mod words;
 
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use abuse::Abuse;
 use conn::Conn;
 use connections::Connections;
 use context::Contexts;
 use kept::Kept;
 use location::Location;
 use pool::Pool;
-use ports::{Env, Ports};
+use ports::{Env, KeyedState, Ports, halve};
 use service_checks::ServiceChecks;
-use sources::Sources;
 
 use crate::clock::Time;
 use crate::dns;
@@ -155,7 +158,8 @@ pub struct Engine {
 
     kept: Kept,
     conns: Slots<Conn>,
-    sources: Sources,
+    /// Connections without a binding, by source address.
+    unregistered: HashMap<IpAddr, u32, KeyedState>,
     location: Location,
     /// To servers, peers and devices.
     connections: Connections,
@@ -168,6 +172,7 @@ pub struct Engine {
     contexts: Contexts,
 
     admission: Admission,
+    abuse: Abuse,
     draining: bool,
 }
 
@@ -201,8 +206,9 @@ impl Engine {
         self.ports.outputs.shrink_to_fit();
         self.ports.local.shrink_to_fit();
         self.location.shrink();
-        self.sources.shrink();
+        halve(&mut self.unregistered);
         self.contexts.shrink();
+        self.abuse.shrink();
     }
 
     /// The counters, which the shell adds its own to.
@@ -238,6 +244,7 @@ impl Engine {
         gauges.set_len(Gauge::DnsNamesKnown, known);
         gauges.set_len(Gauge::DnsNamesAsking, asking);
         gauges.set_len(Gauge::DnsWaiting, waiting);
+        self.abuse.show(gauges);
         gauges.set(Gauge::Draining, u64::from(self.draining));
         snapshot
     }
@@ -254,10 +261,12 @@ impl Engine {
         self.is_quiet()
             && self.conns.is_empty()
             && self.kept == Kept::default()
-            && self.sources.is_empty()
+            && self.unregistered.is_empty()
             && self.location.is_empty()
             && self.connections.is_idle()
-            && self.ports.wheel.len() == self.service_checks.as_ref().map_or(0, |checks| checks.timers())
+            && self.abuse.bound_len() == 0
+            && self.ports.wheel.len()
+                == self.service_checks.as_ref().map_or(0, |checks| checks.timers()) + self.abuse.timers_len()
     }
 
     fn me(&self) -> ShardId {

@@ -51,6 +51,8 @@ pub(super) enum Timer {
     Dns,
     /// The overload may be over.
     Overload,
+    /// Something is no longer held against an address.
+    Abuse,
 }
 
 /// Hasher state from injected keys, for maps whose keys come from the network.

@@ -3,6 +3,7 @@
 use super::context::tag_of;
 use super::words::in_words;
 use super::{Engine, Level, Source};
+use crate::abuse::Failure;
 use crate::ids::{FlowRef, Side};
 use crate::limits::STRANGER_ANSWER_FACTOR_MAX;
 use crate::proxy::Refusal;
@@ -17,6 +18,7 @@ impl Engine {
         let Some(fault) = request.fault() else { return };
         let (code, reason) = response::fault_reply(fault);
         let refusal = Refusal::new(code, reason, Counter::fault(fault));
+        self.note_failed_request(source, Failure::Garbage);
         self.refuse(request, source, &refusal);
     }
 
@@ -30,6 +32,9 @@ impl Engine {
         self.ports.counters.count_with_bound(refusal.counter);
         let about = [&in_words(request), more].concat();
         self.ports.tell_why(Level::Warn, "request refused", refusal.reason, Some(source.peer), &about);
+        if refusal.code == 403 {
+            self.note_failed_request(source, Failure::Refused);
+        }
         let mut extra = Vec::new();
         if refusal.unsupported {
             for field in request.fields().iter().filter(|field| field.name == Name::ProxyRequire) {

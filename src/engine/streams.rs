@@ -14,8 +14,8 @@
 use super::connections::ConnectionKey;
 use super::location::Lost;
 use super::location::notice::Notice;
-use super::sources::Counted;
 use super::{CloseReason, Engine, Level, Mail, Output, Source};
+use crate::abuse::Failure;
 use crate::clock::Time;
 use crate::ids::{ConnId, FlowRef, PointId, Side};
 use crate::limits::PINGS_PER_READ_MAX;
@@ -37,6 +37,7 @@ impl Engine {
         let origin = origin.filter(|origin| origin.is_peer || point.serves(origin.side));
         // Nobody of a peer's CA becomes a phone, not even when the settings' files have changed since it was let in.
         if link.is_none() && origin.is_none() && identities.as_ref().is_some_and(|shown| shown.of_peers_only) {
+            self.note_failed_conn(id, Failure::Connection);
             self.event("connection refused: its certificate is of a peer's CA, and not the peer's", Some(peer), b"");
             return self.close(id, CloseReason::Handshake, now);
         }
@@ -45,7 +46,7 @@ impl Engine {
         if let (None, Some(origin)) = (conn.side, origin) {
             let ip = conn.peer.ip();
             (conn.side, conn.is_peer) = (Some(origin.side), origin.is_peer);
-            self.sources.went(ip, Counted::Unregistered);
+            self.uncount_source(ip);
         }
         self.show_side(id);
         if let Some(key) = link {
@@ -71,7 +72,13 @@ impl Engine {
             Some((at, CloseReason::Idle)) if at <= now && conn.stays_for_answers(longest_wait, now) => {
                 self.update_deadline(id);
             }
-            Some((at, reason)) if at <= now => self.close(id, reason, now),
+            Some((at, reason)) if at <= now => {
+                use CloseReason::{FirstMessageTimeout, HandshakeTimeout, SlowMessage};
+                if matches!(reason, HandshakeTimeout | FirstMessageTimeout | SlowMessage) {
+                    self.note_failed_conn(id, Failure::Connection);
+                }
+                self.close(id, reason, now);
+            }
             _ => self.update_deadline(id),
         }
     }
@@ -79,15 +86,12 @@ impl Engine {
     pub(super) fn on_bytes(&mut self, id: ConnId, bytes: &[u8], came: Time, now: Time) {
         let mut input = bytes;
         self.note_wait(now.since(came), now);
+        if let Some(reason) = self.not_read(id, bytes, now) {
+            return self.close(id, reason, now);
+        }
         let Some(conn) = self.conns.get_mut(id) else { return };
         let transport = self.env.settings.point(conn.point).transport;
         let was_begun = conn.begun.is_some();
-        if !conn.heard && !was_begun && proxy_header::is_one(bytes) {
-            let peer = conn.peer;
-            self.count(Counter::ProxyHeaderUnexpected);
-            self.event(proxy_header::UNEXPECTED, Some(peer), b"");
-            return self.close(id, CloseReason::Framing, now);
-        }
         // Taken out while its messages are handled: what a message causes may close the connection.
         let mut framer = std::mem::take(&mut conn.framer);
         self.ports.counters.add(Counter::bytes_in(transport), bytes.len() as u64);
@@ -135,6 +139,22 @@ impl Engine {
         }
     }
 
+    /// Why what comes over a connection is not even read, if so.
+    fn not_read(&mut self, id: ConnId, bytes: &[u8], now: Time) -> Option<CloseReason> {
+        if self.must_go(id, now) {
+            return Some(CloseReason::ShutOut);
+        }
+        let conn = self.conns.get(id)?;
+        if conn.heard || conn.begun.is_some() || !proxy_header::is_one(bytes) {
+            return None;
+        }
+        let peer = conn.peer;
+        self.count(Counter::ProxyHeaderUnexpected);
+        self.event(proxy_header::UNEXPECTED, Some(peer), b"");
+        self.note_failed_conn(id, Failure::Garbage);
+        Some(CloseReason::Framing)
+    }
+
     /// Answers the pings of a read: all that was read is known to have come, whatever their number. One that is still
     /// to be sent answers these too.
     fn pong(&mut self, id: ConnId) {
@@ -172,6 +192,7 @@ impl Engine {
                 self.ports.counters.count_with_bound(Counter::scan_error(error));
                 let peer = self.conns.get(id).map(|conn| conn.peer);
                 self.event("message dropped: it cannot be answered", peer, buf.get(..64).unwrap_or(&buf));
+                self.note_failed_conn(id, Failure::Garbage);
                 self.ports.pool.give(buf);
             }
         }
@@ -197,7 +218,7 @@ impl Engine {
         let (uncounts, ip) = (counted && !conn.counts_as_unregistered(), conn.peer.ip());
         self.show_side(id);
         if uncounts {
-            self.sources.went(ip, Counted::Unregistered);
+            self.uncount_source(ip);
             self.update_deadline(id);
         }
     }
@@ -212,6 +233,7 @@ impl Engine {
             self.refuse_fault(&message, &source);
         } else {
             self.ports.counters.count_with_bound(Counter::fault(what));
+            self.note_failed_conn(id, Failure::Garbage);
         }
         self.close(id, CloseReason::Framing, now);
     }
@@ -232,10 +254,10 @@ impl Engine {
         self.kept.conn_went(self.env.settings.point(conn.point).transport, conn.is_registered());
         self.ports.counters.count_with_bound(Counter::closed(reason));
         if conn.counts_as_unregistered() {
-            self.sources.went(conn.peer.ip(), Counted::Unregistered);
+            self.uncount_source(conn.peer.ip());
         }
         if conn.is_registered() {
-            self.sources.went(conn.peer.ip(), Counted::Bound);
+            self.note_bound(conn.peer.ip(), false);
         }
         // What could not be opened is said of its address, once.
         let is_unopened = conn.link.is_some() && matches!(reason, CloseReason::Connect(_));
@@ -295,11 +317,11 @@ impl Engine {
         let was_registered = conn.part(now);
         let (point, peer, link) = (conn.point, conn.peer.ip(), conn.link());
         if conn.counts_as_unregistered() && !counted {
-            self.sources.came(peer, Counted::Unregistered);
+            *self.unregistered.entry(peer).or_insert(0) += 1;
         }
         if was_registered {
-            self.sources.went(peer, Counted::Bound);
             self.kept.conn_bound(self.env.settings.point(point).transport, false);
+            self.note_bound(peer, false);
         }
         let lost = self.location.half_close(id);
         self.part_from(id, point, link, &lost, CloseReason::Peer, now);

@@ -17,6 +17,7 @@ impl Engine {
             Timer::Ping(ping) => self.on_ping_timer(ping, now),
             Timer::Dns => self.on_dns_timer(now),
             Timer::Overload => self.on_overload_timer(now),
+            Timer::Abuse => self.on_abuse_timer(now),
         }
     }
 }

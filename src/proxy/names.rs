@@ -270,6 +270,12 @@ impl Names {
             || self.peers.iter().any(|peer| peer.addresses.iter().any(|at| at.ip() == ip))
     }
 
+    /// The same, or one of `trusted-sources`.
+    #[must_use]
+    pub fn is_server_side_ip(&self, ip: IpAddr) -> bool {
+        self.is_server_ip(ip) || self.is_trusted(ip)
+    }
+
     /// Who sends from a UDP source: the exact address and port of a server or a peer proxy, or a trusted source
     /// (DESIGN.md, Who is the server side).
     #[must_use]

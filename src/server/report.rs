@@ -114,10 +114,11 @@ impl Report {
             writeln!(f)?;
         }
         for rule in networks {
-            let NetworkRule { network, unregistered_max, handshakes_max, proxy_protocol } = rule;
+            let NetworkRule { network, unregistered_max, handshakes_max, proxy_protocol, bans } = rule;
             let by_header = if *proxy_protocol { ", by their PROXY header" } else { "" };
             write!(f, "network      {network}: {unregistered_max} unregistered, ")?;
-            writeln!(f, "{handshakes_max} handshakes{by_header}")?;
+            let no_bans = if *bans || *proxy_protocol { "" } else { ", never shut out" };
+            writeln!(f, "{handshakes_max} handshakes{by_header}{no_bans}")?;
         }
         Ok(())
     }
@@ -265,6 +266,14 @@ mod tests {
             unregistered_max: 5_000,
             handshakes_max: 256,
             proxy_protocol: true,
+            bans: true,
+        });
+        config.networks.push(NetworkRule {
+            network: Network { address: "203.0.113.0".parse().unwrap(), prefix_len: 24 },
+            unregistered_max: 50,
+            handshakes_max: 9,
+            proxy_protocol: false,
+            bans: false,
         });
         let target = |address: &str, priority, weight| Target {
             transport: Transport::Udp,
@@ -306,6 +315,7 @@ checks       every 5 s, and every 1.5 s while none answers
 peer-proxy   site2 at site2.example.com over tls (certificate: proxy.site2.example.com), for 10.2.0.1, 10.2.0.2
 device       10.9.0.0/16 (certificate: any name)
 network      198.51.100.7/32: 5000 unregistered, 256 handshakes, by their PROXY header
+network      203.0.113.0/24: 50 unregistered, 9 handshakes, never shut out
 resolvers    10.0.0.53:53
 name         sips2.example.com:5061 over tls: does not exist
 name         site2.example.com over tls: no resolver answers

@@ -12,6 +12,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use crate::abuse::{LET_IN, SHUT_OUT};
 use crate::clock::Time;
 use crate::engine::{Event, Level};
 use crate::ids::ShardId;
@@ -168,7 +169,9 @@ impl Reporter {
     }
 
     fn admits(&mut self, event: &Event, now: Time) -> bool {
-        if matches!(event.level, Level::Debug | Level::Trace) {
+        // Those who read bans must not miss one; what it takes to be shut out bounds their rate.
+        let is_ban = matches!(event.what, SHUT_OUT | LET_IN);
+        if is_ban || matches!(event.level, Level::Debug | Level::Trace) {
             return true;
         }
         self.fire(now);
@@ -233,6 +236,15 @@ mod tests {
         assert_eq!(written(&mut reporter, &event("Forbidden", "203.0.113.1"), 4, max), max, "another second");
         let debug = Event { level: Level::Debug, ..event("Forbidden", "203.0.113.1") };
         assert_eq!(written(&mut reporter, &debug, 4, 100), 100, "it is asked for");
+    }
+
+    #[test]
+    fn no_ban_is_left_out_however_many_there_are() {
+        let mut reporter = Reporter::new(ShardId(0));
+        for what in [SHUT_OUT, LET_IN] {
+            let ban = Event { what, peer: None, ..event("", "203.0.113.1") };
+            assert_eq!(written(&mut reporter, &ban, 3, 1_000), 1_000, "{what}");
+        }
     }
 
     #[test]

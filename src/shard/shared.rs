@@ -1,5 +1,6 @@
 //! What other threads may see and do of a shard: wake it, watch it, ask it.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 use atomic_waker::AtomicWaker;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
+use crate::abuse::{self, BanRow, Shown};
 use crate::clock::Time;
 use crate::driver::Clock;
 use crate::engine::{Live, Located};
@@ -215,6 +217,10 @@ pub(super) enum Control {
     Locate(Arc<str>, Sender<Vec<Located>>),
     /// The names of the certificates that the peers of these flows have shown, by the flow's place in the list.
     Certificates(Arc<[FlowRef]>, Sender<Vec<(usize, Vec<String>)>>),
+    /// Addresses that are shut out, and how many of their connections were refused.
+    Bans(Sender<Shown>),
+    /// Of the first shard: let an address in again.
+    Unban(abuse::Source, Sender<bool>),
     /// Of the first shard: fix the active server of the pair of this name, or let the rules decide again.
     Pin(Box<str>, Option<Member>, Sender<Result<(), PinFault>>),
 }
@@ -310,7 +316,31 @@ impl Handle {
         self.ask_owner(|reply| Control::Pin(pair.into(), member, reply))
     }
 
-    /// Asks the same, and waits for no answer.
+    /// The addresses that are shut out, those of late first, within a second; `None` when a shard did not answer. Blocks.
+    #[must_use]
+    pub fn bans(&self) -> Option<Vec<BanRow>> {
+        let answers = self.ask(Control::Bans);
+        if answers.len() != self.shards() {
+            return None;
+        }
+        let mut turned_away: HashMap<abuse::Source, u64> = HashMap::new();
+        for (source, count) in answers.iter().flat_map(|shown| &shown.turned_away) {
+            *turned_away.entry(*source).or_default() += count;
+        }
+        let of = |source| turned_away.get(&source).copied().unwrap_or(0);
+        let rows = answers.into_iter().flat_map(|shown| shown.bans);
+        let mut rows: Vec<_> = rows.map(|row| BanRow { turned_away: of(row.source), ..row }).collect();
+        rows.sort_by_key(|row| (row.since, row.source));
+        Some(rows)
+    }
+
+    /// Lets an address in again, and says whether it was shut out; `None` when the shard that judges did not answer. Blocks.
+    #[must_use]
+    pub fn unban(&self, source: abuse::Source) -> Option<bool> {
+        self.ask_owner(|reply| Control::Unban(source, reply))
+    }
+
+    /// Asks to pin or to release, and waits for no answer.
     pub fn ask_to_pin(&self, pair: &str, member: Option<Member>) {
         if let Some(first) = self.inner.links.first() {
             let (reply, _) = bounded(1);

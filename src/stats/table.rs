@@ -312,6 +312,7 @@ Counter, COUNTERS;
 "hawser_connections_refused_total", "Connections closed as soon as they were accepted.":
     AcceptRefusedConnections { reason = "connections" }
     AcceptRefusedSource { reason = "source" }
+    AcceptRefusedShutOut { reason = "shut_out" }
     AcceptRefusedDraining { reason = "draining" };
 
 "hawser_proxy_headers_total", "PROXY headers of load balancers, by what they say: whose connection or datagram it is, or that the balancer speaks for itself (LOCAL, UNKNOWN).":
@@ -344,7 +345,19 @@ Counter, COUNTERS;
     ClosedSendSlow { reason = "send_slow" }
     ClosedHalfClosed { reason = "half_closed" }
     ClosedPings { reason = "pings" }
+    ClosedShutOut { reason = "shut_out" }
     ClosedPanic { reason = "panic" };
+
+"hawser_abuse_failures_total", "Failures over streams that were held against the address that they came from, by kind: connections that came to nothing, malformed messages, requests that got 403, refused REGISTERs.":
+    AbuseConnection { kind = "connection" }
+    AbuseGarbage { kind = "garbage" }
+    AbuseRefused { kind = "refused" }
+    AbuseRegister { kind = "register" };
+
+"hawser_abuse_verdicts_total", "Addresses that were slowed or shut out for their failures, and those of which that came to an end.":
+    AbuseSlowed { verdict = "slowed" }
+    AbuseShutOut { verdict = "shut_out" }
+    AbuseFree { verdict = "free" };
 
 "hawser_connect_failures_total", "Connections that could not be opened, by reason.":
     ConnectRefused { reason = "refused" }
@@ -503,6 +516,7 @@ Counter, COUNTERS;
     LimitProxyHeader { limit = "proxy_header" }
     LimitProxyHeadersAwaitedCount { limit = "proxy_headers_awaited_count" }
     LimitUnregisteredPerSource { limit = "unregistered_per_source" }
+    LimitAbuseSourcesCount { limit = "abuse_sources_count" }
     LimitMailboxCount { limit = "mailbox_count" }
     LimitMailboxNewWorkCount { limit = "mailbox_new_work_count" }
     LimitConnections { limit = "connections" }
@@ -575,6 +589,9 @@ Gauge, GAUGES;
     HandshakesParked {};
 "hawser_proxy_headers_awaited", "Connections of load balancers whose PROXY header has not come.":
     ProxyHeadersAwaited {};
+"hawser_abuse_addresses", "Addresses that only fail, and what is done about it.":
+    AbuseSlowed { verdict = "slowed" }
+    AbuseShutOut { verdict = "shut_out" };
 "hawser_registered_flows", "Flows that hold at least one binding, by transport.":
     RegisteredFlowsUdp { transport = "udp" }
     RegisteredFlowsTcp { transport = "tcp" }

@@ -7,6 +7,7 @@
 //! and faults at start) is left out then.
 
 mod balancers;
+mod bans;
 mod calls;
 mod certificates;
 mod client_aor;

@@ -4,7 +4,7 @@ use hawser::stats::{Counters, Row};
 
 /// Name without `hawser_` and `_total`, a label's value (empty: all), and why it does not count here. It may: some are
 /// only rare.
-const NOT_HERE: [(&str, &str, &str); 50] = [
+const NOT_HERE: [(&str, &str, &str); 52] = [
     ("requests", "REGISTER", "a server registers nowhere; those of phones count every time"),
     ("requests", "PRACK", "a method as any other here; integration tests play it"),
     ("retransmissions_absorbed", "ack", "rare: it takes an ACK that the network doubles and a phone that has moved"),
@@ -38,6 +38,8 @@ const NOT_HERE: [(&str, &str, &str); 50] = [
     ("connections_closed", "handshake_timeout", "rare: one seed in ten has TLS"),
     ("connections_closed", "first_message", "rare: a stranger that says nothing"),
     ("connections_closed", "send", "bodies are short: queues stay so; src/shard/core/tests"),
+    ("connections_closed", "shut_out", "strangers fail too seldom; tests/two_engines/abuse.rs"),
+    ("abuse_", "", "the same"),
     ("connections_closed", "panic", "nothing panics"),
     ("connect_failures", "", "servers are there or refuse; src/shard/tests and tests/two_engines/devices.rs"),
     ("server_switches", "", "by what is rare here: tests/two_engines/failover.rs and chaos_pair.rs have each"),

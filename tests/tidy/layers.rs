@@ -16,7 +16,7 @@ pub const LAYERS: &[(&[&str], bool)] = &[
     (&["server_pool", "dns", "dns::plan", "tls::identity"], true),
     (&["transaction"], true),
     (&["sip", "proxy_header"], true),
-    (&["overload", "limits", "config", "stats"], true),
+    (&["abuse", "overload", "limits", "config", "stats"], true),
     (&["wheel", "clock", "rng", "ids", "planted"], true),
 ];
 

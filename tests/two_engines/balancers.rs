@@ -213,6 +213,7 @@ fn a_network_may_be_a_balancers_and_the_smallest_says_so() {
         unregistered_max: 1,
         handshakes_max: 1,
         proxy_protocol,
+        bans: true,
     };
     let mut settings = Settings::plain(Vec::new(), Vec::new());
     settings.live.networks = vec![rule(0, 24, true), rule(8, 32, false), rule(9, 32, true)];

@@ -3,6 +3,7 @@
 
 #![allow(missing_docs, reason = "a test")]
 
+mod abuse;
 mod balancers;
 mod bounds;
 mod calls;

@@ -11,7 +11,7 @@ use crate::world::{Setup, TLS, World};
 
 fn rule(network: &str, prefix_len: u8, unregistered_max: u32) -> NetworkRule {
     let network = Network { address: network.parse().expect("an address"), prefix_len };
-    NetworkRule { network, unregistered_max, handshakes_max: 192, proxy_protocol: false }
+    NetworkRule { network, unregistered_max, handshakes_max: 192, proxy_protocol: false, bans: true }
 }
 
 fn setup() -> Setup {

@@ -30,7 +30,7 @@ const DEVICE: &str = "sip:gw@10.0.0.7:5060;transport=udp";
 const DEVICE_AT: &str = "10.0.0.7:5060";
 
 /// Every shard is overloaded by a message that has waited for very long, and that is no new work.
-fn overload(world: &mut World) {
+pub fn overload(world: &mut World) {
     world.waited = QUEUE_WAIT_MAX * 4;
     let shards = u8::try_from(world.engines.len()).expect("few");
     for shard in 0..shards {

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn post(to: SocketAddr, path: &str, lines: &str) -> (u16, String, serde_json::Value) {
+pub(super) fn post(to: SocketAddr, path: &str, lines: &str) -> (u16, String, serde_json::Value) {
     let request = format!("POST {path} HTTP/1.1\r\nHost: {to}\r\nContent-Length: 0\r\n{lines}\r\n");
     let (status, head, body) = exchange(to, &request);
     (status, head, serde_json::from_str(&body).unwrap_or_default())

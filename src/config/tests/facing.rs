@@ -1,6 +1,7 @@
 //! Who is faced by which listener: several listeners, other sites, and devices.
 
 use super::*;
+use crate::config::engine::{Live, Settings};
 use crate::limits::{HANDSHAKES_PER_SOURCE_MAX, NETWORKS_MAX, UNREGISTERED_PER_SOURCE_MAX};
 
 const SERVER: &str = "[[sip-server]]\nname = \"a\"\nprimary = \"10.0.0.1:5060\"\n";
@@ -185,6 +186,22 @@ fn of_several_networks_the_smallest_counts_and_others_have_the_usual_shares() {
     assert_eq!(of("10.1.255.255"), Some((UNREGISTERED_PER_SOURCE_MAX, 7)), "nothing is handed down");
     assert_eq!(of("2001:db8::1"), Some((9, HANDSHAKES_PER_SOURCE_MAX)));
     assert_eq!(of("11.0.0.1"), None);
+}
+
+#[test]
+fn bans_are_on_but_where_told_and_for_load_balancers() {
+    let of = |lines: &str| {
+        let network = format!("[[network]]\nnetwork = \"10.1.0.0/16\"\n{lines}\n");
+        let live = Live {
+            networks: checked(&format!("[sipproxy]\ntls-port = 0\n{SERVER}{network}")).unwrap().networks,
+            ..Settings::plain(vec![], vec![]).live
+        };
+        let settings = Settings { live, ..Settings::plain(vec![], vec![]) };
+        ["10.1.1.1", "11.0.0.1"].map(|ip| settings.bans(ip.parse().unwrap()))
+    };
+    assert_eq!([of(""), of("bans = true")], [[true; 2]; 2]);
+    assert_eq!(of("bans = false"), [false, true]);
+    assert_eq!(of("proxy-protocol = true\nbans = true"), [false, true]);
 }
 
 #[test]

@@ -38,7 +38,7 @@ impl<D: Driver> Core<D> {
     }
 
     fn turn_of(&self, source: IpAddr) -> Turn {
-        let of_source_max = self.engine.settings().handshakes_max(source);
+        let of_source_max = self.engine.handshakes_max(source);
         let pace = match self.deferred.len() {
             0 => Pace::Idle,
             _ if self.engine.puts_off_handshakes() => Pace::Overloaded,
@@ -113,7 +113,11 @@ impl<D: Driver> Core<D> {
     /// Whether a listener must not accept anything further for now: there are as many handshakes as may be, of all
     /// sources. One that is over its own share holds up nobody.
     fn must_hold(&self, point: PointId, peer: SocketAddr) -> bool {
-        !self.parked.holds(peer.ip()) && self.turn(point, peer) == Turn::Waits
+        !self.parked.holds(peer.ip()) && !self.is_shut_out(peer.ip()) && self.turn(point, peer) == Turn::Waits
+    }
+
+    fn is_shut_out(&self, source: IpAddr) -> bool {
+        self.engine.shuts_out(source, self.driver.now())
     }
 
     /// Takes an accepted connection in, or lets it go at once.
@@ -162,6 +166,10 @@ impl<D: Driver> Core<D> {
     /// wait in while there are as many handshakes as may be.
     pub(super) fn arrived(&mut self, arrival: Arrival<D::Stream>) {
         let Arrival { point, peer, .. } = arrival;
+        if self.is_shut_out(peer.ip()) {
+            // The engine refuses and counts it, before it can wait for anything.
+            return self.accepted(arrival);
+        }
         let is_behind = self.parked.holds(peer.ip()) && self.engine.settings().point(point).transport == Transport::Tls;
         let turn = if is_behind { Turn::Parks } else { self.turn(point, peer) };
         if turn == Turn::Now {

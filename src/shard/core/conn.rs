@@ -83,6 +83,8 @@ pub(super) struct Conn<S> {
     pub(super) ends: bool,
     /// The peer's FIN was read. The socket shows it to every read from then on.
     pub(super) fin_seen: bool,
+    /// The peer has sent something.
+    pub(super) has_said: bool,
     /// See [`super::progress`].
     pub(super) watched: bool,
 }

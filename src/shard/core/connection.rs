@@ -60,6 +60,7 @@ impl<D: Driver> Core<D> {
             ends: false,
             fin_seen: false,
             watched: false,
+            has_said: false,
         });
         let slot = id.slot as usize;
         if self.by_slot.len() <= slot {
@@ -242,10 +243,11 @@ impl<D: Driver> Core<D> {
     /// The peer or the system has ended the connection.
     pub(super) fn ended(&mut self, key: Key, reason: CloseReason) {
         let Some(conn) = self.conn(key) else { return };
-        let (peer, side, outbound) = (conn.peer, conn.side, conn.outbound);
+        let (peer, side, outbound, has_said) = (conn.peer, conn.side, conn.outbound, conn.has_said);
         if conn.phase == Phase::Handshaking {
             self.handshake_failed(side, peer, HandshakeFailure::Reset, "the peer closed the connection");
-            self.lost(key, handshake_close(outbound));
+            // Who only looks whether the port is open has failed in nothing.
+            self.lost(key, if has_said || outbound { handshake_close(outbound) } else { reason });
         } else {
             self.lost(key, reason);
         }
@@ -260,7 +262,7 @@ impl<D: Driver> Core<D> {
         let now = self.driver.now();
         let Some(conn) = self.conn(key) else { return };
         let source = (!conn.outbound).then_some(conn.peer.ip());
-        let share = source.map(|ip| (ip, self.engine.settings().handshakes_max(ip)));
+        let share = source.map(|ip| (ip, self.engine.handshakes_max(ip)));
         let Some((older, bound)) = self.handshakes.begin(key, share, now) else { return };
         self.count(bound);
         let Some(conn) = self.conn(older) else { return };

@@ -71,6 +71,12 @@ impl<D: Driver> Core<D> {
                 let pinned = self.engine.pin(&pair, member, self.driver.now());
                 let _ = reply.try_send(pinned);
             }
+            Control::Bans(reply) => drop(reply.try_send(self.engine.bans(self.driver.now()))),
+            Control::Unban(source, reply) => {
+                self.dirty = true;
+                let was_out = self.engine.pardon(source, self.driver.now());
+                let _ = reply.try_send(was_out);
+            }
             Control::Certificates(flows, reply) => {
                 let names = |flow: &FlowRef| self.engine.identities_of(*flow).map(Identities::words);
                 let shown = flows.iter().enumerate().filter_map(|(at, flow)| Some((at, names(flow)?)));
@@ -85,6 +91,8 @@ impl<D: Driver> Core<D> {
         }
         if let Some(tls) = orders.tls {
             self.tls = *tls;
+            self.dirty = true;
+            self.engine.pardon_all(self.driver.now());
         }
         if orders.shrink {
             self.shrink();

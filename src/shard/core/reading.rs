@@ -214,6 +214,7 @@ impl<D: Driver> Core<D> {
         lent.clear();
         *dirty = true;
         let Some(conn) = conns.get_mut(key.index).filter(|conn| conn.serial == key.serial) else { return };
+        conn.has_said |= end > 0;
         let Conn { id, stream, phase, .. } = conn;
         let Some(session) = stream.session.as_mut() else { return };
         let opened = *phase == Phase::Open;

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use hawser::abuse::{self, BanRow};
 use hawser::admin::route::Router;
 use hawser::admin::{About, Access, Readiness, Source, TlsFiles, Token};
 use hawser::engine::Located;
@@ -22,6 +23,7 @@ struct Asked(Arc<Mutex<Vec<Question>>>);
 enum Question {
     Where(String),
     Pin(String, Option<Member>),
+    Unban,
     Numbers,
 }
 
@@ -50,6 +52,16 @@ impl Source for Asked {
     fn pin(&self, pair: &str, member: Option<Member>) -> Option<Result<(), PinFault>> {
         self.note(Question::Pin(pair.to_owned(), member));
         Some(Ok(()))
+    }
+
+    fn bans(&self) -> Option<Vec<BanRow>> {
+        self.note(Question::Numbers);
+        Some(Vec::new())
+    }
+
+    fn unban(&self, address: abuse::Source) -> Option<bool> {
+        self.note(Question::Unban);
+        Some(address.ip().is_ipv4())
     }
 
     fn running(&self) -> (usize, usize) {
@@ -124,10 +136,13 @@ fn memchr(line: &[u8]) -> usize {
 
 /// Only POST changes anything, and what goes on to the shards is clean.
 fn is_fair(question: &Question, request: &Request<()>) {
+    if matches!(question, Question::Pin(..) | Question::Unban) {
+        assert_eq!(*request.method(), Method::POST);
+        assert!(request.headers().get(ORIGIN).is_none_or(|origin| origin.as_bytes().starts_with(b"http")));
+    }
     match question {
+        Question::Unban => assert_eq!(request.uri().path(), "/unban"),
         Question::Pin(pair, member) => {
-            assert_eq!(*request.method(), Method::POST);
-            assert!(request.headers().get(ORIGIN).is_none_or(|origin| origin.as_bytes().starts_with(b"http")));
             assert!(request.uri().path().ends_with(if member.is_some() { "/pin" } else { "/release" }), "{pair}");
         }
         Question::Where(aor) => {

@@ -19,7 +19,7 @@ fn stage(seed: u64, tls: Tls) -> Stage {
     let mut stage = Stage::new(seed, tls);
     let network = Network { address: [203, 0, 113, 0].into(), prefix_len: 24 };
     let (unregistered_max, handshakes_max) = (10_000, HANDSHAKES_PER_SOURCE_MAX);
-    let rule = NetworkRule { network, unregistered_max, handshakes_max, proxy_protocol: true };
+    let rule = NetworkRule { network, unregistered_max, handshakes_max, proxy_protocol: true, bans: true };
     let live = Live { networks: vec![rule], ..stage.core.engine.settings().live.clone() };
     assert!(stage.core.input(Input::Live(Box::new(live))));
     stage

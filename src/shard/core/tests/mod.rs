@@ -1,5 +1,6 @@
 //! A core that is turned by hand: here over real sockets, in the rest over a world in memory.
 
+mod abuse;
 mod balancers;
 mod floods;
 mod peers;

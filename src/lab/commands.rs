@@ -6,6 +6,7 @@ use crate::certs::{self, Further, TlsFiles};
 use crate::control::{self, ServerLine};
 use crate::failover::{self, FailoverLine};
 use crate::load::{self, LoadLine};
+use crate::overload::{self, OverloadLine};
 use crate::pool::{self, PoolLine};
 use crate::renew::{self, RenewLine};
 use crate::scenario::{self, Ended};
@@ -48,6 +49,8 @@ enum Command {
     Load(Box<LoadLine>),
     /// Plays phones and a pair of SIP Servers, lets one server fail under load, and reports what that cost.
     Failover(Box<FailoverLine>),
+    /// Places more calls than a proxy can take, over UDP, by callers that honour no refusal, and reports.
+    Overload(Box<OverloadLine>),
     /// Starts a pool of three proxies that phones find through DNS, kills one under load, and reports.
     Pool(Box<PoolLine>),
     /// Starts two sites of two proxies and two SIP Servers each, lets their phones call each other over TLS, and
@@ -94,6 +97,7 @@ pub fn run() -> Ended {
         Command::Phones(line) => play_phones(&line),
         Command::Load(line) => load::run(&line),
         Command::Failover(line) => failover::run(&line),
+        Command::Overload(line) => overload::run(&line),
         Command::Pool(line) => pool::run(&line),
         Command::Sites(line) => sites::run(&line),
         Command::Storm(line) => storm::run(&line),

@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! commands: certs, server (control), phones, load, failover, pool, sites, storm, stall, renew, soak, story
+//!     │     overload (texts and sockets of its own, to outrun a proxy)
 //!     │
 //!   scenario (the skeleton of load, failover, pool, sites, storm, stall, renew, soak), healthy, ledger
 //!     │
@@ -30,6 +31,7 @@ mod healthy;
 mod ledger;
 mod load;
 mod net;
+mod overload;
 mod phones;
 mod pool;
 mod processes;

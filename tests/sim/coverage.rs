@@ -4,7 +4,7 @@ use hawser::stats::{Counters, Row};
 
 /// Name without `hawser_` and `_total`, a label's value (empty: all), and why it does not count here. It may: some are
 /// only rare.
-const NOT_HERE: [(&str, &str, &str); 52] = [
+const NOT_HERE: [(&str, &str, &str); 53] = [
     ("requests", "REGISTER", "a server registers nowhere; those of phones count every time"),
     ("requests", "PRACK", "a method as any other here; integration tests play it"),
     ("retransmissions_absorbed", "ack", "rare: it takes an ACK that the network doubles and a phone that has moved"),
@@ -17,6 +17,7 @@ const NOT_HERE: [(&str, &str, &str); 52] = [
     ("refusals", "loop", "nobody here is configured in a circle; tests/two_engines/hostile.rs"),
     ("refusals", "breadth", "rare: one text of strangers"),
     ("refusals", "transactions", "bounds are wide here; tests/two_engines/bounds.rs"),
+    ("refusals", "dialog_rate", "a setting that is off here; tests/two_engines/overload.rs"),
     ("refusals", "certificate", "all certificates are good here; src/tls/tests and tests/integration/certificates.rs"),
     (
         "refusals",

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::ports::Timer;
-use super::{Engine, Level, Source};
+use super::service_checks::OWNER;
+use super::{Engine, Level, Mail, Source};
 use crate::clock::Time;
 use crate::ids::Side;
 use crate::overload::{Class, Overload};
@@ -46,6 +47,7 @@ impl Engine {
     }
 
     fn await_end_of_overload(&mut self) {
+        self.ports.mail(OWNER, Mail::Late);
         if let Some(at) = self.admission.ends_at() {
             self.ports.wheel.arm(at, Timer::Overload);
         }

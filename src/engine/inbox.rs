@@ -28,6 +28,7 @@ impl Engine {
             }
             Mail::ToDevice { hop, tls, bytes } => self.on_to_device(hop, tls.as_deref(), bytes, now),
             Mail::Evidence { pair, address, evidence } => self.on_evidence(pair, address, evidence, now),
+            Mail::Late => self.on_late(now),
             Mail::View { upstream } => self.on_view(*upstream, now),
             Mail::Failure { source, failure } => self.on_failure(source, failure, now),
             Mail::Succeeded { source } => self.on_success(source),
@@ -112,6 +113,7 @@ impl Engine {
             | Mail::AimsAt { .. }
             | Mail::Unreachable { .. }
             | Mail::Evidence { .. }
+            | Mail::Late
             | Mail::View { .. }
             | Mail::Failure { .. }
             | Mail::Succeeded { .. }

@@ -208,6 +208,8 @@ pub enum Mail {
         /// What.
         evidence: Evidence,
     },
+    /// To the same: this shard is overloaded, and answers to service checks may wait or have found no room here.
+    Late,
     /// Its verdict, to every other shard.
     View {
         /// Where servers and peers are, and which of them answer.

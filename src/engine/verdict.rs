@@ -10,7 +10,7 @@ use super::{Engine, Mail, Source};
 use crate::clock::Time;
 use crate::dns::Answer;
 use crate::ids::FlowRef;
-use crate::limits::NAMES_AGAIN;
+use crate::limits::{NAMES_AGAIN, OVERLOAD_QUIET};
 use crate::server_pool::Evidence;
 use crate::sip::Message;
 use crate::stats::Counter;
@@ -94,6 +94,13 @@ impl Engine {
         let Some(checks) = &mut self.service_checks else { return };
         for id in checks.end_those_on(is_gone, &mut self.ports) {
             self.as_owner(now, |checks| checks.lost(id, evidence, now));
+        }
+    }
+
+    /// A shard is overloaded: it says so again while that lasts.
+    pub(super) fn on_late(&mut self, now: Time) {
+        if let Some(checks) = &mut self.service_checks {
+            checks.note_late(now.after(OVERLOAD_QUIET * 2));
         }
     }
 

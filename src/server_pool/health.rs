@@ -157,6 +157,8 @@ pub struct Pool {
     pairs: Vec<Pair>,
     queue: Queue,
     due: Option<Time>,
+    /// Until when silence may be our own: answers wait too long here, or have found no room.
+    late_until: Time,
 }
 
 impl Pool {
@@ -172,6 +174,7 @@ impl Pool {
             pairs: Vec::with_capacity(count),
             queue: Queue::default(),
             due: None,
+            late_until: Time(0),
         };
         for (at, settings) in settings.pairs.into_iter().enumerate() {
             let (pair, view) = Pair::new(&settings, at, count, times.checks(), now);
@@ -190,6 +193,11 @@ impl Pool {
             pair.keep_to(self.times, now);
         }
         self.plan();
+    }
+
+    /// A shard is overloaded, for so long at least: its answers may be those that do not come.
+    pub fn note_late(&mut self, until: Time) {
+        self.late_until = self.late_until.max(until);
     }
 
     /// The pairs of this moment.
@@ -283,15 +291,17 @@ impl Pool {
     /// Applies something to a pair, and lets its rules draw the consequences.
     fn on(&mut self, pair: usize, now: Time, what: impl FnOnce(&mut Rules<'_>)) {
         let (Some(state), Some(view)) = (self.pairs.get_mut(pair), self.view.pairs.get_mut(pair)) else { return };
-        let mut rules = Rules { at: pair, pair: state, view, times: self.times, queue: &mut self.queue, now };
+        let is_late = now < self.late_until;
+        let mut rules = Rules { at: pair, pair: state, view, times: self.times, is_late, queue: &mut self.queue, now };
         what(&mut rules);
         rules.settle();
         self.plan();
     }
 
     fn step(&mut self, now: Time) {
+        let is_late = now < self.late_until;
         for (at, (pair, view)) in self.pairs.iter_mut().zip(&mut self.view.pairs).enumerate() {
-            let mut rules = Rules { at, pair, view, times: self.times, queue: &mut self.queue, now };
+            let mut rules = Rules { at, pair, view, times: self.times, is_late, queue: &mut self.queue, now };
             rules.step();
             rules.settle();
         }

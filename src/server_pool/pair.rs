@@ -16,6 +16,8 @@ use crate::stats::Counter;
 const BOTH: [Member; 2] = [Member::Primary, Member::Backup];
 /// Targets of one name; further ones are left out.
 const TARGETS_MAX: usize = 64;
+/// So many pings in a row may find no answer while shards are overloaded, before that counts against a server.
+pub(super) const SPARED_MAX: u8 = 3;
 /// A server that gives a reason to be pinged again and again is pinged so often at most.
 const PING_GAP: Duration = Duration::from_millis(500);
 
@@ -57,6 +59,8 @@ struct Probe {
     answered: Option<Time>,
     /// A ping was lost with its connection and has been repeated.
     repeated: bool,
+    /// Pings in a row whose silence was held against nobody.
+    spared: u8,
     /// Without service checks: when it is taken to be up again.
     retry: Option<Time>,
     /// Without service checks: when nothing was held against it for long enough after that.
@@ -191,6 +195,8 @@ pub(super) struct Rules<'a> {
     pub pair: &'a mut Pair,
     pub view: &'a mut PairView,
     pub times: Times,
+    /// Silence may be our own.
+    pub is_late: bool,
     pub queue: &'a mut Queue,
     pub now: Time,
 }
@@ -335,7 +341,12 @@ impl Rules<'_> {
                     probe.ping = None;
                     self.queue.push(Output::GiveUp { ping });
                     self.queue.push(Output::Count(Counter::ServerPingSilent));
-                    self.on_down(member, nth, Evidence::Silent);
+                    if self.is_late && probe.spared < SPARED_MAX {
+                        probe.spared += 1;
+                        probe.hurry = Some(self.now);
+                    } else {
+                        self.on_down(member, nth, Evidence::Silent);
+                    }
                 }
                 let probe = &mut self.pair.probes[member.index()][nth];
                 if probe.retry.is_some_and(|at| at <= self.now) {
@@ -490,7 +501,7 @@ impl Rules<'_> {
     fn on_life(&mut self, member: Member, nth: usize, why: Evidence) {
         let probe = &mut self.pair.probes[member.index()][nth];
         probe.answered = Some(self.now);
-        (probe.repeated, probe.retry, probe.trusted) = (false, None, None);
+        (probe.repeated, probe.spared, probe.retry, probe.trusted) = (false, 0, None, None);
         self.set(member, nth, true, why);
         if why != Evidence::Retry && !std::mem::replace(&mut self.view.heard, true) {
             self.queue.view_changed();

@@ -7,6 +7,7 @@ mod unchecked;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::pair::SPARED_MAX;
 use super::*;
 use crate::dns::Target;
 use crate::ids::Transport;
@@ -206,6 +207,30 @@ fn silence_is_certain_within_oos_check_and_oos_force_and_the_partner_has_answere
     assert_eq!(bench.said.len(), 1);
     assert!(bench.counted.contains(&Counter::ServerSwitchSilent));
     assert_eq!((bench.view().why, bench.view().since), (Evidence::Silent, bench.now));
+}
+
+/// How often a primary that has fallen silent is asked until its partner takes its place, which answers.
+fn asked_until_the_partner_serves(late: Duration) -> usize {
+    let mut bench = Bench::pair();
+    bench.answer(PRIMARY, 200);
+    bench.pool.note_late(bench.now.after(late));
+    for _ in 0..1_000 {
+        bench.pass(MOMENT * 100);
+        if bench.waits(BACKUP) {
+            bench.answer(BACKUP, 200);
+        }
+        if bench.active() == Member::Backup {
+            return bench.sent.iter().filter(|sent| sent.to == address(PRIMARY)).count();
+        }
+    }
+    panic!("it never does");
+}
+
+#[test]
+fn silence_counts_later_while_shards_are_overloaded_and_counts() {
+    let usual = asked_until_the_partner_serves(Duration::ZERO);
+    assert_eq!(asked_until_the_partner_serves(CHECK / 2), usual, "that is over when it counts");
+    assert_eq!(asked_until_the_partner_serves(CHECK * 100), usual + usize::from(SPARED_MAX));
 }
 
 #[test]

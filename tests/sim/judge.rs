@@ -85,6 +85,8 @@ pub struct Judge {
     cancelled: BTreeSet<(PartyId, String)>,
     /// ACKs that either server has got, by Call-ID and number: a pair shares its calls, and who is active hears of them.
     acks_at_servers: BTreeSet<(String, u32)>,
+    /// Call-IDs of which a server has had a 503 of the proxy's own.
+    refused_at_servers: BTreeSet<String>,
     pub duties: Duties,
     /// By which phones say that they can be reached.
     contacts: BTreeMap<PartyId, String>,
@@ -221,10 +223,12 @@ impl Judge {
     fn may_be_passed_on(&self, ack: &Msg, now: Time) -> bool {
         let call_id = ack.get("Call-ID");
         let mut of = self.asked.values().filter(|asked| asked.call_ids().any(|one| one == call_id));
-        // Or the proxy had refused it where it landed, for want of room in a mailbox, without a state and a tag of its own.
+        // Or the proxy had refused it where it landed, without a state and a tag of its own: for want of room in a mailbox, or
+        // of time.
         let was_refused = |asked: &Asked| asked.in_dialog && asked.finals.iter().any(|line| line.contains(" 503 "));
         let is_late = |asked: &Asked| asked.answered_at.is_some_and(|at| now.since(at) >= TIMES.t4);
         !self.facts.restarts.is_empty()
+            || self.refused_at_servers.contains(call_id)
             || of.any(|asked| self.facts.has_moved(asked) || was_refused(asked) || is_late(asked))
     }
 
@@ -244,6 +248,9 @@ impl Judge {
         }
         let rid = message.get("X-Rid");
         if rid.is_empty() {
+            if is_server(party) && message.code() == 503 {
+                self.refused_at_servers.insert(message.get("Call-ID").to_owned());
+            }
             let is_refusal = is_server(party) && matches!(message.code(), 430 | 480);
             let is_its =
                 |(_, asked): &(&String, &Asked)| asked.sent.iter().any(|sent| sent.branch() == message.branch());

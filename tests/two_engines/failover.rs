@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use hawser::engine::Settings;
 use hawser::ids::Transport;
+use hawser::stats::Counter;
 
+use crate::overload::overload;
 use crate::stage::{Mode, Stage, ask, branch, cancel, everywhere, paired, unchecked};
 use crate::talk::{Dialog, Phone, answer, header, headers, start_line};
 use crate::world::{SERVER, SERVER2, Setup, TLS, Wire};
@@ -75,6 +77,26 @@ fn all_shards_follow_and_stay_when_the_primary_is_back_until_the_backup_dies() {
             stage.end();
         });
     }
+}
+
+#[test]
+fn a_server_is_not_taken_for_dead_while_its_answers_may_have_found_no_room_here() {
+    everywhere(paired, |mut stage| {
+        let phone = stage.phone();
+        stage.set(SERVER, Mode::Silent);
+        let silent = |stage: &Stage| stage.world.counted(Counter::ServerPingSilent);
+        while silent(&stage) < 3 {
+            overload(&mut stage.world);
+            stage.pass_ms(100);
+        }
+        assert_eq!(stage.world.counted(Counter::ServerSwitchSilent), 0);
+        stage.pass_ms(20_000);
+        stage.asked(phone, "INVITE", "i", SERVER2);
+        stage.set(SERVER, Mode::Up);
+        stage.forget(SERVER);
+        stage.forget(SERVER2);
+        stage.end();
+    });
 }
 
 #[test]
@@ -373,11 +395,11 @@ fn a_late_2xx_to_a_request_that_the_next_server_never_answers_ends_it() {
         let (first, _) = moved_by_silence(&mut stage, wire);
         stage.set(SERVER, Mode::Up);
         stage.reply(SERVER, &first, "200 OK");
-        let rejected = hawser::stats::Counter::CallsRejected;
+        let rejected = Counter::CallsRejected;
         stage.pass_s(100);
         assert_eq!(stage.world.counted(rejected), 0, "it was answered");
-        assert_eq!(stage.world.counted(hawser::stats::Counter::CallsAnswered), 1);
-        assert_eq!(stage.world.counted(hawser::stats::Counter::CallsCancelled), 0);
+        assert_eq!(stage.world.counted(Counter::CallsAnswered), 1);
+        assert_eq!(stage.world.counted(Counter::CallsCancelled), 0);
         stage.world.drain();
         stage.forget(SERVER);
         stage.forget(SERVER2);
@@ -434,7 +456,7 @@ fn a_registration_in_flight_binds_once_at_its_home() {
             stage.pass_s(6);
             stage.grant(&mut phone, SERVER2);
             stage.read_final(wire, "200");
-            assert_eq!(stage.world.counted(hawser::stats::Counter::BindingBound), 1);
+            assert_eq!(stage.world.counted(Counter::BindingBound), 1);
             stage.forget(SERVER2);
             let request = stage.request_of(SERVER2, &phone, "MESSAGE", "c");
             stage.say(SERVER2, &request);

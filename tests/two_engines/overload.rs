@@ -78,7 +78,7 @@ fn an_overload_turns_new_work_away_and_says_when_it_begins_and_ends() {
     assert_eq!(world.counted(Counter::Refused503OverloadDialog), 2);
     world.waited = Duration::ZERO;
     world.pass(OVERLOAD_QUIET + Duration::from_millis(10));
-    let over = "it lasted 0.0 s, messages waited up to 100 ms; put off or refused were 0 TLS handshakes, 0 registrations, \
+    let over = "it lasted 0.0 s, messages waited up to 100 ms; put off or refused were 0 steps of TLS handshakes, 0 registrations, \
                 2 requests outside dialogs, 0 in dialogs";
     assert_eq!(told(&world, over), 1, "{:?}", world.events);
     world.drain();

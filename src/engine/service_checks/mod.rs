@@ -166,6 +166,11 @@ impl ServiceChecks {
         self.pool.fire(now);
     }
 
+    /// See [`Pool::note_late`].
+    pub fn note_late(&mut self, until: Time) {
+        self.pool.note_late(until);
+    }
+
     /// What a shard has seen of a server.
     pub fn on_evidence(&mut self, pair: u8, address: SocketAddr, evidence: Evidence, now: Time) {
         let pair = usize::from(pair);

@@ -436,7 +436,9 @@ impl Facts {
         if self.is_nameless(asked.at) || self.is_nameless(began(asked, all)) {
             return Some(Cause::Nameless);
         }
-        if self.became_another(party, began(asked, all), closed) {
+        // What it was asked by may have been under way to where it was before.
+        let began = Time(began(asked, all).0.saturating_sub(CROSSING.as_micros() as u64));
+        if self.became_another(party, began, closed) {
             return Some(Cause::Lapsed);
         }
         (self.lost(asked) >= LOST_MIN).then_some(Cause::Network)

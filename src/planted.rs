@@ -35,11 +35,35 @@ pub enum Plant {
     RepetitionNotAbsorbed,
     /// Whoever sends a response is believed.
     AnswerFromAnybody,
+    /// A CANCEL is never sent on.
+    CancelNotSent,
+    /// Our two Record-Route values stand in the wrong order.
+    RecordRouteSwapped,
+    /// A 100 of the next hop is passed on.
+    TryingPassedOn,
+    /// A server's 503 is passed on although its partner lives.
+    UnavailablePassedOn,
+    /// No answer of ours says when to try again.
+    RetryAfterNotWritten,
+    /// A phone that has other flows is refused as one that has none.
+    OutboundIgnored,
+    /// An ACK to a connection of another shard is dropped.
+    AckToOtherShardDropped,
+    /// X-Genesys-Route goes on.
+    OwnHeaderLeft,
+    /// An alias of ours stands in the Request-URI that the phone gets.
+    AliasLeft,
+    /// Within a dialog nobody waits for a phone to come back.
+    GraceIgnored,
+    /// No provisional response is passed on after the 100.
+    RingingDropped,
+    /// An answer to who has asked over a connection of another shard is dropped.
+    ChallengeToOtherShardDropped,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 26] = [
         Self::LostWake,
         Self::GenerationUnchecked,
         Self::ResponseToWrongShard,
@@ -54,6 +78,18 @@ impl Plant {
         Self::AnswerNotRepeated,
         Self::RepetitionNotAbsorbed,
         Self::AnswerFromAnybody,
+        Self::CancelNotSent,
+        Self::RecordRouteSwapped,
+        Self::TryingPassedOn,
+        Self::UnavailablePassedOn,
+        Self::RetryAfterNotWritten,
+        Self::OutboundIgnored,
+        Self::AckToOtherShardDropped,
+        Self::OwnHeaderLeft,
+        Self::AliasLeft,
+        Self::GraceIgnored,
+        Self::RingingDropped,
+        Self::ChallengeToOtherShardDropped,
     ];
 }
 

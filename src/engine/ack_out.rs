@@ -5,6 +5,7 @@ use super::mail::{By, Letter};
 use super::{Engine, Source};
 use crate::flow::keys::Tag;
 use crate::ids::{BindingId, FlowRef, PointId};
+use crate::planted::{Plant, planted};
 use crate::proxy::{RouteSet, forward, validate};
 use crate::sip::{Message, Method};
 use crate::transaction::Branch;
@@ -37,6 +38,9 @@ impl Engine {
         key: u128,
         loop_hash: u32,
     ) {
+        if planted(Plant::AckToOtherShardDropped) && flow.is_stream() && flow.shard() != self.me() {
+            return self.recycle_message(ack);
+        }
         let bytes = self.ack_bytes(&ack, source, routes, flow.point(), key, loop_hash);
         if let Err(letter) = self.send(flow, Letter { bytes, binding, txn: None, by }) {
             self.deliver(Some(flow), letter);

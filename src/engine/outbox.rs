@@ -8,6 +8,7 @@ use super::{Engine, Mail, Output, Source};
 use crate::clock::Time;
 use crate::ids::{BindingId, ConnId, FlowRef, PointId, ShardId};
 use crate::limits::UDP_DATAGRAM_LEN_MAX;
+use crate::planted::{Plant, planted};
 use crate::sip::Message;
 use crate::stats::Counter;
 use crate::transaction::branch::TxnId;
@@ -111,6 +112,9 @@ impl Engine {
             return self.deliver(None, Letter { bytes, binding, txn: None, by: By::Binding }.or_by(reply));
         }
         let flow = now_at.unwrap_or(reply);
+        if planted(Plant::ChallengeToOtherShardDropped) && flow.is_stream() && flow.shard() != self.me() {
+            return self.drop_letter(bytes);
+        }
         let by = By::binding_or(reply, flow);
         if let Err(letter) = self.send(flow, Letter { bytes, binding, txn: None, by }) {
             self.deliver(Some(flow), letter);

@@ -13,6 +13,7 @@ use crate::config::engine::{Live, Settings};
 use crate::flow::keys::Keys;
 use crate::ids::{BindingId, ConnId, FlowRef, ShardId, Transport};
 use crate::limits::TRANSACTION_LEN;
+use crate::planted::{Plant, planted};
 use crate::proxy::Names;
 use crate::proxy::target::Incarnation;
 use crate::rng::Rng;
@@ -218,6 +219,9 @@ impl Ports {
     }
 
     pub(super) fn write_retry_after(&mut self, out: &mut Vec<u8>) {
+        if planted(Plant::RetryAfterNotWritten) {
+            return;
+        }
         let seconds = RETRY_AFTER_MIN_S + self.rng.next() % RETRY_AFTER_SPREAD_S;
         out.extend_from_slice(b"Retry-After: ");
         write_u32(seconds as u32, out);

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use crate::config::engine::Point;
 use crate::ids::Side;
+use crate::planted::{Plant, planted};
 use crate::proxy::RouteSet;
 use crate::sip::value::write_u32;
 use crate::sip::{Edits, Message, Name, response};
@@ -59,6 +60,9 @@ pub fn edit(request: &Message, plan: &Plan<'_>, edits: &mut Edits) {
     edit_routes(request, plan, edits);
     // A server's was for us, and an endpoint's for nobody.
     for field in request.fields().iter().filter(|field| field.name == Name::XGenesysRoute) {
+        if planted(Plant::OwnHeaderLeft) {
+            break;
+        }
         edits.remove(field.line);
     }
     if plan.point.transport.is_stream() && request.first(Name::ContentLength).is_none() {

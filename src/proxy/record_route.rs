@@ -4,6 +4,7 @@ use crate::config::engine::Point;
 use crate::flow::keys::Keys;
 use crate::flow::token::{Dialog, Facing, Kind, Token};
 use crate::ids::{PointId, Side, Transport};
+use crate::planted::{Plant, planted};
 use crate::sip::{Edits, Message, Method, Name, NameAddr, Scheme, Uri, value::write_u32};
 
 /// Whether requests of this method are given a Record-Route: those that make dialogs, and methods that we
@@ -34,6 +35,7 @@ pub fn write(request: &Message, token: Token, came: Facet<'_>, leaves: Facet<'_>
         write_uri(&token, point, sips, keys, dialog, out);
         out.extend_from_slice(b";lr>\r\n");
     };
+    let (came, leaves) = if planted(Plant::RecordRouteSwapped) { (leaves, came) } else { (came, leaves) };
     if came.id == leaves.id {
         one(Facing::Both, leaves.point);
     } else {

@@ -7,6 +7,7 @@ use crate::engine::ports::{Env, Ports};
 use crate::engine::{Point, Source};
 use crate::flow::token::{Facing, Kind, Token};
 use crate::ids::{BindingId, FlowRef, Side};
+use crate::planted::{Plant, planted};
 use crate::proxy::record_route::{self, Facet};
 use crate::proxy::register;
 use crate::proxy::response::{self, Fate};
@@ -61,7 +62,11 @@ pub(super) fn request(context: &mut ResponseContext, id: TxnId, way: &Way, env: 
     let mut edits = std::mem::take(&mut ports.edits);
     edits.clear();
     let point = env.settings.point(point_id);
-    forward::edit(message, &plan(source, routes, point, branch, way.contact.as_deref()), &mut edits);
+    forward::edit(
+        message,
+        &plan(source, routes, point, branch, way.contact.as_deref().filter(|_| !planted(Plant::AliasLeft))),
+        &mut edits,
+    );
 
     // Of two endpoints that talk past the server, the route set stands already.
     let endpoint_flow = match (source.side, to_side) {

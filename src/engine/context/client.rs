@@ -13,6 +13,7 @@ use crate::engine::words::in_words;
 use crate::engine::{Level, UdpOversize};
 use crate::ids::FlowRef;
 use crate::limits::{TARGETS_COUNT_MAX, UDP_DATAGRAM_LEN_MAX, UDP_REQUEST_LEN_MAX};
+use crate::planted::{Plant, planted};
 use crate::proxy::response::{Fate, fate};
 use crate::sip::Method;
 use crate::sip::response::{build_ack, build_cancel};
@@ -277,13 +278,17 @@ impl Turn<'_> {
         // To a request other than INVITE only 100 may be said, and not before its time (RFC 4320 §4.1): the timer
         // says it.
         let is_invite = self.context.asked.method == Method::Invite;
-        if answer.code == 100 || !is_invite || !self.context.server.machine.is_open() {
+        let is_trying = answer.code == 100 && !planted(Plant::TryingPassedOn);
+        if is_trying || !is_invite || !self.context.server.machine.is_open() {
             return;
         }
         if self.context.given_up == GivenUp::No {
             self.arm(TxnTimer::TimerC, self.env.settings.live.timer_c);
         }
         self.stop(TxnTimer::Trying);
+        if planted(Plant::RingingDropped) && self.context.server.said_provisional {
+            return;
+        }
         let bytes = self.response_of(answer, false);
         self.say_provisional(answer.code, bytes);
     }
@@ -303,7 +308,7 @@ impl Turn<'_> {
             }
             return;
         }
-        if answer.code == 503 && alternative {
+        if answer.code == 503 && alternative && !planted(Plant::UnavailablePassedOn) {
             self.saw(Saw::Unavailable);
             // Once its ACK has gone. Who asked has heard nothing yet, and needs its 100 all the same.
             return self.act(Action::GiveUp(Why::Unavailable));
@@ -381,6 +386,9 @@ impl Turn<'_> {
     }
 
     fn send_cancel(&mut self) {
+        if planted(Plant::CancelNotSent) {
+            return;
+        }
         let mut bytes = self.ports.pool.take();
         if build_cancel(&self.context.client.sent, &mut bytes).is_err() {
             // What we sent was parsed once; it cannot fail. Without a CANCEL the call rings on to timer C.

@@ -229,7 +229,7 @@ impl Turn<'_> {
     /// The phone is gone: 430 when the registrar may try the phone's other flow (RFC 5626 §5.3.1), else 480.
     pub(super) fn finish_gone(&mut self) {
         let (lost, in_dialog) = (self.context.client.flow.is_some(), self.context.asked.in_dialog);
-        let ob = matches!(self.context.targets, TargetSet::Phone { ob: true, .. });
+        let ob = matches!(self.context.targets, TargetSet::Phone { ob: true, .. }) && !planted(Plant::OutboundIgnored);
         let (code, reason, counter) = match (ob && !in_dialog, lost, in_dialog) {
             (true, false, _) => (430, "Flow Failed", Counter::Refused430FlowGone),
             (true, true, _) => (430, "Flow Failed", Counter::Refused430FlowLost),

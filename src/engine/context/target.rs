@@ -15,6 +15,7 @@ use crate::dns::{Failure, NextHop};
 use crate::engine::{ConnectFailure, SendFault};
 use crate::ids::{BindingId, FlowRef, Side};
 use crate::limits::{FLOW_ATTEMPTS_MAX, INVITE_LOST_MAX, TRYING_AFTER};
+use crate::planted::{Plant, planted};
 use crate::proxy::{Place, Refusal, Target, place_of, target};
 use crate::sip::{Method, Uri};
 use crate::stats::Counter;
@@ -105,7 +106,8 @@ impl Turn<'_> {
         }
         match self.context.targets.binding() {
             Some(binding) => {
-                let wait = self.context.longest_wait(self.env.settings.live.flow_grace);
+                let grace = self.env.settings.live.flow_grace;
+                let wait = self.context.longest_wait(if planted(Plant::GraceIgnored) { Duration::ZERO } else { grace });
                 self.seek(Seek::Home { binding, not, wait });
             }
             None if matches!(self.context.client.machine, ClientMachine::Waiting)

@@ -82,6 +82,9 @@ pub const KNOWN_WAIT_MAX: Duration = Duration::from_millis(150);
 pub const HANDSHAKE_TRICKLE_EVERY: Duration = Duration::from_millis(5);
 /// For how long all messages have to wait too long before that is an overload.
 pub const OVERLOAD_STANDS: Duration = Duration::from_millis(100);
+/// A message that has waited so long is one by itself. What a stall of less leaves behind is soon worked off, and refused to
+/// nobody.
+pub const OVERLOAD_AT_ONCE: Duration = Duration::from_secs(1);
 /// For how long none may, before it is over.
 pub const OVERLOAD_QUIET: Duration = Duration::from_secs(1);
 /// By how much dialogs may begin earlier than at the even rate of `overload-ctrl-dialog-rate`.

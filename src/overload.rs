@@ -7,7 +7,7 @@
 //!
 //! 1. What counts is for how long a message has waited when its turn comes, as the system and the mailboxes say.
 //! 2. An overload begins when messages wait [`QUEUE_WAIT_MAX`] or longer and none of them less for [`OVERLOAD_STANDS`], or
-//!    when one waits four times as long. One slow moment is none.
+//!    when one waits [`OVERLOAD_AT_ONCE`]. One slow moment is none: what a stall has left is worked off within that.
 //! 3. While it lasts, work is refused whose message has waited longer than its class may. So the wait stays near the
 //!    bound: what is refused costs little, and takes from the queue what makes the others wait.
 //! 4. It is over when no message has waited [`QUEUE_WAIT_MAX`] for [`OVERLOAD_QUIET`].
@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use crate::clock::Time;
 use crate::limits::{
-    DIALOG_RATE_BURST, HANDSHAKE_WAIT_MAX, KNOWN_WAIT_MAX, OVERLOAD_QUIET, OVERLOAD_STANDS, QUEUE_WAIT_MAX,
-    REGISTER_WAIT_MAX,
+    DIALOG_RATE_BURST, HANDSHAKE_WAIT_MAX, KNOWN_WAIT_MAX, OVERLOAD_AT_ONCE, OVERLOAD_QUIET, OVERLOAD_STANDS,
+    QUEUE_WAIT_MAX, REGISTER_WAIT_MAX,
 };
 
 /// Work that may be refused, in the order in which it gives way.
@@ -90,7 +90,7 @@ impl Admission {
             _ => now,
         };
         self.stands = Some((since, now));
-        let begins = now.since(since) >= OVERLOAD_STANDS || waited >= QUEUE_WAIT_MAX * 4;
+        let begins = now.since(since) >= OVERLOAD_STANDS || waited >= OVERLOAD_AT_ONCE;
         if begins {
             self.overload = Some(Overload { since: now, last: now, longest: waited, latest: waited, refused: [0; 4] });
         }
@@ -196,16 +196,27 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_of_four_times_the_bound_is_an_overload_at_once() {
+    fn a_wait_of_a_second_is_an_overload_at_once() {
         let mut admission = Admission::default();
-        assert!(!admission.note(QUEUE_WAIT_MAX * 4 - MS, at(0)));
-        assert!(admission.note(QUEUE_WAIT_MAX * 4, at(1)));
+        assert!(!admission.note(OVERLOAD_AT_ONCE - MS, at(0)));
+        assert!(admission.note(OVERLOAD_AT_ONCE, at(1)));
+    }
+
+    #[test]
+    fn what_a_stall_leaves_behind_is_worked_off_and_refused_to_nobody() {
+        let mut admission = Admission::default();
+        // A pause of half a second, and what came in it, within 90 ms.
+        for ms in 0..90 {
+            assert!(!admission.note(Duration::from_millis(500 - 5 * ms), at(ms)), "{ms}");
+            assert!(admission.admits(Class::Dialog, Duration::from_millis(500 - 5 * ms)));
+        }
+        assert!(!admission.note(MS, at(90)));
     }
 
     #[test]
     fn each_class_gives_way_at_its_own_wait_in_its_order() {
         let mut admission = Admission::default();
-        assert!(admission.note(QUEUE_WAIT_MAX * 4, at(0)));
+        assert!(admission.note(OVERLOAD_AT_ONCE, at(0)));
         let all = [Class::Handshake, Class::Register, Class::Dialog, Class::Known];
         assert!(all.windows(2).all(|two| two[0].wait_max() < two[1].wait_max()));
         for class in all {
@@ -218,14 +229,14 @@ mod tests {
     #[test]
     fn it_is_over_when_nothing_has_waited_for_a_while_and_is_told_once() {
         let mut admission = Admission::default();
-        admission.note(QUEUE_WAIT_MAX * 4, at(1_000));
-        admission.note(QUEUE_WAIT_MAX * 5, at(1_500));
+        admission.note(OVERLOAD_AT_ONCE, at(1_000));
+        admission.note(OVERLOAD_AT_ONCE * 2, at(1_500));
         admission.note(MS, at(1_600));
         let end = at(1_500).after(OVERLOAD_QUIET);
         assert_eq!(admission.ends_at(), Some(end));
         assert_eq!(admission.take_over(Time(end.0 - 1)), None);
         let told = admission.take_over(end).expect("it is over");
-        assert_eq!((told.since, told.last, told.longest), (at(1_000), at(1_500), QUEUE_WAIT_MAX * 5));
+        assert_eq!((told.since, told.last, told.longest), (at(1_000), at(1_500), OVERLOAD_AT_ONCE * 2));
         assert_eq!((admission.take_over(end), admission.ends_at()), (None, None));
         assert!(admission.admits(Class::Handshake, Duration::MAX));
     }

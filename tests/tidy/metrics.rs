@@ -36,6 +36,7 @@ const NOT_COUNTED: &[(&str, &str)] = &[
     ("REGISTER_WAIT_MAX", "hawser_refusals_total with reason=\"overload_register\""),
     ("KNOWN_WAIT_MAX", "hawser_refusals_total with reason=\"overload_known\""),
     ("OVERLOAD_STANDS", "what is refused then is counted by its class"),
+    ("OVERLOAD_AT_ONCE", "what is refused then is counted by its class"),
     ("OVERLOAD_QUIET", "what is refused then is counted by its class"),
     ("DIALOG_RATE_BURST", "hawser_refusals_total with reason=\"dialog_rate\""),
     ("ABUSE_SLOWED_FROM", "hawser_abuse_verdicts_total{verdict=\"slowed\"}"),

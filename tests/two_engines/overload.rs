@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use hawser::engine::Settings;
-use hawser::limits::{KNOWN_WAIT_MAX, OVERLOAD_QUIET, QUEUE_WAIT_MAX, REGISTER_WAIT_MAX};
+use hawser::limits::{KNOWN_WAIT_MAX, OVERLOAD_AT_ONCE, OVERLOAD_QUIET, QUEUE_WAIT_MAX, REGISTER_WAIT_MAX};
 use hawser::overload::DialogRate;
 use hawser::stats::Counter;
 
@@ -31,7 +31,7 @@ const DEVICE_AT: &str = "10.0.0.7:5060";
 
 /// Every shard is overloaded by a message that has waited for very long, and that is no new work.
 pub fn overload(world: &mut World) {
-    world.waited = QUEUE_WAIT_MAX * 4;
+    world.waited = OVERLOAD_AT_ONCE;
     let shards = u8::try_from(world.engines.len()).expect("few");
     for shard in 0..shards {
         world.datagram(shard, SERVER, "SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP 192.0.2.1\r\n\r\n");
@@ -58,7 +58,7 @@ fn goes_on(world: &mut World, method: &str, uri: &str, id: &str, extra: &str) ->
 #[test]
 fn nothing_is_refused_for_a_moment_in_which_messages_wait() {
     let mut world = World::new(&Setup::default());
-    world.waited = QUEUE_WAIT_MAX * 4 - TICK;
+    world.waited = OVERLOAD_AT_ONCE - TICK;
     assert!(goes_on(&mut world, "MESSAGE", DEVICE, "1", ""));
     assert_eq!(told(&world, "overloaded"), 0);
     world.drain();
@@ -69,7 +69,7 @@ fn nothing_is_refused_for_a_moment_in_which_messages_wait() {
 fn an_overload_turns_new_work_away_and_says_when_it_begins_and_ends() {
     let mut world = World::new(&Setup { shards: 1, ..Setup::default() });
     overload(&mut world);
-    assert_eq!(told(&world, "messages wait 100 ms for their turn"), 1, "{:?}", world.events);
+    assert_eq!(told(&world, "messages wait 1000 ms for their turn"), 1, "{:?}", world.events);
     world.waited = QUEUE_WAIT_MAX;
     assert!(!goes_on(&mut world, "INVITE", DEVICE, "1", ""));
     assert!(!goes_on(&mut world, "INVITE", DEVICE, "1", ""), "a repetition too");
@@ -78,7 +78,7 @@ fn an_overload_turns_new_work_away_and_says_when_it_begins_and_ends() {
     assert_eq!(world.counted(Counter::Refused503OverloadDialog), 2);
     world.waited = Duration::ZERO;
     world.pass(OVERLOAD_QUIET + Duration::from_millis(10));
-    let over = "it lasted 0.0 s, messages waited up to 100 ms; put off or refused were 0 steps of TLS handshakes, 0 registrations, \
+    let over = "it lasted 0.0 s, messages waited up to 1000 ms; put off or refused were 0 steps of TLS handshakes, 0 registrations, \
                 2 requests outside dialogs, 0 in dialogs";
     assert_eq!(told(&world, over), 1, "{:?}", world.events);
     world.drain();

@@ -8,7 +8,7 @@ use crate::driver::{Driver as _, Next, Ready, Token};
 use crate::ids::Side;
 use crate::limits::{
     ACCEPTS_IN_A_ROW_MAX, BATCHES_PER_PASS_MAX, HANDSHAKE_STEPS_PER_PASS_MAX, HANDSHAKE_TRICKLE_EVERY,
-    HANDSHAKES_COUNT_MAX, OVERLOAD_QUIET, QUEUE_WAIT_MAX, READS_PER_PASS_MAX,
+    HANDSHAKES_COUNT_MAX, OVERLOAD_AT_ONCE, OVERLOAD_QUIET, READS_PER_PASS_MAX,
 };
 use crate::sys::batch::BATCH_COUNT_MAX;
 
@@ -124,7 +124,7 @@ fn in_an_overload_handshakes_go_on_now_and_then() {
         stage.turn();
     }
     let late = options(([192, 0, 2, 1], 5060).into(), "UDP", "late");
-    stage.world.send_late(UDP, ([198, 51, 100, 1], 5060).into(), late.as_bytes(), QUEUE_WAIT_MAX * 4);
+    stage.world.send_late(UDP, ([198, 51, 100, 1], 5060).into(), late.as_bytes(), OVERLOAD_AT_ONCE);
     stage.rest();
     // The begin of a first message.
     peers.iter_mut().for_each(|peer| peer.say_at_once(&[22, 3, 1, 2, 0, 1]));

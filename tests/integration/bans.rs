@@ -3,30 +3,19 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::time::Duration;
 
 use crate::harness::client::Client;
 use crate::harness::proxy::{Proxy, Settings, is_stand_in, page};
 use crate::harness::{Scratch, repository};
+use crate::operator::{hawser, said};
 
 /// Not the SIP Server's, which is never judged.
 const SCANNER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 66));
 /// It is slowed for five seconds before.
 const SHUT_OUT_MAX: Duration = Duration::from_secs(60);
 const CONNECTIONS: u32 = 40;
-
-fn hawser(proxy: &Proxy, arguments: &[&str]) -> Output {
-    let http = proxy.http.to_string();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_hawser"));
-    command.args(arguments).args(["--http", &http]).output().expect("it runs")
-}
-
-fn said(proxy: &Proxy, arguments: &[&str]) -> String {
-    let output = hawser(proxy, arguments);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("text")
-}
 
 fn connect(to: SocketAddr) -> TcpStream {
     Client::tcp_from(SCANNER, to).into_tcp()

@@ -56,13 +56,15 @@ impl Drop for Server {
     }
 }
 
-fn hawser(proxy: &Proxy, arguments: &[&str]) -> Output {
+/// Runs a command of the program against a proxy.
+pub fn hawser(proxy: &Proxy, arguments: &[&str]) -> Output {
     let http = proxy.http.to_string();
     let mut command = Command::new(env!("CARGO_BIN_EXE_hawser"));
     command.args(arguments).args(["--http", &http]).output().expect("it runs")
 }
 
-fn said(proxy: &Proxy, arguments: &[&str]) -> String {
+/// What it says, when it succeeds.
+pub fn said(proxy: &Proxy, arguments: &[&str]) -> String {
     let output = hawser(proxy, arguments);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("text")
